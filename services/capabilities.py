@@ -162,6 +162,8 @@ class Capabilities:
     its signature, without which it refuses to reason by a budget after tool calls."""
     thought_signatures: bool = False
     """Whether the first tool call of each turn needs a signature: `extra_content` of Gemini."""
+    tool_schema_rejects: frozenset[str] = frozenset()
+    """Keywords that the provider refuses at the top level of a tool's schema."""
     schema_subset: SchemaSubset = WHOLE_SCHEMA
     """Part of JSON Schema that the provider accepts where it holds answers to a schema."""
 
@@ -219,6 +221,7 @@ class CapabilityOverrides(
     tool_call_ids: ToolCallIds | None = None
     reasoning_replay: ReasoningReplay | None = None
     thought_signatures: bool | None = None
+    tool_schema_rejects: frozenset[str] | None = None
     schema_subset: SchemaSubset | None = None
 
     def over(self, base: Capabilities) -> Capabilities:

@@ -9,6 +9,7 @@ Modules, in the order in which data flows:
     merging         several messages of one role as one
     reasoning       reasoning of earlier turns
     signatures      signatures of tool calls
+    tool_schemas    top level of tools' schemas
     schemas         schemas that an answer is held to
 
 The rules are data: fields of `services.capabilities.Capabilities`. The content of a conversation is

@@ -14,6 +14,7 @@ from services.providers.translate.history import (
     schemas,
     signatures,
     tool_call_ids,
+    tool_schemas,
     turns,
 )
 
@@ -46,4 +47,5 @@ def made_legal(
         messages = signatures.signed(messages, notes)
     if messages is not spec.messages:
         spec = msgspec.structs.replace(spec, messages=messages)
+    spec = tool_schemas.flattened(spec, capabilities.tool_schema_rejects, notes)
     return LegalRequest(spec=schemas.fitted(spec, capabilities, notes), original_ids=originals)

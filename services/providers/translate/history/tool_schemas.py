@@ -1,0 +1,93 @@
+"""Top level of tools' schemas, for providers that take no alternatives there.
+
+The properties of all alternatives are listed as properties that a call may have. What the keywords
+say beyond that moves into the description of the schema. Only `strict` would hold a call to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from services.domain.spec import ChatCompletionSpec, Tool
+from services.providers.base import Notes
+from services.providers.translate.parameters import raw_object
+
+NOTE = "Alternatives at the top level of a tool's schema are told in its description."
+
+_ALTERNATIVES = ("allOf", "anyOf", "oneOf")
+
+
+class _Branch(msgspec.Struct):
+    """An alternative, as far as it is read."""
+
+    properties: dict[str, msgspec.Raw] = {}
+
+
+def flattened(
+    spec: ChatCompletionSpec, rejects: Collection[str], notes: Notes
+) -> ChatCompletionSpec:
+    """Return the request with tools whose schemas have no such keywords at the top level.
+
+    Raises INVALID_FIELD for a schema that is no JSON object, and UNSUPPORTED_FEATURE for a strict
+    tool in strict mode.
+    """
+    found = {name for name in rejects if any(_mentions(tool, name) for tool in spec.tools)}
+    if not found:
+        return spec
+    tools = [_flattened(tool, found, notes) for tool in spec.tools]
+    return spec if tools == spec.tools else msgspec.structs.replace(spec, tools=tools)
+
+
+def _mentions(tool: Tool, name: str) -> bool:
+    """Whether the schema may have a keyword. This is nearly always false, and fast."""
+    return tool.type != "custom" and b'"%b"' % name.encode() in tool.parameters_json
+
+
+def _flattened(tool: Tool, rejects: Collection[str], notes: Notes) -> Tool:
+    if not any(_mentions(tool, name) for name in rejects):
+        return tool
+    raw = raw_object(tool.parameters_json, "tools")
+    schema = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    left_out = {name: schema.pop(name) for name in rejects if name in schema}
+    if not left_out:
+        return tool
+    (notes.dropped if tool.strict else notes.mapped)("tools", NOTE)
+    properties: dict[str, msgspec.Raw] = {}
+    for branches in (left_out.get(name) for name in _ALTERNATIVES):
+        properties |= _properties(branches)
+    made: dict[str, object] = {"type": "object", **schema}
+    made["properties"] = properties | _decoded(schema.get("properties"))
+    made["description"] = _described(schema.get("description"), left_out)
+    return msgspec.structs.replace(tool, parameters_json=msgspec.json.encode(made))
+
+
+def _properties(branches: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
+    """Return the properties of all alternatives. The first of a name counts."""
+    if branches is None:
+        return {}
+    try:
+        found = msgspec.json.decode(branches, type=list[_Branch])
+    except msgspec.DecodeError:
+        return {}  # Not all of them are objects.
+    return {name: value for branch in reversed(found) for name, value in branch.properties.items()}
+
+
+def _decoded(properties: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
+    if properties is None:
+        return {}
+    try:
+        return msgspec.json.decode(properties, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError:
+        return {}
+
+
+def _described(description: msgspec.Raw | None, left_out: Mapping[str, msgspec.Raw]) -> str:
+    told = msgspec.json.encode(dict(sorted(left_out.items()))).decode()
+    if description is None:
+        return told
+    try:
+        return f"{msgspec.json.decode(description, type=str)}\n\n{told}"
+    except msgspec.DecodeError:
+        return told
