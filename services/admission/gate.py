@@ -59,6 +59,8 @@ class Gate:
     """Clock of the tickets."""
     refuse_unpriced: bool
     """Whether a model without a price is refused to callers who pay; otherwise it is free."""
+    refuse_provider_tools: bool
+    """Whether callers who pay get no tools that a provider bills besides tokens."""
 
     async def admit(self, request: AdmissionRequest) -> Ticket:
         """Admit a call. The ticket must be closed when the call is over.
@@ -127,6 +129,10 @@ class Gate:
     def sells(self, caller: Caller, model: str) -> bool:
         """Return whether a model has a price, or the caller may use it without one."""
         return not self.refuse_unpriced or not caller.pays or self.prices.lookup(model) is not None
+
+    def sends_provider_tools(self, caller: Caller) -> bool:
+        """Return whether a caller may use tools that a provider bills besides tokens."""
+        return not (self.refuse_provider_tools and caller.pays)
 
     def _price(self, caller: Caller, model: str) -> Price:
         if not self.sells(caller, model):

@@ -252,6 +252,7 @@ def _routing(
         on_abandoned=ticket.abandon,
         time_left_s=state.time_left_s,
         limits_output=call.caller.pays and ticket.record.hold_nano > 0,
+        sends_provider_tools=call.snapshot.gate.sends_provider_tools(call.caller),
         restored=recalled.restored,
         strict=call.strict,
         stream=stream,

@@ -222,6 +222,10 @@ class BillingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     unpriced: Literal["free", "refuse"] = "refuse"
     """Models without a price: refuse them to accounts that pay, or serve them free of charge.
     Unlimited accounts may use them, and models of this machine are free, in any case."""
+    provider_tools: Literal["free", "refuse"] = "refuse"
+    """Tools that a provider runs and bills besides tokens, such as web searches: leave them out of
+    requests of accounts that pay, with a note, or send them without a charge of their own.
+    Unlimited accounts, and all on channels with `pass_through = true`, may use them anyway."""
     tokenizer: bool = False
     """Count tokens that the provider has not counted with a vocabulary, not by the size of the
     text. Needs the extra `tokens`, one second at the start, and 80 MB."""

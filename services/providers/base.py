@@ -49,6 +49,8 @@ class Target:
     """Whether the caller used a `-thinking` name: reason unless the request says not to."""
     limits_output: bool = False
     """Whether a request without an output limit gets one, since the caller's money is limited."""
+    sends_provider_tools: bool = True
+    """Whether tools may be sent that the provider runs and bills besides tokens."""
     reasoning_details: bool = False
     """Whether the answer is to have the reasoning in OpenRouter's form, too."""
     key_number: int = 0

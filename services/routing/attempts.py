@@ -267,9 +267,12 @@ class CallAttempts:
 
 
 def _limited(target: Target, wanted: RouteRequest) -> Target:
-    if not wanted.limits_output or wanted.spec.max_tokens is not None:
+    """Return the target of an encoder, which is told what the caller's money does not cover."""
+    limits_output = wanted.limits_output and wanted.spec.max_tokens is None
+    if not limits_output and wanted.sends_provider_tools:
         return target
-    return replace(target, limits_output=True)
+    sends_tools = wanted.sends_provider_tools
+    return replace(target, limits_output=limits_output, sends_provider_tools=sends_tools)
 
 
 def _shown(target: Target, spec: ChatCompletionSpec) -> Target:

@@ -57,6 +57,8 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
     limits_output: bool = False
     """Whether every request needs an output limit, since the caller's money is limited."""
+    sends_provider_tools: bool = True
+    """Whether tools may be sent that a provider bills besides tokens."""
     restored: Callable[[ChatCompletionSpec, Target], ChatCompletionSpec] = lambda spec, _: spec
     """Returns the request with the reasoning that its messages lack, if the target can read it."""
     strict: bool = False

@@ -47,6 +47,7 @@ class SnapshotFactory:
             counter=self.counter,
             clock=self.clock,
             refuse_unpriced=config.billing.unpriced == "refuse",
+            refuse_provider_tools=config.billing.provider_tools == "refuse",
         )
         return Snapshot(
             bounds=config.bounds,

@@ -408,6 +408,30 @@ async def test_unlimited_accounts_may_use_models_without_a_price(tmp_path: Path)
             assert await listed(stand, key) == [MODEL]
 
 
+SEARCH = {"type": "live_search", "sources": ["web"]}
+SEARCH_FIELDS: dict[str, Any] = {"tools": [SEARCH], "web_search_options": {}}
+
+
+async def test_tools_of_the_provider_are_for_accounts_without_a_limit(tmp_path: Path) -> None:
+    """Their price is unknown, so that no hold covers it; the configuration may give them away."""
+    allowed = {"pass_through": ("live_search", "web_search_options")}
+    for rule, sent in (("refuse", (True, False, False)), ("free", (True, True, True))):
+        billing = BillingConfig(unpriced="free", provider_tools=rule)  # type: ignore[arg-type]
+        async with billing_stand(tmp_path / rule, billing=billing, channel=allowed) as stand:
+            request = accounts.CreateAccountRequest(account="rich", unlimited=True)
+            await stand.accounts.CreateAccount(request)
+            rich = (await stand.make_key("rich")).secret
+            budgeted = (await stand.make_key("rich", monthly_nano_usd=NANO)).secret
+            for key in (rich, budgeted, await stand.open()):
+                answer = await stand.ask(key, **SEARCH_FIELDS)
+                assert answer.status == 200
+            bodies = [each.json() for each in stand.upstream.requests]
+
+            assert tuple("tools" in body for body in bodies) == sent
+            assert tuple("web_search_options" in body for body in bodies) == sent
+            assert ("web_search_options" in answer.headers.get("x-pomogator-notes", "")) != sent[-1]
+
+
 async def listed(stand: BillingStand, key: str) -> list[str]:
     """Return the models that are listed to a key."""
     url = f"{stand.gateway.base_url}/models"

@@ -29,13 +29,21 @@ CHOICES: Mapping[ToolChoiceMode, str] = {
 _OWN_TYPES = re.compile(r"[a-z_]+_20\d{6}")
 """Types of the API's own tools, such as `web_search_20250305`: a name and a date."""
 
+_RUN_BY_CLIENTS = re.compile(r"(bash|computer|memory|text_editor)_20\d{6}")
+"""Those that the caller runs, so that they cost tokens and nothing else. Of the others, a search
+costs a cent, and code is billed by the hour (https://platform.claude.com/docs/en/about-claude/pricing).
+"""
+
 _NO_ARGUMENTS: Json = {"type": "object", "properties": {}}
 
 
 def knows_tool(target: Target) -> Callable[[str], bool]:
-    """Return whether a tool of another type may be sent: the provider may charge extra for it."""
-    allowed = target.channel.pass_through is not False
-    return lambda kind: allowed and _OWN_TYPES.fullmatch(kind) is not None
+    """Return the function that returns whether a tool of another type may be sent."""
+    allowed = target.channel.pass_through
+    if allowed is False:
+        return lambda _: False
+    types = _OWN_TYPES if target.sends_provider_tools or allowed is True else _RUN_BY_CLIENTS
+    return lambda kind: types.fullmatch(kind) is not None
 
 
 def tool_definitions(

@@ -53,6 +53,9 @@ NAMED_ONLY: frozenset[str] = frozenset({"store", "web_search_options"})
 """Names in `NEVER` that a channel passes if its `pass_through` names them: its operator then pays
 for searches, and knows what the provider keeps."""
 
+BILLED: frozenset[str] = frozenset({"web_search_options"})
+"""Those of `NAMED_ONLY` that the provider bills besides tokens."""
+
 HARMLESS = "harmless"
 """`pass_through` of channels that pass the fields of the shipped table, or a name in its list."""
 
@@ -132,7 +135,7 @@ def _is_never_sent(name: str, provider_name: str, target: Target) -> bool:
     if name in target.channel.quirks.drops:
         return True
     if name in NAMED_ONLY and isinstance(allowed, tuple) and name in allowed:
-        return False
+        return name in BILLED and not target.sends_provider_tools
     return _known(name) or _known(provider_name)
 
 

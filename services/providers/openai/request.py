@@ -61,13 +61,15 @@ class Form:
     """Types of tools that the dialect has besides functions and custom tools."""
 
     def tools(self, target: Target) -> Callable[[str], bool]:
-        """Return whether a tool of another type may be sent: providers may charge extra for it."""
+        """Return the function that returns whether a tool of another type may be sent."""
         allowed = target.channel.pass_through
         types = self.tool_types
 
         def knows(kind: str) -> bool:
             if isinstance(allowed, bool):
                 return allowed
+            if not target.sends_provider_tools:
+                return False
             own = types is not None and types.fullmatch(kind) is not None
             return own or (isinstance(allowed, tuple) and kind in allowed)
 

@@ -38,7 +38,7 @@ def other_type(data: bytes, param: str) -> str:
 def without_foreign_tools(
     spec: ChatCompletionSpec, knows: Callable[[str], bool], notes: Notes
 ) -> ChatCompletionSpec:
-    """Return the spec without tools whose type the provider does not know. Each gets a note.
+    """Return the spec without tools whose type is not sent to the provider. Each gets a note.
 
     A choice among tools goes with the last of them. Raises UNSUPPORTED_FEATURE in strict mode.
     """
@@ -50,7 +50,7 @@ def without_foreign_tools(
     if not foreign:
         return spec
     for index in foreign:
-        notes.dropped(f"tools[{index}]", "The provider has no tools of this type.")
+        notes.dropped(f"tools[{index}]", "Tools of this type are not passed on to the provider.")
     kept = [tool for index, tool in enumerate(spec.tools) if index not in foreign]
     choice = spec.tool_choice
     names = {tool.name for tool in kept}

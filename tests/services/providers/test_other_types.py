@@ -31,7 +31,12 @@ MARK = b'{"type":"ephemeral"}'
 
 
 def encode(
-    dialect: str, pass_through: Any = "harmless", *, strict: bool = False, **fields: Any
+    dialect: str,
+    pass_through: Any = "harmless",
+    *,
+    strict: bool = False,
+    pays: bool = False,
+    **fields: Any,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the body, and the notes."""
     notes = Notes(strict=strict)
@@ -39,7 +44,8 @@ def encode(
     spec = ChatCompletionSpec(**({"model": "m", "messages": messages} | fields))
     target = target_of(MODELS[dialect], dialect)
     channel = msgspec.structs.replace(target.channel, pass_through=pass_through)
-    body = DIALECTS[dialect].encode(spec, replace(target, channel=channel), notes).body
+    target = replace(target, channel=channel, sends_provider_tools=not pays)
+    body = DIALECTS[dialect].encode(spec, target, notes).body
     return json.loads(body), told(notes)
 
 
@@ -145,6 +151,38 @@ def test_tools_that_no_dialect_knows_pass_by_name(pass_through: Any, *, sent: bo
     assert body["tools"] == [SEARCHES["nobody"]]
     body, notes = encode("anthropic", False, tools=[tool(SEARCHES["anthropic"])])
     assert ("tools" in body, notes) == (False, {"tools[0]": "dropped"})
+
+
+CLIENT_RUN = {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"}
+
+
+@pytest.mark.parametrize("owner", SEARCHES)
+@pytest.mark.parametrize("listed", [True, False])
+def test_tools_that_are_billed_besides_tokens_need_money_without_a_limit(
+    owner: str, *, listed: bool
+) -> None:
+    """Nor does the channel's list send them; a server of one's own bills nothing."""
+    search = SEARCHES[owner]
+    dialect = owner if owner in MODELS else "openai"
+    allowed: Any = ("harmless", search["type"]) if listed else "harmless"
+    body, notes = encode(dialect, allowed, pays=True, tools=[tool(search), tool(CLIENT_RUN)])
+
+    assert body.get("tools", []) == ([CLIENT_RUN] if dialect == "anthropic" else [])
+    assert notes["tools[0]"] == "dropped"
+    assert encode(dialect, True, pays=True, tools=[tool(search)])[0]["tools"] == [search]
+    with pytest.raises(Failure):
+        encode(dialect, allowed, pays=True, strict=True, tools=[tool(search)])
+
+
+@pytest.mark.parametrize("name", ["web_search_options", "webSearchOptions", "WEB-SEARCH-OPTIONS"])
+def test_searches_by_a_field_need_money_without_a_limit_too(name: str) -> None:
+    """What the provider keeps costs nothing, and goes where the channel's list names it."""
+    extra = json.dumps({name: {}, "store": True}).encode()
+    allowed = ("harmless", "store", "web_search_options")
+    body, notes = encode("openai", allowed, pays=True, extra_json=extra)
+
+    assert (body["store"], name in body) == (True, False)
+    assert notes
 
 
 def test_the_choice_of_a_tool_goes_with_it() -> None:
