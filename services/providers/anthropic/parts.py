@@ -86,17 +86,22 @@ def _image(image: ImagePart, target: Target, notes: Notes) -> list[Json]:
 
 def _file(file: FilePart) -> list[Json]:
     """Document block: PDF and text by value, any type by reference."""
-    document = data_file(file.uri)
-    require(
-        document is not None or file.uri.startswith("https://"), "messages", "this kind of file"
-    )
-    source: Json = {"type": "url", "url": file.uri}
-    if document is not None and document.mime_type == "application/pdf":
-        source = _inline(document.mime_type, document.base64.decode("ascii"))
-    elif document is not None:
-        source = {"type": "text", "media_type": "text/plain", "data": document.text()}
     title: Json = {"title": file.filename} if file.filename else {}
-    return [{"type": "document", "source": source, **title}]
+    return [{"type": "document", "source": _source(file.uri), **title}]
+
+
+def _source(uri: str) -> Json:
+    document = data_file(uri)
+    if document is None:
+        require(uri.startswith("https://"), "messages", "this kind of file")
+        return {"type": "url", "url": uri}
+    if document.mime_type == "application/pdf":
+        return _inline(document.mime_type, document.base64.decode("ascii"))
+    try:
+        return {"type": "text", "media_type": "text/plain", "data": document.text()}
+    except ValueError:
+        require(False, "messages", "files that are neither PDF nor text in UTF-8")
+        raise
 
 
 def _inline(mime_type: str, data: object) -> Json:

@@ -18,8 +18,8 @@ from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.providers.base import Notes, Target
-from services.providers.openai.harmless_fields import folded, harmless
-from services.providers.translate.unknown_members import members_of
+from services.providers.openai.harmless_fields import folded, harmless, member_kinds
+from services.providers.translate.unknown_members import member_path, members_of
 
 NEVER: frozenset[str] = frozenset(
     name
@@ -59,6 +59,9 @@ BILLED: frozenset[str] = frozenset({"web_search_options"})
 HARMLESS = "harmless"
 """`pass_through` of channels that pass the fields of the shipped table, or a name in its list."""
 
+STREAM_OPTIONS = "stream_options"
+"""Field of which only unknown members are among the unknown fields: the rest is a dialect's own."""
+
 _NONE: frozenset[str] = frozenset()
 _HELD_BACK: frozenset[str] = frozenset(
     folded(name) for name in (*NEVER, *ChatCompletionSpec.__struct_fields__)
@@ -84,6 +87,8 @@ def extra_fields(
     sent: dict[str, object] = {}
     held: list[str] = []
     for name, raw in found.items():
+        if name == STREAM_OPTIONS:
+            continue  # See `stream_options`.
         provider_name = renames.get(name, name)
         if _is_never_sent(name, provider_name, target) or folded(provider_name) in taken:
             held.append(name)
@@ -96,6 +101,29 @@ def extra_fields(
             sent[provider_name] = value if isinstance(value, dict | list) else raw
     for name in held:
         notes.dropped(_shown(name), f"`{_shown(name)}` is not passed on to the provider.")
+    return sent
+
+
+def stream_options(
+    spec: ChatCompletionSpec, target: Target, notes: Notes, *, streamed: bool
+) -> dict[str, object]:
+    """Unknown members of `stream_options` to send with a stream, by the rule of other members."""
+    found = members_of(spec.extra_json) if STREAM_OPTIONS.encode() in spec.extra_json else None
+    raw = (found or {}).get(STREAM_OPTIONS)
+    members = members_of(raw) if raw is not None else {}
+    if members is None:
+        notes.dropped(STREAM_OPTIONS, "It is not an object.")
+        return {}
+    allowed, kinds = target.channel.pass_through, member_kinds(STREAM_OPTIONS)
+    sent: dict[str, object] = {}
+    for name, value in members.items():
+        harmless_here = passes_harmless(allowed) and folded(name) in kinds
+        known = name in target.channel.quirks.drops or name == "include_usage"
+        if streamed and not known and (passes_any(allowed, name) or harmless_here):
+            sent[name] = value
+        else:
+            shown = member_path(STREAM_OPTIONS, name)
+            notes.dropped(shown, f"`{shown}` is not passed on to the provider.")
     return sent
 
 

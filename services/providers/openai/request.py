@@ -19,7 +19,7 @@ from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
 from services.providers.openai.cache_marks import CacheMarks
 from services.providers.openai.nested_pass_through import add_nested_members
-from services.providers.openai.pass_through import extra_fields, on_request
+from services.providers.openai.pass_through import extra_fields, on_request, stream_options
 from services.providers.translate import parameters, reasoning_state, thinking
 from services.providers.translate.history import reasoning
 from services.providers.translate.history.legal import made_legal
@@ -161,8 +161,11 @@ def finished(
     may_stream = UNSTREAMED.isdisjoint(body)
     streamed = may_stream and (stream or may_take_long(plan))
     body["stream"] = streamed
+    options = stream_options(spec, target, notes, streamed=streamed)
     if streamed and target.channel.quirks.stream_usage:
-        body["stream_options"] = {"include_usage": True}
+        options["include_usage"] = True
+    if options:
+        body["stream_options"] = options
     return UpstreamRequest(
         path=PATH,
         body=msgspec.json.encode(body),

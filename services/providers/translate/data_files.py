@@ -8,19 +8,13 @@ from urllib.parse import unquote_to_bytes
 import pybase64
 
 from services.common.image_format import checked
-from services.providers.translate.parameters import require
 
-_TEXT_TYPES = frozenset(
-    {
-        *("application/json", "application/xml", "application/javascript", "application/yaml"),
-        *("application/x-yaml", "application/toml", "application/sql", "application/x-sh"),
-    }
-)
-"""Media types of texts besides `text/…`, `…+json` and `…+xml`."""
+_NO_TEXT = ("image/", "audio/", "video/", "font/")
+"""Media types of files that are no text, whatever their bytes are."""
 
 
 class DataFile(NamedTuple):
-    """A PDF, or a text."""
+    """A file that may be a PDF, or a text of any type: few clients know the types of texts."""
 
     mime_type: str
     """In lower case, without parameters."""
@@ -28,12 +22,11 @@ class DataFile(NamedTuple):
     """With padding."""
 
     def text(self) -> str:
-        """Return the file as text. Raises UNSUPPORTED_FEATURE unless it is UTF-8."""
-        try:
-            return pybase64.b64decode(self.base64).decode("utf-8-sig")
-        except UnicodeDecodeError:
-            require(False, "messages", "text files that are not UTF-8")
-            raise
+        """Return the file as text. Raises ValueError unless it is one, in UTF-8."""
+        text = pybase64.b64decode(self.base64).decode("utf-8-sig")
+        if "\0" in text:
+            raise ValueError("a text has no NUL")
+        return text
 
 
 def data_file(uri: str) -> DataFile | None:
@@ -42,8 +35,7 @@ def data_file(uri: str) -> DataFile | None:
     if not comma or head[:5].lower() != "data:":
         return None
     mime_type, *parameters = (part.strip().lower() for part in head[5:].split(";"))
-    mime_type = mime_type or "text/plain"
-    if mime_type != "application/pdf" and not _is_text(mime_type):
+    if mime_type.startswith(_NO_TEXT):
         return None
     if "base64" not in parameters:
         return DataFile(mime_type, pybase64.b64encode(unquote_to_bytes(data)))
@@ -52,9 +44,3 @@ def data_file(uri: str) -> DataFile | None:
     except ValueError:
         return None
     return DataFile(mime_type, base64)
-
-
-def _is_text(mime_type: str) -> bool:
-    return mime_type.startswith("text/") or (
-        mime_type in _TEXT_TYPES or mime_type.endswith(("+json", "+xml", "+yaml"))
-    )

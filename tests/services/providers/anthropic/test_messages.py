@@ -237,6 +237,7 @@ def test_only_the_user_shows_pictures(role: Role) -> None:
         ("data:application/json;base64,e30=", "{}"),
         ("DATA:text/plain,a%20b", "a b"),
         ("data:;base64,77u/YQ==", "a"),
+        ("data:application/octet-stream;base64,YQ==", "a"),
     ],
 )
 def test_text_files_are_text_documents(uri: str, text: str) -> None:
@@ -262,7 +263,8 @@ def test_documents() -> None:
     ]
     for part in (
         FilePart(file_id="file-1"),
-        FilePart(uri="data:application/zip;base64,YQ=="),
+        FilePart(uri="data:application/zip;base64,UEsDBAA="),
+        FilePart(uri="data:image/svg+xml;base64,YQ=="),
         FilePart(uri="data:text/csv;base64,/w=="),
         FilePart(uri="data:text/csv;base64,****"),
         AudioPart(base64="AA==", format="wav"),

@@ -564,3 +564,23 @@ def test_keys_are_bearer_tokens() -> None:
     """Local servers need no key, and get no empty one."""
     assert DIALECT.auth_headers("k") == {"authorization": "Bearer k"}
     assert DIALECT.auth_headers("") == {}
+
+
+@pytest.mark.parametrize(
+    ("pass_through", "sent"),
+    [
+        ("harmless", {"include_obfuscation": False}),
+        (True, {"include_obfuscation": False, "x": 1}),
+        (False, {}),
+        (("x",), {"x": 1}),
+    ],
+)
+def test_unknown_members_of_stream_options(pass_through: Any, sent: dict[str, Any]) -> None:
+    """They go with a stream as other members do. How usage is asked for stays ours."""
+    extra = b'{"stream_options":{"include_obfuscation":false,"x":1,"include_usage":false}}'
+    body, notes = encode(spec(extra_json=extra), target(pass_through=pass_through))
+    assert body["stream_options"] == sent | {"include_usage": True}
+    assert notes.keys() == {
+        f"stream_options.{name}"
+        for name in {"include_obfuscation", "x", "include_usage"} - sent.keys()
+    }
