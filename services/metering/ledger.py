@@ -7,6 +7,9 @@ A request takes a hold before anything is sent upstream, and the hold ends exact
                        └─ (the process died) ──► recovered at its last checkpoint,
                                                  or voided if there is none
 
+A process that stands still for longer than its lease is taken for dead. When it goes on, the rest
+of what its calls cost is charged, too (`services.storage.late_charges`).
+
 `services.metering.books` decides whether a hold is taken: from memory where this process owns the
 database, else in the database. Each further step is one conditional statement there, so no order of
 events, repetition or crash applies it twice. `settle` and `void` put the end of the hold into an

@@ -20,6 +20,7 @@ from typing import TypeVar
 from services.errors import Failure
 from services.storage.admitted_holds import write_holds
 from services.storage.base import ConstraintError, Database
+from services.storage.late_charges import charge_late
 from services.storage.ledger import HoldEnd, HoldRow, end_holds
 
 E = TypeVar("E")
@@ -199,6 +200,8 @@ class Outbox:
             log.warning("holds.refused", extra={"hold_ids": [batch[0].hold.id]})
             won = [False]
         else:
+            if self._journal is None and not all(won):
+                won = await self._charge_late(batch, won)
             if not all(won):
                 log.warning("holds.already_ended", extra={"hold_ids": _ids_of_lost(batch, won)})
         for hold_end, ours in zip(batch, won, strict=True):
@@ -207,6 +210,15 @@ class Outbox:
                 self.on_not_written(hold_end, hold_end.hold.id not in self._refused)
                 self._refused.discard(hold_end.hold.id)
         self._note_delivered(batch)
+
+    async def _charge_late(self, batch: Sequence[HoldEnd], won: Sequence[bool]) -> list[bool]:
+        """Charge calls whose holds another process has recovered. Return what is charged now."""
+        lost = [hold_end for hold_end, ours in zip(batch, won, strict=True) if not ours]
+        late = await _until_available(partial(self._database.write, charge_late, lost))
+        if charged := [end.hold.id for end, ours in zip(lost, late, strict=True) if ours]:
+            log.warning("holds.charged_late", extra={"hold_ids": charged})
+        each_late = iter(late)
+        return [ours or next(each_late) for ours in won]
 
     def _note_delivered(self, ends: Sequence[HoldEnd]) -> None:
         for hold_end in ends:

@@ -23,6 +23,7 @@ Modules, in the order in which data flows:
     models           statements for the models that were offered
     accounts         statements for accounts, deposits and withdrawals
     ledger           statements for holds and charges
+    late_charges     statements for charges of calls whose holds were recovered meanwhile
     admitted_holds   statements for holds that memory has admitted
     balance_changes  changes of balances that calls have not caused, as notices
     hold_journal     holds that are not in the SQLite file yet

@@ -4,9 +4,10 @@ I0  every amount is a whole number
 I1  an account's balance is the sum of its transfers, its held amount the sum of its
     holds; over all accounts, the gateway's own included, the sum is zero
 I2  no limited account has spent more than its balance, except for recorded overruns
-I3  every hold that ended with a charge has exactly one transfer of that amount, and
-    every charge has such a hold
-I4  a charge is within its hold and the extensions, or the excess is recorded as overrun
+I3  every hold that ended with a charge has exactly one transfer of that amount, or two where
+    the rest was charged after a recovery, and every charge has such a hold
+I4  a charge is within its hold and the extensions, or the excess is recorded as overrun, and so
+    is what was charged after a recovery
 I5  nothing happened twice: a hold has one end, budgets add up
 """
 
@@ -105,8 +106,10 @@ WITHIN_THE_BALANCE = f"""
 """
 CHARGED_AS_ENDED = """
     SELECT holds.id FROM holds LEFT JOIN transfers ON transfers.id = 'charge:' || holds.id
-    WHERE COALESCE(transfers.amount, 0) <> charge
-        OR (transfers.id IS NOT NULL AND (debit <> account OR credit <> ?))
+    LEFT JOIN transfers AS late ON late.id = 'charge+' || holds.id
+    WHERE COALESCE(transfers.amount, 0) + COALESCE(late.amount, 0) <> charge
+        OR (transfers.id IS NOT NULL AND (transfers.debit <> account OR transfers.credit <> ?))
+        OR (late.id IS NOT NULL AND (late.debit <> account OR late.credit <> ?))
         OR (state IN ('held', 'voided') AND charge <> 0)
         OR (state = 'held') <> (ended_ms IS NULL)
 """
@@ -115,11 +118,13 @@ CHARGED_FOR_A_HOLD = """
     WHERE (credit = ? OR transfers.id LIKE 'charge:%') AND holds.id IS NULL
 """
 OVERRUN_IS_RECORDED = f"""
-    SELECT id FROM holds
+    SELECT holds.id FROM holds
     LEFT JOIN (SELECT extends, {_sums("amount", "total")} FROM holds WHERE extends <> ''
         GROUP BY extends) AS more ON more.extends = holds.id
-    WHERE overrun > CASE WHEN charge > amount THEN charge - amount ELSE 0 END
-        OR {_signed(["overrun", "amount", "more.total()"], ["charge"])} < 0
+    LEFT JOIN transfers AS late ON late.id = 'charge+' || holds.id
+    WHERE overrun > CASE WHEN charge > holds.amount THEN charge - holds.amount ELSE 0 END
+            + COALESCE(late.amount, 0)
+        OR {_signed(["overrun", "holds.amount", "more.total()"], ["charge"])} < 0
 """
 BUDGETS_ADD_UP = f"""
     SELECT budgets.key_id FROM budgets
@@ -140,7 +145,7 @@ CHECKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         (REVENUE, DEPOSITS, REVENUE, DEPOSITS),
     ),
     "I2: spent more than there was": (WITHIN_THE_BALANCE, ()),
-    "I3: charge differs from the hold's": (CHARGED_AS_ENDED, (REVENUE,)),
+    "I3: charge differs from the hold's": (CHARGED_AS_ENDED, (REVENUE, REVENUE)),
     "I3: charge without a hold": (CHARGED_FOR_A_HOLD, (REVENUE,)),
     "I4: overrun is not recorded": (OVERRUN_IS_RECORDED, ()),
     "I5: budget differs from the holds": (BUDGETS_ADD_UP, ()),

@@ -283,24 +283,6 @@ async def test_a_kill_loses_at_most_one_second() -> None:
     assert CHECKPOINT_S + HEARTBEAT_S <= 1.0
 
 
-async def test_a_settlement_after_recovery_has_no_effect(
-    ledger: Ledger, books: Books, clock: FakeClock
-) -> None:
-    """A process whose lease expired settles a hold that was recovered: nothing happens."""
-    hold = await ledger.reserve(order())
-    await ledger.drain()
-    ledger.checkpoint(hold, 3, usage())
-    await ledger._write_checkpoints()
-    await books.end_expired_leases(ledger)
-    other = Ledger(books.database, clock)
-    assert await other.sweep() == 1
-
-    ledger.settle(hold, 5, usage())
-    await ledger.drain()
-
-    assert await books.balance() == (10 * USD - 3, 0)
-
-
 async def test_two_sweeps_recover_a_hold_once(books: Books, clock: FakeClock) -> None:
     """Of two sweeps that find the same orphaned hold, one recovers it."""
     dead = Ledger(books.database, clock)
