@@ -1,10 +1,12 @@
 -- One operation on all counters at once, by the server's clock.
 --
 --   KEYS  the counters
---   ARGV  operation, lease ID, its length in us, requests, tokens; then each counter's kind and limit
+--   ARGV  operation, lease ID, its length in us, requests, tokens; then each counter's kind, limit,
+--         and number of calls that the caller itself runs
 --
--- `take` returns {retry time in us, index of the refusing counter or -1, levels...}, `peek` the same
--- without drawing; `settle` and `renew` return nothing. Units and arithmetic are those of
+-- `take` returns {retry time in us, index of the refusing counter or -1, levels..., 1 if the server
+-- has lost calls of the caller or else 0}, `peek` the same without drawing; `settle` and `renew`
+-- return nothing. Units and arithmetic are those of
 -- services/storage/counters.py, whose PERIOD_US and CALL_RETRY_AFTER_US are set before the script.
 
 local act, lease_id, lease_us = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -12,8 +14,11 @@ local requests, tokens = tonumber(ARGV[4]), tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
-local function kind(i) return ARGV[4 + 2 * i] end
-local function limit(i) return tonumber(ARGV[5 + 2 * i]) end
+local lost = 0
+
+local function kind(i) return ARGV[3 + 3 * i] end
+local function limit(i) return tonumber(ARGV[4 + 3 * i]) end
+local function own(i) return tonumber(ARGV[5 + 3 * i]) end
 
 local function put(i, level)
   if level <= 0 then
@@ -40,7 +45,8 @@ local function level(i)
     redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
     local calls = redis.call('ZCARD', KEYS[i])
     if calls >= limit(i) then shorten(i) end
-    return calls
+    if calls < own(i) then lost = 1 end  -- The server was emptied.
+    return math.max(calls, own(i))
   end
   local stored = redis.call('GET', KEYS[i])
   if not stored then return 0 end
@@ -95,4 +101,5 @@ if act == 'take' and reply[2] < 0 then
     end
   end
 end
+reply[#KEYS + 3] = lost
 return reply

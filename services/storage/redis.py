@@ -54,6 +54,8 @@ class RedisCounters:
         self._local = local
         self._replicas = replicas
         self._lease_us = round(lease_s * 1e6)
+        self._running: dict[str, set[str]] = {}
+        """IDs of the leases of this process, by the key of a limit on concurrent calls."""
         probe = self._arguments("take", PROBE, "", requests=1)
         self._client: ScriptClient[int] = ScriptClient(url, SCRIPT, probe, store="limits")
         self._local_leases: set[str] = set()
@@ -90,17 +92,22 @@ class RedisCounters:
             arguments = self._arguments("take", meters, lease_id, requests=1, tokens=tokens)
             reply = self._client.call(arguments)
             try:
-                wait, refused, *levels = await asyncio.shield(reply)
+                wait, refused, *levels, lost = await asyncio.shield(reply)
             except NoReplyError:
                 self.timeouts += 1
             except asyncio.CancelledError:
                 reply.add_done_callback(partial(self._undo, meters, tokens, lease_id))
                 raise
             else:
+                if lost:
+                    self._renew_running(meters)
+                if refused < 0:
+                    self._note_running(meters, lease_id)
                 return TakeResult(levels, wait, refused)
         result = await self._local.take(self._shares(meters), tokens, lease_id)
         if result.refused < 0:
             self._local_leases.add(lease_id)
+            self._note_running(meters, lease_id)
         return result
 
     async def peek(self, meters: Sequence[Meter]) -> Sequence[int]:
@@ -108,7 +115,7 @@ class RedisCounters:
         if self._client.connected and not self._client.backlogged:
             with suppress(NoReplyError):
                 reply = self._client.call(self._arguments("peek", meters, ""))
-                _, _, *levels = await asyncio.shield(reply)
+                _, _, *levels, _ = await asyncio.shield(reply)
                 return levels
         return await self._local.peek(self._shares(meters))
 
@@ -116,11 +123,13 @@ class RedisCounters:
         self, meters: Sequence[Meter], lease_id: str, *, requests: int = 0, tokens: int = 0
     ) -> None:
         """Settle what `take` drew. See `CounterStore`."""
+        self._note_ended(meters, lease_id)
         if lease_id in self._local_leases:
             self._local_leases.discard(lease_id)
             shares = self._shares(meters)
             self._local.settle(shares, lease_id, requests=requests, tokens=tokens)
-        elif self._client.connected and (requests or tokens or _has_concurrency_meter(meters)):
+            requests = tokens = 0  # The server knows the lease alone, from `_renew_running`.
+        if self._client.connected and (requests or tokens or _has_concurrency_meter(meters)):
             self._client.call_and_forget(
                 self._arguments("settle", meters, lease_id, requests=requests, tokens=tokens)
             )
@@ -131,6 +140,25 @@ class RedisCounters:
             self._local.renew(self._shares(meters), lease_id)
         elif self._client.connected:
             self._client.call_and_forget(self._arguments("renew", meters, lease_id))
+
+    def _renew_running(self, meters: Sequence[Meter]) -> None:
+        """Tell a server that was emptied which calls of this process it has lost."""
+        for meter in meters:
+            for lease_id in self._running.get(meter.key, ()):
+                self._client.call_and_forget(self._arguments("renew", [meter], lease_id))
+
+    def _note_running(self, meters: Sequence[Meter], lease_id: str) -> None:
+        for meter in meters:
+            if meter.kind is MeterKind.CALLS:
+                self._running.setdefault(meter.key, set()).add(lease_id)
+
+    def _note_ended(self, meters: Sequence[Meter], lease_id: str) -> None:
+        for meter in meters:
+            leases = self._running.get(meter.key)
+            if leases is not None:
+                leases.discard(lease_id)
+                if not leases:
+                    del self._running[meter.key]
 
     def _undo(
         self,
@@ -154,7 +182,11 @@ class RedisCounters:
     ) -> Arguments:
         """Return the script's arguments: the number of keys, the keys, the rest."""
         keys = [KEY_PREFIX + meter.key for meter in meters]
-        limits = [word for meter in meters for word in (meter.kind.value, meter.limit)]
+        limits = [
+            word
+            for meter in meters
+            for word in (meter.kind.value, meter.limit, len(self._running.get(meter.key, ())))
+        ]
         return [len(keys), *keys, operation, lease_id, self._lease_us, requests, tokens, *limits]
 
     def _shares(self, meters: Sequence[Meter]) -> Sequence[Meter]:

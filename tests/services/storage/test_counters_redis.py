@@ -184,6 +184,45 @@ async def test_an_emptied_server_counts_from_zero(valkey: ValkeyServer) -> None:
         assert counters.timeouts == 0
 
 
+async def test_an_emptied_server_still_counts_running_calls(valkey: ValkeyServer) -> None:
+    """A replica's own calls count at once, and those of others once they are renewed."""
+    three = CALLS._replace(limit=3)
+    async with (
+        RedisCounters(url(valkey), local()) as one,
+        RedisCounters(url(valkey), local()) as other,
+        Redis.from_url(url(valkey)) as admin,
+    ):
+        for lease_id in ("a", "b"):
+            assert (await one.take([three], 0, lease_id)).refused == -1
+        await admin.flushall()
+
+        third = await one.take([three], 0, "c")
+        assert (third.refused, third.levels) == (-1, [3])
+        assert (await one.take([three], 0, "d")).refused == 0
+        assert (await other.take([three], 0, "e")).refused == 0
+        assert set(await admin.zrange(f"{KEY_PREFIX}calls", 0, -1)) == {b"a", b"b", b"c"}
+
+        for lease_id in ("a", "b", "c"):
+            one.settle([three], lease_id)
+        assert (await one.take([three], 0, "f")).levels == [1]
+
+
+async def test_calls_that_were_counted_locally_count_on_the_server(valkey: ValkeyServer) -> None:
+    """When the server is back, a call that began meanwhile takes a slot of its process."""
+    one_call = CALLS._replace(limit=1)
+    async with RedisCounters(url(valkey), local()) as counters:
+        os.kill(pid(valkey), signal.SIGSTOP)
+        try:
+            assert (await counters.take([one_call], 0, "during")).refused == -1
+        finally:
+            os.kill(pid(valkey), signal.SIGCONT)
+        await until_shared(counters, shared=True)
+
+        assert (await counters.take([one_call], 0, "after")).refused == 0
+        counters.settle([one_call], "during")
+        assert (await counters.take([one_call], 0, "later")).refused == -1
+
+
 async def test_a_full_server_counts_as_away(
     valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
