@@ -9,7 +9,7 @@ middle of a stream.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from multidict import MultiMapping
@@ -57,8 +57,8 @@ class SurfaceRequest(Protocol):
     def stream(self) -> bool:
         """Whether the answer is a stream."""
 
-    def render(self, completion: Completion, /) -> bytes:
-        """Render a whole answer as JSON."""
+    def render(self, completion: Completion, headers: Mapping[str, str], /) -> bytes:
+        """Render a whole answer as JSON. `headers` are those that the service gave it."""
 
     def stream_renderer(self) -> StreamRenderer:
         """Return the renderer of the request's stream."""

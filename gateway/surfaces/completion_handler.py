@@ -123,7 +123,7 @@ class CompletionHandler:
             **notes_header(completion.notes),
             **cost_header(completion),
         }
-        if exchange.reply.send(200, request.render(completion), answer_headers):
+        if exchange.reply.send(200, request.render(completion, answer_headers), answer_headers):
             await exchange.reply.drained()
 
     async def _decode(self, exchange: Exchange, key: str) -> SurfaceRequest:

@@ -10,6 +10,7 @@ from pomogator.accounts.v1 import key_service_pb2 as pb
 
 from services.accounts.key_messages import (
     LIMITS,
+    SWITCHES,
     refuse_past_expiry,
     scope_from_proto,
     valid_display_name,
@@ -22,7 +23,7 @@ SCOPE = "scope"
 SCOPE_FIELDS: Mapping[str, str] = {
     "models": "models",
     "expire_time": "expire_ms",
-    "strict": "strict",
+    **dict(zip(SWITCHES, SWITCHES, strict=True)),
     **{theirs: ours for theirs, (ours, _) in LIMITS.items()},
 }
 """Fields of the proto's `KeyScope`, with their names in the stored one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pomogator.accounts.v1 import key_service_pb2 as pb
 
@@ -18,6 +19,9 @@ LIMITS: Mapping[str, tuple[str, int]] = {
     "monthly_nano_usd": ("monthly_nano_usd", 0),
 }
 """Limits of the proto, with their names in `KeyScope` and their minimum."""
+
+SWITCHES = ("strict", "text_content", "thinking_names_hidden")
+"""Settings that are on or off, by their names in both."""
 
 
 def key_to_proto(key: StoredKey) -> pb.Key:
@@ -40,7 +44,7 @@ def scope_to_proto(scope: KeyScope) -> pb.KeyScope:
     return pb.KeyScope(
         models=sorted(scope.models),
         expire_time=None if scope.expire_ms is None else timestamp(scope.expire_ms),
-        strict=scope.strict,
+        **{name: getattr(scope, name) for name in SWITCHES},
         requests_per_minute=scope.rpm,
         tokens_per_minute=scope.tpm,
         concurrent_call_count=scope.concurrency,
@@ -51,14 +55,15 @@ def scope_to_proto(scope: KeyScope) -> pb.KeyScope:
 def scope_from_proto(message: pb.KeyScope, prefix: str = "scope") -> KeyScope:
     """Convert a message, the field `prefix`, to a scope. Raise Failure INVALID_FIELD."""
     given = {field.name for field, _ in message.ListFields()}
-    limits = {
+    values: dict[str, Any] = {
         ours: in_range(f"{prefix}.{theirs}", getattr(message, theirs), least)
         for theirs, (ours, least) in LIMITS.items()
         if theirs in given
     }
     if "expire_time" in given:
-        limits["expire_ms"] = milliseconds(f"{prefix}.expire_time", message.expire_time)
-    return KeyScope(models=frozenset(message.models), strict=message.strict, **limits)
+        values["expire_ms"] = milliseconds(f"{prefix}.expire_time", message.expire_time)
+    values |= {name: getattr(message, name) for name in SWITCHES}
+    return KeyScope(models=frozenset(message.models), **values)
 
 
 def valid_display_name(param: str, name: str) -> str:

@@ -24,7 +24,12 @@ LIMITS: Mapping[str, Limit] = {
     "--monthly-usd": Limit(read_usd, "USD", "allow this spending a month"),
     "--expires": Limit(read_time, "ISO", "expire at this time"),
 }
-STRICT = "refuse parameters that a model does not support"
+SWITCHES: Mapping[str, str] = {
+    "--strict": "refuse parameters that a model does not support",
+    "--text-content": "answer with strings as content, also for -thinking names",
+    "--thinking-names-hidden": "list the models without their -thinking names",
+}
+"""Settings that are on or off, with their help."""
 
 
 def add_new_key_arguments(create: ArgumentParser) -> None:
@@ -42,7 +47,8 @@ def add_new_key_arguments(create: ArgumentParser) -> None:
     )
     for option, limit in LIMITS.items():
         create.add_argument(option, type=limit.read, metavar=limit.metavar, help=limit.help)
-    create.add_argument("--strict", action="store_true", help=STRICT)
+    for option, meaning in SWITCHES.items():
+        create.add_argument(option, action="store_true", help=meaning)
     create.add_argument(
         "--request-id",
         default="",
@@ -68,7 +74,8 @@ def add_key_change_arguments(update: ArgumentParser) -> None:
             metavar=limit.metavar,
             help=f"{limit.help}; none: no such limit",
         )
-    update.add_argument("--strict", action=BooleanOptionalAction, help=STRICT)
+    for option, meaning in SWITCHES.items():
+        update.add_argument(option, action=BooleanOptionalAction, help=meaning)
 
 
 def _read_models(text: str) -> list[str] | object:

@@ -17,11 +17,14 @@ PAGE_SIZE = 1000
 NONE = "none"
 """Word for a limit or an expiry that a key does not have, in options and in output."""
 
+SWITCHES = ("strict", "text_content", "thinking_names_hidden")
+"""Settings that are on or off, by their names in the command line and in the contract."""
+
 UPDATES: Mapping[str, str] = {
     "name": "display_name",
     "models": "scope.models",
     "expires": "scope.expire_time",
-    "strict": "scope.strict",
+    **{name: f"scope.{name}" for name in SWITCHES},
     "rpm": "scope.requests_per_minute",
     "tpm": "scope.tokens_per_minute",
     "concurrency": "scope.concurrent_call_count",
@@ -41,7 +44,7 @@ async def create_key(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Create a key and print it. The last line is the key alone."""
     scope = pb.KeyScope(
         models=arguments.models,
-        strict=arguments.strict,
+        **{name: getattr(arguments, name) for name in SWITCHES},
         expire_time=arguments.expires,
         requests_per_minute=arguments.rpm,
         tokens_per_minute=arguments.tpm,
@@ -130,6 +133,8 @@ def _say_terms(key: pb.Key) -> None:
     say(f"models:      {', '.join(scope.models) or 'all'}")
     say(f"expires:     {show_time(scope.expire_time) if scope.HasField('expire_time') else NONE}")
     say(f"strict:      {'yes' if scope.strict else 'no'}")
+    say(f"content:     {'text' if scope.text_content else 'as configured'}")
+    say(f"-thinking:   {'not listed' if scope.thinking_names_hidden else 'as configured'}")
     for label, field in LIMITS.items():
         value = getattr(scope, field) if scope.HasField(field) else None
         say(f"{label + ':':<12} {NONE if value is None else value}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import getrandbits
 
 import msgspec
@@ -34,6 +34,8 @@ class CallerAnswer(msgspec.Struct, frozen=True):
     """Dates the answer."""
     hides_reasoning: bool
     """Whether the caller wants an answer without its reasoning."""
+    headers: Mapping[str, str]
+    """Headers of the answer beside those about limits."""
     reader: Callable[[Target], AnswerReader] | None = None
     """Makes the reader of an answer of a target, which remembers its reasoning. None: nothing is
     remembered."""
@@ -92,7 +94,7 @@ class CallerAnswer(msgspec.Struct, frozen=True):
 
     def _start(self, answer: StartedAnswer) -> None:
         self.ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)
-        self.set_headers(self.ticket.headers)
+        self.set_headers({**self.headers, **self.ticket.headers})
 
     async def _count(self, batch: Batch, count: Callable[[Batch], None]) -> None:
         count(batch)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from services.admission.keyring import Caller
 from services.admission.revocation import Revocation
+from services.common.chat_names import CONTENT_HEADER, TEXT_CONTENT, THINKING_SUFFIX
 from services.completions.snapshot import Snapshot
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.telemetry.calls import CallRecord
@@ -41,6 +42,13 @@ class CompletionCall(msgspec.Struct, frozen=True, kw_only=True):
         """Whether parameters that cannot be honoured are refused: by the call, else by the key."""
         policy = self.request.parameter_policy
         return policy == "strict" or (not policy and self.caller.scope.strict)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers of the answer that tell the edge how to show it."""
+        asks_for_text = self.caller.scope.text_content or self.snapshot.reasoning.content == "text"
+        by_name = self.spec.model.endswith(THINKING_SUFFIX)
+        return {CONTENT_HEADER: TEXT_CONTENT} if asks_for_text and by_name else {}
 
     @property
     def hides_reasoning(self) -> bool:

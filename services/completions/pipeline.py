@@ -119,7 +119,7 @@ class Pipeline:
 
         async def before_replay() -> None:
             limits = await call.snapshot.gate.limit_headers(call.caller, model)
-            set_headers({**REPLAYED, **limits})
+            set_headers({**REPLAYED, **call.headers, **limits})
 
         return self._idempotency.run_once(idempotent, run, before_replay)
 
@@ -140,7 +140,7 @@ class Pipeline:
             attempts = self._failover.begin(wanted)
             reader = self._reader(call)
             caller_answer = CallerAnswer(
-                ticket, set_headers, self._clock, call.hides_reasoning, reader
+                ticket, set_headers, self._clock, call.hides_reasoning, call.headers, reader
             )
             outlives_caller = bool(state.drain_rules)
             if not stream:
@@ -176,12 +176,12 @@ class Pipeline:
             ticket.close()
 
     async def _recalled(self, call: CompletionCall) -> RecalledReasoning:
-        if not call.snapshot.remembers_reasoning:
+        if not call.snapshot.reasoning.remember:
             return NOTHING_RECALLED
         return await self._reasoning.recall(call.caller.account, call.spec)
 
     def _reader(self, call: CompletionCall) -> Callable[[Target], AnswerReader] | None:
-        if not (call.spec.tools and call.snapshot.remembers_reasoning):
+        if not (call.spec.tools and call.snapshot.reasoning.remember):
             return None
         return partial(self._reasoning.reader, call.caller.account, call.spec)
 

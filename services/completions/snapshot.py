@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.admission.gate import Gate
-from services.config import BoundsConfig
+from services.config import BoundsConfig, ReasoningConfig
 from services.routing.catalog import Catalog
 
 
@@ -22,8 +22,8 @@ class Snapshot:
     """Models and their channels."""
     gate: Gate
     """Admission by this configuration's limits and prices."""
-    remembers_reasoning: bool
-    """Whether sealed reasoning is remembered for clients that do not send it back."""
+    reasoning: ReasoningConfig
+    """What is remembered and shown of reasoning."""
 
 
 class SnapshotHolder:
@@ -49,3 +49,7 @@ class SnapshotHolder:
     def client_certificates(self) -> Mapping[str, Sequence[str]]:
         """Return the current table of certificates."""
         return self.current.client_certificates
+
+    def lists_thinking_names(self) -> bool:
+        """Return whether the list of models has the `-thinking` names."""
+        return self.current.reasoning.list_thinking_names

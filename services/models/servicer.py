@@ -27,8 +27,10 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         catalog: Callable[[], Catalog],
         gate: Callable[[], Gate],
         times: ModelTimes,
+        lists_thinking_names: Callable[[], bool] = lambda: True,
     ) -> None:
         """Create the servicer. `catalog` and `gate` return the current ones."""
+        self._lists_thinking_names = lists_thinking_names
         self._keyring = keyring
         self._catalog = catalog
         self._gate = gate
@@ -46,7 +48,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         found = [
             route
             for route in self._catalog().routes
-            if self._is_offered(caller, route) and route.model > last_name
+            if self._is_listed(caller, route) and route.model > last_name
         ]
         shown = page.items(found) if request.page_size else found
         times = await self._times.of([route.base_model for route in shown])
@@ -69,6 +71,12 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
             raise Failure(ErrorReason.NOT_FOUND, "There is no such model.", param="model")
         times = await self._times.of([route.base_model])
         return pb.GetModelResponse(model=_model(route, times))
+
+    def _is_listed(self, caller: Caller, route: ModelRoute) -> bool:
+        is_twin = route.model != route.base_model
+        if is_twin and (caller.scope.thinking_names_hidden or not self._lists_thinking_names()):
+            return False
+        return self._is_offered(caller, route)
 
     def _is_offered(self, caller: Caller, route: ModelRoute) -> bool:
         model = route.base_model

@@ -54,7 +54,7 @@ class SnapshotFactory:
             client_certificates=config.client_certificates,
             catalog=Catalog(config),
             gate=gate,
-            remembers_reasoning=config.reasoning.remember,
+            reasoning=config.reasoning,
         )
 
 

@@ -167,6 +167,7 @@ def _public(
             snapshots.catalog,
             snapshots.gate,
             ModelTimes(stores.database, parts.clock),
+            snapshots.lists_thinking_names,
         ),
         usage=UsageServicer(stores.keyring, stores.books, parts.clock),
         health=health,

@@ -26,6 +26,10 @@ class KeyScope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Concurrent calls. None: no limit."""
     monthly_nano_usd: int | None = None
     """Budget for a calendar month (UTC). None: no limit."""
+    text_content: bool = False
+    """Whether the content of REST answers is a string, also that of `-thinking` names."""
+    thinking_names_hidden: bool = False
+    """Whether the list of models is without the `-thinking` names."""
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
-from services.common.chat_names import THINKING_SUFFIX
+from services.common.chat_names import CONTENT_HEADER, TEXT_CONTENT, THINKING_SUFFIX
 from services.domain.completion import Completion
 from services.domain.spec import ChatCompletionSpec
 
@@ -29,12 +31,13 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     text_only: bool = False
     """Whether the content must be a string, since typed code of the SDKs takes nothing else."""
 
-    def render(self, completion: Completion) -> bytes:
-        """Render a whole answer."""
+    def render(self, completion: Completion, headers: Mapping[str, str]) -> bytes:
+        """Render a whole answer. Its headers say whether the content must be a string."""
         thinking = self.spec.thinking
+        text_only = self.text_only or headers.get(CONTENT_HEADER) == TEXT_CONTENT
         return render_completion(
             completion,
-            thinking_parts=not self.text_only and _promises_thinking(self.spec),
+            thinking_parts=not text_only and _promises_thinking(self.spec),
             include_cost=self.include_cost,
             functions=self.functions,
             names_provider=thinking is not None and thinking.reasoning_details,

@@ -12,8 +12,7 @@ from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.event_stream import Framing
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
 from gateway.surfaces.openai_chat.decode import decode_off_loop
-
-_CONTENT_HEADER = "x-pomogator-content"
+from services.common.chat_names import CONTENT_HEADER, TEXT_CONTENT
 
 
 class OpenAIChat(Surface):
@@ -24,15 +23,15 @@ class OpenAIChat(Surface):
 
     def check_headers(self, headers: MultiMapping[str]) -> None:
         """Refuse `x-pomogator-content` with another value than `text`."""
-        if headers.get(_CONTENT_HEADER) not in {None, "text"}:
-            raise invalid(_CONTENT_HEADER, f"{_CONTENT_HEADER} must be `text`.")
+        if headers.get(CONTENT_HEADER) not in {None, TEXT_CONTENT}:
+            raise invalid(CONTENT_HEADER, f"{CONTENT_HEADER} must be `{TEXT_CONTENT}`.")
 
     async def decode(
         self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
     ) -> ChatRequest:
         """Decode a request. `x-pomogator-content: text` asks for a content that is a string."""
         request = await decode_off_loop(body, config)
-        return replace(request, text_only=True) if _CONTENT_HEADER in headers else request
+        return replace(request, text_only=True) if CONTENT_HEADER in headers else request
 
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:  # noqa: ARG002
         """Render a failure as `{"error": {"message", "type", "param", "code"}}`."""

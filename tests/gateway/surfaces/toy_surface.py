@@ -67,7 +67,7 @@ class ToyRequest:
         self.spec = ChatCompletionSpec(model=body.to, messages=[message])
         self.stream = body.live
 
-    def render(self, completion: Completion) -> bytes:
+    def render(self, completion: Completion, headers: Mapping[str, str]) -> bytes:  # noqa: ARG002
         """Render the text alone."""
         parts = completion.choices[0].message.content
         texts = [part.text for part in parts if isinstance(part, TextPart)]

@@ -378,6 +378,8 @@ class KeyScope(_message.Message):
     TOKENS_PER_MINUTE_FIELD_NUMBER: _builtins.int
     CONCURRENT_CALL_COUNT_FIELD_NUMBER: _builtins.int
     MONTHLY_NANO_USD_FIELD_NUMBER: _builtins.int
+    TEXT_CONTENT_FIELD_NUMBER: _builtins.int
+    THINKING_NAMES_HIDDEN_FIELD_NUMBER: _builtins.int
     strict: _builtins.bool
     """Whether calls with a parameter that would have to be dropped are refused, unless the
     call says otherwise.
@@ -392,6 +394,12 @@ class KeyScope(_message.Message):
     """Not negative. The budget for a calendar month (UTC), in nano-USD. Unset: limited
     only by the account.
     """
+    text_content: _builtins.bool
+    """Whether the content of every REST answer is a string, also that of `-thinking` names,
+    which otherwise is an array with the reasoning.
+    """
+    thinking_names_hidden: _builtins.bool
+    """Whether the list of models is without the `-thinking` names, which stay usable."""
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The public names of the models that the key may use. Empty: all models."""
@@ -410,10 +418,12 @@ class KeyScope(_message.Message):
         tokens_per_minute: _builtins.int | None = ...,
         concurrent_call_count: _builtins.int | None = ...,
         monthly_nano_usd: _builtins.int | None = ...,
+        text_content: _builtins.bool = ...,
+        thinking_names_hidden: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrent_call_count", b"_concurrent_call_count", "_monthly_nano_usd", b"_monthly_nano_usd", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrent_call_count", b"concurrent_call_count", "expire_time", b"expire_time", "monthly_nano_usd", b"monthly_nano_usd", "requests_per_minute", b"requests_per_minute", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrent_call_count", b"_concurrent_call_count", "_monthly_nano_usd", b"_monthly_nano_usd", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrent_call_count", b"concurrent_call_count", "expire_time", b"expire_time", "models", b"models", "monthly_nano_usd", b"monthly_nano_usd", "requests_per_minute", b"requests_per_minute", "strict", b"strict", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrent_call_count", b"_concurrent_call_count", "_monthly_nano_usd", b"_monthly_nano_usd", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrent_call_count", b"concurrent_call_count", "expire_time", b"expire_time", "models", b"models", "monthly_nano_usd", b"monthly_nano_usd", "requests_per_minute", b"requests_per_minute", "strict", b"strict", "text_content", b"text_content", "thinking_names_hidden", b"thinking_names_hidden", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__concurrent_call_count: _TypeAlias = _typing.Literal["concurrent_call_count"]  # noqa: Y015
     _WhichOneofArgType__concurrent_call_count: _TypeAlias = _typing.Literal["_concurrent_call_count", b"_concurrent_call_count"]  # noqa: Y015
