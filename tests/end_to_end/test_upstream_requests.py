@@ -18,6 +18,7 @@ Json = dict[str, Any]
 GREETING = Answer(parts=[text("Hello")])
 QUESTION: Json = {"role": "user", "content": "Hi"}
 SCHEMA: Json = {"type": "object", "properties": {"x": {"type": "integer"}}}
+CLOSED: Json = SCHEMA | {"additionalProperties": False}
 TOOL: Json = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
 
 PLAIN: Mapping[str, Json] = {
@@ -54,7 +55,7 @@ SAID: Mapping[str, Json] = {
     "schema": {
         "response_format": {
             "type": "json_schema",
-            "json_schema": {"name": "a", "schema": SCHEMA, "strict": True},
+            "json_schema": {"name": "a", "schema": CLOSED, "strict": True},
         }
     },
     "system": {"messages": [{"role": "developer", "content": "Be brief."}, QUESTION]},
@@ -82,7 +83,7 @@ HEARD: Mapping[str, Mapping[str, Json]] = {
             "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
         },
         "choice": {"tools": [ANTHROPIC_TOOL], "tool_choice": {"type": "any"}},
-        "schema": {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+        "schema": {"output_config": {"format": {"type": "json_schema", "schema": CLOSED}}},
         "system": {"system": [{"type": "text", "text": "Be brief."}]},
         "effort": {"thinking": {"type": "enabled", "budget_tokens": 2048}, "max_tokens": 9000},
         "budget": {"thinking": {"type": "enabled", "budget_tokens": 5000}, "max_tokens": 9000},
