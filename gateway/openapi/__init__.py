@@ -28,6 +28,8 @@ from gateway.transcoding.bindings import bindings
 
 __all__ = ["handler", "openapi"]
 
+COMPLETIONS_PATH = "/v1/chat/completions"
+
 _PARAMETER = re.compile(r"\{([^}]*)\}")
 
 
@@ -65,7 +67,23 @@ def _by_hand() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(
         resources.files(__name__).joinpath("chat.json").read_text("utf-8")
     )
+    document["paths"][COMPLETIONS_PATH]["post"]["responses"] |= _failures()
     return document
+
+
+def _failures() -> Schema:
+    """Return the response of each status with which a call can fail, with its codes."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    codes: dict[int, list[str]] = {}
+    for row in ROWS:
+        codes.setdefault(row.http, []).append(f"`{row.code}`")
+    return {
+        str(status): {
+            "description": f"`code` is one of: {', '.join(dict.fromkeys(codes[status]))}.",
+            "content": content,
+        }
+        for status in sorted(codes)
+    }
 
 
 def shape(path: str) -> str:

@@ -149,8 +149,8 @@ def _decode(body: bytes, config: EdgeConfig, extracted: dict[str, bytes]) -> Cha
     include_cost = _include_cost(fields)
     functions = "functions" in fields
     values: dict[str, Any] = {
-        name: _FIELDS[name](name, fields.pop(name))
-        for name in [name for name in fields if name in _FIELDS]
+        name: FIELDS[name](name, fields.pop(name))
+        for name in [name for name in fields if name in FIELDS]
     }
     read_renamed(fields, values)
     details_sent = any(message.reasoning_details_json for message in messages)
@@ -244,7 +244,7 @@ def _verbosity(name: str, raw: Raw) -> Verbosity:
     return one_of(name, read(name, raw, _STRING), _VERBOSITIES)
 
 
-_FIELDS: Mapping[str, Callable[[str, Raw], object]] = {
+FIELDS: Mapping[str, Callable[[str, Raw], object]] = {
     **dict.fromkeys(_DOUBLES, _double),
     **dict.fromkeys(_INTEGERS, _integer),
     **dict.fromkeys(_BOOLS, _bool),

@@ -9,20 +9,21 @@ import jsonschema
 import openapi_spec_validator
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.models.v1 import model_service_pb2 as models
 
 from gateway.config import EdgeConfig
-from gateway.errors import invalid
+from gateway.errors import ROWS, invalid
 from gateway.openapi import handler, openapi
 from gateway.openapi.schemas import Schemas
-from gateway.surfaces.openai_chat.decode import decode
+from gateway.surfaces.openai_chat.decode import FIELDS, decode
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall
-from services.domain.events import ChoiceFinished, Finished, Started, TextDelta
+from services.domain.events import ChoiceFinished, Finished, ReasoningDelta, Started, TextDelta
 from services.domain.usage import Usage
 from services.rpc.local_channel import local_channel
 from tests.gateway.surfaces.test_routes import contract_routes
@@ -127,6 +128,68 @@ def test_described_requests_are_accepted(request_body: dict[str, Any]) -> None:
     assert_fits(openapi(), "CreateChatCompletionRequest", request_body)
 
     assert decode(json.dumps(request_body).encode(), EdgeConfig()).spec.model == "m"
+
+
+EXAMPLES: dict[str, Any] = {
+    "frequency_penalty": 0.5, "function_call": "auto", "functions": [], "include_reasoning": True,
+    "logit_bias": {"1": 2}, "logprobs": True, "max_completion_tokens": 9, "max_tokens": 9,
+    "metadata": {"a": "b"}, "min_p": 0.1, "n": 1, "parallel_tool_calls": False,
+    "presence_penalty": 0.5, "reasoning": {"effort": "low", "exclude": False},
+    "reasoning_effort": "low", "repetition_penalty": 1.1, "response_format": {"type": "text"},
+    "safety_identifier": "u", "seed": 1, "service_tier": "flex", "stop": ["a"], "stream": True,
+    "stream_options": {"include_usage": True}, "temperature": 0.5, "thinking": {"type": "enabled"},
+    "tool_choice": "auto", "tools": [], "top_a": 0.1, "top_k": 1, "top_logprobs": 1, "top_p": 0.5,
+    "usage": {"include": True}, "user": "u", "verbosity": "low", "cache_control": {"type": "x"},
+}  # fmt: skip
+"""A value of each field of a request but for `model` and `messages`."""
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_described_field_is_known(name: str) -> None:
+    """It is decoded, and not passed on as an unknown one."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], name: EXAMPLES[name]}
+    body |= {"stream": True} if name == "stream_options" else {}
+    assert_fits(openapi(), "CreateChatCompletionRequest", body)
+
+    assert not decode(json.dumps(body).encode(), EdgeConfig()).spec.extra_json
+
+
+def test_each_known_field_is_described() -> None:
+    """No field is decoded that the document does not have."""
+    described = openapi()["components"]["schemas"]["CreateChatCompletionRequest"]["properties"]
+
+    assert {"model", "messages", *EXAMPLES} == described.keys()
+    assert FIELDS.keys() <= described.keys()
+
+
+def test_each_failure_is_described() -> None:
+    """Every status has its codes."""
+    responses = openapi()["paths"]["/v1/chat/completions"]["post"]["responses"]
+
+    for row in ROWS:
+        assert f"`{row.code}`" in responses[str(row.http)]["description"]
+
+
+def test_reasoning_in_openrouters_form_fits_the_schema() -> None:
+    """Of whole answers and chunks."""
+    detail = {"type": "reasoning.text", "text": "hm", "format": "unknown", "index": 0}
+    details_json = json.dumps([detail]).encode()
+    message = Message(
+        role="assistant",
+        content=[ReasoningPart(text="hm"), TextPart(text="hi")],
+        reasoning_details_json=details_json,
+    )
+    whole = replace(COMPLETION, choices=[Choice(message=message, finish_reason="stop")])
+    body = json.loads(render_completion(whole, thinking_parts=False, names_provider=True))
+    assert body["choices"][0]["message"]["reasoning_details"] == [detail]
+    assert_fits(openapi(), "ChatCompletion", body)
+
+    renderer = ChunkRenderer(include_usage=False)
+    renderer.render([Started(completion_id="c", model="m", create_time_s=0)])
+    chunk = renderer.render([ReasoningDelta("hm", details_json=details_json)]).decode()
+    event = json.loads(chunk.rpartition("data: ")[2])
+    assert event["choices"][0]["delta"]["reasoning_details"] == [detail]
+    assert_fits(openapi(), "ChatCompletionChunk", event)
 
 
 def test_errors_fit_the_schema() -> None:
