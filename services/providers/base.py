@@ -22,6 +22,10 @@ from services.domain.spec import ChatCompletionSpec
 from services.domain.usage import Usage
 from services.errors import Failure, UpstreamError
 
+OTHER_PARTS = "content_parts"
+"""Member of an answer's message with what its content has besides texts and pictures: parts of
+other types, and lists and objects in the part of a text, such as its citations."""
+
 TOKENS_MAX = 1_000_000_000
 """Upper bound of a plausible token count in one answer."""
 

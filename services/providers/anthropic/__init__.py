@@ -9,6 +9,7 @@ Modules, in the order in which data flows:
     response        answers, whole or streamed
     wire            types of the API's events
     whole_message   whole message in the domain's form
+    extras          members of an answer without a field
     blocks          content blocks of an answer, and its sealed reasoning
     usage           token usage of an answer
 

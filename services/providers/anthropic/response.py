@@ -4,8 +4,7 @@
     message_delta  message_stop          with `ping` anywhere, `error` perhaps at the end
 
 Text, reasoning and tool arguments are returned at once. The sealed reasoning, the finish reason
-and the usage are held back until the message has ended. Blocks of tools that the provider runs
-itself, and blocks of unknown types, are ignored.
+and the usage are held back until the message has ended, as is what no field has: see `extras`.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ from services.providers.anthropic.blocks import (
     open_block,
     sealed_reasoning,
 )
+from services.providers.anthropic.extras import CITATION, Extras
 from services.providers.anthropic.usage import UsageCount
 from services.providers.anthropic.whole_message import choice_of
 from services.providers.base import SseEvent
@@ -54,7 +54,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         self._usage = UsageCount()
         self._message_id: str | None = None
         self._open: dict[int, OpenBlock] = {}
-        self._unknown: set[int] = set()
+        self._extras = Extras()
         self._blocks: list[OpenBlock] = []
         self._calls = 0
         self._stop_reason = ""
@@ -103,11 +103,14 @@ class AnthropicDecoder(RepeatedTextDecoder):
             raise provider_failure(200, {}, body, own_error=False)
         if message.content is None:
             raise wire.unreadable()
-        if message.usage is not None:
-            self._usage.add(message.usage)
-        choice = choice_of(message, details=self._details)
+        self._usage.add(message.usage)
+        self._extras.add_message(msgspec.Raw(body), wire.MESSAGE_FIELDS)
+        choice = choice_of(message, self._extras, details=self._details)
         return WholeAnswer(
-            choices=[choice], usage=self._usage.usage, service_tier=self._usage.service_tier
+            choices=[choice],
+            usage=self._usage.usage,
+            service_tier=self._usage.service_tier,
+            extra_json=self._extras.beside_json,
         )
 
     @property
@@ -125,10 +128,12 @@ class AnthropicDecoder(RepeatedTextDecoder):
                 return self._stop(event.index)
             case "message_start":
                 self._begin(wire.read(event.message, wire.MESSAGE))
+                self._extras.add_message(event.message, wire.MESSAGE_FIELDS)
             case "message_delta":
                 self._has_ending = True
-                if bytes(event.usage):
-                    self._report(event.usage)
+                self._usage.add(event.usage)
+                self._extras.add_message(msgspec.Raw(data), wire.EVENT_FIELDS)
+                self._extras.add_message(event.delta, wire.MESSAGE_FIELDS)
                 return self._end(wire.read(event.delta, wire.ENDING))
             case "message_stop":
                 self._done = True
@@ -142,24 +147,19 @@ class AnthropicDecoder(RepeatedTextDecoder):
                 "The provider began another answer in the middle of one.",
             )
         self._message_id = message.id
-        if message.usage is not None:
-            self._usage.add(message.usage)
-
-    def _report(self, usage: msgspec.Raw) -> None:
-        report = wire.read(usage, wire.USAGE)
-        if report is not None:
-            self._usage.add(report)
+        self._usage.add(message.usage)
 
     def _start(self, index: int, content: msgspec.Raw) -> list[Event]:
         if wire.read(content, wire.KIND).type not in wire.BLOCK_KINDS:
-            self._unknown.add(index)
+            self._extras.add_block(content, index)
             return []
         block = wire.read(content, wire.BLOCK)
         opened = open_block(block, self._blocks)
         self._open[index] = opened
         self._blocks.append(opened)
+        members = self._extras.add_read_block(opened, content)
         if block.type == "tool_use":
-            return [self._call(opened, block)]
+            return [self._call(opened, block, members)]
         events: list[Event] = []
         if block.text:
             events.append(_text(opened, block.text))
@@ -167,11 +167,16 @@ class AnthropicDecoder(RepeatedTextDecoder):
             events.append(self._reasoning(opened, block.thinking))
         return events
 
-    def _call(self, opened: OpenBlock, block: wire.Block) -> ToolCallDelta:
+    def _call(self, opened: OpenBlock, block: wire.Block, members: wire.Json) -> ToolCallDelta:
         opened.call_id, opened.call = block.id or "", self._calls
         opened.arguments = bytes(block.input) or NO_ARGUMENTS
         self._calls += 1
-        return ToolCallDelta(call_index=opened.call, id=opened.call_id, name=block.name or "")
+        return ToolCallDelta(
+            call_index=opened.call,
+            id=opened.call_id,
+            name=block.name or "",
+            extra_json=msgspec.json.encode(members) if members else b"",
+        )
 
     def _delta(self, data: bytes) -> list[Event]:
         """Handle `content_block_delta`, the hot path."""
@@ -185,6 +190,8 @@ class AnthropicDecoder(RepeatedTextDecoder):
         if opened is None or self._done:
             opened = self._block(event.index, kind)
         if opened is None:
+            if event.index in self._extras:
+                self._extras.add_delta(event.index, wire.read(data, wire.EVENT).delta)
             return []
         if kind == "text_delta":
             self.last_text, self._text_index = delta.text or "", event.index
@@ -195,6 +202,8 @@ class AnthropicDecoder(RepeatedTextDecoder):
             return [_arguments(opened, delta.partial_json)] if delta.partial_json else []
         if kind == "signature_delta":
             opened.signature = delta.signature or ""
+        elif kind == CITATION:
+            self._extras.cite(opened, wire.read(data, wire.EVENT).delta)
         return []
 
     def _block(self, index: int, kind: str) -> OpenBlock | None:
@@ -206,7 +215,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         if self._done:
             return None
         opened = self._open.get(index)
-        if opened is not None or index in self._unknown or kind not in _CONTENT_KINDS:
+        if opened is not None or index in self._extras or kind not in _CONTENT_KINDS:
             return opened
         if kind not in _UNMISTAKABLE:
             raise UpstreamError(
@@ -243,7 +252,12 @@ class AnthropicDecoder(RepeatedTextDecoder):
     def _ending(self) -> list[Event]:
         native = self._stop_reason
         events: list[Event] = [
-            ChoiceFinished(finish_reason=finish_reason(native), native_finish_reason=native),
+            *self._extras.events(self._blocks),
+            ChoiceFinished(
+                finish_reason=finish_reason(native),
+                native_finish_reason=native,
+                extra_json=self._extras.choice_json,
+            ),
             Finished(usage=self._usage.usage, service_tier=self._usage.service_tier),
         ]
         if state := sealed_reasoning(self._blocks):

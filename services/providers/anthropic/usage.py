@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import msgspec
 
 from services.domain.usage import Usage
+from services.providers.anthropic import wire
 from services.providers.anthropic.wire import Iteration, UsageReport
 from services.providers.base import TOKENS_MAX
 
@@ -30,9 +31,14 @@ class UsageCount:
     def __init__(self) -> None:
         self._known = UsageReport()
         self._reported = False
+        self._others: wire.Json = {}
 
-    def add(self, report: UsageReport) -> None:
-        """Merge a later report: its figures replace earlier ones."""
+    def add(self, usage: msgspec.Raw) -> None:
+        """Merge a later report: its figures replace earlier ones. Raises UPSTREAM_BAD_RESPONSE."""
+        report = wire.read(usage, wire.USAGE) if bytes(usage) else None
+        if report is None:
+            return
+        self._others |= wire.others(usage, wire.USAGE_FIELDS)
         says = {name: value for name in _FIELDS if (value := getattr(report, name)) is not None}
         if not any(says.get(name) for name in _READ):
             # Nothing was read? Proxies fill in zeros where they do not know.
@@ -73,6 +79,7 @@ class UsageCount:
             cache_write_token_count=written,
             cache_write_1h_token_count=min(kept, written),
             source="provider",
+            extra_json=msgspec.json.encode(self._others) if self._others else b"",
         )
 
 

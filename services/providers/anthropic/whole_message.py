@@ -17,17 +17,20 @@ from services.providers.anthropic.blocks import (
     reasoning_details,
     sealed_reasoning,
 )
+from services.providers.anthropic.extras import Extras
 from services.providers.finish_reasons import finish_reason, raise_if_failure
 from services.providers.translate.reasoning_details import encode
 
 
-def choice_of(message: wire.Message, *, details: bool) -> Choice:
+def choice_of(message: wire.Message, extras: Extras, *, details: bool) -> Choice:
     """Return the only choice of an answer. With `details` it has OpenRouter's form, too.
+
+    Members of blocks that have no field are added to `extras`.
 
     Raises UPSTREAM_BAD_RESPONSE if a block cannot be read, and UpstreamError if the message says
     that the provider failed.
     """
-    content = _Content()
+    content = _Content(extras)
     for block in message.content or ():
         content.add(block)
     native = message.stop_reason or ""
@@ -41,31 +44,36 @@ def choice_of(message: wire.Message, *, details: bool) -> Choice:
             reasoning_state=sealed_reasoning(content.blocks),
             reasoning_details_json=encode(reasoning_details(content.blocks)) if details else b"",
             refusal=(explanation or "") if native == "refusal" else "",
+            extra_json=extras.message_json(content.blocks),
         ),
         finish_reason=finish_reason(native),
         native_finish_reason=native,
+        extra_json=extras.choice_json,
     )
 
 
 class _Content:
     """Content blocks of a message."""
 
-    def __init__(self) -> None:
+    def __init__(self, extras: Extras) -> None:
+        self._extras = extras
         self.blocks: list[OpenBlock] = []
         self.tool_calls: list[ToolCall] = []
         self._texts: list[str] = []
         self._reasoning: list[str] = []
 
     def add(self, content: msgspec.Raw) -> None:
-        """Add a block, unless it is of an unknown type."""
+        """Add a block."""
         if wire.read(content, wire.KIND).type not in wire.BLOCK_KINDS:
+            self._extras.add_block(content)
             return
         block = wire.read(content, wire.BLOCK)
         opened = open_block(block, self.blocks)
         self.blocks.append(opened)
+        members = self._extras.add_read_block(opened, content)
         if block.type == "tool_use":
             opened.call_id = block.id or ""
-            self.tool_calls.append(_tool_call(block))
+            self.tool_calls.append(_tool_call(block, members))
             return
         if block.text:
             opened.length = len(block.text)
@@ -84,9 +92,14 @@ class _Content:
         return parts
 
 
-def _tool_call(block: wire.Block) -> ToolCall:
+def _tool_call(block: wire.Block, members: wire.Json) -> ToolCall:
     try:
         arguments = (bytes(block.input) or NO_ARGUMENTS).decode()
     except UnicodeDecodeError as error:  # What is skipped over, msgspec does not check.
         raise wire.unreadable() from error
-    return ToolCall(id=block.id or "", name=block.name or "", arguments=arguments)
+    return ToolCall(
+        id=block.id or "",
+        name=block.name or "",
+        arguments=arguments,
+        extra_json=msgspec.json.encode(members) if members else b"",
+    )

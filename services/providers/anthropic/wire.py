@@ -1,4 +1,4 @@
-"""Types of the API's events. Unknown keys and types are ignored.
+"""Types of the API's events. What has no field is read by `others`.
 
 A part is decoded once its type is known, because an unknown type may use a known key with another
 type of value. Only the delta of a block, of which there are thousands, is decoded together with its
@@ -125,12 +125,22 @@ class Message(msgspec.Struct):
     content: list[msgspec.Raw] | None = None
     stop_reason: str | None = None
     stop_details: StopDetails | None = None
-    usage: UsageReport | None = None
+    usage: msgspec.Raw = msgspec.Raw(b"")
     error: msgspec.Raw = msgspec.Raw(b"")
 
 
 BLOCK_KINDS = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
 """Types of blocks that are read."""
+
+Json = dict[str, object]
+
+TYPE = frozenset({"type"})
+BLOCK_FIELDS = frozenset(Block.__struct_fields__)
+USAGE_FIELDS = frozenset(UsageReport.__struct_fields__)
+MESSAGE_FIELDS = frozenset(
+    {"type", "id", "role", "model", "content", "stop_reason", "usage", "error"}
+)
+EVENT_FIELDS = frozenset(Event.__struct_fields__)
 
 DELTA = msgspec.json.Decoder(BlockDelta)
 EVENT = msgspec.json.Decoder(Event)
@@ -145,6 +155,25 @@ def read(data: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
     """Decode. Raises UPSTREAM_BAD_RESPONSE."""
     try:
         return decoder.decode(data)
+    except (ValueError, RecursionError) as error:
+        raise unreadable() from error
+
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def others(raw: bytes | msgspec.Raw, fields: frozenset[str]) -> Json:
+    """Return the members of a JSON object but for `fields`, without those that are null.
+
+    Raises UPSTREAM_BAD_RESPONSE.
+    """
+    try:
+        found = _OBJECT.decode(raw)
+        return {
+            name: msgspec.json.decode(value)
+            for name, value in found.items()
+            if name not in fields and bytes(value) != b"null"
+        }
     except (ValueError, RecursionError) as error:
         raise unreadable() from error
 

@@ -13,11 +13,8 @@ from typing import Any
 import msgspec
 
 from services.common.known_members import item, member
+from services.providers.base import OTHER_PARTS
 from services.providers.openai import wire
-
-OTHER_PARTS = "content_parts"
-"""Member of a message with what a content array has besides texts and pictures: parts of other
-types, and lists and objects in the part of a text, such as its citations."""
 
 WITHHELD = frozenset(
     {

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from services.domain.events import (
+    AnswerMembers,
     ChoiceFinished,
     Event,
+    ExtraDelta,
     Finished,
     ReasoningDelta,
     ReasoningStateDelta,
@@ -29,6 +31,7 @@ class Answer:
     refusal: str = ""
     calls: list[dict[str, str]] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
+    extras: list[Event] = field(default_factory=list)
     ending: list[Event] = field(default_factory=list)
 
 
@@ -49,6 +52,8 @@ def gathered(events: Sequence[Event]) -> Answer:
                 if event.call_index == len(answer.calls):
                     answer.calls.append({"id": event.id, "name": event.name, "arguments": ""})
                 answer.calls[event.call_index]["arguments"] += event.arguments
+            case AnswerMembers() | ExtraDelta():
+                answer.extras.append(event)
             case _:
                 answer.ending.append(event)
     return answer

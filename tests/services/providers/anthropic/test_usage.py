@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from services.providers.anthropic.usage import UsageCount
@@ -21,7 +22,7 @@ def test_what_cannot_be_true_is_not_believed(report: UsageReport) -> None:
     """More tokens than there can be, or fewer than none, are no usage at all: we count."""
     count = UsageCount()
 
-    count.add(report)
+    count.add(msgspec.Raw(msgspec.json.encode(report)))
 
     assert count.usage is None
 
@@ -30,7 +31,8 @@ def test_as_many_as_there_can_be() -> None:
     """The most that is believed is passed on."""
     count = UsageCount()
 
-    count.add(UsageReport(input_tokens=TOKENS_MAX - 1, output_tokens=1))
+    report = UsageReport(input_tokens=TOKENS_MAX - 1, output_tokens=1)
+    count.add(msgspec.Raw(msgspec.json.encode(report)))
 
     assert count.usage is not None
     assert count.usage.total_token_count == TOKENS_MAX

@@ -64,9 +64,9 @@ def encoded(value: object) -> bytes:
 
 def frames(message: Json, data: st.DataObject | None = None) -> list[Json]:
     """The events of a stream that says the same. With `data`, its blocks are cut at random."""
-    found: list[Json] = [
-        {"type": "message_start", "message": {"type": "message", "usage": message["usage"]}}
-    ]
+    ends = ("stop_reason", "stop_details", "stop_sequence")
+    beside = {name: value for name, value in message.items() if name not in (*ends, "content")}
+    found: list[Json] = [{"type": "message_start", "message": beside}]
     for index, block in enumerate(message["content"]):
         begin, deltas = cut_block(block, data)
         found.append({"type": "content_block_start", "index": index, "content_block": begin})
@@ -74,7 +74,7 @@ def frames(message: Json, data: st.DataObject | None = None) -> list[Json]:
             {"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas
         ]
         found.append({"type": "content_block_stop", "index": index})
-    end = {name: message.get(name) for name in ("stop_reason", "stop_details")}
+    end = {name: message.get(name) for name in ends}
     return [*found, {"type": "message_delta", "delta": end}, {"type": "message_stop"}]
 
 
