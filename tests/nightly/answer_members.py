@@ -26,9 +26,17 @@ from services.errors import UpstreamError
 from services.providers.registry import DIALECTS
 from services.providers.stream_reader import StreamReader
 from tests.nightly.fuzz import able
-from tests.nightly.planted_answers import Json, Path, PlantedAnswer, mutated, openai_answer
+from tests.nightly.planted_answers import (
+    Json,
+    Path,
+    PlantedAnswer,
+    anthropic_answer,
+    mutated,
+    openai_answer,
+)
 
 MAKERS: Mapping[str, Callable[[random.Random], PlantedAnswer]] = {
+    "anthropic": anthropic_answer,
     "openai": openai_answer,
     "openrouter": openai_answer,
 }

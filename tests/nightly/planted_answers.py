@@ -167,3 +167,87 @@ def mutated(chance: random.Random, tree: Any) -> Any:
             node[key] = chance.choice((None, value(chance)))
             return tree
         node = inner
+
+
+class _Anthropic:
+    """Maker of one answer in Anthropic's form."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self._promised: list[tuple[Path, Any]] = []
+        self._events: list[Json] = []
+        self._content: list[Json] = []
+        self._annotations = self._parts = self._calls = 0
+
+    def made(self) -> PlantedAnswer:
+        """Return the answer."""
+        chance = self._chance
+        for _ in range(chance.randrange(5)):
+            chance.choice((self._text, self._text, self._tool_use, self._other_block))()
+        beside, usage = members(chance, "answer"), members(chance, "usage")
+        self._promised += promised((), beside) + promised(("usage",), usage)
+        counts = {"input_tokens": 9, "output_tokens": 5}
+        early = {name: beside[name] for name in beside if chance.random() < 0.5}
+        late = {name: value for name, value in beside.items() if name not in early}
+        start = {"type": "message", "id": "m", "usage": counts | usage, **early}
+        end = {"stop_reason": "end_turn", **late}
+        events = [
+            {"type": "message_start", "message": start},
+            *self._events,
+            {"type": "message_delta", "delta": end, "usage": {"output_tokens": 5}},
+            {"type": "message_stop"},
+        ]
+        body = start | {"content": self._content} | end
+        return PlantedAnswer(body, events, self._promised)
+
+    def _add(self, block: Json, begun: Json, deltas: Sequence[Json]) -> None:
+        index = len(self._content)
+        self._content.append(block)
+        self._events += [
+            {"type": "content_block_start", "index": index, "content_block": begun},
+            *({"type": "content_block_delta", "index": index, "delta": each} for each in deltas),
+            {"type": "content_block_stop", "index": index},
+        ]
+
+    def _promise(self, name: str, number: int, value: Any) -> None:
+        self._promised.append((("choices", 0, "message", name, number), value))
+
+    def _text(self) -> None:
+        text = self._chance.choice(TEXTS)
+        block: Json = {"type": "text", "text": text}
+        pieces = cut(self._chance, text)
+        deltas: list[Json] = [{"type": "text_delta", "text": piece} for piece in pieces]
+        if self._chance.random() < 0.4:
+            citation = {"type": "page_location", **members(self._chance, "citation")}
+            block["citations"] = [citation]
+            deltas.append({"type": "citations_delta", "citation": citation})
+            self._promise("annotations", self._annotations, citation)
+            self._annotations += 1
+        self._add(block, {"type": "text", "text": ""}, deltas)
+
+    def _tool_use(self) -> None:
+        own = members(self._chance, "call")
+        arguments = json.dumps({"a": self._chance.choice(TEXTS)})
+        pieces = cut(self._chance, arguments)
+        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+        begun: Json = {"type": "tool_use", "id": f"t{self._calls}", "name": "f", "input": {}, **own}
+        self._add(begun | {"input": json.loads(arguments)}, begun, deltas)
+        path: Path = ("choices", 0, "message", "tool_calls", self._calls)
+        self._promised += promised(path, own)
+        self._calls += 1
+
+    def _other_block(self) -> None:
+        question = {"q": self._chance.choice(TEXTS)}
+        own = {name: each for name, each in members(self._chance, "block").items() if each}
+        begun: Json = {"type": "server_tool_use", "id": "s", "input": {}, **own}
+        pieces = cut(self._chance, json.dumps(question))
+        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+        block = begun | {"input": question}
+        self._add(block, begun, deltas)
+        self._promise("content_parts", self._parts, block)
+        self._parts += 1
+
+
+def anthropic_answer(chance: random.Random) -> PlantedAnswer:
+    """Return an answer in Anthropic's form."""
+    return _Anthropic(chance).made()

@@ -23,6 +23,9 @@ WEB_CITATION = "web_search_result_location"
 """Type of a citation that has a form in OpenAI's API."""
 
 _OF_THE_CHOICE = ("stop_sequence", "stop_details")
+_DIRECT = {"type": "direct"}
+"""The usual caller of a tool: the model itself. To say so would oblige callers to send it back."""
+
 _NO_FIELDS: frozenset[str] = frozenset()
 
 
@@ -63,6 +66,8 @@ class Extras:
         """Add a block that is read. Returns the members that it has besides."""
         members = others(content, wire.BLOCK_FIELDS)
         if opened.kind == "tool_use":
+            if members.get("caller") == _DIRECT:
+                del members["caller"]
             return members
         citations = members.pop("citations", None)
         for citation in citations if isinstance(citations, list) else ():

@@ -15,6 +15,7 @@ Json = dict[str, Any]
 SEARCH: Json = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"q": "x"}}
 RESULT: Json = {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"url": "u"}]}
 WEB: Json = {"type": "web_search_result_location", "url": "u", "title": "T", "cited_text": "c"}
+CODE: Json = {"type": "code_execution_20250825", "tool_id": "s"}
 PAGE: Json = {"type": "page_location", "document_index": 0, "cited_text": "d"}
 MESSAGE: Json = {
     "type": "message",
@@ -26,7 +27,7 @@ MESSAGE: Json = {
         SEARCH,
         RESULT,
         {"type": "text", "text": "Grüße", "citations": [WEB, PAGE]},
-        {"type": "tool_use", "id": "t", "name": "f", "input": {}, "caller": {"type": "direct"}},
+        {"type": "tool_use", "id": "t", "name": "f", "input": {}, "caller": CODE},
     ],
     "stop_reason": "stop_sequence",
     "stop_sequence": "END",
@@ -102,7 +103,7 @@ def test_they_arrive_whole_and_streamed() -> None:
         "content_parts": [SEARCH, RESULT],
     }
     (call,) = choice.message.tool_calls
-    assert json.loads(call.extra_json) == {"caller": {"type": "direct"}}
+    assert json.loads(call.extra_json) == {"caller": CODE}
     assert answer.usage is not None
     assert json.loads(answer.usage.extra_json) == {
         "inference_geo": "eu",
@@ -124,3 +125,13 @@ def test_input_that_is_no_json_stays_a_text() -> None:
 
     (extra,) = [event for event in decoder.finish() if isinstance(event, ExtraDelta)]
     assert json.loads(extra.extra_json)["content_parts"][0]["input"] == '{"q":'
+
+
+def test_the_usual_caller_of_a_tool_is_not_said() -> None:
+    """It is the model, so that callers need not send it back."""
+    call = MESSAGE["content"][4] | {"caller": {"type": "direct"}}
+
+    answer = AnthropicDecoder().whole(json.dumps(MESSAGE | {"content": [call]}).encode())
+
+    (found,) = answer.choices[0].message.tool_calls
+    assert not found.extra_json
