@@ -245,11 +245,7 @@ class GatewayMachine(RuleBasedStateMachine):
             return
         free = expected.posted - expected.held
         if free < MANY_WORDS // 2 * TOKEN_NANO:
-            call.planned.steps.put_nowait(MANY_WORDS)
-            await call.answer.read_to_end()
-            assert (call.answer.error, call.answer.done) == (POOR[1], True)
-            account.over(call)
-            call.entry.outran(free)
+            await account.outrun(call, MANY_WORDS)
 
     @running
     @rule(number=ANY)

@@ -135,6 +135,15 @@ class TrackedAccount:
         assert call.answer.usage is not None
         assert call.answer.usage["completion_tokens"] == call.words
 
+    async def outrun(self, call: RunningCall, words: int) -> None:
+        """Sends far more words than the hold and the balance cover: the call ends."""
+        free = self.expected.posted - self.expected.held
+        call.planned.steps.put_nowait(words)
+        await call.answer.read_to_end()
+        assert (call.answer.error, call.answer.done) == (POOR[1], True)
+        self.over(call)
+        call.entry.outran(free)
+
     def over(self, call: RunningCall) -> None:
         """Expects that the call has ended and its words are charged."""
         self.running.remove(call)
