@@ -11,7 +11,8 @@ import msgspec
 
 from services.clock import Clock
 from services.domain.usage import Usage
-from services.storage.ledger import NO_TOKENS, HoldRow, Tokens
+from services.storage.hold_ends import NO_TOKENS, Tokens
+from services.storage.ledger import HoldRow
 
 
 class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,18 +50,18 @@ from services.metering.recovery import Recovery
 from services.metering.shared_books import SharedBooks
 from services.storage.accounts import BALANCE_MAX
 from services.storage.base import Database, unavailable
-from services.storage.leases import end_leases, renew_lease
-from services.storage.ledger import (
+from services.storage.hold_ends import (
     NO_TOKENS,
     SETTLED,
     VOIDED,
     Checkpoint,
     HoldEnd,
     Tokens,
-    insufficient,
     owned_holds,
     write_checkpoints,
 )
+from services.storage.leases import end_leases, renew_lease
+from services.storage.ledger import insufficient
 from services.telemetry.supervisor import Supervisor
 
 T = TypeVar("T")

@@ -23,8 +23,9 @@ from services.storage.balance_changes import (
     read_change,
 )
 from services.storage.base import Database, unavailable
+from services.storage.hold_ends import HoldEnd
 from services.storage.hold_journal import HoldJournal
-from services.storage.ledger import HoldEnd, HoldRow, budget_exceeded, insufficient
+from services.storage.ledger import HoldRow, budget_exceeded, insufficient
 
 B = TypeVar("B", "AccountBook", "BudgetBook")
 T = TypeVar("T")

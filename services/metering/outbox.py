@@ -20,8 +20,9 @@ from typing import TypeVar
 from services.errors import Failure
 from services.storage.admitted_holds import write_holds
 from services.storage.base import ConstraintError, Database
+from services.storage.hold_ends import HoldEnd, end_holds
 from services.storage.late_charges import charge_late
-from services.storage.ledger import HoldEnd, HoldRow, end_holds
+from services.storage.ledger import HoldRow
 
 E = TypeVar("E")
 T = TypeVar("T")

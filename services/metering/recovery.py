@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from services.storage.admitted_holds import write_holds
 from services.storage.base import ConstraintError, Database
+from services.storage.hold_ends import orphaned_holds, recover_holds
 from services.storage.hold_journal import HoldJournal
 from services.storage.leases import ExpiredLease, end_expired_leases
-from services.storage.ledger import orphaned_holds, recover_holds
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 from services.errors import Failure
 from services.metering.outbox import Outbox
 from services.storage.base import ConstraintError, Database, LockedError, unavailable
-from services.storage.ledger import NO_TOKENS, VOIDED, HoldEnd, HoldRow, insert_holds
+from services.storage.hold_ends import NO_TOKENS, VOIDED, HoldEnd
+from services.storage.ledger import HoldRow, insert_holds
 
 T = TypeVar("T")
 

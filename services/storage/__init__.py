@@ -22,7 +22,8 @@ Modules, in the order in which data flows:
     keys             statements for API keys
     models           statements for the models that were offered
     accounts         statements for accounts, deposits and withdrawals
-    ledger           statements for holds and charges
+    ledger           statements that take holds
+    hold_ends        statements that charge and release them
     late_charges     statements for charges of calls whose holds were recovered meanwhile
     admitted_holds   statements for holds that memory has admitted
     balance_changes  changes of balances that calls have not caused, as notices

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.storage.base import ConstraintError, Row, Transaction, Values
+from services.storage.hold_ends import (
+    TRANSFER,
+    HoldEnd,
+    Releases,
+    charge_values,
+    token_values,
+    update_existing,
+)
 from services.storage.ledger import (
     ADD_TO_ACCOUNT,
     INSERT_HOLD,
     OPEN_BUDGET,
-    TRANSFER,
-    HoldEnd,
     HoldRow,
-    Releases,
-    charge_values,
     grouped_by_account,
     hold_values,
-    token_values,
-    update_existing,
 )
 
 WRITE_HOLD = f"{INSERT_HOLD} ON CONFLICT (id) DO NOTHING"

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.storage.base import Transaction
-from services.storage.ledger import REVENUE, TRANSFER, HoldEnd, Releases, token_values
+from services.storage.hold_ends import TRANSFER, HoldEnd, Releases, token_values
+from services.storage.ledger import REVENUE
 
 SELECT_RECOVERED = "SELECT charge FROM holds WHERE id = ? AND state IN ('recovered', 'voided')"
 SETTLE_LATE = """

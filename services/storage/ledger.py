@@ -1,30 +1,23 @@
-"""Holds and charges: SQL and transactions of the ledger. `services.metering.ledger` runs them.
+"""Holds: SQL and transactions that take them. `services.metering.ledger` runs them.
 
-`services.storage.audit` checks their invariants.
+`services.storage.hold_ends` ends them, `services.storage.audit` checks the invariants of both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, TypeAlias
 
 import msgspec
 
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.storage.balance_changes import BalanceChange, BudgetChange, notify_balance
-from services.storage.base import ConstraintError, Row, Transaction, Value, Values
+from services.storage.base import Transaction, Values
 
 REVENUE = ":revenue"
 """The gateway's account that charges are credited to."""
 
 DEPOSITS = ":deposits"
 """The gateway's account that deposits are debited from."""
-
-SETTLED = "settled"
-VOIDED = "voided"
-"""States of a hold that its own process ended: charged, or released without a charge. The holds of
-a dead process are ended by another process (RECOVER_HOLD)."""
 
 INSERT_HOLD = """
     INSERT INTO holds
@@ -46,35 +39,7 @@ HOLD_ON_BUDGET = """
     UPDATE budgets SET held = held + ?
     WHERE key_id = ? AND month = ? AND spent + held + ? <= ?
 """
-CHECKPOINT = """
-    UPDATE holds SET checkpoint = ?, source = ?, prompt_tokens = ?, completion_tokens = ?,
-        thinking_tokens = ?, cache_read_tokens = ?, cache_write_tokens = ?
-    WHERE id = ? AND state = 'held'
-"""
-END_HOLD = """
-    UPDATE holds SET state = ?, charge = ?, overrun = CASE WHEN ? > amount THEN ? - amount ELSE 0
-        END, source = ?, prompt_tokens = ?, completion_tokens = ?, thinking_tokens = ?,
-        cache_read_tokens = ?, cache_write_tokens = ?, ended_ms = ?
-    WHERE id = ? AND state = 'held'
-"""
-RECOVER_HOLD = """
-    UPDATE holds SET state = CASE WHEN checkpoint IS NULL THEN 'voided' ELSE 'recovered' END,
-        charge = COALESCE(checkpoint, 0),
-        overrun = CASE WHEN checkpoint > amount THEN checkpoint - amount ELSE 0 END, ended_ms = ?
-    WHERE id = ? AND state = 'held' RETURNING account, amount, key_id, month, charge
-"""
 ADD_TO_ACCOUNT = "UPDATE accounts SET held = held + ? WHERE name = ?"
-RELEASE_TO_ACCOUNT = "UPDATE accounts SET posted = posted - ?, held = held - ? WHERE name = ?"
-RELEASE_TO_BUDGET = """
-    UPDATE budgets SET spent = spent + ?, held = held - ? WHERE key_id = ? AND month = ?
-"""
-TRANSFER = """
-    INSERT INTO transfers (id, debit, credit, amount, created_ms) VALUES (?, ?, ?, ?, ?)
-"""
-SELECT_ORPHANS = """
-    SELECT id FROM holds WHERE state = 'held' AND owner NOT IN (SELECT owner FROM leases) LIMIT ?
-"""
-SELECT_OWNED = "SELECT id FROM holds WHERE state = 'held' AND owner = ? AND created_ms < ?"
 
 
 class HoldRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,54 +69,6 @@ class HoldRow(msgspec.Struct, frozen=True, kw_only=True):
     """Time of creation."""
     extends: str = ""
     """ID of the hold that this one extends. Empty: it is the first of its call."""
-
-
-class Tokens(msgspec.Struct, frozen=True):
-    """Tokens of a call, and the source of the count."""
-
-    source: str = ""
-    """`provider`, `drained` or `counted`; empty if nothing was used."""
-    prompt: int = 0
-    """Prompt tokens, cached or not."""
-    completion: int = 0
-    """Generated tokens, reasoning included."""
-    thinking: int = 0
-    """Share of the generated tokens spent on reasoning."""
-    cache_read: int = 0
-    """Share of the prompt read from the provider's cache."""
-    cache_write: int = 0
-    """Share of the prompt written to the provider's cache."""
-
-
-NO_TOKENS = Tokens()
-
-
-class Checkpoint(msgspec.Struct, frozen=True):
-    """Usage of an in-flight call so far."""
-
-    hold_id: str
-    """ID of the hold."""
-    charge: int
-    """Charge if the call ended now, in nano-USD."""
-    tokens: Tokens
-    """Tokens so far."""
-
-
-class HoldEnd(msgspec.Struct, frozen=True):
-    """End of a hold: settled with a charge, or voided."""
-
-    hold: HoldRow
-    """The hold. Its process need not read the row again: the amounts never change."""
-    state: str
-    """SETTLED or VOIDED."""
-    charge: int
-    """In nano-USD."""
-    tokens: Tokens
-    """Tokens of the call."""
-    ended_ms: int
-    """Time of the end."""
-    extensions: tuple[HoldRow, ...] = ()
-    """Extensions of the hold. They end in the same transaction, without a charge of their own."""
 
 
 def insert_holds(
@@ -224,136 +141,3 @@ def budget_exceeded() -> Failure:
 def insufficient() -> Failure:
     """Return the failure for an account whose free balance is too low."""
     return Failure(ErrorReason.INSUFFICIENT_QUOTA, "Insufficient balance")
-
-
-def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
-    """End each hold that has not ended. Return for each whether this call ended it."""
-    ended_here: list[bool] = []
-    releases = Releases()
-    for hold_end in hold_ends:
-        hold, charge = hold_end.hold, hold_end.charge
-        uncovered = charge - sum(each.amount for each in hold_end.extensions)
-        ended = yield (
-            END_HOLD,
-            (
-                hold_end.state, charge, uncovered, uncovered, *token_values(hold_end.tokens),
-                hold_end.ended_ms, hold.id,
-            ),
-        )  # fmt: skip
-        ended_here.append(bool(ended))
-        if ended:
-            releases.add(hold.account, hold.amount, hold.key_id, hold.month, charge)
-            if charge:
-                yield TRANSFER, charge_values(hold.id, hold.account, charge, hold_end.ended_ms)
-            yield from _release_extensions(hold_end, releases)
-    yield from releases.apply()
-    return ended_here
-
-
-def _release_extensions(hold_end: HoldEnd, releases: Releases) -> Transaction[None]:
-    for hold in hold_end.extensions:
-        values = (VOIDED, 0, 0, 0, *token_values(NO_TOKENS), hold_end.ended_ms, hold.id)
-        ended = yield END_HOLD, values
-        if ended:
-            releases.add(hold.account, hold.amount, hold.key_id, hold.month, 0)
-
-
-def recover_holds(hold_ids: Sequence[str], now_ms: int) -> Transaction[int]:
-    """End holds at their last checkpoint, for processes that no longer can. Return how many.
-
-    Raise ConstraintError if a row is not as `insert_hold` left it.
-    """
-    recovered = 0
-    releases = Releases()
-    for hold_id in hold_ids:
-        rows = yield RECOVER_HOLD, (now_ms, hold_id)
-        if not rows:
-            continue
-        recovered += 1
-        account, amount, key_id, month, charge = _recovered(rows[0])
-        releases.add(account, amount, key_id, month, charge)
-        yield notify_balance(BalanceChange(account=account, posted=-charge, held=-amount))
-        if month:
-            change = BudgetChange(key_id=key_id, month=month, spent=charge, held=-amount)
-            yield notify_balance(change)
-        if charge:
-            yield TRANSFER, charge_values(hold_id, account, charge, now_ms)
-    yield from releases.apply()
-    return recovered
-
-
-def charge_values(hold_id: str, account: str, charge: int, now_ms: int) -> Values:
-    """Return the parameters of `TRANSFER` for a charge."""
-    return f"charge:{hold_id}", account, REVENUE, charge, now_ms
-
-
-_Nano: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
-_RecoveredHold: TypeAlias = tuple[str, _Nano, str, str, _Nano]
-"""Account, amount, key, month of the budget, and charge of a recovered hold."""
-
-
-def _recovered(row: Row) -> _RecoveredHold:
-    try:
-        recovered: _RecoveredHold = msgspec.convert(row, _RecoveredHold)
-    except msgspec.ValidationError as error:
-        # SQLite stores any type in any column.
-        raise ConstraintError(str(error)) from error
-    return recovered
-
-
-class Releases:
-    """Released amounts of a batch of holds, summed up: one statement per account and budget."""
-
-    __slots__ = ("_accounts", "_budgets")
-
-    def __init__(self) -> None:
-        self._accounts: dict[str, tuple[int, int]] = {}
-        self._budgets: dict[tuple[str, str], tuple[int, int]] = {}
-
-    def add(self, account: str, amount: int, key_id: str, month: str, charge: int) -> None:
-        """Add a hold of `amount` that has ended with `charge`."""
-        charged, held = self._accounts.get(account, (0, 0))
-        self._accounts[account] = (charged + charge, held + amount)
-        if month:
-            charged, held = self._budgets.get((key_id, month), (0, 0))
-            self._budgets[key_id, month] = (charged + charge, held + amount)
-
-    def apply(self) -> Transaction[None]:
-        """Update accounts and budgets in the order of their names, which avoids deadlocks."""
-        for account, (charge, amount) in sorted(self._accounts.items()):
-            yield from update_existing(RELEASE_TO_ACCOUNT, charge, amount, account)
-        for (key_id, month), (charge, amount) in sorted(self._budgets.items()):
-            yield from update_existing(RELEASE_TO_BUDGET, charge, amount, key_id, month)
-
-
-def update_existing(sql: str, *values: Value) -> Transaction[None]:
-    """Update a row that must exist."""
-    changed = yield sql, values
-    if not changed:
-        raise ConstraintError("the account or budget does not exist")
-
-
-def write_checkpoints(checkpoints: Sequence[Checkpoint]) -> Transaction[None]:
-    """Store the usage of in-flight calls so far, which is charged if their process dies."""
-    for point in checkpoints:
-        yield CHECKPOINT, (point.charge, *token_values(point.tokens), point.hold_id)
-
-
-def orphaned_holds(limit: int) -> Transaction[list[str]]:
-    """Return at most `limit` open holds whose process has no lease."""
-    rows = yield SELECT_ORPHANS, (limit,)
-    return [str(row[0]) for row in rows]
-
-
-def owned_holds(owner: str, before_ms: int) -> Transaction[list[str]]:
-    """Return the open holds that a process took before a time."""
-    rows = yield SELECT_OWNED, (owner, before_ms)
-    return [str(row[0]) for row in rows]
-
-
-def token_values(tokens: Tokens) -> tuple[str, int, int, int, int, int]:
-    """Return the tokens in the order of their columns."""
-    return (
-        tokens.source, tokens.prompt, tokens.completion, tokens.thinking,
-        tokens.cache_read, tokens.cache_write,
-    )  # fmt: skip

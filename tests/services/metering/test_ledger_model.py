@@ -31,8 +31,9 @@ from services.metering.ledger import Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database
+from services.storage.hold_ends import NO_TOKENS, SETTLED, HoldEnd, end_holds
 from services.storage.leases import end_leases
-from services.storage.ledger import NO_TOKENS, SETTLED, HoldEnd, HoldRow, end_holds
+from services.storage.ledger import HoldRow
 from services.storage.opening import open_database
 from tests.stand.clock import FakeClock
 

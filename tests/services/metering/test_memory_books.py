@@ -21,8 +21,8 @@ from services.storage.accounts import account_by_name, credit_account, ensure_ac
 from services.storage.admitted_holds import write_holds
 from services.storage.audit import audit
 from services.storage.base import ConstraintError, Database, Row, Transaction
+from services.storage.hold_ends import end_holds
 from services.storage.hold_journal import FILES
-from services.storage.ledger import end_holds
 from services.storage.sqlite import SqliteDatabase
 from services.telemetry.supervisor import Supervisor
 from tests.stand.clock import FakeClock

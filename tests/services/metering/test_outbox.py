@@ -10,7 +10,7 @@ from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database, P, T, Transaction
-from services.storage.ledger import end_holds
+from services.storage.hold_ends import end_holds
 from services.telemetry.supervisor import Supervisor
 from tests.stand.clock import FakeClock
 from tests.stand.failing_database import WatchedDatabase
