@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from services.config import ChannelConfig, Config, ModelConfig, ReasoningConfig
-from tests.stand.dialect_stand import THINKING, TOOLS, DialectStand, configuration
+from tests.stand.dialect_stand import MODEL, THINKING, TOOLS, DialectStand, configuration
 from tests.stand.gateway import running_config
 from tests.stand.operators import Operators
 from tests.stand.providers.answers import Answer, Part, Redacted, call, text, thought
 from tests.stand.providers.provider import FakeProvider
 from tests.stand.response import read
+from tests.stand.upstream import FakeUpstream, Request, json_answer
+from tests.stand.upstream import stream as events_of
 
 ROUNDS = [
     Answer(
@@ -204,3 +206,45 @@ async def test_a_fallback_gets_what_it_can_read(tmp_path: Path) -> None:
 
         assert answer["content"] == "18 °C."
         assert "First" not in str(second.bodies[0])
+
+
+SIGNED_CALL = {
+    "index": 0,
+    "id": "call-1",
+    "type": "function",
+    "function": {"name": "clock", "arguments": "{}"},
+    "extra_content": {"google": {"thought_signature": "c2lnbmVk"}},
+}
+
+
+def answer_as_gemini(request: Request) -> list[bytes]:
+    """Answer with a signed call."""
+    end = {"index": 0, "finish_reason": "tool_calls"}
+    message = {"tool_calls": [SIGNED_CALL]}
+    if request.json()["stream"]:
+        chunks: list[dict[str, Any]] = [{"index": 0, "delta": message}, {"delta": {}} | end]
+        return [events_of({"choices": [choice]} for choice in chunks)]
+    return [json_answer({"choices": [{"message": message} | end]})]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_gemini(tmp_path: Path, *, streamed: bool) -> None:
+    """The signatures of its tool calls go back, which a client without `extra_content` forgets."""
+    async with FakeUpstream() as upstream:
+        upstream.play(answer_as_gemini)
+        channel = ChannelConfig(
+            name="gemini", dialect="openai", base_url=upstream.url, models={MODEL: "gemini-3-pro"}
+        )
+        async with running_config(tmp_path, Config(channels=(channel,))) as gateway:
+            url = f"{gateway.base_url}/chat/completions"
+            body = {"model": MODEL, "messages": [QUESTION], "tools": TOOLS, "stream": streamed}
+            async with gateway.http.post(url, json=body) as response:
+                assert (await read(response)).status == 200
+            call = {name: SIGNED_CALL[name] for name in ("id", "type", "function")}
+            made = {"role": "assistant", "content": None, "tool_calls": [call]}
+            body["messages"] = [QUESTION, made, *results(made)]
+            async with gateway.http.post(url, json=body) as response:
+                assert (await read(response)).status == 200
+
+    (sent,) = upstream.requests[1].json()["messages"][1]["tool_calls"]
+    assert sent["extra_content"] == SIGNED_CALL["extra_content"]
