@@ -83,8 +83,9 @@ def state(table: StateConfig) -> Iterator[str]:
         ("state.database_direct_url", table.database_direct_url, DATABASES),
         ("state.redis_url", table.redis_url, COUNTER_STORES),
     ):
-        if url and urlsplit(url.reveal()).scheme not in schemes:
-            yield f"{key}: must begin with {' or '.join(f'{s}://' for s in sorted(schemes))}"
+        beginnings = tuple(f"{scheme}://" for scheme in sorted(schemes))
+        if url and not url.reveal().lower().startswith(beginnings):
+            yield f"{key}: must begin with {' or '.join(beginnings)}"
 
 
 def traces(table: TracesConfig) -> Iterator[str]:

@@ -10,9 +10,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qs, urlsplit
 
-from services.common.addresses import is_local
+from services.common.addresses import is_local, join_address
 from services.config import Config
 from services.serving.options import ServeOptions
+from services.storage.postgres_url import read_hosts, split_url
 
 __all__ = ["log_plain_text", "plain_listeners", "unencrypted"]
 
@@ -58,15 +59,14 @@ def unencrypted(config: Config) -> Iterator[tuple[str, str]]:
 
 def _database_is_plain(text: str) -> bool:
     """PostgreSQL's default prefers encryption, which a man in the middle can refuse."""
-    url = urlsplit(text)
+    url, authority = split_url(text)
     query = parse_qs(url.query)
     modes = query.get("sslmode") or query.get("ssl") or [""]
     if not text or modes[-1] in _SSL_MODES:
         return False
-    hosts = query.get("host") or [url.netloc.rpartition("@")[2].rpartition(":")[0]]
-    named = hosts[-1] or url.hostname or ""
-    return not all(each.startswith("/") or _is_here(each) for each in named.split(",") if each)
+    hosts = (query.get("host") or [authority.rpartition("@")[2]])[-1]
+    return not all(host.startswith("/") or _is_here(host) for host, _ in read_hosts(hosts))
 
 
 def _is_here(host: str | None) -> bool:
-    return not host or is_local(f"{host}:0")
+    return not host or is_local(join_address(host, 0))

@@ -7,10 +7,19 @@ setting of the server, such as `search_path`, and the server refuses those that 
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import (
+    SplitResult,
+    parse_qsl,
+    quote,
+    unquote,
+    urlencode,
+    urlsplit,
+    urlunsplit,
+)
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +91,10 @@ def parse_url(text: str) -> PostgresUrl:
 
     Log ignored parameters that ask for security.
     """
-    url = urlsplit(text)
+    url, authority = split_url(text)
     query = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
-    login, _, netloc = url.netloc.rpartition("@")
-    hosts = tuple(_hosts(query.pop("host", "") or netloc, query.pop("port", "")))
+    login, _, netloc = authority.rpartition("@")
+    hosts = tuple(read_hosts(query.pop("host", "") or netloc, query.pop("port", "")))
     target = query.pop("target_session_attrs", None) or ("read-write" if len(hosts) > 1 else None)
     timeout_s = max(0.0, float(query.pop("connect_timeout", "") or 0))
     for name in IGNORED & query.keys():
@@ -109,11 +118,22 @@ def parse_url(text: str) -> PostgresUrl:
     )
 
 
+def split_url(text: str) -> tuple[SplitResult, str]:
+    """Split a URL into its parts without the authority, and the authority: login and hosts.
+
+    `urlsplit` alone refuses a list of hosts with an IPv6 address behind the first
+    (https://github.com/python/cpython/issues/105704).
+    """
+    scheme, separator, rest = text.partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    return urlsplit(scheme + separator + rest[len(authority) :]), authority
+
+
 def _quoted(login: str) -> str:
     return f"{login.replace('@', '%40')}@" if login else ""
 
 
-def _hosts(hosts: str, ports: str) -> Iterator[Host]:
+def read_hosts(hosts: str, ports: str = "") -> Iterator[Host]:
     """Yield the hosts of a list such as `a:5432,[::1],/run/postgresql`. One port serves all."""
     names = [unquote(each) for each in hosts.split(",") if each]
     listed = ports.split(",") if ports else []

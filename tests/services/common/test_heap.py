@@ -41,8 +41,9 @@ from services.common.heap import release_freed_memory, keep_freed_memory
 
 keep_freed_memory()
 me = psutil.Process()
-# What stays between pieces keeps those below from being the end of the heap.
-pieces = [(bytearray(b"x") * 1_500_000, bytearray(b"x") * 1_000) for _ in range(100)]
+# What stays between pieces keeps those below from being the end of the heap. It is too large for
+# holes that the start has left elsewhere.
+pieces = [(bytearray(b"x") * 1_500_000, bytearray(b"x") * 50_000) for _ in range(100)]
 stays = [small for _, small in pieces]
 full = me.memory_info().rss
 del pieces

@@ -24,6 +24,8 @@ from services.serving.plain_text import unencrypted
         ("postgresql://u:p@/db?host=db.svc", True),
         ("postgresql://u:p@[fd00::1]:5432/db", True),
         ("postgresql://u:p@[::1]:5432/db", False),
+        ("postgresql://u:p@localhost:1,[::1]:2,127.0.0.1/db", False),
+        ("postgresql://u:p@localhost,[fd00::1]:2/db", True),
         ("postgresql://u:p@db.svc/db?application_name=a", True),
     ],
 )
