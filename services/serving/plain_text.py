@@ -65,7 +65,10 @@ def _database_is_plain(text: str) -> bool:
     if not text or modes[-1] in _SSL_MODES:
         return False
     hosts = (query.get("host") or [authority.rpartition("@")[2]])[-1]
-    return not all(host.startswith("/") or _is_here(host) for host, _ in read_hosts(hosts))
+    try:
+        return not all(host.startswith("/") or _is_here(host) for host, _ in read_hosts(hosts))
+    except ValueError:
+        return False  # A port that is no number: the start refuses the URL.
 
 
 def _is_here(host: str | None) -> bool:

@@ -62,7 +62,7 @@ def test_the_file_has_no_password() -> None:
         value
         for service in SERVICES.values()
         for name, value in service.get("environment", {}).items()
-        if name.endswith(("PASSWORD", "KEY", "DATABASE_URL"))
+        if name.endswith(("PASSWORD", "_API_KEY", "DATABASE_URL"))
     ]
 
     assert len(given) == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,18 +15,20 @@ from tests.stand.process import Process
 
 @asynccontextmanager
 async def running_demo(
-    program: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None = None
-) -> AsyncIterator[Process]:
-    """The process, once it has printed its command; its temporary files are in `folder`."""
+    program: Sequence[str | Path], env: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[Process, Path]]:
+    """The process, once it has printed its command, and the folder of its temporary files."""
     listeners = ("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
-    demo = Process(*program, *listeners, env={**(env or {}), "TMPDIR": str(folder)})
-    try:
-        await demo.spawn()
-        await demo.while_running(demo.printed("}]}'"))
-        yield demo
-    finally:
-        # Not SIGKILL: a program that starts it, such as uvx, passes this on.
-        await demo.stop(signal.SIGTERM)
+    # Not below the test's folder: the path of a Unix socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory() as folder:
+        demo = Process(*program, *listeners, env={**(env or {}), "TMPDIR": folder})
+        try:
+            await demo.spawn()
+            await demo.while_running(demo.printed("}]}'"))
+            yield demo, Path(folder)
+        finally:
+            # Not SIGKILL: a program that starts it, such as uvx, passes this on.
+            await demo.stop(signal.SIGTERM)
 
 
 async def streamed_text(demo: Process) -> str:

