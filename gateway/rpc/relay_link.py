@@ -18,6 +18,7 @@ from gateway.rpc.call_metadata import call_metadata
 from gateway.rpc.relay_call import RelayCall
 from gateway.rpc.status_mapping import to_api_error, unreachable
 from services.common.call_names import INSTANCE_HEADER
+from services.common.frame_queue import FrameQueue
 
 OPENING_TIMEOUT_S = 5.0
 
@@ -33,8 +34,7 @@ class RelayLink:
         """Time of the event loop."""
         self._calls: dict[int, RelayCall] = {}
         self._last_number = 0
-        self._request = pb.RelayRequest()
-        self._has_news = asyncio.Event()
+        self._frames = FrameQueue(pb.RelayRequest)
         self.accepts_calls = True
 
     @classmethod
@@ -61,7 +61,7 @@ class RelayLink:
     ) -> RelayCall:
         """Start a call. Use it as a context: it ends there."""
         self._last_number = number = self._last_number + 1
-        start = self._new_frame(number).start
+        start = self._frames.add(number, len(request)).start
         start.method = method
         start.request = request
         start.timeout_seconds = options.deadline_s
@@ -69,7 +69,7 @@ class RelayLink:
             options.key, options.request_id, options.idempotency_key, options.trace_context
         )
         start.metadata.update(metadata)
-        call = RelayCall(options, lambda: self._new_frame(number), lambda: self._forget(number))
+        call = RelayCall(options, lambda: self._frames.add(number), lambda: self._forget(number))
         self._calls[number] = call
         if not self.accepts_calls:
             call.fail(unreachable())
@@ -79,8 +79,7 @@ class RelayLink:
         """Accept no more calls. The link closes when those in flight have ended."""
         if self.accepts_calls:
             self.accepts_calls = False
-            self._request.leaving = True
-            self._has_news.set()
+            self._frames.set_flag("leaving")
 
     def close(self) -> None:
         """Close the link at once. Its calls end."""
@@ -110,25 +109,20 @@ class RelayLink:
             self.leave()
 
     async def _write(self) -> None:
-        while self.accepts_calls or self._calls or self._has_frames():
-            await self._has_news.wait()
-            self._has_news.clear()
-            if self._has_frames():
-                request, self._request = self._request, pb.RelayRequest()
+        while True:
+            if (request := self._frames.take()) is not None:
                 try:
                     await self._rpc.write(request)
                 except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                     return  # Reading tells why the stream is over.
+            elif self.accepts_calls or self._calls:
+                await self._frames.has_news.wait()
+                self._frames.has_news.clear()
+            else:
+                break
         await self._rpc.done_writing()
-
-    def _has_frames(self) -> bool:
-        return bool(self._request.frames) or self._request.leaving
-
-    def _new_frame(self, number: int) -> pb.EdgeFrame:
-        self._has_news.set()
-        return self._request.frames.add(call_id=number)
 
     def _forget(self, number: int) -> None:
         del self._calls[number]
         if not self.accepts_calls:
-            self._has_news.set()
+            self._frames.has_news.set()

@@ -13,6 +13,7 @@ from pomogator.relay.v1 import relay_service_pb2 as pb
 from pomogator.relay.v1 import relay_service_pb2_grpc as pb_grpc
 
 from services.common.call_names import INSTANCE_HEADER
+from services.common.frame_queue import FrameQueue
 from services.common.request_headers import new_request_id
 from services.completions.completions import Completions
 from services.completions.relayed_call import RelayedCall
@@ -69,8 +70,7 @@ class RelayStream:
     def __init__(self, completions: Completions) -> None:
         self._completions = completions
         self._calls: dict[int, tuple[RelayedCall, asyncio.Task[None]]] = {}
-        self._response = pb.RelayResponse()
-        self._has_news = asyncio.Event()
+        self._frames = FrameQueue(pb.RelayResponse)
         self._is_read = False
         self._failure: Failure | None = None
         self.left = asyncio.Event()
@@ -78,8 +78,7 @@ class RelayStream:
 
     def shut_down(self) -> None:
         """Ask the edge to start its next calls elsewhere."""
-        self._response.shutting_down = True
-        self._has_news.set()
+        self._frames.set_flag("shutting_down")
 
     async def read(self, requests: AsyncIterator[pb.RelayRequest]) -> None:
         """Take in the frames of the edge, to the end of its side."""
@@ -94,7 +93,7 @@ class RelayStream:
         finally:
             self._is_read = True
             self.left.set()
-            self._has_news.set()
+            self._frames.has_news.set()
 
     async def next_response(self) -> pb.RelayResponse | None:
         """Return the frames of this turn of the loop, once there are any; None: all is over.
@@ -104,14 +103,12 @@ class RelayStream:
         while True:
             if self._failure is not None:
                 raise self._failure
-            response = self._response
-            if response.frames or response.shutting_down:
-                self._response = pb.RelayResponse()
+            if (response := self._frames.take()) is not None:
                 return response
             if self._is_read and not self._calls:
                 return None
-            await self._has_news.wait()
-            self._has_news.clear()
+            await self._frames.has_news.wait()
+            self._frames.has_news.clear()
 
     def cancel_calls(self) -> list[asyncio.Task[None]]:
         """Cancel the calls in flight, and return their tasks."""
@@ -125,7 +122,7 @@ class RelayStream:
         if kind == "start":
             if number in self._calls:
                 raise Failure(ErrorReason.INVALID_FIELD, f"Call {number} was started twice.")
-            call = RelayedCall(self._completions, frame.start, partial(self._new_frame, number))
+            call = RelayedCall(self._completions, frame.start, partial(self._frames.add, number))
             task = asyncio.create_task(call.run(), name="relayed call")
             self._calls[number] = call, task
             task.add_done_callback(partial(self._forget, number))
@@ -136,10 +133,6 @@ class RelayStream:
             else:
                 task.cancel()
 
-    def _new_frame(self, number: int) -> pb.ServiceFrame:
-        self._has_news.set()
-        return self._response.frames.add(call_id=number)
-
     def _forget(self, number: int, _: asyncio.Task[None]) -> None:
         del self._calls[number]
-        self._has_news.set()
+        self._frames.has_news.set()

@@ -22,6 +22,9 @@ from services.domain.spec import CompletionRequest
 from services.errors import Failure
 from services.rpc.failure_border import UNDECODABLE, to_failure
 
+RESPONSE_BYTES_MAX = 32 * 2**20
+"""The largest message of an answer. A larger one would exceed gRPC's limit and end the stream."""
+
 
 class RelayedCall:
     """Runs a call of a relay, and sends its frames."""
@@ -30,9 +33,9 @@ class RelayedCall:
         self,
         completions: Completions,
         start: pb.CallStart,
-        new_frame: Callable[[], pb.ServiceFrame],
+        new_frame: Callable[[int], pb.ServiceFrame],
     ) -> None:
-        """`new_frame` returns a frame of this call that will be sent in this turn of the loop."""
+        """`new_frame` returns a frame of so many bytes that is sent after this turn of the loop."""
         self._completions = completions
         self._start = start
         self._metadata = dict(start.metadata)
@@ -56,7 +59,7 @@ class RelayedCall:
                 await self._answer()
         except Exception as error:  # noqa: BLE001 - the border: every failure becomes a status
             failure = to_failure(error, self._request_id)
-            frame = self._new_frame()
+            frame = self._new_frame(0)
             frame.ended = True
             frame.failure.CopyFrom(failure.to_status())
             frame.trailers.update(failure.headers)
@@ -100,7 +103,9 @@ class RelayedCall:
         self._room_bytes -= size
 
     def _send(self, response: bytes, *, ended: bool = False) -> None:
-        frame = self._new_frame()
+        if len(response) > RESPONSE_BYTES_MAX:
+            raise Failure(ErrorReason.UPSTREAM_BAD_RESPONSE, "The answer is too large.")
+        frame = self._new_frame(len(response))
         frame.response = response
         frame.ended = ended
         if self._headers:

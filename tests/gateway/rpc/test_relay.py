@@ -29,6 +29,7 @@ from services.common.contract.chat import fill_request
 from services.completions.completions import CallContext, Completions
 from services.completions.idempotency import SetHeaders
 from services.completions.relay_servicer import MOVE_TIMEOUT_S, RelayServicer, RelayStream
+from services.completions.relayed_call import RESPONSE_BYTES_MAX
 from services.completions.servicer import ChatCompletionServicer
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import Message, TextPart
@@ -101,6 +102,9 @@ class ScriptedCore:
             )
             failure.headers = HEADERS
             raise failure
+        if part.text.startswith("make "):
+            set_headers(HEADERS)
+            return "z" * int(part.text.removeprefix("make "))
         if part.text == "break":
             raise ValueError("a secret")
         if part.text == "wait":
@@ -297,6 +301,28 @@ async def test_a_large_request_has_a_stream_of_its_own(
     assert not receivers
     assert await whole_text(stand.backend, "Hello") == "Hello"
     assert receivers
+
+
+async def test_calls_of_one_turn_may_be_large_together(stand: Stand) -> None:
+    """Their frames are spread over messages that gRPC accepts, both ways."""
+    request = "y" * (RELAYED_BYTES_MAX - 1000)
+    requests = [whole_text(stand.backend, request) for _ in range(220)]
+    answers = [whole_text(stand.backend, f"make {2**20}") for _ in range(60)]
+
+    assert {len(answer) for answer in await asyncio.gather(*requests)} == {len(request)}
+    assert {len(answer) for answer in await asyncio.gather(*answers)} == {2**20}
+
+
+async def test_an_answer_that_is_too_large_fails_alone(stand: Stand) -> None:
+    """The other calls of the stream go on."""
+    running = asyncio.create_task(stream_text(stand.backend, "pause and finish"))
+    await until(lambda: stand.core.contexts)
+    with pytest.raises(ApiError) as failed:
+        await whole_text(stand.backend, f"make {RESPONSE_BYTES_MAX + 1}")
+
+    assert failed.value.reason == ErrorReason.UPSTREAM_BAD_RESPONSE
+    stand.core.goes_on.set()
+    assert await running == "pause and finish"
 
 
 async def test_a_service_without_relay_is_called_by_its_public_methods() -> None:
