@@ -30,6 +30,9 @@ interval: a killed process loses at most the sum of both, one second."""
 STEP_TOKENS = 1024
 """Generated tokens for which an extension of the hold pays, beyond what the call has cost."""
 
+HALVES_MAX = 6
+"""Most attempts to hold a part of what is missing."""
+
 RECOUNT_CHARS_MIN = 256
 """The fewest characters between two counts of what a call has cost."""
 
@@ -177,9 +180,11 @@ class Ticket(msgspec.Struct, kw_only=True):
             self._plan_recount()
 
     async def _hold_the_rest(self, missing: int) -> None:
-        """Hold what the balance still has, to within a step, by halves of what is missing."""
-        while missing > self._step_nano:
+        """Hold most of what the balance still has, by halves of what is missing."""
+        for _ in range(HALVES_MAX):
             missing //= 2
+            if missing <= self._step_nano:
+                return
             try:
                 await self.ledger.extend(self.hold, missing)
             except Failure as failure:
