@@ -17,6 +17,7 @@ Modules, in the order in which data flows:
     sse_parser         bytes of a stream as server-sent events
     surrogate_joiner   halves of surrogate pairs in an answer, joined or replaced
     repeated_frame     fast path for events that differ only in their text
+    tool_call_ids      IDs of tool calls where a provider gives none, or one twice
     finish_reasons     providers' words for the end of an answer
     failures           classification of providers' errors
     failure_rules      tables of statuses, codes and phrases

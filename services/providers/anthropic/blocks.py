@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from services.providers.anthropic import wire
 from services.providers.anthropic.messages import NAME
+from services.providers.tool_call_ids import made_id, own_id
 from services.providers.translate import reasoning_state
 from services.providers.translate.reasoning_details import ANTHROPIC_FORMAT, Detail, gather
 
@@ -62,6 +63,12 @@ def open_block(block: wire.Block, before: Sequence[OpenBlock]) -> OpenBlock:
         data=block.data or "",
         place=next_place(block.type, before),
     )
+
+
+def tool_call_id(block: wire.Block, message_id: str | None, blocks: Sequence[OpenBlock]) -> str:
+    """Return the ID of the call that begins with `block`: no call of `blocks` has it."""
+    taken = [each.call_id for each in blocks if each.call_id]
+    return own_id(block.id, taken) or made_id(message_id or "", 0, len(taken))
 
 
 def next_place(kind: str, before: Sequence[OpenBlock]) -> int:

@@ -43,13 +43,14 @@ class Extras:
         """Whether the block at this index has a type that is not read."""
         return index in self._other_blocks
 
-    def add_message(self, message: msgspec.Raw, fields: frozenset[str]) -> None:
-        """Add members of the message, or of a change to it, but for `fields`."""
-        members = others(message, fields)
-        for name in _OF_THE_CHOICE:
-            if name in members:
-                self._of_choice[name] = members.pop(name)
-        self._beside |= members
+    def add_message(self, message: bytes | msgspec.Raw) -> None:
+        """Add members of the message."""
+        self._add_beside(others(message, wire.MESSAGE_FIELDS))
+
+    def add_change(self, event: bytes, delta: msgspec.Raw) -> None:
+        """Add members of a `message_delta`."""
+        self._add_beside(others(event, wire.EVENT_FIELDS))
+        self._add_beside(others(delta, wire.MESSAGE_FIELDS))
 
     def add_block(self, content: msgspec.Raw, index: int = 0) -> None:
         """Add a block of a type that is not read."""
@@ -114,6 +115,12 @@ class Extras:
         if self._parts:
             members[OTHER_PARTS] = self._parts
         return _json(members)
+
+    def _add_beside(self, members: Json) -> None:
+        for name in _OF_THE_CHOICE:
+            if name in members:
+                self._of_choice[name] = members.pop(name)
+        self._beside |= members
 
     def _cite(self, opened: OpenBlock, citation: object) -> None:
         if isinstance(citation, dict):

@@ -34,6 +34,7 @@ from services.providers.anthropic.blocks import (
     next_place,
     open_block,
     sealed_reasoning,
+    tool_call_id,
 )
 from services.providers.anthropic.extras import CITATION, Extras
 from services.providers.anthropic.usage import UsageCount
@@ -104,7 +105,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         if message.content is None:
             raise wire.unreadable()
         self._usage.add(message.usage)
-        self._extras.add_message(msgspec.Raw(body), wire.MESSAGE_FIELDS)
+        self._extras.add_message(body)
         choice = choice_of(message, self._extras, details=self._details)
         return WholeAnswer(
             choices=[choice],
@@ -128,12 +129,11 @@ class AnthropicDecoder(RepeatedTextDecoder):
                 return self._stop(event.index)
             case "message_start":
                 self._begin(wire.read(event.message, wire.MESSAGE))
-                self._extras.add_message(event.message, wire.MESSAGE_FIELDS)
+                self._extras.add_message(event.message)
             case "message_delta":
                 self._has_ending = True
                 self._usage.add(event.usage)
-                self._extras.add_message(msgspec.Raw(data), wire.EVENT_FIELDS)
-                self._extras.add_message(event.delta, wire.MESSAGE_FIELDS)
+                self._extras.add_change(data, event.delta)
                 return self._end(wire.read(event.delta, wire.ENDING))
             case "message_stop":
                 self._done = True
@@ -155,9 +155,9 @@ class AnthropicDecoder(RepeatedTextDecoder):
             return []
         block = wire.read(content, wire.BLOCK)
         opened = open_block(block, self._blocks)
+        members = self._extras.add_read_block(opened, content)
         self._open[index] = opened
         self._blocks.append(opened)
-        members = self._extras.add_read_block(opened, content)
         if block.type == "tool_use":
             return [self._call(opened, block, members)]
         events: list[Event] = []
@@ -168,7 +168,8 @@ class AnthropicDecoder(RepeatedTextDecoder):
         return events
 
     def _call(self, opened: OpenBlock, block: wire.Block, members: wire.Json) -> ToolCallDelta:
-        opened.call_id, opened.call = block.id or "", self._calls
+        opened.call_id = tool_call_id(block, self._message_id, self._blocks)
+        opened.call = self._calls
         opened.arguments = bytes(block.input) or NO_ARGUMENTS
         self._calls += 1
         return ToolCallDelta(
@@ -190,8 +191,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         if opened is None or self._done:
             opened = self._block(event.index, kind)
         if opened is None:
-            if event.index in self._extras:
-                self._extras.add_delta(event.index, wire.read(data, wire.EVENT).delta)
+            self._extras.add_delta(event.index, wire.read(data, wire.EVENT).delta)
             return []
         if kind == "text_delta":
             self.last_text, self._text_index = delta.text or "", event.index

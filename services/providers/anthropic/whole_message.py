@@ -16,6 +16,7 @@ from services.providers.anthropic.blocks import (
     open_block,
     reasoning_details,
     sealed_reasoning,
+    tool_call_id,
 )
 from services.providers.anthropic.extras import Extras
 from services.providers.finish_reasons import finish_reason, raise_if_failure
@@ -30,7 +31,7 @@ def choice_of(message: wire.Message, extras: Extras, *, details: bool) -> Choice
     Raises UPSTREAM_BAD_RESPONSE if a block cannot be read, and UpstreamError if the message says
     that the provider failed.
     """
-    content = _Content(extras)
+    content = _Content(message.id, extras)
     for block in message.content or ():
         content.add(block)
     native = message.stop_reason or ""
@@ -55,7 +56,8 @@ def choice_of(message: wire.Message, extras: Extras, *, details: bool) -> Choice
 class _Content:
     """Content blocks of a message."""
 
-    def __init__(self, extras: Extras) -> None:
+    def __init__(self, message_id: str | None, extras: Extras) -> None:
+        self._message_id = message_id
         self._extras = extras
         self.blocks: list[OpenBlock] = []
         self.tool_calls: list[ToolCall] = []
@@ -69,12 +71,11 @@ class _Content:
             return
         block = wire.read(content, wire.BLOCK)
         opened = open_block(block, self.blocks)
-        self.blocks.append(opened)
         members = self._extras.add_read_block(opened, content)
         if block.type == "tool_use":
-            opened.call_id = block.id or ""
-            self.tool_calls.append(_tool_call(block, members))
-            return
+            opened.call_id = tool_call_id(block, self._message_id, self.blocks)
+            self.tool_calls.append(_tool_call(opened.call_id, block, members))
+        self.blocks.append(opened)
         if block.text:
             opened.length = len(block.text)
             self._texts.append(block.text)
@@ -92,13 +93,13 @@ class _Content:
         return parts
 
 
-def _tool_call(block: wire.Block, members: wire.Json) -> ToolCall:
+def _tool_call(call_id: str, block: wire.Block, members: wire.Json) -> ToolCall:
     try:
         arguments = (bytes(block.input) or NO_ARGUMENTS).decode()
     except UnicodeDecodeError as error:  # What is skipped over, msgspec does not check.
         raise wire.unreadable() from error
     return ToolCall(
-        id=block.id or "",
+        id=call_id,
         name=block.name or "",
         arguments=arguments,
         extra_json=msgspec.json.encode(members) if members else b"",

@@ -13,7 +13,6 @@ begin another call at the same index, as Gemini's do: see `ToolCalls.add`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +24,7 @@ from services.domain.conversation import ToolCall, ToolType
 from services.domain.events import ToolCallDelta
 from services.providers.openai import wire
 from services.providers.openai.extras import Json, decoded, grown, joined_name, merge
+from services.providers.tool_call_ids import made_id, own_id
 
 
 @dataclass(slots=True)
@@ -213,7 +213,7 @@ class ToolCalls:
 
     def _unused(self, call_id: str | None) -> str:
         """The provider's ID, unless another call has it."""
-        return "" if any(call.id == call_id for call in self._calls) else call_id or ""
+        return own_id(call_id, [call.id for call in self._calls])
 
     def _next(self, call: _Call) -> ToolCallDelta:
         """Piece with what has not been returned of `call`."""
@@ -241,9 +241,7 @@ class ToolCalls:
 
     def _final_id(self, call: _Call) -> str:
         """The call's ID. One is made if the provider sent none."""
-        if not call.id:
-            seed = f"{self._seed}/{self._index}/{call.number}".encode()
-            call.id = f"call_{hashlib.blake2s(seed, digest_size=12).hexdigest()}"
+        call.id = call.id or made_id(self._seed, self._index, call.number)
         return call.id
 
 

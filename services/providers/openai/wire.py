@@ -238,6 +238,8 @@ def _tolerant(data: bytes) -> tuple[Chunk, Any]:
     try:
         known, unknown = split(Raw(data), _shape)
         if unknown is not None:
+            if b"\\u" in data:
+                msgspec.json.decode(data)  # Unlike `split`, this refuses halves of surrogate pairs.
             data = msgspec.json.encode(known)
         for _ in range(_ODD_FIELDS_MAX):
             try:

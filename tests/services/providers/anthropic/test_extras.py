@@ -135,3 +135,27 @@ def test_the_usual_caller_of_a_tool_is_not_said() -> None:
 
     (found,) = answer.choices[0].message.tool_calls
     assert not found.extra_json
+
+
+def test_each_tool_call_has_an_id_of_its_own() -> None:
+    """Servers with this API leave IDs out, or give two calls one."""
+    calls: list[Json] = [
+        {"type": "tool_use", "id": call_id, "name": name, "input": {}}
+        for call_id, name in (("t", "f"), ("t", "g"), (None, "h"), ("u", "i"))
+    ]
+    message = MESSAGE | {"content": calls}
+    events = [EVENTS[0]]
+    for index, call in enumerate(calls):
+        events += [start(index, call), {"type": "content_block_stop", "index": index}]
+
+    answer = AnthropicDecoder().whole(json.dumps(message).encode())
+
+    ids = [call.id for call in answer.choices[0].message.tool_calls]
+    assert len(set(ids)) == len(ids)
+    assert (ids[0], ids[3]) == ("t", "u")
+    assert all(ids)
+    end = [event for event in EVENTS if event["type"] in {"message_delta", "message_stop"}]
+    decoder = AnthropicDecoder()
+    parts = [SseEvent(event["type"], json.dumps(event).encode()) for event in (*events, *end)]
+    streamed = [event for part in parts for event in decoder.feed(part)]
+    assert_equal(answer, streamed + decoder.finish())

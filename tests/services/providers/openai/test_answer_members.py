@@ -12,6 +12,7 @@ from services.domain.completion import Choice, WholeAnswer
 from services.domain.events import AnswerMembers, Event, TextDelta
 from services.providers.openai.response import OpenAiDecoder
 from services.providers.stream_reader import StreamReader
+from services.providers.surrogate_joiner import decode_whole
 from tests.services.providers.folds import assert_equal
 
 Json = dict[str, Any]
@@ -252,3 +253,22 @@ def test_shares_of_the_usage() -> None:
     }
     chunks: list[Json] = [{"choices": [TEXT]}, {"choices": [STOP], "usage": usage}]
     assert_equal(answer, stream(chunks))
+
+
+HALF = "\ud83d"
+
+
+def test_half_a_character_in_a_member_changes_nothing_else() -> None:
+    """It is replaced, whole and streamed, and what was read with it is there once."""
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    message = {"content": "a", "tool_calls": [call], "odd": HALF}
+    beside = {"known": 1, "half": [HALF]}
+
+    body = {"choices": [{"message": message, "finish_reason": "stop"}], **beside}
+    answer = decode_whole(OpenAiDecoder(), json.dumps(body).encode())
+    events = stream([{"choices": [{"delta": message}], **beside}, {"choices": [STOP]}])
+
+    assert json.loads(answer.extra_json) == {"known": 1, "half": ["\ufffd"]}
+    assert json.loads(answer.choices[0].message.extra_json) == {"odd": "\ufffd"}
+    assert answer.choices[0].message.tool_calls[0].arguments == "{}"
+    assert_equal(answer, events)
