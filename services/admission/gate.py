@@ -41,6 +41,8 @@ class AdmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The requested model, by the name of its price, its limits and the scopes of keys."""
     targets: Mapping[str, Sequence[Target]]
     """Targets of that model and of its fallbacks, by the same kind of name."""
+    recalled_tokens: int = 0
+    """Most tokens of the remembered reasoning that the prompt gets besides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class Gate:
         caller = request.caller
         authorize(caller, request.model)
         prices = {model: self._price(caller, model) for model in request.targets}
-        prompt_tokens = estimate_prompt(request.spec)
+        prompt_tokens = estimate_prompt(request.spec) + request.recalled_tokens
         most = {
             model: estimate_max_tokens(request.spec, targets)
             for model, targets in request.targets.items()

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from services.domain.conversation import FilePart, ImagePart, OtherPart
 from services.domain.spec import ChatCompletionSpec
-from services.metering.tokens import FILE_TOKENS, IMAGE_TOKENS
+from services.metering.prompt_contents import FILE_TOKENS, IMAGE_TOKENS
 from services.providers.base import Target
+
+_MARKS_OF_MEDIA = (b"://", b"file_id", b'"image')
+"""What a document has that is given by an address or an ID, or has images."""
 
 
 def media_bound(spec: ChatCompletionSpec) -> Callable[[Sequence[Target]], int]:
     """Return the function that returns the most tokens of a prompt's media at any of some targets.
 
-    Those that `estimate_prompt` has counted are left out. Media are images, and documents that are
-    given by an address or an ID.
+    Those that `estimate_prompt` has counted are left out. Media are images, documents that are
+    given by an address or an ID, and parts of other types, such as videos.
     """
     images = documents = 0
     for message in spec.messages:
         for part in message.content:
             images += type(part) is ImagePart
-            documents += _is_by_address(part)
+            documents += _has_unknown_size(part)
 
     def bound(targets: Sequence[Target]) -> int:
         rows = [target.capabilities for target in targets]
@@ -35,11 +40,24 @@ def _none(_: Sequence[Target]) -> int:
     return 0
 
 
-def _is_by_address(part: object) -> bool:
+def _has_unknown_size(part: object) -> bool:
     match part:
         case FilePart():
             return not part.uri.startswith("data:")
         case OtherPart():
-            return b"://" in part.json or b"file_id" in part.json
+            return _has_media(part.json)
         case _:
             return False
+
+
+def _has_media(json: bytes) -> bool:
+    """Whether a part of another type is anything but texts and a document by value."""
+    try:
+        value = msgspec.json.decode(json)
+        kind = value.get("type") if isinstance(value, dict) else None
+        plain = msgspec.json.encode(value)  # Without escapes, behind which an address could hide.
+    except (ValueError, OverflowError, RecursionError):
+        return True
+    if kind == "search_result":
+        return False  # Its address is only shown.
+    return kind != "document" or any(mark in plain for mark in _MARKS_OF_MEDIA)

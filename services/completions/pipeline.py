@@ -133,9 +133,10 @@ class Pipeline:
         batches: bool = False,
     ) -> Answers:
         """Yield the answer: its batches, or a whole one as a completion or, with `batches`, one."""
-        ticket = state.ticket = await call.snapshot.gate.admit(_admission(call, state.routes))
+        recalled = await self._recalled(call)
+        wants = _admission(call, state.routes, recalled)
+        ticket = state.ticket = await call.snapshot.gate.admit(wants)
         try:
-            recalled = await self._recalled(call)
             wanted = _routing(call, state, ticket, recalled, stream=stream)
             attempts = self._failover.begin(wanted)
             reader = self._reader(call)
@@ -226,13 +227,16 @@ def _may_answer(call: CompletionCall, model: str) -> bool:
     return call.caller.may_use(model) and call.snapshot.gate.sells(call.caller, model)
 
 
-def _admission(call: CompletionCall, routes: Sequence[ModelRoute]) -> AdmissionRequest:
+def _admission(
+    call: CompletionCall, routes: Sequence[ModelRoute], recalled: RecalledReasoning
+) -> AdmissionRequest:
     return AdmissionRequest(
         record=call.record,
         caller=call.caller,
         spec=call.spec,
         model=routes[0].base_model,
         targets={route.base_model: route.targets for route in routes},
+        recalled_tokens=recalled.prompt_tokens(),
     )
 
 

@@ -22,6 +22,7 @@ from services.domain.completion import WholeAnswer
 from services.domain.conversation import Message, TextPart, ToolCall
 from services.domain.events import Batch, Finished, ReasoningStateDelta, ToolCallDelta
 from services.domain.spec import ChatCompletionSpec
+from services.metering.tokens import estimate_prompt
 from services.providers.base import Target
 from services.storage.reasoning import ReasoningStore, TurnKeys
 
@@ -42,6 +43,12 @@ class _RememberedTurn(msgspec.Struct, frozen=True, omit_defaults=True):
     extra_contents: dict[str, bytes] = {}
     """`ToolCall.extra_content_json` by the IDs of the tool calls."""
 
+    def as_message(self) -> Message:
+        """Return a message that has this reasoning and nothing else."""
+        contents = self.extra_contents.values()
+        calls = [ToolCall(id="", name="", extra_content_json=content) for content in contents]
+        return Message(role="assistant", reasoning_state=self.state, tool_calls=calls)
+
     def suits(self, target: Target) -> bool:
         """Whether a target can read it: the dialect and the model, or its family, are the same."""
         if self.dialect != target.channel.dialect:
@@ -59,6 +66,15 @@ class RecalledReasoning:
     def __init__(self, turns: Mapping[int, Sequence[_RememberedTurn | None]]) -> None:
         """`turns` are those of each tool call, by the index of its message."""
         self._turns = turns
+
+    def prompt_tokens(self) -> int:
+        """Return the most tokens that this adds to the prompt."""
+        by_state = [
+            {turn.state: turn for turn in of_message if turn is not None}
+            for of_message in self._turns.values()
+        ]
+        recalled = [turn.as_message() for turns in by_state for turn in turns.values()]
+        return estimate_prompt(ChatCompletionSpec(model="", messages=recalled)) if recalled else 0
 
     def restored(self, spec: ChatCompletionSpec, target: Target) -> ChatCompletionSpec:
         """Return the spec with all reasoning that its messages lack and the target can read."""

@@ -2,16 +2,17 @@
 
 Modules, in the order in which data flows:
 
-    tokens          estimates and counts of tokens
-    prices          price lists, and the cost of a call
-    holds           the hold of an admitted request
-    ledger          holds taken at admission, checkpointed, then settled or voided
-    books           admission of holds by balance and budget: what both kinds do
-    memory_books    balances in memory, for the only process of a database
-    shared_books    balances in a database that several processes share
-    usage           tokens to bill: the provider's usage, or our own count
-    outbox          holds and their ends on their way to the database
-    current_reads   reads of the books that see all that calls have done until now
-    recovery        recovery of holds whose process died
-    ledger_metrics  metrics of the ledger
+    prompt_contents  texts of a prompt, and tokens of its other contents
+    tokens           estimates and counts of tokens
+    prices           price lists, and the cost of a call
+    holds            the hold of an admitted request
+    ledger           holds taken at admission, checkpointed, then settled or voided
+    books            admission of holds by balance and budget: what both kinds do
+    memory_books     balances in memory, for the only process of a database
+    shared_books     balances in a database that several processes share
+    usage            tokens to bill: the provider's usage, or our own count
+    outbox           holds and their ends on their way to the database
+    current_reads    reads of the books that see all that calls have done until now
+    recovery         recovery of holds whose process died
+    ledger_metrics   metrics of the ledger
 """

@@ -13,18 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Literal
 
-from services.domain.conversation import (
-    AudioPart,
-    FilePart,
-    ImagePart,
-    OtherPart,
-    ReasoningPart,
-    TextPart,
-)
 from services.domain.spec import ChatCompletionSpec
+from services.metering.prompt_contents import contents, rare_contents
 
 MODULE = "quicktok"
 VOCABULARY: Final = "o200k_base"
@@ -65,16 +58,6 @@ BYTES_PER_TOKEN = 4
 
 TOKENS_PER_MESSAGE = 4
 """Tokens of role and separators in the known formats."""
-
-IMAGE_TOKENS = 2000
-"""Tokens of a large image. The providers' formulas give 85 to about this number."""
-
-FILE_TOKENS = 2000
-"""Tokens of one or two pages. A file that is passed by reference has no known size."""
-
-FILE_BYTES_PER_TOKEN = 20
-AUDIO_BYTES_PER_TOKEN = 400
-"""Bytes of base64 per token. A second of MP3 at 32 kbit/s is 5 kB and some 10 tokens."""
 
 PIECE_CHARS = 4096
 """Characters that are buffered before they are counted, since a split may add a token."""
@@ -138,8 +121,9 @@ class RunningTokenCount:
 
 def estimate_prompt(spec: ChatCompletionSpec) -> int:
     """Return an upper estimate of the prompt's tokens, for any language and vocabulary."""
-    texts, media_tokens = _contents(spec)
-    joined = "\n".join(texts)
+    texts, media_tokens = contents(spec)
+    rare_texts, rare_tokens = rare_contents(spec)
+    joined = "\n".join([*texts, *rare_texts])
     text = joined.encode()
     other = len(text.translate(None, WORDY))
     words = -(-(len(text) - other) // WORDY_PER_TOKEN_MIN)
@@ -147,47 +131,14 @@ def estimate_prompt(spec: ChatCompletionSpec) -> int:
         units = joined.encode("utf-16-le")[1::2]
         words += -(-3 * len(units.translate(None, KNOWN_PAGES)) // 2)
     frame = 2 * TOKENS_PER_MESSAGE * len(spec.messages) + (TOOL_TOKENS_MAX if spec.tools else 0)
-    return words + other + frame + media_tokens
+    return words + other + frame + media_tokens + rare_tokens
 
 
 def count_prompt(spec: ChatCompletionSpec, counter: TokenCounter) -> int:
     """Return the probable number of tokens of a prompt."""
-    texts, media_tokens = _contents(spec)
+    texts, media_tokens = contents(spec)
     frame = TOKENS_PER_MESSAGE * len(spec.messages)
     return counter.count("\n".join(texts)) + frame + media_tokens
-
-
-def _contents(spec: ChatCompletionSpec) -> tuple[Sequence[str], int]:
-    """Return all texts of a prompt, and the tokens of its other parts."""
-    texts = []
-    media_tokens = 0
-    for message in spec.messages:
-        for part in message.content:
-            if isinstance(part, TextPart | ReasoningPart):
-                if part.text:
-                    texts.append(part.text)
-            else:
-                media_tokens += _media_tokens(part)
-        for call in message.tool_calls:
-            texts += (call.name, call.arguments)
-    for tool in spec.tools:
-        json = tool.parameters_json or tool.other_json
-        texts += (tool.name, tool.description, json.decode(errors="replace"))
-    if (form := spec.response_format) is not None:
-        texts.append((form.schema_json or form.other_json).decode(errors="replace"))
-    return texts, media_tokens
-
-
-def _media_tokens(part: ImagePart | AudioPart | FilePart | OtherPart) -> int:
-    match part:
-        case ImagePart():
-            return IMAGE_TOKENS
-        case AudioPart():
-            return -(-len(part.base64) // AUDIO_BYTES_PER_TOKEN)
-        case FilePart():
-            return FILE_TOKENS + len(part.uri) // FILE_BYTES_PER_TOKEN
-        case OtherPart():
-            return FILE_TOKENS + len(part.json) // FILE_BYTES_PER_TOKEN
 
 
 def _by_size(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,44 @@ def results(message: dict[str, Any]) -> list[Any]:
         {"role": "tool", "tool_call_id": each["id"], "content": "18 °C"}
         for each in message["tool_calls"]
     ]
+
+
+LONG = Answer(
+    parts=[thought("Let me see. " * 4_000), call("toolu_9", "weather", "{}")], stop="tool_calls"
+)
+
+
+async def settled_balance(operators: Operators) -> int:
+    """Return the balance of the account `acme`, once nothing is held."""
+    while True:
+        books = await operators.account("acme")
+        if not books.held_nano_usd:
+            return books.balance_nano_usd
+        await asyncio.sleep(0.01)
+
+
+async def test_a_hold_covers_what_is_restored(stand: DialectStand) -> None:
+    """A call that the balance could not pay with its reasoning reaches no provider."""
+    stand.provider.say(LONG)
+    async with stand.gateway.service.operators_channel() as channel:
+        operators = Operators(channel)
+        _, key = await operators.create_key("acme")
+        await operators.credit("acme", 10**9, "opening")
+        message = await asked(stand, [QUESTION], key=key, max_tokens=1)
+        left_nano = 60_000_000  # Of 52,000 characters at least 26,000 tokens are held.
+        balance_nano = await settled_balance(operators)
+        await operators.credit("acme", left_nano - balance_nano, "rest")
+
+    url = f"{stand.gateway.base_url}/chat/completions"
+    headers = {"Authorization": f"Bearer {key}"}
+    statuses = []
+    for history in ([QUESTION, message, *results(message)], [QUESTION]):
+        body = {"model": THINKING, "messages": history, "tools": TOOLS, "max_tokens": 1}
+        async with stand.gateway.http.post(url, json=body, headers=headers) as response:
+            statuses.append((await read(response)).status)
+
+    assert statuses == [402, 200]
+    assert len(stand.provider.bodies) == 2
 
 
 def earlier_reasoning(stand: DialectStand) -> list[list[str]]:

@@ -11,6 +11,7 @@ from services.domain.conversation import ContentPart, Message, ReasoningPart, Te
 from services.domain.events import Finished, ReasoningStateDelta, TextDelta, ToolCallDelta
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Target
+from services.providers.translate.reasoning_state import Thought, pack
 from services.storage.reasoning import LocalReasoning
 from tests.services.providers.targets import target_of
 from tests.stand.clock import FakeClock
@@ -63,6 +64,21 @@ async def restored(
     spec = asking(question, sent)
     recalled = await memory.recall("a", spec)
     return recalled.restored(spec, target).messages[1]
+
+
+async def test_what_is_recalled_counts_as_prompt(memory: ReasoningMemory) -> None:
+    """Once for each message, however many calls it has, and before a target is known."""
+    second = ToolCall(id="toolu_2", name="clock")
+    state = pack("anthropic", [Thought(text="I wonder. " * 1000, signature="s" * 3000)])
+    answered(memory, CALL, second, state=state)
+    message = Message(role="assistant", tool_calls=[CALL, second])
+
+    once = (await memory.recall("a", asking("", message))).prompt_tokens()
+    twice = (await memory.recall("a", asking("", message, message))).prompt_tokens()
+
+    assert 3_500 < once < 8_000
+    assert twice == 2 * once
+    assert (await memory.recall("b", asking("", message))).prompt_tokens() == 0
 
 
 async def test_nothing_but_the_reasoning_is_restored(memory: ReasoningMemory) -> None:

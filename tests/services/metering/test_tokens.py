@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from services.domain.conversation import AudioPart, FilePart, ImagePart, Message, TextPart, ToolCall
 from services.domain.spec import ChatCompletionSpec, ResponseFormat, Tool
+from services.metering.prompt_contents import IMAGE_TOKENS
 from services.metering.tokens import (
-    IMAGE_TOKENS,
     PIECE_CHARS,
     RunningTokenCount,
     TokenCounter,
@@ -163,7 +163,7 @@ def test_files_and_audio_count_by_size() -> None:
         role="user",
         content=[
             AudioPart(base64="A" * 4000, format="mp3"),
-            FilePart(uri="data:," + "A" * 1994),
+            FilePart(uri="data:application/pdf," + "A" * 1979),
         ],
     )
 

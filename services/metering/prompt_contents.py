@@ -1,0 +1,212 @@
+"""Contents of a prompt: its texts, and the tokens of what is no text.
+
+`contents` has what a provider counts in any case. `rare_contents` has the rest that may travel:
+sealed reasoning, names, IDs, and members that no field has. A provider counts some of it, depending
+on its form of a prompt, so that only upper estimates include it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+import pybase64
+
+from services.domain.conversation import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    OtherPart,
+    ReasoningPart,
+    TextPart,
+)
+from services.domain.spec import ChatCompletionSpec
+
+IMAGE_TOKENS = 2000
+"""Tokens of a large image. The providers' formulas give 85 to about this number."""
+
+FILE_TOKENS = 2000
+"""Tokens of one or two pages. A file that is passed by reference has no known size."""
+
+FILE_BYTES_PER_TOKEN = 20
+AUDIO_BYTES_PER_TOKEN = 400
+"""Bytes of base64 per token. A second of MP3 at 32 kbit/s is 5 kB and some 10 tokens."""
+
+EARLIER_SOUND_TOKENS = 8192
+"""Tokens of an earlier spoken answer, which is sent by its ID: some ten minutes."""
+
+SEALED_CHARS_PER_TOKEN = 3
+"""Characters of base64 per token of the reasoning that they seal. The text itself has four
+characters per token or more, and base64 has a third more of them. Providers verify seals."""
+
+_PACKED_TYPES = ("pdf", "officedocument")
+"""Types of documents whose bytes are no text."""
+
+_SEALS = frozenset({"data", "signature", "thought_signature", "encrypted_content"})
+"""Members that hold sealed reasoning."""
+
+Contents = tuple[list[str], int]
+"""Texts, and the tokens of the other contents."""
+
+Json = dict[str, Any]
+
+_IsOpaque = Callable[[Json, str, str], bool]
+"""Whether a string is no text, by the object that has it, its name and the string."""
+
+
+def contents(spec: ChatCompletionSpec) -> Contents:
+    """Return what every provider counts."""
+    texts: list[str] = []
+    media_tokens = 0
+    for message in spec.messages:
+        for part in message.content:
+            if isinstance(part, TextPart | ReasoningPart):
+                if part.text:
+                    texts.append(part.text)
+            else:
+                media_tokens += _of_media(part, texts)
+        for call in message.tool_calls:
+            texts += (call.name, call.arguments)
+    for tool in spec.tools:
+        json = tool.parameters_json or tool.other_json
+        texts += (tool.name, tool.description, json.decode(errors="replace"))
+    if (form := spec.response_format) is not None:
+        texts.append((form.schema_json or form.other_json).decode(errors="replace"))
+    return texts, media_tokens
+
+
+def rare_contents(spec: ChatCompletionSpec) -> Contents:
+    """Return the rest of what may travel, some of which a provider counts."""
+    texts: list[str] = []
+    tokens = 0
+    for message in spec.messages:
+        if message.reasoning_state or message.reasoning_details_json:
+            tokens += _of_sealed_reasoning(message, texts)
+        if message.extra_json:
+            tokens += _of_message_members(message.extra_json, texts)
+        texts += filter(None, (message.name, message.refusal, message.tool_call_id))
+        for call in message.tool_calls:
+            texts.append(call.id)
+            if call.extra_content_json:
+                tokens += _of_json(call.extra_content_json, texts, _is_seal, SEALED_CHARS_PER_TOKEN)
+    for json in _members(spec):
+        tokens += _of_json(json, texts, _is_data_url, FILE_BYTES_PER_TOKEN)
+    if (form := spec.response_format) is not None:
+        texts += (form.name, form.description)
+    if spec.tool_choice is not None:
+        texts += spec.tool_choice.names
+    return texts, tokens
+
+
+def _members(spec: ChatCompletionSpec) -> Iterator[bytes]:
+    """Yield the members that no field has, of all objects but messages."""
+    if spec.extra_json:
+        yield spec.extra_json
+    for each in (*spec.tools, spec.tool_choice, spec.response_format, spec.thinking):
+        if each is not None and each.extra_json:
+            yield each.extra_json
+    for message in spec.messages:
+        for part in (*message.content, *message.tool_calls):
+            if part.extra_json:
+                yield part.extra_json
+
+
+def _of_media(part: ImagePart | AudioPart | FilePart | OtherPart, texts: list[str]) -> int:
+    """Return the tokens of a part, and add its texts."""
+    match part:
+        case ImagePart():
+            return IMAGE_TOKENS
+        case AudioPart():
+            return -(-len(part.base64) // AUDIO_BYTES_PER_TOKEN)
+        case FilePart():
+            text = _text_of_file(part.uri)
+            if text is None:
+                return FILE_TOKENS + len(part.uri) // FILE_BYTES_PER_TOKEN
+            texts.append(text)
+            return 0
+        case OtherPart():
+            return FILE_TOKENS + _of_json(part.json, texts, _is_packed, FILE_BYTES_PER_TOKEN)
+
+
+def _text_of_file(uri: str) -> str | None:
+    """Return the text in a data URL. None: it has a document of another kind, or is none."""
+    head, comma, data = uri.partition(",")
+    head = head.lower()
+    if not comma or not head.startswith("data:") or any(kind in head for kind in _PACKED_TYPES):
+        return None
+    if not head.endswith(";base64"):
+        return unquote_to_bytes(data).decode(errors="replace")
+    try:
+        return pybase64.b64decode(data).decode(errors="replace")
+    except ValueError:
+        return data  # The provider has to make sense of it.
+
+
+def _of_sealed_reasoning(message: Message, texts: list[str]) -> int:
+    """Return the tokens of the reasoning of an earlier turn, and add its readable texts."""
+    state, sealed = message.reasoning_state, message.reasoning_details_json
+    tokens = _of_json(sealed, texts, _is_seal, SEALED_CHARS_PER_TOKEN) if sealed else 0
+    if state:
+        try:
+            unpacked = pybase64.b64decode(state + "=" * (-len(state) % 4), altchars=b"-_")
+        except ValueError:
+            return tokens  # The request is refused later on.
+        tokens += _of_json(unpacked, texts, _is_seal, SEALED_CHARS_PER_TOKEN)
+    return tokens
+
+
+def _of_message_members(extra_json: bytes, texts: list[str]) -> int:
+    """Return the tokens of a message's other members, and add their texts."""
+    tokens = 0
+    with suppress(ValueError, RecursionError):  # Then the request is refused later on.
+        members = msgspec.json.decode(extra_json, type=dict[str, msgspec.Raw])
+        if members.pop("audio", None) is not None:  # Its ID is sent, and not its data.
+            tokens = EARLIER_SOUND_TOKENS
+            extra_json = msgspec.json.encode(members)
+    return tokens + _of_json(extra_json, texts, _is_data_url, FILE_BYTES_PER_TOKEN)
+
+
+def _of_json(json: bytes, texts: list[str], is_opaque: _IsOpaque, chars_per_token: int) -> int:
+    """Return the tokens of the opaque strings in JSON, and add all of the rest as a text."""
+    try:
+        value = msgspec.json.decode(json)
+        opaque = sum(map(len, _without_opaque(value, is_opaque)))
+        texts.append(msgspec.json.encode(value).decode())
+    except (ValueError, OverflowError, RecursionError):
+        texts.append(json.decode(errors="replace"))  # The request is refused later on.
+        return 0
+    return -(-opaque // chars_per_token)
+
+
+def _without_opaque(value: object, is_opaque: _IsOpaque) -> Iterator[str]:
+    """Yield the opaque strings in a value, at any depth, and empty them there."""
+    values = [value]
+    while values:
+        each = values.pop()
+        if isinstance(each, list):
+            values += each
+        elif isinstance(each, dict):
+            for name, inner in each.items():
+                if not isinstance(inner, str):
+                    values.append(inner)
+                elif is_opaque(each, name, inner):
+                    each[name] = ""
+                    yield inner
+
+
+def _is_seal(_: Json, name: str, __: str) -> bool:
+    return name in _SEALS
+
+
+def _is_data_url(_: Json, __: str, text: str) -> bool:
+    return text[:5].lower() == "data:"
+
+
+def _is_packed(within: Json, name: str, text: str) -> bool:
+    """Whether a string of a part is a file by value."""
+    is_base64 = name == "data" and within.get("type") == "base64"
+    return is_base64 or _is_data_url(within, name, text)
