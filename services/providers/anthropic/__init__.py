@@ -6,6 +6,7 @@ Modules, in the order in which data flows:
     messages        conversation in the request
     parts           content blocks of its messages
     tools           tools in the request, and the tool choice
+    cache_marks     marks of what the provider is asked to cache
     response        answers, whole or streamed
     wire            types of the API's events
     whole_message   whole message in the domain's form

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from services.domain.conversation import ImagePart, Message, TextPart, ToolCall
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.providers.anthropic.parts import Json, contents, mark_end, text_blocks
+from services.providers.anthropic.cache_marks import mark_end
+from services.providers.anthropic.parts import Json, contents, text_blocks
 from services.providers.base import Notes, Target
 from services.providers.translate import reasoning_details, reasoning_state
 from services.providers.translate.history.legal import LegalRequest

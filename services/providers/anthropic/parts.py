@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-import msgspec
+from collections.abc import Iterable
 
 from services.domain.conversation import (
     AudioPart,
@@ -14,22 +12,19 @@ from services.domain.conversation import (
     OtherPart,
     TextPart,
 )
+from services.providers.anthropic.cache_marks import mark_end
 from services.providers.base import Notes, Target
 from services.providers.translate import images
 from services.providers.translate.data_files import data_file
 from services.providers.translate.other_types import other_object, other_type
-from services.providers.translate.parameters import raw_object, require
+from services.providers.translate.parameters import require
 
 Json = dict[str, object]
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
-
 OWN_TYPES = frozenset({"document", "search_result"})
 """Types of the API's blocks that callers may send as they are."""
-
-SEALED = frozenset({"thinking", "redacted_thinking"})
-"""Blocks of reasoning, which the API takes no marks on."""
 
 
 def contents(parts: Iterable[ContentPart], target: Target, notes: Notes) -> list[Json]:
@@ -39,17 +34,6 @@ def contents(parts: Iterable[ContentPart], target: Target, notes: Notes) -> list
         blocks += _blocks(part, target, notes)
         mark_end(blocks, part.cache_control_json, notes)
     return blocks
-
-
-def mark_end(blocks: Sequence[Json], mark: bytes, notes: Notes) -> None:
-    """Put a cache mark, if there is one, on the last block that can have it."""
-    if not mark:
-        return
-    last = next((block for block in reversed(blocks) if block["type"] not in SEALED), None)
-    if last is None:
-        notes.dropped("cache_control", "There is nothing before this mark in its message.")
-    elif last.setdefault("cache_control", raw_object(mark, "messages")) != msgspec.Raw(mark):
-        notes.dropped("cache_control", "The end of a message has two marks, of which one is sent.")
 
 
 def text_blocks(text: str) -> list[Json]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import msgspec
 
 from services.domain.spec import ChatCompletionSpec, ResponseFormat
+from services.providers.anthropic.cache_marks import MARKS_MAX, drop_excess
 from services.providers.anthropic.messages import Conversation, conversation
 from services.providers.anthropic.parts import Json
 from services.providers.anthropic.tools import (
@@ -89,6 +91,15 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
     thinking = plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, messages, target))
     parameters = accepted(spec, NAMES, target, notes, thinking=thinking.active)
     hints = _hints(spec, target, notes, thinking)
+    tools = _tools(
+        spec, messages, target, notes, parameters.pop("parallel_tool_calls", None), thinking
+    )
+    drop_excess(
+        [*cast("list[Json]", tools.get("tools", [])), *messages.system],
+        (block for turn in messages.turns for block in turn.content),
+        notes,
+        marks_max=MARKS_MAX - bool(spec.cache_control_json),
+    )
     body: Json = {
         "model": target.model,
         "max_tokens": thinking.max_tokens or _default_limit(target, thinking),
@@ -96,9 +107,7 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
         "messages": [{"role": turn.role, "content": turn.content} for turn in messages.turns],
         **_user(parameters.pop("user", None), notes),
         **_service_tier(parameters.pop("service_tier", None), notes),
-        **_tools(
-            spec, messages, target, notes, parameters.pop("parallel_tool_calls", None), thinking
-        ),
+        **tools,
         **_thinking(spec, target, thinking),
         **_stop(parameters.pop("stop_sequences", None), notes),
         **parameters,

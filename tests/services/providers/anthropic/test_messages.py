@@ -174,7 +174,6 @@ def test_cache_marks_of_messages_and_calls() -> None:
     """A message's mark is on its last block, a call's on the call."""
     marked = replace(call("b"), cache_control_json=MARK)
     talk = [
-        Message(role="system", content=[TextPart(text="s")], cache_control_json=MARK),
         Message(role="user", content=[TextPart(text="x")], cache_control_json=MARK),
         assistant("y", tool_calls=[call("a"), marked]),
         result("a"),
@@ -185,7 +184,6 @@ def test_cache_marks_of_messages_and_calls() -> None:
     body, notes = sent(*talk)
     asked, called, answered, again, _ = [turn["content"] for turn in body["messages"]]
 
-    assert body["system"] == [says("s") | MARKED]
     assert asked == [says("x") | MARKED]
     assert [block.get("cache_control") for block in called] == [None, None, json.loads(MARK)]
     assert [block.get("cache_control") for block in answered] == [None, json.loads(MARK)]
@@ -421,3 +419,21 @@ def test_members_of_reasoning_details_that_are_not_sent(
     turn = Message(role="assistant", reasoning_details_json=json.dumps([detail]).encode())
     _, notes = sent(user("x"), turn, user("y"))
     assert ("reasoning_details" in notes) == noted
+
+
+def test_marks_that_are_too_many() -> None:
+    """The API takes four: those of the prompt and the latest of the messages stay, with a note."""
+    talk = [Message(role="system", content=[TextPart(text="s")], cache_control_json=MARK)]
+    for turn in range(4):
+        talk += [replace(user(f"u{turn}"), cache_control_json=MARK), assistant(f"a{turn}")]
+    talk.append(replace(user("last"), cache_control_json=MARK))
+    tools = [Tool(name="f", cache_control_json=MARK)]
+
+    for whole, kept in ((b"", ["u3", "last"]), (MARK, ["last"])):
+        body, notes = sent(*talk, tools=tools, cache_control_json=whole)
+        blocks = [block for turn in body["messages"] for block in turn["content"]]
+        assert [block["text"] for block in blocks if "cache_control" in block] == kept
+        assert "cache_control" in body["system"][0]
+        assert "cache_control" in body["tools"][0]
+        assert notes == {"cache_control": "dropped"}
+    assert sent(*talk[-3:], tools=tools)[1] == {}
