@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc import StatusCode
+from grpc.aio import AioRpcError, insecure_channel
+from openai import APIError, AsyncOpenAI
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
+from pomogator.chat.v1 import content_pb2
 
 from services.admission.ticket import STEP_TOKENS
-from tests.stand.billing_stand import NANO, PRICE, USAGE, BillingStand, billing_stand, piece
+from services.rpc.listener import listening
+from tests.stand.billing_stand import MODEL, NANO, PRICE, USAGE, BillingStand, billing_stand, piece
 from tests.stand.configuration import configuration
 from tests.stand.deployment import PLANS, Layout, connected_client, database_for, running_deployment
 from tests.stand.gateway import TRANSPORTS, Transport
@@ -239,3 +246,52 @@ async def test_a_million_tokens_that_are_reported_at_last_overspend_by_a_step(
         assert answer.status == 200
         assert -STEP_NANO <= balance < 0
         assert round(answer.usage["cost"] * NANO) == credit - balance
+
+
+async def test_the_sdk_raises_when_the_balance_is_gone(tmp_path: Path) -> None:
+    """In the middle of a stream, after all that was paid for."""
+    async with billing_stand(tmp_path) as stand:
+        stand.script = script(ENDLESS)
+        key = await stand.open(credit_nano=1_000_000 + 2 * STEP_NANO)
+        heard = 0
+        async with AsyncOpenAI(
+            api_key=key, base_url=stand.gateway.base_url, max_retries=0
+        ) as client:
+            with pytest.raises(APIError) as failed:  # noqa: PT012 - it fails on the way
+                async for chunk in await client.chat.completions.create(
+                    model=MODEL,
+                    messages=[{"role": "user", "content": "Hello"}],
+                    max_tokens=20,
+                    stream=True,
+                ):
+                    heard += (chunk.choices[0].delta.content or "").count("five ")
+
+        assert (failed.value.code, failed.value.type) == ("insufficient_quota",) * 2
+        assert heard
+
+
+async def test_a_stub_gets_the_status_when_the_balance_is_gone(tmp_path: Path) -> None:
+    """And the reason, as of a call that is refused at once."""
+    async with (
+        billing_stand(tmp_path) as stand,
+        listening(stand.gateway.service.register, "127.0.0.1:0", grace_s=0) as address,
+        insecure_channel(address) as channel,
+    ):
+        stand.script = script(ENDLESS)
+        key = await stand.open(credit_nano=1_000_000 + 2 * STEP_NANO)
+        user = content_pb2.Message(
+            role=content_pb2.ROLE_USER, content=[content_pb2.ContentPart(text="Hello")]
+        )
+        spec = chat.ChatCompletionSpec(model=MODEL, messages=[user], max_tokens=20)
+        request = chat.StreamChatCompletionRequest(spec=spec)
+        stub = chat_grpc.ChatCompletionServiceStub(channel)
+        batches = 0
+        with pytest.raises(AioRpcError) as failed:  # noqa: PT012 - it fails on the way
+            async for _ in stub.StreamChatCompletion(
+                request, metadata=(("authorization", f"Bearer {key}"),)
+            ):
+                batches += 1
+
+        assert failed.value.code() is StatusCode.FAILED_PRECONDITION
+        assert failed.value.details() == "Insufficient balance"
+        assert batches
