@@ -30,7 +30,8 @@ def render_completion(
     With `thinking_parts` the content of a model that reasoned is a list of a thinking and a text
     part. In either case the reasoning is in `reasoning_content`, too, as a string; and in
     OpenRouter's `reasoning` and `reasoning_details` where the message has that form. With
-    `names_provider` it has OpenRouter's `provider`, too, which typed clients of that API demand.
+    `names_provider` it has `provider` and `system_fingerprint`, too, which typed clients of
+    OpenRouter's API demand.
     """
     cost = completion.cost_nano_usd or 0 if include_cost else None
     rendered: dict[str, object] = {
@@ -51,6 +52,7 @@ def render_completion(
     rendered = with_others(rendered, completion.extra_json)
     if names_provider:
         rendered.setdefault("provider", completion.model.partition("/")[0])
+        rendered.setdefault("system_fingerprint", None)
     return _encode(rendered)
 
 

@@ -20,7 +20,7 @@ from services.providers.base import Notes, Target
 from services.providers.translate import reasoning_details, reasoning_state
 from services.providers.translate.history.legal import LegalRequest
 from services.providers.translate.parameters import raw_object, require
-from services.providers.translate.reasoning_details import word
+from services.providers.translate.reasoning_details import ANTHROPIC_FORMAT, word
 
 NAME = "anthropic"
 """The dialect's name in reasoning states."""
@@ -229,7 +229,8 @@ def _openrouter_reasoning(message: Message, notes: Notes) -> list[Json]:
         return []
     blocks: list[Json] = []
     for detail in reasoning_details.read_details(message.reasoning_details_json):
-        is_anthropic = word(detail, "format").startswith(NAME)
+        # OpenRouter's clients leave out the format where it is Anthropic's.
+        is_anthropic = (word(detail, "format") or ANTHROPIC_FORMAT).startswith(NAME)
         signature, data = word(detail, "signature"), word(detail, "data")
         if is_anthropic and signature:
             thinking = word(detail, "text")

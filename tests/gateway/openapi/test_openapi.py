@@ -182,6 +182,7 @@ def test_reasoning_in_openrouters_form_fits_the_schema() -> None:
     whole = replace(COMPLETION, choices=[Choice(message=message, finish_reason="stop")])
     body = json.loads(render_completion(whole, thinking_parts=False, names_provider=True))
     assert body["choices"][0]["message"]["reasoning_details"] == [detail]
+    assert (body["provider"], body["system_fingerprint"]) == ("m-thinking", None)
     assert_fits(openapi(), "ChatCompletion", body)
 
     renderer = ChunkRenderer(include_usage=False)

@@ -331,6 +331,16 @@ def test_reasoning_of_openrouter() -> None:
     assert refused.value.reason == "INVALID_FIELD"
 
 
+@pytest.mark.parametrize("form", [None, "", "anthropic-claude-v1anthropic-claude-v1"])
+def test_reasoning_details_whose_form_a_client_lost(form: str | None) -> None:
+    """LangChain joins the form of all fragments, and OpenRouter's SDK leaves out unknown ones."""
+    detail = {"type": "reasoning.text", "text": "Hm.", "signature": "sig", "format": form}
+    turn = assistant("Yes.", reasoning_details_json=json.dumps([detail]).encode())
+    body, notes = sent(user("x"), turn, user("y"))
+    assert body["messages"][1]["content"] == [THOUGHT, says("Yes.")]
+    assert not notes
+
+
 def test_refusals_and_plain_reasoning() -> None:
     """A refusal is what the model said; reasoning without a seal says nothing to the API."""
     turn = Message(
