@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from services.common.money import exact_usd
 from services.domain.completion import Completion
 from services.domain.events import Note
 
 NOTES_HEADER = "x-pomogator-notes"
+OMITTED_HEADER = "x-pomogator-notes-omitted"
 COST_HEADER = "x-pomogator-cost"
 NOTES_MAX_BYTES = 2048
 
@@ -22,8 +23,11 @@ def cost_header(completion: Completion) -> dict[str, str]:
     return {} if cost is None else {COST_HEADER: exact_usd(cost)}
 
 
-def notes_header(notes: Iterable[Note]) -> dict[str, str]:
-    """Return the header `x-pomogator-notes`: compact JSON in ASCII, of as many notes as fit."""
+def notes_header(notes: Sequence[Note]) -> dict[str, str]:
+    """Return the header `x-pomogator-notes`: compact JSON in ASCII, of as many notes as fit.
+
+    `x-pomogator-notes-omitted` has the number of the others, if there are any.
+    """
     rendered: list[str] = []
     size = len("[]")
     for note in notes:
@@ -35,4 +39,7 @@ def notes_header(notes: Iterable[Note]) -> dict[str, str]:
         if size > NOTES_MAX_BYTES:
             break
         rendered.append(text)
-    return {NOTES_HEADER: f"[{','.join(rendered)}]"} if rendered else {}
+    headers = {NOTES_HEADER: f"[{','.join(rendered)}]"} if rendered else {}
+    if omitted := len(notes) - len(rendered):
+        headers[OMITTED_HEADER] = str(omitted)
+    return headers

@@ -9,8 +9,17 @@ from services.domain.events import Note
 def test_the_notes_header_holds_whole_notes() -> None:
     """The value is JSON in ASCII, with as many notes as fit."""
     note = Note(param="p", action="clamped", detail="ж" * 100)
-    value = notes_header([note] * 20)["x-pomogator-notes"]
+    headers = notes_header([note] * 20)
+    value = headers["x-pomogator-notes"]
     assert value.isascii()
     assert len(value) <= NOTES_MAX_BYTES
     assert json.loads(value) == [{"param": "p", "action": "clamped", "detail": "ж" * 100}] * 3
+    assert headers["x-pomogator-notes-omitted"] == "17"
+    assert notes_header([note]).keys() == {"x-pomogator-notes"}
     assert notes_header([]) == {}
+
+
+def test_a_note_that_is_too_long_is_counted() -> None:
+    """It is not lost in silence."""
+    note = Note(param="p", action="dropped", detail="x" * NOTES_MAX_BYTES)
+    assert notes_header([note]) == {"x-pomogator-notes-omitted": "1"}
