@@ -41,9 +41,9 @@ def legal(
     if rule == ANY_IDS:
         return messages, {}
     ids = _ConversationIds(rule)
-    changed = [ids.message(message) for message in messages]
-    if not ids.originals:
+    if ids.are_legal(messages):
         return messages, {}
+    changed = [ids.message(message) for message in messages]
     notes.mapped("tool_call_id", NOTE)
     return changed, ids.originals
 
@@ -58,6 +58,21 @@ class _ConversationIds:
         self._unanswered: dict[str, deque[str]] = {}
         """IDs to send of the latest calls with an ID, in order. The last one stays."""
         self.originals: dict[str, str] = {}
+
+    def are_legal(self, messages: list[Message]) -> bool:
+        """Whether all IDs can stay, as nearly always."""
+        seen: set[str] = set()
+        for message in messages:
+            for call in message.tool_calls:
+                if not self._is_legal(call.id) or (self._rule.unique and call.id in seen):
+                    return False
+                seen.add(call.id)
+            call_id = message.tool_call_id
+            if message.role == "tool" and call_id not in seen:
+                if not self._is_legal(call_id):
+                    return False
+                seen.add(call_id)
+        return True
 
     def message(self, message: Message) -> Message:
         """Return the message with its IDs as they are sent."""

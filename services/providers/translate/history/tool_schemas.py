@@ -6,6 +6,8 @@ say beyond that moves into the description of the schema. Only `strict` would ho
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Collection, Mapping
 
 import msgspec
@@ -26,28 +28,32 @@ class _Branch(msgspec.Struct):
 
 
 def flattened(
-    spec: ChatCompletionSpec, rejects: Collection[str], notes: Notes
+    spec: ChatCompletionSpec, rejects: frozenset[str], notes: Notes
 ) -> ChatCompletionSpec:
     """Return the request with tools whose schemas have no such keywords at the top level.
 
     Raises INVALID_FIELD for a schema that is no JSON object, and UNSUPPORTED_FEATURE for a strict
     tool in strict mode.
     """
-    found = {name for name in rejects if any(_mentions(tool, name) for tool in spec.tools)}
-    if not found:
+    if not rejects or not spec.tools:
         return spec
-    tools = [_flattened(tool, found, notes) for tool in spec.tools]
+    mentions = _pattern(rejects).search
+    tools = [
+        _flattened(tool, rejects, notes)
+        if mentions(tool.parameters_json) and tool.type != "custom"
+        else tool
+        for tool in spec.tools
+    ]
     return spec if tools == spec.tools else msgspec.structs.replace(spec, tools=tools)
 
 
-def _mentions(tool: Tool, name: str) -> bool:
-    """Whether the schema may have a keyword. This is nearly always false, and fast."""
-    return tool.type != "custom" and b'"%b"' % name.encode() in tool.parameters_json
+@functools.cache
+def _pattern(rejects: frozenset[str]) -> re.Pattern[bytes]:
+    """Pattern of schemas that may have one of these keywords, so that few are decoded."""
+    return re.compile(b'"(?:%b)"' % "|".join(map(re.escape, sorted(rejects))).encode())
 
 
 def _flattened(tool: Tool, rejects: Collection[str], notes: Notes) -> Tool:
-    if not any(_mentions(tool, name) for name in rejects):
-        return tool
     raw = raw_object(tool.parameters_json, "tools")
     schema = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     left_out = {name: schema.pop(name) for name in rejects if name in schema}
