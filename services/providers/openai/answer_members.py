@@ -34,8 +34,11 @@ class MembersBesideChoices:
         if changed:
             self.system_fingerprint = fingerprint or ""
             self._new_fingerprint = True
+        members = chunk.passed
         if unknown:
-            changed |= self._add_unknown(unknown)
+            members |= unknown
+        if members:
+            changed |= self._add_others(members)
         return changed
 
     def news(self) -> AnswerMembers | None:
@@ -51,11 +54,11 @@ class MembersBesideChoices:
             extra_json=msgspec.json.encode(others) if others else b"",
         )
 
-    def _add_unknown(self, unknown: Any) -> bool:
-        news = {name: raw for name, raw in unknown.items() if self._is_new(name, raw)}
+    def _add_others(self, members: Any) -> bool:
+        news = {name: raw for name, raw in members.items() if self._is_new(name, raw)}
         self._seen |= {name: bytes(raw) for name, raw in news.items()}
         values = decoded(news)
-        if (groq := decoded(member(unknown, "x_groq"))) and self._values.get("x_groq") != groq:
+        if (groq := decoded(member(members, "x_groq"))) and self._values.get("x_groq") != groq:
             values["x_groq"] = groq
         self._values |= values
         self._new |= values.keys()

@@ -40,9 +40,12 @@ class ChoiceState:
         """Members of the message that the contract has no fields for."""
         self._members: Json = {}
 
-    def add_members(self, unknown: Any) -> bool:
-        """Take unknown members of the choice. Returns whether any is new or has changed."""
-        return merge(self._members, decoded(unknown), replaced)
+    def add_members(self, choice: wire.Choice, unknown: Any) -> bool:
+        """Take what a choice has besides. Returns whether any member is new or has changed."""
+        members = choice.passed
+        if unknown:
+            members |= unknown
+        return bool(members) and merge(self._members, decoded(members), replaced)
 
     def reopen(self) -> None:
         """Take note of more of the answer after a finish reason, which was not the last then."""

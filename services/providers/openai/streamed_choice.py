@@ -41,7 +41,7 @@ class StreamedChoice(ChoiceState):
         """
         # Perplexity sends both: the message repeats all deltas so far.
         delta = choice.delta or choice.message
-        changed = bool(unknown) and self.add_members(unknown)
+        changed = self.add_members(choice, unknown)
         begin = len(events)
         if delta is not None:
             within = member(unknown, "message" if choice.delta is None else "delta")

@@ -33,7 +33,7 @@ class WholeChoice(ChoiceState):
     def add(self, choice: wire.Choice, unknown: Any) -> None:
         """Add a choice with this index."""
         message = choice.message or choice.delta
-        self.add_members(unknown)
+        self.add_members(choice, unknown)
         before = self._size()
         if message is not None:
             within = member(unknown, "delta" if choice.message is None else "message")

@@ -6,7 +6,7 @@ field does not fail the whole answer. Members without a field are returned besid
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw, UnsetType
 from services.common.known_members import shape_of, split
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
+from services.providers.openai.odd_fields import forget
 
 Json = Raw | UnsetType
 """Field that is decoded later, if it is set."""
@@ -148,6 +149,22 @@ class Choice(Wire, frozen=True, gc=False):
     error: Json = UNSET
     usage: Usage | None = None  # Moonshot.
     text: Json = UNSET  # Together: the content once more.
+    token_ids: Json = UNSET  # vLLM, with the next one.
+    stop_reason: Json = UNSET
+    matched_stop: Json = UNSET  # SGLang.
+    content_filter_results: Json = UNSET  # Azure.
+
+    @property
+    def passed(self) -> dict[str, Raw]:
+        """Fields that are passed on like unknown members, since some servers send them always."""
+        if (
+            self.token_ids is UNSET
+            and self.stop_reason is UNSET
+            and self.matched_stop is UNSET
+            and self.content_filter_results is UNSET
+        ):
+            return {}
+        return _passed(self, ("token_ids", "stop_reason", "matched_stop", "content_filter_results"))
 
 
 class GroqExtras(Wire, frozen=True, gc=False):
@@ -169,10 +186,20 @@ class Chunk(Wire, frozen=True, gc=False):
     x_groq: GroqExtras | None = None
     service_tier: str | None = None
     system_fingerprint: str | None = None
+    provider: Json = UNSET  # OpenRouter.
+    citations: Json = UNSET  # Perplexity, with the next one.
+    search_results: Json = UNSET
     created: Json = UNSET
     model: Json = UNSET
     obfuscation: Json = UNSET  # OpenAI: padding of random length, in every chunk.
     p: Json = UNSET  # Cloudflare: the same.
+
+    @property
+    def passed(self) -> dict[str, Raw]:
+        """See `Choice.passed`."""
+        if self.provider is UNSET and self.citations is UNSET and self.search_results is UNSET:
+            return {}
+        return _passed(self, ("provider", "citations", "search_results"))
 
     def text(self) -> str:
         """Text of the first choice, if the chunk contains nothing else. Otherwise empty.
@@ -192,6 +219,7 @@ class Chunk(Wire, frozen=True, gc=False):
             or choice.logprobs is not None
             or choice.usage is not None
             or choice.error is not UNSET
+            or choice.passed
             or self.error is not UNSET
             or self.x_groq is not None
             or delta != Message(role=delta.role, content=content)
@@ -215,6 +243,11 @@ def decode(data: bytes) -> tuple[Chunk, Any]:
         return _tolerant(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise unreadable() from None
+
+
+def _passed(value: Chunk | Choice, names: Sequence[str]) -> dict[str, Raw]:
+    found = {name: raw for name in names if (raw := getattr(value, name)) is not UNSET}
+    return {name: raw for name, raw in found.items() if bytes(raw) != b"null"}
 
 
 def present(value: Json) -> bytes:
@@ -246,30 +279,9 @@ def _tolerant(data: bytes) -> tuple[Chunk, Any]:
                 return _decoder.decode(data), unknown
             except msgspec.ValidationError as error:
                 found: object = msgspec.json.decode(data)
-                if not _forget(found, str(error)):
+                if not forget(found, str(error)):
                     break
             data = msgspec.json.encode(found)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         pass
     raise unreadable()
-
-
-def _forget(found: object, complaint: str) -> bool:
-    """Set the field that msgspec names to null: "Expected `str`, … - at `$.choices[0].id`"."""
-    steps = re.findall(r"\.(\w+)|\[(\d+)\]", complaint.rpartition("`$")[2])
-    for name, index in steps[:-1]:
-        found = _child(found, name, index)
-    name, index = steps[-1] if steps else ("", "")
-    if isinstance(found, dict) and name in found:
-        found[name] = None
-    elif isinstance(found, list) and index:
-        del found[int(index)]
-    else:
-        return False
-    return True
-
-
-def _child(found: object, name: str, index: str) -> object:
-    if isinstance(found, dict):
-        return found.get(name)
-    return found[int(index)] if isinstance(found, list) and index else None
