@@ -210,7 +210,13 @@ def _restored(message: Message, found: Sequence[_RememberedTurn | None], target:
         call if turn is None else _with_content(call, turn.extra_contents.get(call.id, b""))
         for call, turn in zip(message.tool_calls, turns, strict=True)
     ]
-    return msgspec.structs.replace(message, reasoning_state=states.pop(), tool_calls=tool_calls)
+    state = states.pop()
+    return msgspec.structs.replace(
+        message,
+        reasoning_state=state,
+        reasoning_details_json=b"" if state else message.reasoning_details_json,
+        tool_calls=tool_calls,
+    )
 
 
 def _decoded(turn: bytes | None) -> _RememberedTurn | None:
@@ -221,7 +227,7 @@ def _lacks_reasoning(message: Message) -> bool:
     """Whether a message called tools and has no sealed reasoning.
 
     One with `reasoning_details` lacks it, too: clients that put them together from a stream have
-    merged or left out some. Dialects that take them prefer the message's own.
+    merged or left out some, and providers take only what they gave.
     """
     return bool(message.tool_calls) and not message.reasoning_state
 

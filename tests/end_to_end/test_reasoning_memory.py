@@ -207,9 +207,8 @@ async def test_switched_off(stand: DialectStand) -> None:
     assert earlier_reasoning(stand) == [[]]
 
 
-@pytest.mark.parametrize("dialect", ["anthropic"])
 async def test_details_that_a_client_has_merged(stand: DialectStand) -> None:
-    """Claude's blocks are restored as they were: a merged one has no valid signature."""
+    """Blocks are restored as they were: a merged one has no valid signature."""
     blocks: list[Part] = [thought("One."), thought("Two.", signature="dHdv")]
     blocks.append(call("toolu_1", "clock", "{}"))
     stand.provider.say(Answer(parts=blocks, stop="tool_calls"), ROUNDS[-1])
