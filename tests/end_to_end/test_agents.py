@@ -20,7 +20,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from tests.stand.dialect_stand import MODEL, RESULTS, TOOLS, DialectStand, dialect_stand
-from tests.stand.providers.answers import Answer, Redacted, call, text, thought
+from tests.stand.providers.answers import Answer, Break, Redacted, call, text, thought
 
 SCRIPTS = Path(__file__).parent / "node"
 NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")
@@ -119,6 +119,23 @@ async def test_pydantic_ai(stand: DialectStand, api: str, *, streamed: bool) -> 
 
     assert said == "18 °C, noon."
     assert_thinking_was_kept(stand)
+
+
+@pytest.mark.parametrize("api", ["openai", "openrouter"])
+@pytest.mark.parametrize("breaks_off", ["error", "cut"])
+async def test_pydantic_ai_sees_a_broken_stream(
+    stand: DialectStand, api: str, breaks_off: Break
+) -> None:
+    """It fails, and takes half an answer for none."""
+    pytest.importorskip("pydantic_ai")
+    from pydantic_ai.exceptions import AgentRunError  # noqa: PLC0415 - it needs the package
+
+    from tests.end_to_end.pydantic_agent import ask  # noqa: PLC0415
+
+    stand.provider.say(Answer(parts=[text("Hel", "lo")], breaks_off=breaks_off))
+
+    with pytest.raises(AgentRunError):
+        await ask(api, stand.gateway, QUESTION, streamed=True)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
+from openai import APIError
 from pydantic import BaseModel, SecretStr
 
 from tests.stand.dialect_stand import MODEL, RESULTS, THINKING, TOOLS, DialectStand
-from tests.stand.providers.answers import Answer, Redacted, call, text, thought
+from tests.stand.providers.answers import Answer, Break, Redacted, call, text, thought
 
 CALLS = [call("toolu_1", "weather", '{"ci', 'ty": "Paris"}'), call("toolu_2", "clock")]
 ASKS = Answer(parts=[text("Let me ", "see."), *CALLS], stop="tool_calls")
@@ -85,6 +86,15 @@ async def test_whole_loop(stand: DialectStand, name: str, asks: Answer) -> None:
 
     assert [made["name"] for made in asked.tool_calls] == ["weather", "clock"]
     assert answer.text == "18 °C, noon."
+
+
+@pytest.mark.parametrize("breaks_off", ["error", "cut"])
+async def test_broken_stream(stand: DialectStand, breaks_off: Break) -> None:
+    """A stream that breaks off is a failure, and no whole answer."""
+    stand.provider.say(Answer(parts=[text("Hel", "lo")], breaks_off=breaks_off))
+
+    with pytest.raises(APIError):
+        await gathered(model(stand).astream("Hi"))
 
 
 async def test_structured_output(stand: DialectStand) -> None:
