@@ -254,6 +254,7 @@ def _routing(
         take_channel_limits=ticket.take_channel_limits,
         record=call.record,
         on_abandoned=ticket.abandon,
+        on_unread=ticket.start_answer,
         time_left_s=state.time_left_s,
         limits_output=call.caller.pays and ticket.record.hold_nano > 0,
         sends_provider_tools=call.snapshot.gate.sends_provider_tools(call.caller),

@@ -8,6 +8,7 @@ targets are asked for a stream, and at last the late one again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -164,10 +165,14 @@ class CallAttempts:
                 raise
             self._failures.add(target.channel, error)
             return None
-        except BaseException:
-            # The caller has left, or we cannot read the answer: the provider has not failed.
+        except (asyncio.CancelledError, GeneratorExit):
             if relay.is_sent:
                 wanted.on_abandoned(target, decoder, request.thinking_tokens)
+            raise
+        except BaseException:
+            # We cannot read the answer. The provider bills it all the same.
+            if relay.is_sent:
+                wanted.on_unread(target, decoder, request.thinking_tokens)
             raise
         return StartedAnswer(
             candidate.model,

@@ -51,8 +51,10 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     record: CallRecord
     """Records every attempt."""
     on_abandoned: Callable[[Target, Decoder, int], None]
-    """Called where the call ends between a request's leaving for a provider and the begin of its
-    answer without that provider's failure, with the plausible reasoning of a choice in tokens."""
+    """Called where the call is cancelled between a request's leaving for a provider and the begin
+    of its answer, with the plausible reasoning of a choice in tokens."""
+    on_unread: Callable[[Target, Decoder, int], None]
+    """Called likewise where the gateway fails unexpectedly at an answer."""
     time_left_s: Callable[[], float | None] = lambda: None
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
     limits_output: bool = False

@@ -142,8 +142,10 @@ async def test_a_deadline_before_the_answer_costs_the_prompt(
         counts = await stand.ended(1)
 
         assert late in (None, 504)
-        assert (counts["settled"], counts["voided"]) == (1, 0)
-        assert await stand.balance(key) == NANO - PROMPT_NANO
+        # On a busy machine it may pass before the request leaves, which costs nothing.
+        sent = len(stand.upstream.requests)
+        assert (counts["settled"], counts["voided"]) == (sent, 1 - sent)
+        assert await stand.balance(key) == NANO - sent * PROMPT_NANO
 
 
 async def ask_until(stand: BillingStand, key: str, limit_s: str, form: str) -> int | None:
@@ -343,13 +345,18 @@ UNREADABLE: Sequence[Script] = (
 """Answers that no decoder expects: a document, a stream at once, and a stream later."""
 
 
+@pytest.mark.parametrize("bills", [True, False])
 @pytest.mark.parametrize("script", UNREADABLE)
 async def test_an_answer_that_a_decoder_fails_at_is_charged(
-    tmp_path: Path, each_database_url: str, script: Script, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    each_database_url: str,
+    script: Script,
+    bills: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The fault is ours, and the provider bills its answer."""
+    """The fault is ours, and the provider bills its answer, whatever it bills of abandoned ones."""
     monkeypatch.setitem(registry.DIALECTS, "echo", EchoDialect())
-    channel = {"dialect": "echo"}
+    channel = {"dialect": "echo", "bills_abandoned": bills}
     async with billing_stand(tmp_path, database_url=each_database_url, channel=channel) as stand:
         stand.script = script
         key = await stand.open()

@@ -79,6 +79,7 @@ class Setup:
             take_channel_limits=self.take_limits,
             record=self.record,
             on_abandoned=self.abandon,
+            on_unread=self.abandon,
         )
         with closing(await self.failover.begin(wanted).open()) as answer:
             first = answer.first
@@ -282,6 +283,7 @@ async def test_closing_an_answer_closes_the_connection(stack: AsyncExitStack) ->
         take_channel_limits=served.take_limits,
         record=served.record,
         on_abandoned=served.abandon,
+        on_unread=served.abandon,
     )
 
     with closing(await served.failover.begin(wanted).open()) as answer:
