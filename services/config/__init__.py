@@ -5,6 +5,7 @@ Modules, in the order in which data flows:
     schema               tables and keys, each documented by its field
     limits               rows of `[[limits]]`
     prices               prices in rows of `[[models]]`
+    reasoning            the table `[reasoning]`
     loading              `load`, for the server and for `pomogator check`
     rules                rules beyond the types of values
     client_certificates  rules of `[client_certificates]`
@@ -18,6 +19,7 @@ from services.common.config_tables import BoundsConfig, ConfigError, EdgeTableCo
 from services.config.limits import LimitConfig
 from services.config.loading import load, load_state
 from services.config.prices import PriceConfig
+from services.config.reasoning import ReasoningConfig
 from services.config.schema import (
     LOCAL_MODELS,
     BillingConfig,
@@ -28,7 +30,6 @@ from services.config.schema import (
     ModelConfig,
     PassThrough,
     Quirks,
-    ReasoningConfig,
     Secret,
     StateConfig,
 )

