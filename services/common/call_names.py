@@ -13,7 +13,7 @@ IDEMPOTENCY_KEY_HEADER = "idempotency-key"
 INSTANCE_HEADER = "x-pomogator-instance"
 """Initial metadata of a relay: the ID of the service's process."""
 
-RELAY_WINDOW_BYTES = 65_536
+RELAY_WINDOW_BYTES = 32_768
 """Room for responses that each call of a relay has at its start (`relay_service.proto`)."""
 
 TIMEOUT_HEADER = "x-pomogator-timeout"

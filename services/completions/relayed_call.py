@@ -78,9 +78,9 @@ class RelayedCall:
         del request  # It may be large, and the stream long.
         async with aclosing(deadline.iterate(stream, _unchanged)) as batches:
             async for batch in batches:
-                response = to_batch_message(batch).SerializeToString()
-                await self._take_room(len(response))
-                self._send(response)
+                self._send(to_batch_message(batch).SerializeToString())
+                # Before the next batch is read, so that no batch waits here.
+                await self._wait_for_room()
         self._send(b"", ended=True)
 
     def _read(
@@ -96,11 +96,10 @@ class RelayedCall:
         self._start.ClearField("request")
         return read_request_message(message), context
 
-    async def _take_room(self, size: int) -> None:
+    async def _wait_for_room(self) -> None:
         while self._room_bytes <= 0:
             self._has_room.clear()
             await self._has_room.wait()
-        self._room_bytes -= size
 
     def _send(self, response: bytes, *, ended: bool = False) -> None:
         if len(response) > RESPONSE_BYTES_MAX:
@@ -108,6 +107,7 @@ class RelayedCall:
         frame = self._new_frame(len(response))
         frame.response = response
         frame.ended = ended
+        self._room_bytes -= len(response)
         if self._headers:
             frame.headers.update(self._headers)
             self._headers.clear()

@@ -119,7 +119,7 @@ class EdgeFrame(_message.Message):
     credit_bytes: _builtins.int
     """The edge has room for so many more bytes of messages. A service sends a
     message while the room is not used up, and so exceeds it by at most one message.
-    Each call has room for 65536 bytes at its start.
+    Each call has room for 32768 bytes at its start.
     """
     cancelled: _builtins.bool
     """The call ends, whatever has become of it. Always true."""
