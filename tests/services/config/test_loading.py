@@ -225,9 +225,10 @@ def test_reads_headers_from_variables_and_the_query(write: Write) -> None:
 def test_the_shipped_channels_pass_what_their_vendors_document() -> None:
     """OpenAI keeps and searches what its callers ask for; unknown fields pass as elsewhere."""
     env = {"OPENAI_API_KEY": "sk-1", "OPENROUTER_API_KEY": "sk-2"}
-    rows = {row.name: row.pass_through for row in load(None, env).channels}
+    channels = {row.name: row for row in load(None, env).channels}
+    openai, openrouter = (channels[name].pass_through for name in ("openai", "openrouter"))
 
-    openai, openrouter = rows["openai"], rows["openrouter"]
+    assert "extra_content" in channels["openai"].quirks.drops
     assert isinstance(openai, tuple)
     assert {"harmless", "store", "metadata", "web_search_options"} <= set(openai)
     assert isinstance(openrouter, tuple)
