@@ -49,20 +49,23 @@ DESCRIPTION = msgspec.json.encode(
 """What `/` answers. It needs no key, and so it has no version."""
 
 
-def create_app(
+def create_app(  # noqa: PLR0913 - all that an edge is made of
     channel: grpc.aio.Channel,
     config: EdgeConfig,
     observer: RequestObserver | None = None,
     call_limit: CallLimit | None = None,
     memory: MemoryMonitor | None = None,
     backend: Backend | None = None,
+    *,
+    bodies: BodyBudget | None = None,
 ) -> web.Application:
     """Return the edge in front of the service at `channel`, which the caller opens and closes.
 
     `backend` is the service without gRPC, where it has such a form: then `channel` serves only the
     transcoded methods.
     `call_limit` is the limit of a service in this process. Without it the edge learns the limit
-    from the service's refusals. While `memory` is short, calls are refused.
+    from the service's refusals. While `memory` is short, calls are refused. `bodies` is the memory
+    for large bodies, where others share it.
     `gateway.server` runs the application; otherwise aiohttp answers malformed HTTP itself, and not
     in JSON.
     """
@@ -73,7 +76,7 @@ def create_app(
     admission = BodyAdmission(
         calls=AdmissionCheck(call_limit, memory),
         known_keys=KnownKeys(backend.check_key),
-        budget=BodyBudget(config.body_memory_bytes_max),
+        budget=bodies or BodyBudget(config.body_memory_bytes_max),
     )
     throttle = AuthThrottle(proxies=TrustedProxies(config.trusted_proxies))
     cors = CorsPolicy(config.cors_origins)

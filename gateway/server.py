@@ -19,6 +19,7 @@ from gateway.http.probes import PROBES
 from gateway.http.runner import CONFIG, EdgeRunner
 from gateway.operators_app import create_operators_app
 from gateway.overload.admission_check import CallLimit
+from gateway.overload.body_budget import BodyBudget
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.rpc.relay_backend import RelayBackend
 from gateway.rpc.relay_links import RelayLinks
@@ -43,12 +44,14 @@ async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
     call_limit: CallLimit | None = None,
     memory: MemoryMonitor | None = None,
     backend: Backend | None = None,
+    bodies: BodyBudget | None = None,
     shared_port: bool = False,
 ) -> AsyncIterator[str]:
     """Serve the REST API at `address` (HOST:PORT). Yields the address with the real port.
 
     The service is `backend`, or without one that at the other end of `channel`. With `shared_port`
-    other edges may listen at the same address.
+    other edges may listen at the same address. `bodies` is the memory for large bodies, where
+    others share it.
 
     Without `tls` it is plain text; with a `tracer` each request has a span. Calls are refused
     before their body is read above `call_limit`, or without one above the limit that the service's
@@ -70,7 +73,7 @@ async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
             links = await stack.enter_async_context(RelayLinks(channel).searching())
             links.declare_metrics(numbers)
             backend = RelayBackend(channel, links)
-        app = create_app(channel, config, watch, call_limit, memory, backend)
+        app = create_app(channel, config, watch, call_limit, memory, backend, bodies=bodies)
         bound = await stack.enter_async_context(_listening(app, address, tls, shared=shared_port))
         try:
             yield bound

@@ -19,7 +19,6 @@ Modules, in the order in which data flows:
     endpoint            a method and path that both ways serve
     exchange            one request and its reply, over either way
     body                JSON bodies, bounded in size and time
-    off_loop            large bodies are read in a thread
     strict_json         JSON that every reader understands in the same way
     reply               one answer, written straight to its connection
     error_answer        the form of errors, by path

@@ -4,7 +4,7 @@ RFC 8259 leaves duplicate keys, lone surrogates, encodings and depth to the read
 readers differ, the JSON that was checked is not the JSON that is sent: so all of those are refused.
 Every pass over the text runs at the speed of C: an image of a megabyte costs about 1 ms.
 
-A large body is read in another thread (`gateway.http.off_loop`). One call into C keeps all other
+A large body is read in another thread (`services.common.off_loop`). One call into C keeps all other
 threads from running, so no pass here is one call over a large body that takes over 50 ms.
 """
 

@@ -19,9 +19,9 @@ from gateway.overload.thresholds import (
     BODY_COST_ARRIVING,
     BODY_COST_DECODED,
     BODY_MEMORY_SHARE,
-    BODY_SHARE_PER_KEY,
     LOG_INTERVAL_S,
 )
+from services.common.memory_budget import MemoryBudget
 
 _log = logging.getLogger("gateway")
 
@@ -34,42 +34,20 @@ def body_memory_max() -> int:
     return int(limit * BODY_MEMORY_SHARE)
 
 
-class BodyBudget:
-    """The memory of all bodies of this process that are counted, in total and by key."""
+class BodyBudget(MemoryBudget):
+    """The memory of all bodies of this process that are counted."""
 
     def __init__(self, bytes_max: int = 0, now: Callable[[], float] = time.monotonic) -> None:
         """`bytes_max` is of memory, not of bodies; 0: `body_memory_max()`."""
-        self.bytes_max = bytes_max or body_memory_max()
-        self.held_bytes = 0
-        """Memory of the bodies that are counted now."""
+        super().__init__(bytes_max or body_memory_max())
         self.refused = 0
         """Bodies that were refused so far."""
-        self._by_key: dict[str, int] = {}
         self._now = now
         self._next_log_at = 0.0
 
     def open(self, key: str) -> BodyMemory:
         """Return the memory of one body. All keys that are not known share the key ""."""
         return BodyMemory(self, key)
-
-    def take(self, key: str, size: int) -> bool:
-        """Count `size` bytes of memory, unless that exceeds the budget; then return False."""
-        of_key = self._by_key.get(key, 0) + size
-        fits = (
-            self.held_bytes + size <= self.bytes_max
-            and of_key <= self.bytes_max * BODY_SHARE_PER_KEY
-        )
-        if fits:
-            self.held_bytes += size
-            self._by_key[key] = of_key
-        return fits
-
-    def give_back(self, key: str, size: int) -> None:
-        """Stop counting `size` bytes of memory."""
-        self.held_bytes -= size
-        self._by_key[key] -= size
-        if not self._by_key[key]:
-            del self._by_key[key]
 
     def refuse(self) -> ApiError:
         """Return the refusal of a body, and count it."""

@@ -81,9 +81,6 @@ BODY_COST_DECODED = 2
 BODY_MEMORY_SHARE = 0.7
 """Share of the memory of the container, or without a limit of the machine, for bodies."""
 
-BODY_SHARE_PER_KEY = 0.5
-"""Share of that memory for the bodies of one key, and for those of all unknown keys together."""
-
 # Refusals.
 
 LOG_INTERVAL_S = 1.0

@@ -85,7 +85,7 @@ class Surface(ABC):
     async def decode(
         self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
     ) -> SurfaceRequest:
-        """Decode a request, whatever the bytes; large ones with `gateway.http.off_loop`.
+        """Decode a request, whatever the bytes; large ones with `services.common.off_loop`.
 
         Raises:
             ApiError: it is not one of this API. The status is 4xx.

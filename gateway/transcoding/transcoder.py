@@ -16,12 +16,12 @@ from gateway.errors import ApiError
 from gateway.http.body import read_body
 from gateway.http.call_options import deadline_s
 from gateway.http.middleware import OUTCOME, REQUEST_ID
-from gateway.http.off_loop import off_loop
 from gateway.rpc.call_metadata import response_headers
 from gateway.rpc.status_mapping import to_api_error
 from gateway.transcoding import response_encoder
 from gateway.transcoding.bindings import Binding
 from gateway.transcoding.request_builder import build
+from services.common.off_loop import off_loop
 
 CallMetadata: TypeAlias = Callable[[web.Request], tuple[tuple[str, str], ...]]
 """Returns the metadata of the call for a request. ApiError refuses the request."""

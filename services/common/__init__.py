@@ -19,6 +19,8 @@ Modules, in the order in which data flows:
     image_format      limits and checks of images
     fair_share        light callers and their spare capacity
     retry_after       when refused callers return
+    memory_budget     memory that large requests may take
+    off_loop          reading of large requests in a thread
     money             amounts in US dollars
     json_logs         one line of JSON for each event
     log_handler       log lines to standard error, without blocking

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 
-from google.protobuf.message import DecodeError
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.relay.v1 import relay_service_pb2 as pb
 
@@ -20,7 +19,8 @@ from services.completions.servicer import call_context, read_request_message
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import CompletionRequest
 from services.errors import Failure
-from services.rpc.failure_border import UNDECODABLE, to_failure
+from services.rpc.failure_border import to_failure
+from services.rpc.large_requests import LargeRequest, decoded
 
 RESPONSE_BYTES_MAX = 32 * 2**20
 """The largest message of an answer. A larger one would exceed gRPC's limit and end the stream."""
@@ -66,14 +66,14 @@ class RelayedCall:
 
     async def _answer(self) -> None:
         deadline = CallDeadline(self._start.timeout_seconds)
-        request, context = self._read(chat.CreateChatCompletionRequest(), deadline)
+        request, context = await self._read(chat.CreateChatCompletionRequest, deadline)
         answer = self._completions.whole(request, context, self._headers.update)
         completion = await deadline.run(answer)
         self._send(to_completion_message(completion).SerializeToString(), ended=True)
 
     async def _stream(self) -> None:
         deadline = CallDeadline(self._start.timeout_seconds)
-        request, context = self._read(chat.StreamChatCompletionRequest(), deadline)
+        request, context = await self._read(chat.StreamChatCompletionRequest, deadline)
         stream = self._completions.stream(request, context, self._headers.update)
         del request  # It may be large, and the stream long.
         async with aclosing(deadline.iterate(stream, _unchanged)) as batches:
@@ -83,18 +83,16 @@ class RelayedCall:
                 await self._wait_for_room()
         self._send(b"", ended=True)
 
-    def _read(
+    async def _read(
         self,
-        message: chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest,
+        message: type[chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest],
         deadline: CallDeadline,
     ) -> tuple[CompletionRequest, CallContext]:
-        try:
-            message.ParseFromString(self._start.request)
-        except DecodeError:
-            raise Failure(ErrorReason.INVALID_FIELD, UNDECODABLE) from None
-        context = call_context(self._request_id, self._metadata, deadline.time_left_s)
+        encoded = LargeRequest(self._start.request, message.FromString)
         self._start.ClearField("request")
-        return read_request_message(message), context
+        request = await decoded(encoded, read_request_message)
+        context = call_context(self._request_id, self._metadata, deadline.time_left_s)
+        return request, context
 
     async def _wait_for_room(self) -> None:
         while self._room_bytes <= 0:

@@ -12,17 +12,20 @@ from services.common.call_names import IDEMPOTENCY_KEY_HEADER
 from services.common.contract.chat import RequestMessage, read_request, to_completion_message
 from services.common.contract.chat_events import to_batch_message
 from services.common.contract.message_table import UntranslatableError
+from services.common.off_loop import off_loop
 from services.completions.completions import CallContext, Completions
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import CompletionRequest
 from services.errors import Failure
 from services.rpc.call_context import (
     Context,
+    current_request_bytes,
     current_request_id,
     metadata_of,
     queue_wait_s,
     unknown_request_id,
 )
+from services.rpc.large_requests import OBJECTS_PER_BYTE
 
 
 class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
@@ -39,7 +42,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         """Answer with one message."""
         headers = dict(unknown_request_id(context))
         completion = await self._completions.whole(
-            read_request_message(request), _context_of(context), headers.update
+            await _read(request), _context_of(context), headers.update
         )
         if headers:
             await context.send_initial_metadata(tuple(headers.items()))
@@ -53,7 +56,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         """Answer with a stream: one message for every read from the provider."""
         headers = dict(unknown_request_id(context))
         stream = self._completions.stream(
-            read_request_message(request), _context_of(context), headers.update
+            await _read(request), _context_of(context), headers.update
         )
         del request  # It may be large, and the stream long.
         async with aclosing(stream) as batches:
@@ -62,6 +65,11 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
                     await context.send_initial_metadata(tuple(headers.items()))
                     headers.clear()
                 yield to_batch_message(batch)
+
+
+async def _read(request: RequestMessage) -> CompletionRequest:
+    size = current_request_bytes() * OBJECTS_PER_BYTE
+    return await off_loop(size, read_request_message, request)
 
 
 def _context_of(context: Context) -> CallContext:

@@ -6,6 +6,9 @@ Modules, in the order in which data flows:
     accept_batch       acceptance of many calls per turn of the event loop
     call_context       facts of a call beside its request: metadata, request ID, queue time
     field_paths        paths of fields at fault in the stubs' names
+    field_count        the number of fields in an encoded message
+    receptions         the number of requests that are received at a time
+    large_requests     large requests: key, memory and fields before they are decoded
     failure_border     the outermost interceptor: failures to statuses
     reflection         server reflection in both versions
     client_authorizer  the interceptor that checks the names in clients' certificates

@@ -18,6 +18,9 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _request_id: ContextVar[str] = ContextVar("request_id")
 """ID of the call whose task this is."""
 
+_request_bytes: ContextVar[int] = ContextVar("request_bytes", default=0)
+"""Size of that call's request, if it is large."""
+
 
 def metadata_of(context: Context) -> Mapping[str, str]:
     """Return the text metadata of a call; of a key that comes twice, the last value."""
@@ -36,6 +39,16 @@ def open_request_id(context: Context) -> str:
 def current_request_id() -> str:
     """Return the ID of the call of this task. The border has opened it."""
     return _request_id.get()
+
+
+def set_request_bytes(size: int) -> None:
+    """Note the size of the request of this task's call."""
+    _request_bytes.set(size)
+
+
+def current_request_bytes() -> int:
+    """Return the size of the request of this task's call; 0 if it is small."""
+    return _request_bytes.get()
 
 
 def unknown_request_id(context: Context) -> tuple[tuple[str, str], ...]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
 from inspect import isawaitable
 from typing import Any, NoReturn, TypeAlias, cast
 
@@ -28,14 +28,19 @@ from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc.call_context import Context, Handler, current_request_id, open_request_id
 from services.rpc.field_paths import field_path
+from services.rpc.large_requests import (
+    LARGE_BYTES,
+    REQUEST_BYTES_MAX,
+    UNDECODABLE,
+    LargeRequest,
+    LargeRequests,
+)
+from services.rpc.receptions import end_reception
 
 Decode: TypeAlias = Callable[[bytes], object]
+OpenRequest: TypeAlias = Callable[[Any, Context], AbstractAsyncContextManager[object]]
 
 log = logging.getLogger(__name__)
-
-MESSAGE_BYTES_MAX = 48 * 2**20
-"""The largest request. It contains pictures: the edge's limit on bodies, and the overhead of
-base64."""
 
 RPCS_MAX = 4000
 """The most calls in flight. Completions are not counted: load shedding limits them."""
@@ -43,13 +48,13 @@ RPCS_MAX = 4000
 RETRY_AFTER_S = 1.0
 """The wait before a retry at another replica, or of a call that was one too many."""
 
-UNDECODABLE = "The request cannot be decoded."
-
 
 class FailureBorder(grpc.aio.ServerInterceptor):
     """Turns what handlers raise into statuses with `google.rpc` details."""
 
-    def __init__(self) -> None:
+    def __init__(self, large_requests: LargeRequests | None = None) -> None:
+        """`large_requests` opens large requests; None: their keys and memory are not limited."""
+        self._large_requests = large_requests or LargeRequests()
         self._guarded: dict[str, Handler] = {}
         self._calls: set[asyncio.Task[Any]] = set()
         self._limited = 0
@@ -72,7 +77,19 @@ class FailureBorder(grpc.aio.ServerInterceptor):
                 # Unknown methods are not remembered: callers choose their names.
                 return _Guard(self, method).refusal(error)
             self._guarded[method] = _Guard(self, method).around(handler)
-        return self._guarded[method]
+        guarded = self._guarded[method]
+        if not guarded.request_streaming:
+            try:
+                await self._large_requests.begin_reception(handler_call_details.invocation_metadata)
+            except Failure as refusal:
+                return _Guard(self, method).refusal(refusal)
+        return guarded
+
+    def opened(self, request: object, context: Context) -> AbstractAsyncContextManager[object]:
+        """Return the decoded request, as a context in which its memory is counted."""
+        if isinstance(request, LargeRequest):
+            return self._large_requests.opened(request, context)
+        return nullcontext(_require_decoded(request))
 
     def end_calls(self) -> None:
         """End the calls in flight: they fail with SHUTTING_DOWN."""
@@ -122,10 +139,11 @@ class _Guard:
                 self._whole(handler.unary_unary), decode, encode
             )
         if handler.unary_stream is not None:
-            stream = self._stream(handler.unary_stream, _require_decoded)
+            stream = self._stream(handler.unary_stream, self._border.opened)
             return grpc.unary_stream_rpc_method_handler(stream, decode, encode)
         if handler.stream_stream is not None:
-            dialogue = self._stream(handler.stream_stream, _require_all_decoded)
+            dialogue = self._stream(handler.stream_stream, _opened_dialogue)
+            decode = _or_failure(handler.request_deserializer, large_bytes=REQUEST_BYTES_MAX)
             return grpc.stream_stream_rpc_method_handler(dialogue, decode, encode)
         return handler
 
@@ -144,26 +162,33 @@ class _Guard:
             open_request_id(context)
             try:
                 with self._border.in_flight(is_limited=self._is_limited):
-                    return await handle(_require_decoded(request), context)
+                    opening = self._border.opened(request, context)
+                    del request
+                    async with opening as found:
+                        return await handle(found, context)
             except Exception as error:  # noqa: BLE001 - the border: every failure becomes a status
                 await self._abort(error, context)
 
         return guarded
 
     def _stream(
-        self, handle: Callable[..., Any], require: Callable[[Any], object]
+        self, handle: Callable[..., Any], open_request: OpenRequest
     ) -> Callable[..., AsyncIterator[object]]:
-        async def guarded(request: object, context: Context) -> AsyncIterator[object]:
+        async def guarded(request: Any, context: Context) -> AsyncIterator[object]:
             open_request_id(context)
             try:
                 with self._border.in_flight(is_limited=self._is_limited):
-                    answering = handle(require(request), context)
-                    if isawaitable(answering):  # `Watch` of the health service writes itself.
-                        await answering
-                        return
-                    async with aclosing(answering) as messages:
-                        async for message in messages:
-                            yield message
+                    opening = open_request(request, context)
+                    del request
+                    async with opening as found:
+                        answering = handle(found, context)
+                        del found  # It may be large, and the stream long.
+                        if isawaitable(answering):  # `Watch` of the health service writes itself.
+                            await answering
+                            return
+                        async with aclosing(answering) as messages:
+                            async for message in messages:
+                                yield message
             except Exception as error:  # noqa: BLE001 - the border: every failure becomes a status
                 await self._abort(error, context)
 
@@ -190,18 +215,22 @@ def to_failure(error: Exception, request_id: str) -> Failure:
     return Failure(ErrorReason.INTERNAL, INTERNAL_MESSAGE.format(request_id))
 
 
-def _or_failure(decode: Decode | None) -> Decode | None:
+def _or_failure(decode: Decode | None, *, large_bytes: int = LARGE_BYTES) -> Decode | None:
     """Return a deserializer that gives the Failure for bytes that are no request.
 
-    gRPC would write such a failure to the caller and to the log.
+    gRPC would write such a failure to the caller and to the log. Requests beyond `large_bytes` are
+    not decoded yet.
     """
     if decode is None:
         return None
 
     def decode_or_failure(data: bytes) -> object:
-        if len(data) > MESSAGE_BYTES_MAX:
-            message = f"The request is larger than {MESSAGE_BYTES_MAX} bytes."
+        end_reception()
+        if len(data) > REQUEST_BYTES_MAX:
+            message = f"The request is larger than {REQUEST_BYTES_MAX} bytes."
             return Failure(ErrorReason.REQUEST_TOO_LARGE, message)
+        if len(data) > large_bytes:
+            return LargeRequest(data, decode)
         try:
             return decode(data)
         except DecodeError:
@@ -214,6 +243,12 @@ def _require_decoded(request: object) -> object:
     if isinstance(request, Failure):
         raise request
     return request
+
+
+def _opened_dialogue(
+    requests: AsyncIterator[object], _: Context
+) -> AbstractAsyncContextManager[object]:
+    return nullcontext(_require_all_decoded(requests))
 
 
 async def _require_all_decoded(requests: AsyncIterator[object]) -> AsyncGenerator[object, None]:

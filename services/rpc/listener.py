@@ -15,13 +15,14 @@ import grpc
 from services.common.call_names import COMPLETIONS
 from services.common.tls import ListenerTls
 from services.rpc.accept_batch import accepting_in_batches, register_handlers
-from services.rpc.failure_border import MESSAGE_BYTES_MAX, RPCS_MAX, FailureBorder
+from services.rpc.failure_border import RPCS_MAX, FailureBorder
+from services.rpc.large_requests import REQUEST_BYTES_MAX, LargeRequests
 from services.rpc.reflection import add_reflection
 
 UNIX = "unix:"
 
-RECEIVED_BYTES_MAX = MESSAGE_BYTES_MAX + 16 * 2**20
-"""The largest message that gRPC receives. Those over `MESSAGE_BYTES_MAX` get a status of ours, and
+RECEIVED_BYTES_MAX = REQUEST_BYTES_MAX + 16 * 2**20
+"""The largest message that gRPC receives. Those over `REQUEST_BYTES_MAX` get a status of ours, and
 larger ones the status of gRPC."""
 ACCEPTED_MAX = RPCS_MAX + 1000
 """The most calls that gRPC accepts at a time, without completions that are accepted in batches.
@@ -42,7 +43,7 @@ PING_INTERVAL_MIN_MS = 1_000
 
 OPTIONS = (
     ("grpc.max_receive_message_length", RECEIVED_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", REQUEST_BYTES_MAX),
     ("grpc.max_concurrent_streams", 2000),
     # An unread stream would otherwise be buffered up to megabytes ahead of its reader.
     ("grpc.http2.bdp_probe", 0),
@@ -59,7 +60,7 @@ OPTIONS = (
 
 
 @asynccontextmanager
-async def listening(
+async def listening(  # noqa: PLR0913 - all that a listener is made of
     register: Callable[[grpc.aio.Server], None],
     address: str,
     *,
@@ -67,6 +68,7 @@ async def listening(
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     tls: ListenerTls | None = None,
     grace_s: float = 30.0,
+    large_requests: LargeRequests | None = None,
 ) -> AsyncIterator[str]:
     """Serve over gRPC at `HOST:PORT` or `unix:PATH`; yield the address with the actual port.
 
@@ -74,11 +76,11 @@ async def listening(
     On exit calls in flight have `grace_s` to end. `reflected` names the services that server
     reflection lists; without any there is no reflection. `interceptors` run between
     `FailureBorder` and the handlers. Without `tls` the listener is plain
-    text; a Unix socket always is.
+    text; a Unix socket always is. `large_requests` checks key and memory of large requests.
 
     Raises OSError where the address is taken, or the files of `tls` cannot be used.
     """
-    border = FailureBorder()
+    border = FailureBorder(large_requests)
     chain = [border, *interceptors]
     server = grpc.aio.server(
         interceptors=chain,

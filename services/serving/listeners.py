@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gateway.config import EdgeConfig, EdgeTables
 from gateway.edge import edge_config, log_started, serve_metrics
+from gateway.overload.body_budget import BodyBudget
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.server import serving_operators_rest, serving_rest
 from gateway.telemetry.edge_metrics import EdgeMetrics
@@ -18,6 +19,7 @@ from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, val
 from services.common.metrics_page import serving_metrics
 from services.common.tls import ListenerTls
 from services.config import ConfigError
+from services.rpc.large_requests import LargeRequests
 from services.rpc.listener import UNIX, listening
 from services.serving.core_backend import CoreBackend
 from services.serving.edge_workers import running_workers
@@ -40,6 +42,8 @@ class Listeners:
     """None: all listeners are plain text."""
     token: str
     """Credential of operators on TCP. Empty: there are none."""
+    bodies: BodyBudget
+    """The memory for large requests of this process, over REST and gRPC together."""
 
     async def serve_metrics(self, started: asyncio.Event) -> None:
         """Serve metrics and probes. Readiness is false until `started` is set."""
@@ -60,9 +64,11 @@ class Listeners:
         # On a Unix socket the file's permission says who may call.
         named = [service.client_authorizer] if self.tls and self.tls.client_ca else []
         credential = [] if options.ops.startswith(UNIX) else [OperatorCredential(self.token)]
-        for register, address, names, guards in (
-            (service.register_operators, options.ops, OPERATORS_SERVICES, [*named, *credential]),
-            (service.register, options.grpc, PUBLIC_SERVICES, named),
+        operators = service.register_operators, options.ops, OPERATORS_SERVICES
+        public = service.register, options.grpc, PUBLIC_SERVICES
+        for (register, address, names), guards, check_key in (
+            (operators, [*named, *credential], None),
+            (public, named, service.keyring.authenticate),
         ):
             listener = listening(
                 register,
@@ -73,6 +79,7 @@ class Listeners:
                 else [service.rpcs, *guards],
                 tls=self.tls,
                 grace_s=options.drain_timeout_s,
+                large_requests=LargeRequests(check_key, self.bodies),
             )
             log_started("grpc", await self.stack.enter_async_context(listener))
 
@@ -115,6 +122,7 @@ class Listeners:
             call_limit=service.refuse_if_overloaded,
             backend=CoreBackend.of(service, channel),
             memory=memory,
+            bodies=self.bodies,
         )
         bound = await self.stack.enter_async_context(listener)
         log_started("http", bound)

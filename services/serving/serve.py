@@ -13,6 +13,7 @@ from functools import partial
 
 from gateway.config import EdgeTables
 from gateway.edge import open_tracer, prepare_process, refuse_plain_text, stop_signal
+from gateway.overload.body_budget import BodyBudget
 from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.common.process_settings import freeze_gc
@@ -80,7 +81,14 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
         await stack.enter_async_context(watching_file(path, seen, reload, service.supervisor))
 
     tls = tls_files(options.tls)
-    listeners = Listeners(stack=stack, service=service, options=options, tls=tls, token=token)
+    listeners = Listeners(
+        stack=stack,
+        service=service,
+        options=options,
+        tls=tls,
+        token=token,
+        bodies=BodyBudget(config.bounds.body_memory_bytes_max),
+    )
     started = asyncio.Event()
     # Probes and metrics start first, so that they stop last: they show a drain to its end.
     await listeners.serve_metrics(started)

@@ -16,7 +16,6 @@ from msgspec import Meta, Raw, Struct
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
-from gateway.http.off_loop import OFF_LOOP_BYTES, off_loop
 from gateway.http.strict_json import parse, refuse_too_many_values
 from gateway.surfaces.json_fields import integer, one_of, read
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
@@ -32,6 +31,7 @@ from gateway.surfaces.openai_chat.tools import (
     decode_tools,
 )
 from gateway.surfaces.unknown_members import Reader, to_json
+from services.common.off_loop import OFF_LOOP_BYTES, off_loop
 from services.domain.spec import ChatCompletionSpec, Verbosity
 
 T = TypeVar("T")

@@ -177,7 +177,7 @@ async def test_a_request_over_the_limit_has_an_error_info(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As a failure of the contract, not of the library."""
-    monkeypatch.setattr(failure_border, "MESSAGE_BYTES_MAX", 100)
+    monkeypatch.setattr(failure_border, "REQUEST_BYTES_MAX", 100)
     register = partial(pb_grpc.add_ModelServiceServicer_to_server, Raises(KeyError()))
     async with local_channel(register) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as raised:

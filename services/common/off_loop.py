@@ -1,4 +1,4 @@
-"""Off-loop reading of large bodies: in a thread, so that the event loop serves others meanwhile.
+"""Off-loop reading of large requests: in a thread, so that the event loop serves others meanwhile.
 
 Reading 32 MiB of hostile but valid JSON takes half a second, and of an ordinary text 60 ms. A
 single thread reads all large bodies of the process: so the loop competes with one other thread at

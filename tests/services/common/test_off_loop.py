@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from gateway.http.off_loop import OFF_LOOP_BYTES, off_loop
+from services.common.off_loop import OFF_LOOP_BYTES, off_loop
 
 
 async def test_small_bodies_are_read_on_the_loop() -> None:
