@@ -14,13 +14,11 @@ NO_LOGPROB = -9999.0
 """OpenAI's value for a token that is not among the most likely ones."""
 
 
-def logprobs_of(found: wire.Logprobs | None, unknown: Any) -> Json:
+def logprobs_of(found: wire.Logprobs, unknown: Any) -> Json:
     """Return the members of `logprobs`, with the lists of the older API in the newer form.
 
     Empty if there are none.
     """
-    if found is None:
-        return {}
     members: Json = {"content": found.content, "refusal": found.refusal}
     older = found.tokens or found.token_logprobs or found.top_logprobs
     if older and not found.content and (content := _content(found)) is not None:

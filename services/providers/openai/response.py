@@ -111,7 +111,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             answer = answers.get(index)
             if answer is None:
                 answer = answers[index] = WholeChoice(index, found.id or "", details=self._details)
-            others = item(member(unknown, "choices"), number)
+            others = item(member(unknown, "choices"), number) if unknown else None
             self._take_choice_head(choice, others)
             answer.add(choice, others)
             if choice.finish_reason:
@@ -151,7 +151,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
                 answer = self._choices[index] = StreamedChoice(
                     index, chunk.id or "", details=self._details
                 )
-            others = item(member(unknown, "choices"), number)
+            others = item(member(unknown, "choices"), number) if unknown else None
             self._take_choice_head(choice, others)
             changed |= answer.add(choice, others, events)
             if choice.finish_reason:

@@ -44,10 +44,13 @@ class StreamedChoice(ChoiceState):
         changed = self.add_members(choice, unknown)
         begin = len(events)
         if delta is not None:
-            within = member(unknown, "message" if choice.delta is None else "delta")
+            name = "message" if choice.delta is None else "delta"
+            within = member(unknown, name) if unknown else None
             changed |= self._add_message(delta, within, events)
-        if logprobs := logprobs_of(choice.logprobs, member(unknown, "logprobs")):
-            _attach(msgspec.json.encode(logprobs), self.index, events, begin)
+        if choice.logprobs is not None:
+            logprobs = logprobs_of(choice.logprobs, member(unknown, "logprobs"))
+            if logprobs:
+                _attach(msgspec.json.encode(logprobs), self.index, events, begin)
         if self.ended and (len(events) > begin or (delta and delta.tool_calls)):
             self.reopen()
         return changed

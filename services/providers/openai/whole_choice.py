@@ -36,11 +36,10 @@ class WholeChoice(ChoiceState):
         self.add_members(choice, unknown)
         before = self._size()
         if message is not None:
-            within = member(unknown, "delta" if choice.message is None else "message")
-            self._add_message(message, within)
-        if logprobs := logprobs_of(choice.logprobs, member(unknown, "logprobs")):
-            self._logprobs.append(logprobs)
-            self._texts.append("")  # Log probabilities belong to a text, if to an empty one.
+            name = "delta" if choice.message is None else "message"
+            self._add_message(message, member(unknown, name) if unknown else None)
+        if choice.logprobs is not None:
+            self._add_logprobs(logprobs_of(choice.logprobs, member(unknown, "logprobs")))
         if self.ended and (self._size() > before or (message and message.tool_calls)):
             self.reopen()
 
@@ -76,6 +75,11 @@ class WholeChoice(ChoiceState):
         for number, call in enumerate(message.tool_calls or ()):
             self.tool_calls.add_whole(call, item(member(unknown, "tool_calls"), number))
         gather(message, unknown, self.extra)
+
+    def _add_logprobs(self, logprobs: Json) -> None:
+        if logprobs:
+            self._logprobs.append(logprobs)
+            self._texts.append("")  # Log probabilities belong to a text, if to an empty one.
 
     def _add_texts(self, message: wire.Message) -> None:
         if reasoning := self.reasoning.add(message):
