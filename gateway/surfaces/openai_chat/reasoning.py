@@ -18,7 +18,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from gateway.errors import invalid
-from gateway.surfaces.json_fields import integer, one_of, read
+from gateway.surfaces.json_fields import integer, read
 from gateway.surfaces.unknown_members import Reader, to_json
 from services.domain.spec import EFFORTS, Effort, Thinking, ThinkingMode
 
@@ -43,6 +43,7 @@ _BOOL = msgspec.json.Decoder(bool)
 _THINKING: Reader[_Thinking] = Reader(_Thinking)
 _REASONING: Reader[_Reasoning] = Reader(_Reasoning)
 
+_NO_MODE: ThinkingMode = ""
 MODES: Sequence[ThinkingMode] = ("enabled", "disabled", "adaptive")
 
 
@@ -81,9 +82,9 @@ _UNSET = Thinking()
 
 def _thinking(raw: Raw) -> Thinking:
     asked, unknown = _THINKING.read("thinking", raw)
-    mode: ThinkingMode = ""
-    if asked.type is not None:
-        mode = one_of("thinking.type", asked.type, MODES)
+    mode = next((known for known in MODES if known == asked.type), _NO_MODE)
+    if asked.type is not None and not mode:  # A word of one provider, such as `auto`.
+        unknown = {**(unknown or {}), "type": asked.type}
     budget = asked.budget_tokens
     return Thinking(
         mode=mode,

@@ -80,6 +80,8 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
     spec = without_foreign_tools(spec, knows_tool(target), notes)
     require_features(spec, target)
     require(not spec.other_reasoning_effort, "reasoning_effort", "this effort")
+    unknown = unknown_paths(spec)
+    require("thinking.type" not in unknown, "thinking.type", "this mode of reasoning")
     if spec.response_format is not None and spec.response_format.other_json:
         require(False, "response_format", "answers of this format")
     _drop_unknown_fields(spec, notes)

@@ -153,7 +153,9 @@ def _add(
     if place == "message":
         members = _without_answered(members, path, merger)
     made = _sent_object(found, spec, body, target)
-    if made is None:
+    if made is None and place == "thinking" and "type" in members:
+        body |= _own_thinking(found, target, merger)
+    elif made is None:
         merger.hold(path, members)
     else:
         merger.merge(made, members, member_kinds(place), path, _OWN[place])
@@ -177,6 +179,17 @@ def _sent_object(
         case steps:
             made = _at(body, *steps)
     return made if isinstance(made, dict) else None
+
+
+def _own_thinking(found: UnknownMembers, target: Target, merger: _Merger) -> Json:
+    """Object `thinking` in the provider's words. Empty: the model or the channel takes none."""
+    if target.capabilities.thinking == "none" or "thinking" in target.channel.quirks.drops:
+        merger.hold(found.path, found.members)
+        return {}
+    made: Json = {}
+    merger.merge(made, found.members, member_kinds("thinking"), found.path, _OWN["thinking"])
+    name = target.channel.quirks.renames.get("thinking", "thinking")
+    return {name: made} if "type" in made else {}
 
 
 def _sent_part(parts: Sequence[ContentPart], number: int, message: object) -> Json | None:

@@ -12,7 +12,7 @@ import pytest
 from services.config import Quirks
 from services.domain.conversation import Message, OtherPart, TextPart
 from services.domain.error_reason import ErrorReason
-from services.domain.spec import ChatCompletionSpec, ResponseFormat, Tool, ToolChoice
+from services.domain.spec import ChatCompletionSpec, ResponseFormat, Thinking, Tool, ToolChoice
 from services.errors import Failure
 from services.providers.base import Notes
 from services.providers.registry import DIALECTS
@@ -214,3 +214,20 @@ def test_they_are_objects_with_a_type(dialect: str, data: bytes) -> None:
     """Other JSON is an invalid field."""
     assert refused(dialect, messages=user(OtherPart(json=data))).param == "messages"
     assert refused(dialect, tools=[Tool(name="", other_json=data)]).param == "tools"
+
+
+def test_modes_of_reasoning_reach_compatible_channels() -> None:
+    """In the provider's word, where nothing else says how to reason."""
+    auto = Thinking(extra_json=b'{"type":"auto"}')
+    body, notes = encode("openai", thinking=auto)
+    assert (body["thinking"], notes) == ({"type": "auto"}, {})
+    assert refused("anthropic", thinking=auto).param == "thinking.type"
+
+    assert encode("openai", False, thinking=auto)[1] == {"thinking.type": "dropped"}
+    assert (
+        encode("openai", thinking=auto, reasoning_effort="low")[0]["thinking"] == body["thinking"]
+    )
+    spec = ChatCompletionSpec(model="m", messages=user(TextPart(text="a")), thinking=auto)
+    notes_of_model = Notes()
+    DIALECTS["openai"].encode(spec, target_of("gpt-4o", "openai"), notes_of_model)
+    assert told(notes_of_model) == {"thinking.type": "dropped"}

@@ -80,7 +80,7 @@ SCALARS: Mapping[str, tuple[object, tuple[object, ...]]] = {
     "response_format": ({"type": "json_object"}, ("json", {"type": 1}, {})),
     "tools": ([], ({}, [{"type": 1}], [{}], [1])),
     "tool_choice": ("auto", ("any", 1, {"type": "x"})),
-    "thinking": ({"type": "adaptive"}, (True, {"type": "on"}, {"budget_tokens": 0.5})),
+    "thinking": ({"type": "adaptive"}, (True, {"type": 1}, {"budget_tokens": 0.5})),
     "reasoning": ({"effort": "low"}, (True, {"effort": 1}, {"enabled": 1})),
 }
 
@@ -315,6 +315,8 @@ def test_words_of_one_provider_are_kept() -> None:
     spec = decoded(reasoning_effort="default", response_format=form).spec
 
     assert (spec.reasoning_effort, spec.other_reasoning_effort) == ("", "default")
+    thinking = decoded(thinking={"type": "auto"}).spec.thinking
+    assert thinking == Thinking(extra_json=b'{"type":"auto"}')
     assert decoded(reasoning={"effort": "default"}).spec.other_reasoning_effort == "default"
     assert decoded(reasoning_effort="high").spec.other_reasoning_effort == ""
     assert spec.response_format is not None
