@@ -242,10 +242,12 @@ class GatewayMachine(RuleBasedStateMachine):
             await self._pay(2 * MANY_WORDS * TOKEN_NANO + 2 * STEP_NANO)
             await account.say(call, MANY_WORDS)
             await account.finish(call)
+            self.stand.seen["holds extended"] += 1
             return
         free = expected.posted - expected.held
         if free < MANY_WORDS // 2 * TOKEN_NANO:
             await account.outrun(call, MANY_WORDS)
+            self.stand.seen["ended without money"] += 1
 
     @running
     @rule(number=ANY)
