@@ -69,6 +69,8 @@ class RecalledReasoning:
 
     def prompt_tokens(self) -> int:
         """Return the most tokens that this adds to the prompt."""
+        if not self._turns:
+            return 0
         by_state = [
             {turn.state: turn for turn in of_message if turn is not None}
             for of_message in self._turns.values()

@@ -7,6 +7,7 @@ on its form of a prompt, so that only upper estimates include it.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -35,6 +36,23 @@ FILE_TOKENS = 2000
 FILE_BYTES_PER_TOKEN = 20
 AUDIO_BYTES_PER_TOKEN = 400
 """Bytes of base64 per token. A second of MP3 at 32 kbit/s is 5 kB and some 10 tokens."""
+
+SOUND_TOKENS_PER_S = 32
+"""The most tokens of a second of sound: Gemini's. OpenAI's models take 10."""
+
+SOUND_BYTES_PER_S_MIN = 1000
+"""The fewest bytes of a second of compressed sound: MP3 at its lowest rate of 8 kbit/s."""
+
+_WAV_HEADER = struct.Struct("<4s4x4s4sIHHIIHH")
+"""RIFF, its size, WAVE, "fmt ", its size; format, channels, samples per second, bytes per second,
+bytes of a sample of all channels, bits of a sample of one. Rates follow from the others.
+https://www.mmsp.ece.mcgill.ca/Documents/AudioFormats/WAVE
+"""
+
+_PCM = 1
+_SAMPLES_PER_S_MIN = 4000
+_SAMPLES_PER_S_MAX = 192_000
+_CHANNELS_MAX = 8
 
 EARLIER_SOUND_TOKENS = 8192
 """Tokens of an earlier spoken answer, which is sent by its ID: some ten minutes."""
@@ -93,6 +111,8 @@ def rare_contents(spec: ChatCompletionSpec) -> Contents:
             texts.append(call.id)
             if call.extra_content_json:
                 tokens += _of_json(call.extra_content_json, texts, _is_seal, SEALED_CHARS_PER_TOKEN)
+        sounds = [part for part in message.content if type(part) is AudioPart]
+        tokens += sum(map(_more_of_sound, sounds))
     for json in _members(spec):
         tokens += _of_json(json, texts, _is_data_url, FILE_BYTES_PER_TOKEN)
     if (form := spec.response_format) is not None:
@@ -130,6 +150,27 @@ def _of_media(part: ImagePart | AudioPart | FilePart | OtherPart, texts: list[st
             return 0
         case OtherPart():
             return FILE_TOKENS + _of_json(part.json, texts, _is_packed, FILE_BYTES_PER_TOKEN)
+
+
+def _more_of_sound(part: AudioPart) -> int:
+    """Return the tokens that a sound may have beyond those that `contents` has for it."""
+    size = len(part.base64) * 3 // 4
+    most = -(-size // _sound_bytes_per_s(part.base64)) * SOUND_TOKENS_PER_S
+    return max(0, most - len(part.base64) // AUDIO_BYTES_PER_TOKEN)
+
+
+def _sound_bytes_per_s(base64: str) -> int:
+    """Return the bytes of a second of sound: known where it is uncompressed, else the fewest."""
+    try:
+        head = pybase64.b64decode(base64[:48])
+        riff, wave, fmt, _, kind, channels, samples, _, _, bits = _WAV_HEADER.unpack_from(head)
+    except (ValueError, struct.error):
+        return SOUND_BYTES_PER_S_MIN
+    if (riff, wave, fmt, kind) != (b"RIFF", b"WAVE", b"fmt ", _PCM):
+        return SOUND_BYTES_PER_S_MIN
+    rate = samples * channels * bits // 8
+    is_plausible = _SAMPLES_PER_S_MIN <= samples <= _SAMPLES_PER_S_MAX and channels <= _CHANNELS_MAX
+    return max(SOUND_BYTES_PER_S_MIN, rate) if is_plausible else SOUND_BYTES_PER_S_MIN
 
 
 def _text_of_file(uri: str) -> str | None:

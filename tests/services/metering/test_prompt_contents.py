@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from services.domain.conversation import (
+    AudioPart,
     FilePart,
     Message,
     OtherPart,
@@ -232,3 +234,36 @@ def test_rare_contents_are_held_and_not_charged() -> None:
     spec = ChatCompletionSpec(model="m", **state("anthropic", Thought(text=TEXT, signature="s")))
 
     assert count_prompt(spec, TokenCounter()) < 50
+
+
+def wav(seconds: int, samples_per_s: int = 24_000, kind: int = 1, width: int = 2) -> AudioPart:
+    """A sound of this length in the header's terms."""
+    rate = samples_per_s * width
+    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 0, b"WAVE", b"fmt ", 16, kind, 1, samples_per_s,
+                       2**32 - 1, 2**16 - 1, 8 * width)  # fmt: skip
+    return AudioPart(base64=base64.b64encode(head + bytes(seconds * rate)).decode(), format="wav")
+
+
+def mp3(size: int) -> AudioPart:
+    """Compressed sound of this size."""
+    return AudioPart(base64=base64.b64encode(b"\xff\xe3" + bytes(size)).decode(), format="mp3")
+
+
+@pytest.mark.parametrize(
+    ("sound", "seconds"),
+    [
+        (wav(30), 30),
+        (wav(30, samples_per_s=8_000, width=1), 30),
+        (wav(60, samples_per_s=500), 60),  # Held as compressed: no sound has so few samples.
+        (wav(1, kind=0x31), 48),  # GSM in a WAV file.
+        (mp3(480_000), 480),
+    ],
+)
+def test_a_sound_is_held_for_its_longest_time(sound: AudioPart, seconds: int) -> None:
+    """By its rate where it is uncompressed, whatever else its header says; else by the lowest."""
+    spec = ChatCompletionSpec(model="m", messages=[Message(role="user", content=[sound])])
+
+    estimate = estimate_prompt(spec)
+    assert estimate >= seconds * 32
+    assert estimate <= max((seconds + 2) * 32, len(sound.base64) // 400) + 20
+    assert count_prompt(spec, TokenCounter()) == -(-len(sound.base64) // 400) + 4
