@@ -12,6 +12,12 @@ M = TypeVar("M")
 MESSAGE_BYTES = 1024 * 1024
 """Size of a message with several frames: far below gRPC's limit, which would end the stream."""
 
+FRAME_BYTES = 512
+"""Size of a frame without a message, such as that of a failure with its details."""
+
+MESSAGES_MAX = 4
+"""Messages that wait to be sent before a sender of requests has to wait, too."""
+
 
 class FrameQueue(Generic[M]):
     """Collects the frames of one turn of the event loop into as few messages as possible."""
@@ -23,14 +29,23 @@ class FrameQueue(Generic[M]):
         self._is_empty = True
         self.has_news = asyncio.Event()
         """Set when there is something to send, or by others to have the queue looked at."""
+        self._has_room = asyncio.Event()
+        self._has_room.set()
 
     def add(self, call_id: int, size: int = 0) -> Any:
         """Return a new frame of this call, to be filled in now with `size` bytes at most."""
+        size += FRAME_BYTES
         if self._last_bytes + size > MESSAGE_BYTES and self._last_bytes:
             self._messages.append(self._new_message())
             self._last_bytes = 0
+            if len(self._messages) > MESSAGES_MAX:
+                self._has_room.clear()
         self._last_bytes += size
         return self._last().frames.add(call_id=call_id)
+
+    async def wait_for_room(self) -> None:
+        """Wait while too many messages are not sent: their receiver is slow."""
+        await self._has_room.wait()
 
     def set_flag(self, name: str) -> None:
         """Set a flag of the last message."""
@@ -41,6 +56,8 @@ class FrameQueue(Generic[M]):
         if self._is_empty:
             return None
         message: M = self._messages.popleft()
+        if len(self._messages) <= MESSAGES_MAX:
+            self._has_room.set()
         if not self._messages:
             self._messages.append(self._new_message())
             self._last_bytes, self._is_empty = 0, True

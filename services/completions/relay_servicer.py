@@ -86,6 +86,8 @@ class RelayStream:
             async for request in requests:
                 for frame in request.frames:
                     self._receive(frame)
+                # Answers that are not read keep the service from reading further calls.
+                await self._frames.wait_for_room()
                 if request.leaving:
                     self.left.set()
         except Failure as failure:
