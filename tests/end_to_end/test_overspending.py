@@ -18,10 +18,8 @@ from pomogator.chat.v1 import content_pb2
 from services.admission.ticket import STEP_TOKENS
 from services.rpc.listener import listening
 from tests.stand.billing_stand import MODEL, NANO, PRICE, USAGE, BillingStand, billing_stand, piece
-from tests.stand.configuration import configuration
-from tests.stand.deployment import PLANS, Layout, connected_client, database_for, running_deployment
 from tests.stand.gateway import TRANSPORTS, Transport
-from tests.stand.upstream import CUT, LAST_CHUNK, SSE_HEAD, FakeUpstream, Request, Script, sse
+from tests.stand.upstream import CUT, SSE_HEAD, Script, sse
 
 PIECE = "five " * 80
 """A hundred tokens, as the gateway counts."""
@@ -30,7 +28,6 @@ STEP_NANO = STEP_TOKENS * 15_000
 ENDLESS = 400
 """Pieces of an answer that is far longer than its limit."""
 
-CALLS = 200
 SHORT = {**USAGE, "completion_tokens": 20, "total_tokens": 31}
 
 
@@ -133,45 +130,6 @@ async def test_an_answer_within_its_limit_needs_no_more_than_its_hold(
 
         assert (answer.status, answer.code) == (200, None)
         assert await stand.balance(key) == 4 * 2_700
-
-
-def play(_: Request) -> Script:
-    """An answer that ignores its limit, and says so."""
-    usage = {**USAGE, "completion_tokens": 6_000, "total_tokens": 6_011}
-    rest = sse(piece(None), {"choices": [], "usage": usage}, "[DONE]")
-    pieces = [sse(piece(PIECE)) for _ in range(60)]
-    return [SSE_HEAD, *pieces, rest, LAST_CHUNK]
-
-
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("layout", PLANS)
-async def test_calls_at_once_overspend_by_a_step_each_at_most(
-    tmp_path: Path, layout: Layout, request: pytest.FixtureRequest
-) -> None:
-    """Of 200 streams over all edges, each far beyond its limit, on money for a few of them."""
-    plan = PLANS[layout]
-    async with FakeUpstream() as upstream, database_for(plan, request) as url:
-        upstream.play(play)
-        prices = {"completion_usd_per_mtok": 15}
-        config = configuration(upstream.url, prices=prices)
-        async with (
-            running_deployment(tmp_path / "site", plan, config, url) as deployment,
-            connected_client(deployment) as client,
-        ):
-            first = client.operators[0]
-            _, secret = await first.create_key("acme")
-            credit = CALLS // 2 * 20 * 15_000 + 3 * STEP_NANO
-            await first.credit("acme", credit, "opening")
-            body = {"model": "house/model", "max_tokens": 20, "stream": True,
-                    "messages": [{"role": "user", "content": "Hello"}]}  # fmt: skip
-            answers = await asyncio.gather(*(client.ask(n, secret, **body) for n in range(CALLS)))
-            await client.all_ended()
-            books = await first.account("acme")
-
-            admitted = len(upstream.requests)
-            assert 0 < admitted <= CALLS
-            assert set(answers) <= {(200, ""), (402, "insufficient_quota")}
-            assert books.balance_nano_usd >= -admitted * STEP_NANO
 
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/large.png"}}
