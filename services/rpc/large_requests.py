@@ -63,16 +63,20 @@ class LargeRequests:
         self,
         check_key: Callable[[str | None], Awaitable[object]] | None = None,
         budget: MemoryBudget | None = None,
+        has_spare_memory: Callable[[], bool] = lambda: False,
     ) -> None:
         """`check_key` raises Failure for a credential that is none.
 
         Without it the interceptors know the caller. None as the budget: memory is not limited.
+        `has_spare_memory` says whether the process has more memory than requests need.
         """
         self._check_key = check_key
         self._budget = budget
         self._receptions: Receptions | None = None
         if budget is not None:
-            self._receptions = Receptions.within(budget.bytes_max, REQUEST_BYTES_MAX)
+            self._receptions = Receptions.within(
+                budget.bytes_max, REQUEST_BYTES_MAX, has_spare_memory
+            )
 
     async def begin_reception(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Begin to receive a request of any size. Raises Failure OVERLOADED."""

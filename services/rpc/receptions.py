@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from services.errors import Failure
 RECEIVED_COST = 2
 """Bytes of memory for each byte of a request while it is received: gRPC's, and Python's copy."""
 
-RECEPTION_SHARE = 0.4
+RECEPTION_SHARE = 0.5
 """Share of the memory for large requests that may be received at a time."""
 
 RECEPTIONS_MIN = 2
@@ -27,24 +28,33 @@ RECEPTIONS_MIN = 2
 WAIT_S = 5.0
 """The longest time that a call waits before its request is received."""
 
+SPARE_INTERVAL_S = 0.1
+"""The interval at which one more request is received where there is memory to spare, as where the
+others are slow or small. Memory is looked at every 0.25 s."""
+
 RETRY_AFTER_S = 1.0
 """The wait before a retry of a call that has waited in vain."""
 
 
 class Receptions:
-    """Limits the requests that are received at a time. One key may have half of them."""
+    """Limits the requests that are received at a time. One key may not have all of them."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, has_spare: Callable[[], bool] = lambda: False) -> None:
+        """More of them are received while `has_spare` says that there is memory to spare."""
         self._most = most
+        self._has_spare = has_spare
+        self._spare_at = 0.0
         self._count = 0
         self._by_key: Counter[str] = Counter()
         self._waiting: list[asyncio.Future[None]] = []
 
     @classmethod
-    def within(cls, memory_bytes: int, request_bytes_max: int) -> Receptions:
+    def within(
+        cls, memory_bytes: int, request_bytes_max: int, has_spare: Callable[[], bool]
+    ) -> Receptions:
         """Return the limit for requests of that size and that memory."""
         most = int(memory_bytes * RECEPTION_SHARE / (RECEIVED_COST * request_bytes_max))
-        return cls(max(RECEPTIONS_MIN, most))
+        return cls(max(RECEPTIONS_MIN, most), has_spare)
 
     async def begin(self, key: str) -> None:
         """Begin the reception of the request of this task's call, as soon as it may be large.
@@ -71,7 +81,7 @@ class Receptions:
                 each.set_result(None)
 
     def _fits(self, key: str) -> bool:
-        return self._count < self._most and self._by_key[key] < max(1, self._most // 2)
+        return self._count < self._most and self._by_key[key] < self._most - 1
 
     async def _wait(self, key: str) -> None:
         loop = asyncio.get_running_loop()
@@ -80,7 +90,10 @@ class Receptions:
                 while not self._fits(key):
                     changed = loop.create_future()
                     self._waiting.append(changed)
-                    await changed
+                    await asyncio.wait({changed}, timeout=SPARE_INTERVAL_S)
+                    if loop.time() >= self._spare_at and self._has_spare():
+                        self._spare_at = loop.time() + SPARE_INTERVAL_S
+                        return
         except TimeoutError:
             message = "Too many requests are being received. Please try again."
             raise Failure(ErrorReason.OVERLOADED, message, retry_after_s=RETRY_AFTER_S) from None

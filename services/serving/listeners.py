@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 
+SPARE_BELOW = 0.5
+"""Share of the container's memory below which there is memory to spare."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listeners:
     """The listeners of one process. `stack` closes each, in the reverse order of their start."""
@@ -58,7 +62,7 @@ class Listeners:
             self.options.metrics,
         )
 
-    async def serve_grpc(self) -> None:
+    async def serve_grpc(self, memory: MemoryMonitor) -> None:
         """Serve the operators' and the public gRPC services."""
         service, options = self.service, self.options
         # On a Unix socket the file's permission says who may call.
@@ -79,7 +83,9 @@ class Listeners:
                 else [service.rpcs, *guards],
                 tls=self.tls,
                 grace_s=options.drain_timeout_s,
-                large_requests=LargeRequests(check_key, self.bodies),
+                large_requests=LargeRequests(
+                    check_key, self.bodies, lambda: memory.used_share < SPARE_BELOW
+                ),
             )
             log_started("grpc", await self.stack.enter_async_context(listener))
 

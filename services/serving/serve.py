@@ -92,7 +92,7 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
     started = asyncio.Event()
     # Probes and metrics start first, so that they stop last: they show a drain to its end.
     await listeners.serve_metrics(started)
-    await listeners.serve_grpc()
+    await listeners.serve_grpc(memory)
     stack.push_async_callback(service.move_clients_away)
     tables = EdgeTables(bounds=config.bounds, edge=config.edge)
     await listeners.serve_operators_rest(tables)
