@@ -31,6 +31,8 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     deadline_s: float
     """The most time that the call may take."""
+    request_bytes: int = 0
+    """Size of the client's request, in its own form."""
     idempotency_key: str = ""
     trace_context: TraceContext = ()
 

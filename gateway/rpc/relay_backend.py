@@ -13,7 +13,6 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.relay.v1 import relay_service_pb2 as pb
 
 from gateway.backend import CallOptions, StreamReply, WholeReply
-from gateway.rpc.call_metadata import response_headers
 from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.rpc.relay_link import RelayLink
 from gateway.rpc.relay_links import RelayLinks
@@ -35,23 +34,26 @@ class RelayBackend(GrpcBackend):
 
     async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
         """Return the whole answer to a request."""
-        link = self._links.choose()
-        message = fill_request(request, chat.CreateChatCompletionRequest()).SerializeToString()
-        if link is None or len(message) > RELAYED_BYTES_MAX:
+        link = self._choose(call)
+        if link is None:
             return await super().whole(request, call)
+        message = fill_request(request, chat.CreateChatCompletionRequest()).SerializeToString()
         with link.start(pb.RELAYED_METHOD_CREATE_CHAT_COMPLETION, message, call) as relayed:
             frame = await relayed.next_frame()
         answer = chat.CreateChatCompletionResponse.FromString(frame.response)
-        return WholeReply(read_completion(answer), response_headers(frame.headers.items()))
+        return WholeReply(read_completion(answer), frame.headers)
 
     def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
         """Return the stream of an answer."""
-        link = self._links.choose()
-        message = fill_request(request, chat.StreamChatCompletionRequest()).SerializeToString()
-        if link is None or len(message) > RELAYED_BYTES_MAX:
+        link = self._choose(call)
+        if link is None:
             return super().stream(request, call)
+        message = fill_request(request, chat.StreamChatCompletionRequest()).SerializeToString()
         headers: dict[str, str] = {}
         return StreamReply(_relay(link, message, call, headers), headers)
+
+    def _choose(self, call: CallOptions) -> RelayLink | None:
+        return None if call.request_bytes > RELAYED_BYTES_MAX else self._links.choose()
 
 
 async def _relay(
@@ -61,8 +63,7 @@ async def _relay(
         del message  # It may be large, and the stream long.
         while True:
             frame = await relayed.next_frame()
-            if frame.headers:
-                headers.update(response_headers(frame.headers.items()))
+            headers.update(frame.headers)
             response = chat.StreamChatCompletionResponse.FromString(frame.response)
             if batch := read_batch(response):
                 yield batch

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Self
 
 from pomogator.relay.v1 import relay_service_pb2 as pb
 
 from gateway.backend import CallOptions
 from gateway.errors import ApiError, internal
+from gateway.rpc.call_metadata import response_headers
 from gateway.rpc.status_mapping import deadline_passed, service_error
 from services.common.call_names import RELAY_WINDOW_BYTES
 
 CREDIT_BYTES_MIN = RELAY_WINDOW_BYTES // 2
 """The least room for responses that is worth a frame."""
+
+
+class ReceivedFrame(NamedTuple):
+    """Frame of the service, without its message, which holds the frames of other calls, too."""
+
+    response: bytes
+    """Message of the method, serialized; or empty."""
+    ended: bool
+    """Whether the call is over."""
+    headers: Mapping[str, str]
+    """Headers for the client."""
+    error: ApiError | None
+    """The failure of the call."""
 
 
 class RelayCall:
@@ -43,7 +57,7 @@ class RelayCall:
         self.request_id = options.request_id
         self._new_frame = new_frame
         self._forget = forget
-        self._frames: deque[pb.ServiceFrame] = deque()
+        self._frames: deque[ReceivedFrame] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._error: ApiError | None = None
         self._has_ended = False
@@ -62,9 +76,14 @@ class RelayCall:
 
     def receive(self, frame: pb.ServiceFrame) -> None:
         """Take in a frame of the service."""
-        self._frames.append(frame)
         if frame.ended:
             self._has_ended = True
+        error = None
+        if frame.HasField("failure"):
+            trailers = dict(frame.trailers)
+            error = service_error(frame.failure, trailers.items()) or internal(self.request_id)
+        headers = response_headers(frame.headers.items()) if frame.headers else {}
+        self._frames.append(ReceivedFrame(frame.response, frame.ended, headers, error))
         self._wake()
 
     def fail(self, error: ApiError) -> None:
@@ -72,7 +91,7 @@ class RelayCall:
         self._error = self._error or error
         self._wake()
 
-    async def next_frame(self) -> pb.ServiceFrame:
+    async def next_frame(self) -> ReceivedFrame:
         """Return the next frame. Raises ApiError where the call has failed."""
         while not self._frames:
             if self._error is not None:
@@ -83,14 +102,13 @@ class RelayCall:
             finally:
                 self._waiter = None
         frame = self._frames.popleft()
-        if frame.HasField("failure"):
-            error = service_error(frame.failure, frame.trailers.items())
-            raise error or internal(self.request_id)
-        self._add_room(frame)
+        if frame.error is not None:
+            raise frame.error
+        self._add_room(len(frame.response))
         return frame
 
-    def _add_room(self, frame: pb.ServiceFrame) -> None:
-        self._read_bytes += len(frame.response)
+    def _add_room(self, size: int) -> None:
+        self._read_bytes += size
         if self._read_bytes >= CREDIT_BYTES_MIN and not self._has_ended:
             self._new_frame().credit_bytes = self._read_bytes
             self._read_bytes = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Self
 
 import grpc
@@ -37,7 +37,6 @@ class RelayLinks:
         self._channel = channel
         self._current: dict[str, RelayLink] = {}
         self._runs: set[asyncio.Task[None]] = set()
-        self._has_tried = asyncio.Event()
 
     def choose(self) -> RelayLink | None:
         """Return the link with the fewest calls in flight, equal ones in turn."""
@@ -50,12 +49,9 @@ class RelayLinks:
 
     @asynccontextmanager
     async def searching(self) -> AsyncIterator[Self]:
-        """Search for services, and wait a moment for the first. Links close on exit."""
+        """Search for services. Links close on exit."""
         task = asyncio.create_task(self._search(), name="relay links")
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_INTERVAL_S):
-                    await self._has_tried.wait()
             yield self
         finally:
             task.cancel()
@@ -73,9 +69,14 @@ class RelayLinks:
 
     async def _search(self) -> None:
         while True:
+            await self._until_connected()
             interval_s = await self._try_once()
-            self._has_tried.set()
             await asyncio.sleep(interval_s)
+
+    async def _until_connected(self) -> None:
+        """Wait for a connection. Calls make it: an attempt that fails would make them fail, too."""
+        while (state := self._channel.get_state()) is not grpc.ChannelConnectivity.READY:
+            await self._channel.wait_for_state_change(state)
 
     async def _try_once(self) -> float:
         """Open a link, and return the seconds until the next attempt."""

@@ -99,13 +99,14 @@ class CompletionHandler:
         idempotency = idempotency_key(headers)
         policy = parameter_policy(headers)
         surface.check_headers(headers)
-        request = await self._decode(exchange, key)
+        request, request_bytes = await self._decode(exchange, key)
         spec, streams = request.spec, request.stream
         exchange.outcome.update(model=spec.model[:_MODEL_LOGGED_MAX], stream=streams)
         call = CallOptions(
             key=key,
             request_id=exchange.reply.request_id,
             deadline_s=deadline_s(headers, self._config, whole=not streams),
+            request_bytes=request_bytes,
             idempotency_key=idempotency,
             trace_context=trace_context(headers),
         )
@@ -126,7 +127,8 @@ class CompletionHandler:
         if exchange.reply.send(200, request.render(completion, answer_headers), answer_headers):
             await exchange.reply.drained()
 
-    async def _decode(self, exchange: Exchange, key: str) -> SurfaceRequest:
+    async def _decode(self, exchange: Exchange, key: str) -> tuple[SurfaceRequest, int]:
+        """Return the request, and the size of its body."""
         body = await exchange.body()
         try:
             request = await self._surface.decode(body, exchange.headers, self._config)
@@ -136,7 +138,7 @@ class CompletionHandler:
             raise
         if exchange.memory is not None:
             exchange.memory.shrink()
-        return request
+        return request, len(body)
 
     async def _stream(
         self, exchange: Exchange, key: str, renderer: StreamRenderer, reply: StreamReply

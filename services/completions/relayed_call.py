@@ -37,7 +37,10 @@ class RelayedCall:
     ) -> None:
         """`new_frame` returns a frame of so many bytes that is sent after this turn of the loop."""
         self._completions = completions
-        self._start = start
+        # The start itself would keep all frames of its message in memory.
+        self._is_stream = start.method == pb.RELAYED_METHOD_STREAM_CHAT_COMPLETION
+        self._request = start.request
+        self._timeout_s = start.timeout_seconds
         self._metadata = dict(start.metadata)
         self._request_id = request_id_or_new(self._metadata.get(REQUEST_ID_HEADER))
         self._new_frame = new_frame
@@ -53,7 +56,7 @@ class RelayedCall:
     async def run(self) -> None:
         """Run the call to its end. A cancelled one sends no more frames."""
         try:
-            if self._start.method == pb.RELAYED_METHOD_STREAM_CHAT_COMPLETION:
+            if self._is_stream:
                 await self._stream()
             else:
                 await self._answer()
@@ -65,14 +68,14 @@ class RelayedCall:
             frame.trailers.update(failure.headers)
 
     async def _answer(self) -> None:
-        deadline = CallDeadline(self._start.timeout_seconds)
+        deadline = CallDeadline(self._timeout_s)
         request, context = await self._read(chat.CreateChatCompletionRequest, deadline)
         answer = self._completions.whole(request, context, self._headers.update)
         completion = await deadline.run(answer)
         self._send(to_completion_message(completion).SerializeToString(), ended=True)
 
     async def _stream(self) -> None:
-        deadline = CallDeadline(self._start.timeout_seconds)
+        deadline = CallDeadline(self._timeout_s)
         request, context = await self._read(chat.StreamChatCompletionRequest, deadline)
         stream = self._completions.stream(request, context, self._headers.update)
         del request  # It may be large, and the stream long.
@@ -88,8 +91,8 @@ class RelayedCall:
         message: type[chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest],
         deadline: CallDeadline,
     ) -> tuple[CompletionRequest, CallContext]:
-        encoded = LargeRequest(self._start.request, message.FromString)
-        self._start.ClearField("request")
+        encoded = LargeRequest(self._request, message.FromString)
+        self._request = b""
         request = await decoded(encoded, read_request_message)
         context = call_context(self._request_id, self._metadata, deadline.time_left_s)
         return request, context

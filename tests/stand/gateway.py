@@ -96,6 +96,7 @@ async def running_config(
             address = "127.0.0.1:0" if transport == "tcp" else f"unix:{state}/grpc.sock"
             bound = await stack.enter_async_context(listening(service.register, address, grace_s=0))
             channel = await stack.enter_async_context(open_channel(bound, edge))
+            await channel.channel_ready()  # So that a relay is found before the first call.
         rest = serving_rest(channel, "127.0.0.1:0", edge, backend=backend)
         address = await stack.enter_async_context(rest)
         http = await stack.enter_async_context(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import grpc
+import msgspec
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
@@ -161,6 +162,7 @@ async def linked(core: ScriptedCore) -> AsyncIterator[Stand]:
         open_channel(address) as channel,
         RelayLinks(channel).searching() as links,
     ):
+        channel.get_state(try_to_connect=True)
         await until(lambda: links.choose() is not None)
         yield Stand(core, relay, channel, links, RelayBackend(channel, links))
 
@@ -178,9 +180,9 @@ async def until(is_true: Any) -> None:
             await asyncio.sleep(0.01)
 
 
-async def whole_text(backend: GrpcBackend, text: str) -> str:
+async def whole_text(backend: GrpcBackend, text: str, call: CallOptions = CALL) -> str:
     """Return the text of a whole answer."""
-    part = (await backend.whole(asking(text), CALL)).completion.choices[0].message.content[0]
+    part = (await backend.whole(asking(text), call)).completion.choices[0].message.content[0]
     assert isinstance(part, TextPart)
     return part.text
 
@@ -295,9 +297,9 @@ async def test_a_large_request_has_a_stream_of_its_own(
     stand: Stand, receivers: list[RelayStream]
 ) -> None:
     """It would hold up the calls behind it."""
-    large = "y" * RELAYED_BYTES_MAX
-    assert await whole_text(stand.backend, large) == large
-    assert await stream_text(stand.backend, large) == large
+    large = msgspec.structs.replace(CALL, request_bytes=RELAYED_BYTES_MAX + 1)
+    assert await whole_text(stand.backend, "Hello", large) == "Hello"
+    assert await stream_text(stand.backend, "Hello", large) == "Hello"
     assert not receivers
     assert await whole_text(stand.backend, "Hello") == "Hello"
     assert receivers
@@ -347,6 +349,7 @@ async def test_calls_of_a_broken_link_fail() -> None:
         address, _ = await server.enter_async_context(serving(core))
         channel = await stack.enter_async_context(open_channel(address))
         links = await stack.enter_async_context(RelayLinks(channel).searching())
+        channel.get_state(try_to_connect=True)
         await until(lambda: links.choose() is not None)
         backend = RelayBackend(channel, links)
         waiting = [
@@ -402,6 +405,7 @@ async def test_every_service_behind_a_channel_gets_its_share() -> None:
         open_channel(f"ipv4:{first},{second}") as channel,
         RelayLinks(channel).searching() as links,
     ):
+        channel.get_state(try_to_connect=True)
         await until(lambda: len(links._current) == 2)
         backend = RelayBackend(channel, links)
         for _ in range(10):

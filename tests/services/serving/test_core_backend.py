@@ -95,6 +95,7 @@ async def _backend(gateway: Gateway, kind: str) -> AsyncIterator[Backend]:
                 yield GrpcBackend(channel)
                 return
             links = await stack.enter_async_context(RelayLinks(channel).searching())
+            channel.get_state(try_to_connect=True)
             while links.choose() is None:  # noqa: ASYNC110 - the first link takes milliseconds
                 await asyncio.sleep(0.01)
             yield RelayBackend(channel, links)
