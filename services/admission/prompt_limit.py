@@ -8,7 +8,7 @@ import msgspec
 
 from services.domain.conversation import FilePart, ImagePart, OtherPart
 from services.domain.spec import ChatCompletionSpec
-from services.metering.prompt_contents import FILE_TOKENS, IMAGE_TOKENS
+from services.metering.prompt_contents import COMMAS_MAX, FILE_TOKENS, IMAGE_TOKENS
 from services.providers.base import Target
 
 _MARKS_OF_MEDIA = (b"://", b"file_id", b'"image')
@@ -52,6 +52,8 @@ def _has_unknown_size(part: object) -> bool:
 
 def _has_media(json: bytes) -> bool:
     """Whether a part of another type is anything but texts and a document by value."""
+    if json.count(b",") > COMMAS_MAX:
+        return True
     try:
         value = msgspec.json.decode(json)
         kind = value.get("type") if isinstance(value, dict) else None

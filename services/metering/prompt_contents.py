@@ -61,6 +61,10 @@ SEALED_CHARS_PER_TOKEN = 3
 """Characters of base64 per token of the reasoning that they seal. The text itself has four
 characters per token or more, and base64 has a third more of them. Providers verify seals."""
 
+COMMAS_MAX = 20_000
+"""Commas in JSON that is looked into, which takes a microsecond for three values. What has more of
+them counts as text, seals and files included."""
+
 _PACKED_TYPES = ("pdf", "officedocument")
 """Types of documents whose bytes are no text."""
 
@@ -213,6 +217,9 @@ def _of_message_members(extra_json: bytes, texts: list[str]) -> int:
 
 def _of_json(json: bytes, texts: list[str], is_opaque: _IsOpaque, chars_per_token: int) -> int:
     """Return the tokens of the opaque strings in JSON, and add all of the rest as a text."""
+    if json.count(b",") > COMMAS_MAX:
+        texts.append(json.decode(errors="replace"))
+        return 0
     try:
         value = msgspec.json.decode(json)
         opaque = sum(map(len, _without_opaque(value, is_opaque)))

@@ -34,6 +34,7 @@ def bound(*parts: ContentPart) -> int:
         OtherPart(json=b'{"type":"document","source":{"content":[{"type":"\\u0069mage"}]}}'),
         OtherPart(json=b'{"type":"document",'),
         OtherPart(json=b"[]"),
+        OtherPart(json=b'{"type":"document","x":[' + b"0," * 30_000 + b"0]}"),
     ],
 )
 def test_a_part_of_unknown_size_takes_the_most(part: ContentPart) -> None:

@@ -229,6 +229,21 @@ def test_what_is_no_json_counts_as_text(data: bytes) -> None:
     assert estimate_prompt(spec) >= 3
 
 
+def test_json_of_many_values_counts_as_text() -> None:
+    """It is not looked into, which would take too long: a seal in it counts as text, too."""
+    many = as_json([{"type": "reasoning.encrypted", "data": "A" * 3_000}, *range(30_000)])
+    few = as_json([{"type": "reasoning.encrypted", "data": "A" * 3_000}])
+
+    estimates = [
+        estimate_prompt(
+            ChatCompletionSpec(model="m", **assistant(reasoning_details_json=details_json))
+        )
+        for details_json in (many, few)
+    ]
+    assert estimates[0] > 3_000 + len(many) // 2
+    assert estimates[1] < 1_200
+
+
 def test_rare_contents_are_held_and_not_charged() -> None:
     """Where a provider reports no usage, only what every provider counts is charged."""
     spec = ChatCompletionSpec(model="m", **state("anthropic", Thought(text=TEXT, signature="s")))
