@@ -356,7 +356,8 @@ async def _read_beginning(response: HttpResponse) -> bytes:
 
 async def _read_document(response: HttpResponse, beginning: bytes, timeouts: Timeouts) -> bytes:
     """Read the whole body. Every piece that is not blank counts as progress."""
-    timeouts.progressed()
+    if not response.complete:
+        timeouts.progressed()
     pieces = [beginning]
     size = len(beginning)
     while data := await response.read():

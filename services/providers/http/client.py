@@ -63,6 +63,11 @@ class HttpResponse:
             for name, value in self._incoming.fields.items()
         }
 
+    @property
+    def complete(self) -> bool:
+        """Whether the whole response has arrived."""
+        return self._incoming.complete
+
     def read(self) -> Coroutine[object, object, bytes]:
         """Read the bytes that arrived since the last call, decompressed. Empty only at the end.
 
