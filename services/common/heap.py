@@ -7,7 +7,7 @@ edge an image takes 260 to 270 µs of CPU with these thresholds. Without them it
 row "picture of 1 MB".
 
 After a burst of large bodies that is too much: 16 bodies of 30 MB at once left 950 MB in a process
-that had 74, for as long as it was idle. With `FreedMemory` it has 75 after two to four seconds.
+that had 74, for as long as it was idle. With `FreedMemory` it has 75 to 140 after some seconds.
 
 The variables of the environment `MALLOC_TRIM_THRESHOLD_` and `MALLOC_MMAP_THRESHOLD_` have the same
 effect (270 to 285 µs), but only where a container image or a unit sets them. Where either is set it
@@ -36,7 +36,7 @@ RELEASED_BYTES_MIN = 16 * 1024 * 1024
 
 QUIET_CHECKS = 8
 """Checks without growth after which a burst is over."""
-QUIET_CHECKS_MAX = 256
+QUIET_CHECKS_MAX = 40
 """The most of them where releases return little, since the memory is in use."""
 
 _STATM = Path("/proc/self/statm")

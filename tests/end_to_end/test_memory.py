@@ -13,6 +13,7 @@ import aiohttp
 import psutil
 import pytest
 
+from services.common.heap import RELEASE_BYTES_MIN
 from tests.faults.fault_stand import BEGIN, END, PATH, fitting
 from tests.faults.processes import ASKED, priced_configuration
 from tests.stand.servers import running_server
@@ -24,7 +25,6 @@ KEPT_MAX = 2.0
 """Of a text's size. It is kept once, to count its tokens where the provider does not; the body
 that it came in and the one that it left in are two more."""
 
-LEFT_BYTES_MAX = 60_000_000
 RETURNED_WITHIN_S = 60
 """Time enough on a busy machine; it takes three seconds."""
 
@@ -95,5 +95,5 @@ async def test_the_memory_of_a_burst_returns_to_the_kernel(
             assert set(statuses) <= {200, 503}
             assert 200 in statuses
             async with asyncio.timeout(RETURNED_WITHIN_S):
-                while process.memory_info().rss > before + LEFT_BYTES_MAX:  # noqa: ASYNC110
+                while process.memory_info().rss > before + RELEASE_BYTES_MIN:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
