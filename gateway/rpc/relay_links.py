@@ -20,6 +20,8 @@ from services.common.plain_metrics import PlainMetrics
 
 SEARCH_INTERVAL_S = 2.0
 """The interval at which links are opened, once there is one."""
+CONNECTION_INTERVAL_S = 0.05
+"""The interval at which the state of a channel without a connection is read."""
 FIRST_INTERVAL_S = 0.25
 """The interval at which links are tried, while there is none."""
 REFUSED_INTERVAL_S = 60.0
@@ -75,8 +77,9 @@ class RelayLinks:
 
     async def _until_connected(self) -> None:
         """Wait for a connection. Calls make it: an attempt that fails would make them fail, too."""
-        while (state := self._channel.get_state()) is not grpc.ChannelConnectivity.READY:
-            await self._channel.wait_for_state_change(state)
+        while self._channel.get_state() is not grpc.ChannelConnectivity.READY:
+            # Not `wait_for_state_change`: a cancelled wait stays in grpcio 1.85.
+            await asyncio.sleep(CONNECTION_INTERVAL_S)
 
     async def _try_once(self) -> float:
         """Open a link, and return the seconds until the next attempt."""
