@@ -286,8 +286,8 @@ class FaultStand:
 
 
 def _serves_idle_connection(task: asyncio.Task[Any]) -> bool:
-    """Whether a task serves an idle connection, of a fake server or of gRPC."""
-    names = ("FakeUpstream._serve", "Thief.", "_cython")
+    """Whether a task serves an idle connection: of a fake server, of gRPC, or a relay's stream."""
+    names = ("FakeUpstream._serve", "Thief.", "_cython", "RelayLink", "RelayStream.read")
     return any(name in repr(task.get_coro()) for name in names)
 
 
