@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from services.domain.conversation import FilePart, ImagePart, OtherPart
+from services.domain.conversation import FilePart, ImagePart, OtherPart, TextPart
 from services.domain.spec import ChatCompletionSpec
 from services.metering.prompt_contents import COMMAS_MAX, FILE_TOKENS, IMAGE_TOKENS
 from services.providers.base import Target
@@ -24,8 +24,9 @@ def media_bound(spec: ChatCompletionSpec) -> Callable[[Sequence[Target]], int]:
     images = documents = 0
     for message in spec.messages:
         for part in message.content:
-            images += type(part) is ImagePart
-            documents += _has_unknown_size(part)
+            if type(part) is not TextPart:
+                images += type(part) is ImagePart
+                documents += _has_unknown_size(part)
 
     def bound(targets: Sequence[Target]) -> int:
         rows = [target.capabilities for target in targets]

@@ -10,7 +10,7 @@ from services.admission.keyring import Caller
 from services.admission.revocation import Revocation
 from services.common.chat_names import CONTENT_HEADER, TEXT_CONTENT, THINKING_SUFFIX
 from services.completions.snapshot import Snapshot
-from services.domain.spec import ChatCompletionSpec, CompletionRequest
+from services.domain.spec import CompletionRequest
 from services.telemetry.calls import CallRecord
 
 
@@ -33,11 +33,6 @@ class CompletionCall(msgspec.Struct, frozen=True, kw_only=True):
     """The revocation of the key, which ends the call. None: the call may finish."""
 
     @property
-    def spec(self) -> ChatCompletionSpec:
-        """The completion to generate."""
-        return self.request.spec
-
-    @property
     def strict(self) -> bool:
         """Whether parameters that cannot be honoured are refused: by the call, else by the key."""
         policy = self.request.parameter_policy
@@ -47,11 +42,11 @@ class CompletionCall(msgspec.Struct, frozen=True, kw_only=True):
     def headers(self) -> Mapping[str, str]:
         """Headers of the answer that tell the edge how to show it."""
         asks_for_text = self.caller.scope.text_content or self.snapshot.reasoning.content == "text"
-        by_name = self.spec.model.endswith(THINKING_SUFFIX)
+        by_name = self.request.spec.model.endswith(THINKING_SUFFIX)
         return {CONTENT_HEADER: TEXT_CONTENT} if asks_for_text and by_name else {}
 
     @property
     def hides_reasoning(self) -> bool:
         """Whether the caller wants an answer without its reasoning."""
-        thinking = self.spec.thinking
+        thinking = self.request.spec.thinking
         return thinking is not None and thinking.excluded

@@ -26,7 +26,6 @@ from services.completions.drains import CallState, DrainPool, drain_rules, outli
 from services.completions.fold import Fold
 from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
 from services.completions.reasoning_memory import (
-    NOTHING_RECALLED,
     AnswerReader,
     ReasoningMemory,
     RecalledReasoning,
@@ -86,8 +85,8 @@ class Pipeline:
         return await call.revocation.run(partial(_completion, answers))
 
     def _prepare(self, call: CompletionCall) -> CallState:
-        validate(call.spec, call.request.parameter_policy)
-        route = call.snapshot.catalog.resolve(call.spec.model)
+        validate(call.request.spec, call.request.parameter_policy)
+        route = call.snapshot.catalog.resolve(call.request.spec.model)
         call.record.model = route.base_model
         return _call_state(call, route)
 
@@ -176,15 +175,17 @@ class Pipeline:
         finally:
             ticket.close()
 
-    async def _recalled(self, call: CompletionCall) -> RecalledReasoning:
-        if not call.snapshot.reasoning.remember:
-            return NOTHING_RECALLED
-        return await self._reasoning.recall(call.caller.account, call.spec)
+    async def _recalled(self, call: CompletionCall) -> RecalledReasoning | None:
+        """Return what is remembered of the messages. None: nothing, as of those without calls."""
+        spec = call.request.spec
+        if not call.snapshot.reasoning.remember or not any(m.tool_calls for m in spec.messages):
+            return None
+        return await self._reasoning.recall(call.caller.account, spec)
 
     def _reader(self, call: CompletionCall) -> Callable[[Target], AnswerReader] | None:
-        if not (call.spec.tools and call.snapshot.reasoning.remember):
+        if not (call.request.spec.tools and call.snapshot.reasoning.remember):
             return None
-        return partial(self._reasoning.reader, call.caller.account, call.spec)
+        return partial(self._reasoning.reader, call.caller.account, call.request.spec)
 
 
 async def _without_reasoning(
@@ -216,7 +217,7 @@ def _call_state(call: CompletionCall, route: ModelRoute) -> CallState:
     routes = [route, *(one for one in fallbacks if _may_answer(call, one.base_model))]
     return CallState(
         routes=routes,
-        drain_rules=drain_rules(call.spec, routes),
+        drain_rules=drain_rules(call.request.spec, routes),
         record=call.record,
         account=call.caller.account,
         caller_time_left_s=call.time_left_s,
@@ -228,15 +229,15 @@ def _may_answer(call: CompletionCall, model: str) -> bool:
 
 
 def _admission(
-    call: CompletionCall, routes: Sequence[ModelRoute], recalled: RecalledReasoning
+    call: CompletionCall, routes: Sequence[ModelRoute], recalled: RecalledReasoning | None
 ) -> AdmissionRequest:
     return AdmissionRequest(
         record=call.record,
         caller=call.caller,
-        spec=call.spec,
+        spec=call.request.spec,
         model=routes[0].base_model,
         targets={route.base_model: route.targets for route in routes},
-        recalled_tokens=recalled.prompt_tokens(),
+        recalled_tokens=0 if recalled is None else recalled.prompt_tokens(),
     )
 
 
@@ -244,12 +245,12 @@ def _routing(
     call: CompletionCall,
     state: CallState,
     ticket: Ticket,
-    recalled: RecalledReasoning,
+    recalled: RecalledReasoning | None,
     *,
     stream: bool,
 ) -> RouteRequest:
     return RouteRequest(
-        spec=call.spec,
+        spec=call.request.spec,
         routes=state.routes,
         take_channel_limits=ticket.take_channel_limits,
         record=call.record,
@@ -258,7 +259,7 @@ def _routing(
         time_left_s=state.time_left_s,
         limits_output=call.caller.pays and ticket.record.hold_nano > 0,
         sends_provider_tools=call.snapshot.gate.sends_provider_tools(call.caller),
-        restored=recalled.restored,
+        restored=None if recalled is None else recalled.restored,
         strict=call.strict,
         stream=stream,
     )

@@ -88,9 +88,6 @@ class RecalledReasoning:
         return msgspec.structs.replace(spec, messages=messages)
 
 
-NOTHING_RECALLED = RecalledReasoning({})
-
-
 class ReasoningMemory:
     """Remembers answers with tool calls, and restores their reasoning in later requests."""
 
@@ -114,7 +111,7 @@ class ReasoningMemory:
     async def recall(self, account: str, spec: ChatCompletionSpec) -> RecalledReasoning:
         """Return what is remembered of the account's messages that lack reasoning."""
         if not any(map(_lacks_reasoning, spec.messages)):
-            return NOTHING_RECALLED
+            return RecalledReasoning({})
         keys = _keys_of(spec.messages)
         asked = [key for of_message in keys.values() for pair in of_message for key in pair]
         found = dict(zip(asked, await self._store.recall(account, asked), strict=True))

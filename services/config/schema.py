@@ -172,6 +172,8 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def sent_headers(self) -> tuple[tuple[str, str], ...]:
         """All headers to send with every call."""
+        if not self.secret_headers:
+            return tuple(self.headers.items())
         secret = ((name, value.reveal()) for name, value in self.secret_headers)
         return (*self.headers.items(), *secret)
 

@@ -88,24 +88,25 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Return the picodollars for the tokens of `usage`."""
         read, write = usage.cache_read_token_count, usage.cache_write_token_count
         hour, thinking = usage.cache_write_1h_token_count, usage.thinking_token_count
-        uncached = usage.prompt_token_count - read - write
-        said = usage.completion_token_count - thinking
-        prompt_media = (
-            (usage.prompt_audio_token_count, self.prompt_audio),
-            (usage.prompt_image_token_count, self.prompt_image),
-        )
-        completion_media = (
-            (usage.completion_audio_token_count, self.completion_audio),
-            (usage.completion_image_token_count, self.completion_image),
-        )
-        return (
-            _pico_with_media(max(0, uncached), self.prompt, prompt_media)
+        uncached = max(0, usage.prompt_token_count - read - write)
+        said = max(0, usage.completion_token_count - thinking)
+        pico = (
+            uncached * self.prompt
             + read * self.cache_read
             + max(0, write - hour) * self.cache_write
             + hour * self.cache_write_1h
-            + _pico_with_media(max(0, said), self.completion, completion_media)
+            + said * self.completion
             + thinking * self.thinking
         )
+        sound, pictures = usage.prompt_audio_token_count, usage.prompt_image_token_count
+        if sound or pictures:
+            media = ((sound, self.prompt_audio), (pictures, self.prompt_image))
+            pico += _surcharge(uncached, self.prompt, media)
+        sound, pictures = usage.completion_audio_token_count, usage.completion_image_token_count
+        if sound or pictures:
+            media = ((sound, self.completion_audio), (pictures, self.completion_image))
+            pico += _surcharge(said, self.completion, media)
+        return pico
 
     @property
     def prompt_max(self) -> int:
@@ -288,15 +289,15 @@ def _rates_up_to(price: Price, prompt_tokens: int) -> Sequence[Rates]:
     return [price, *reached]
 
 
-def _pico_with_media(tokens: int, rate: int, media: Iterable[tuple[int, int | None]]) -> int:
-    """Return the picodollars for tokens, of which some stand for media with rates of their own."""
+def _surcharge(tokens: int, rate: int, media: Iterable[tuple[int, int | None]]) -> int:
+    """Return what tokens cost beyond `rate`, as some stand for media with rates of their own."""
     pico = 0
     for count, own_rate in media:
         if own_rate is not None:
             share = min(count, tokens)
-            pico += share * own_rate
+            pico += share * (own_rate - rate)
             tokens -= share
-    return pico + tokens * rate
+    return pico
 
 
 def _own_rate(usd_per_mtok: Decimal | None) -> int | None:

@@ -197,8 +197,7 @@ def _consistent(
         cache_write_token_count=write,
         cache_write_1h_token_count=write_1h,
         source=source,
-        **_within(reported, PROMPT_SHARES, prompt),
-        **_within(reported, COMPLETION_SHARES, completion),
+        **_shares_within(reported, prompt, completion),
     )
     flags = []
     if read != reported.cache_read_token_count:
@@ -212,10 +211,14 @@ def _consistent(
     return usage, tuple(flags)
 
 
-def _within(reported: Usage, names: Sequence[str], total: int) -> Mapping[str, int]:
-    """Return shares of a total, none of which is negative or larger than it."""
-    counts = {name: getattr(reported, name) for name in names}
-    return {name: min(max(0, count), total) for name, count in counts.items() if count}
+def _shares_within(reported: Usage, prompt: int, completion: int) -> Mapping[str, int]:
+    """Return the shares of these totals, none of which is negative or larger than its total."""
+    within: dict[str, int] = {}
+    for names, total in ((PROMPT_SHARES, prompt), (COMPLETION_SHARES, completion)):
+        for name in names:
+            if count := getattr(reported, name):
+                within[name] = min(max(0, count), total)
+    return within
 
 
 def _has_counts(usage: Usage) -> bool:

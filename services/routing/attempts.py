@@ -149,11 +149,11 @@ class CallAttempts:
     async def _try(self, candidate: _Candidate) -> StartedAnswer | None:
         """Ask one target. None: it failed, and another one may be asked."""
         parts, wanted, target = self._parts, self._wanted, candidate.target
-        headers = wanted.record.start_attempt(target)
-        dialect = parts.dialects[target.channel.dialect]
+        channel, request = target.channel, candidate.request
+        if headers := wanted.record.start_attempt(target):
+            request = msgspec.structs.replace(request, headers={**request.headers, **headers})
+        dialect = parts.dialects[channel.dialect]
         decoder = dialect.decoder(_shown(target, wanted.spec))
-        request = _with_headers(candidate.request, headers)
-        channel = target.channel
         timeout_s = channel.first_token_timeout_s if request.may_stream else channel.total_timeout_s
         first_s = self._share_of_deadline_s(target, timeout_s)
         relay = parts.upstream.relay(request, target, dialect, decoder, first_s)
@@ -235,7 +235,7 @@ class CallAttempts:
         dialect = self._parts.dialects[target.channel.dialect]
         limited = _limited(target, wanted)
         try:
-            spec = wanted.restored(wanted.spec, target)
+            spec = wanted.spec if wanted.restored is None else wanted.restored(wanted.spec, target)
             request = dialect.encode(spec, limited, notes, stream=step.streamed)
         except Failure as refusal:
             # Another channel may support what this one does not, for the same model.
@@ -285,12 +285,6 @@ def _shown(target: Target, spec: ChatCompletionSpec) -> Target:
     if spec.thinking is None or not spec.thinking.reasoning_details:
         return target
     return replace(target, reasoning_details=True)
-
-
-def _with_headers(request: UpstreamRequest, headers: Mapping[str, str]) -> UpstreamRequest:
-    if not headers:
-        return request
-    return msgspec.structs.replace(request, headers={**request.headers, **headers})
 
 
 def _deadline_passed() -> Failure:

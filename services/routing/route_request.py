@@ -61,8 +61,9 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether every request needs an output limit, since the caller's money is limited."""
     sends_provider_tools: bool = True
     """Whether tools may be sent that a provider bills besides tokens."""
-    restored: Callable[[ChatCompletionSpec, Target], ChatCompletionSpec] = lambda spec, _: spec
-    """Returns the request with the reasoning that its messages lack, if the target can read it."""
+    restored: Callable[[ChatCompletionSpec, Target], ChatCompletionSpec] | None = None
+    """Returns the request with the reasoning that its messages lack, if the target can read it.
+    None: nothing is remembered."""
     strict: bool = False
     """Whether to refuse a target that cannot honour a parameter."""
     stream: bool = True

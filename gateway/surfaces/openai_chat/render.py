@@ -81,7 +81,7 @@ class ChunkRenderer:
             introduced = 0 in self._introduced
         if texts:
             out.append(self._texts(texts))
-        if self.started:
+        if self.started and not introduced:
             self._introduce(0, out)
         return out[0] if len(out) == 1 else b"".join(out)
 

@@ -77,7 +77,8 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
 
     Raises Failure: UNSUPPORTED_FEATURE, INVALID_FIELD, INVALID_IMAGE.
     """
-    spec = without_foreign_tools(spec, knows_tool(target), notes)
+    if spec.tools:
+        spec = without_foreign_tools(spec, knows_tool(target), notes)
     require_features(spec, target)
     require(not spec.other_reasoning_effort, "reasoning_effort", "this effort")
     unknown = unknown_paths(spec)

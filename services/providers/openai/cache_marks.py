@@ -29,15 +29,13 @@ class CacheMarks:
 
     def add(self, made: Json, mark: bytes, param: str) -> None:
         """Add a mark to the object that is sent for a part, a tool or the request."""
-        if mark and self._sent:
+        if self._sent:
             made[NAME] = raw_object(mark, param)
-        elif mark:
+        else:
             self._drop()
 
     def add_to_message(self, parts: list[Json], calls: list[Json], mark: bytes) -> None:
         """Add a message's mark at its end: to its last tool call, or else to its last part."""
-        if not mark:
-            return
         last = calls[-1:] if self._on_calls and calls else parts[-1:]
         if not self._sent or not last:
             self._drop()
@@ -46,15 +44,14 @@ class CacheMarks:
 
     def add_to_call(self, made: Json, mark: bytes) -> None:
         """Add the mark of a tool call."""
-        if mark and self._on_calls:
+        if self._on_calls:
             made[NAME] = raw_object(mark, "messages")
-        elif mark:
+        else:
             self._drop()
 
-    def add_nowhere(self, mark: bytes) -> None:
+    def add_nowhere(self) -> None:
         """Note a mark of something that is not sent."""
-        if mark:
-            self._drop()
+        self._drop()
 
     def _drop(self) -> None:
         self._notes.dropped(NAME, "The provider decides itself what it caches.")

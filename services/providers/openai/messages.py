@@ -39,7 +39,8 @@ def message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> J
     found: Json = {"role": _role(sent, target, notes)}
     parts = [part for each in sent.content for part in _part(each, target, notes, marks)]
     calls = [_tool_call(call, marks) for call in sent.tool_calls]
-    marks.add_to_message(parts, calls, sent.cache_control_json)
+    if sent.cache_control_json:
+        marks.add_to_message(parts, calls, sent.cache_control_json)
     found["content"] = _content(parts, sent)
     if sent.name:
         found["name"] = sent.name
@@ -58,7 +59,8 @@ def tool(offered: Tool, marks: CacheMarks) -> Json:
     """Convert one tool definition."""
     if offered.other_json:
         other = other_object(offered.other_json, "tools")
-        marks.add(other, offered.cache_control_json, "tools")
+        if offered.cache_control_json:
+            marks.add(other, offered.cache_control_json, "tools")
         return other
     found: Json = {"name": offered.name}
     if offered.description:
@@ -70,7 +72,8 @@ def tool(offered: Tool, marks: CacheMarks) -> Json:
     if offered.strict is not None and not custom:
         found["strict"] = offered.strict
     made = _of_type(offered.type, found)
-    marks.add(made, offered.cache_control_json, "tools")
+    if offered.cache_control_json:
+        marks.add(made, offered.cache_control_json, "tools")
     return made
 
 
@@ -144,10 +147,12 @@ def _content(parts: list[Json], sent: Message) -> object:
 def _part(part: ContentPart, target: Target, notes: Notes, marks: CacheMarks) -> Iterator[Json]:
     """Yield the part in OpenAI's form: none for reasoning, whose mark then has no place."""
     if isinstance(part, ReasoningPart):
-        marks.add_nowhere(part.cache_control_json)
+        if part.cache_control_json:
+            marks.add_nowhere()
         return
     found = _bare_part(part, target, notes)
-    marks.add(found, part.cache_control_json, "messages")
+    if part.cache_control_json:
+        marks.add(found, part.cache_control_json, "messages")
     yield found
 
 
@@ -192,7 +197,8 @@ def _tool_call(call: ToolCall, marks: CacheMarks) -> Json:
     custom = call.type == "custom"
     arguments: Json = {"input" if custom else "arguments": call.arguments}
     made = {"id": call.id} | _of_type(call.type, {"name": call.name} | arguments)
-    marks.add_to_call(made, call.cache_control_json)
+    if call.cache_control_json:
+        marks.add_to_call(made, call.cache_control_json)
     return made
 
 

@@ -71,13 +71,11 @@ _HELD_BACK: frozenset[str] = frozenset(
 def extra_fields(
     spec: ChatCompletionSpec, body: Mapping[str, object], target: Target, notes: Notes
 ) -> dict[str, object]:
-    """Unknown fields to add to `body`, by the provider's names.
+    """Unknown fields to add to `body`, by the provider's names, of a spec that has some.
 
     None of them is in `body` already. Each field that is left out gets a note. Raises INVALID_FIELD
     unless they are a JSON object.
     """
-    if not spec.extra_json:
-        return {}
     found = members_of(spec.extra_json)
     if found is None:
         message = "The additional fields are not a JSON object."
@@ -108,7 +106,9 @@ def stream_options(
     spec: ChatCompletionSpec, target: Target, notes: Notes, *, streamed: bool
 ) -> dict[str, object]:
     """Unknown members of `stream_options` to send with a stream, by the rule of other members."""
-    found = members_of(spec.extra_json) if STREAM_OPTIONS.encode() in spec.extra_json else None
+    if STREAM_OPTIONS.encode() not in spec.extra_json:
+        return {}  # As nearly always.
+    found = members_of(spec.extra_json)
     raw = (found or {}).get(STREAM_OPTIONS)
     members = members_of(raw) if raw is not None else {}
     if members is None:

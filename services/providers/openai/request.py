@@ -87,18 +87,24 @@ def encode(
     spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
 ) -> UpstreamRequest:
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
-    converted = [in_openai_form(message, notes) for message in spec.messages]
-    spec = msgspec.structs.replace(spec, messages=converted)
-    spec = without_foreign_tools(spec, FORM.tools(target), notes)
+    if any(sent.reasoning_details_json for sent in spec.messages):
+        converted = [in_openai_form(sent, notes) for sent in spec.messages]
+        spec = msgspec.structs.replace(spec, messages=converted)
+    if spec.tools:
+        spec = without_foreign_tools(spec, FORM.tools(target), notes)
     spec = made_legal(spec, target, notes).spec
     plan = thinking.plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, target))
     body = common_body(spec, target, notes, plan, FORM)
-    body |= _renamed(_reasoning(plan, target) | _other_effort(spec, plan, target, notes), target)
+    settings = _reasoning(plan, target)
+    if effort := other_effort(spec, plan, target, notes):
+        settings = settings | {"reasoning_effort": effort}
+    body |= _renamed(settings, target)
     marks = FORM.marks(target, notes)
-    filled = reasoning.needs_filler(spec, target, active=plan.active)
+    filled = plan.active and reasoning.needs_filler(spec, target)
     earlier = messages.EarlierReasoning(REASONING, target, notes, filled=filled)
     for sent in spec.messages:
-        reasoning_state.unpack(sent.reasoning_state, target.channel.dialect, notes)
+        if sent.reasoning_state:
+            reasoning_state.unpack(sent.reasoning_state, target.channel.dialect, notes)
     body["messages"] = [
         messages.message(sent, target, notes, marks) | earlier.of(sent) for sent in spec.messages
     ]
@@ -125,13 +131,15 @@ def common_body(
         limit = parameters.forced_limit(target, plan.budget_tokens, notes)
     if limit is not None:
         body[parameters.output_limit_name(target)] = limit
-    names, marks = form.names, form.marks(target, notes)
-    marks.add(body, spec.cache_control_json, "cache_control")
+    if spec.cache_control_json:
+        form.marks(target, notes).add(body, spec.cache_control_json, "cache_control")
+    names = form.names
     held = on_request(spec, target, notes)
     if held:
         names = {name: theirs for name, theirs in names.items() if name not in held}
     body |= parameters.accepted(spec, names, target, notes, thinking=plan.active)
     if parameters.shows_tools(spec, target, notes):
+        marks = form.marks(target, notes)
         body["tools"] = [messages.tool(tool, marks) for tool in spec.tools]
         if spec.tool_choice is not None:
             if parameters.forces_tool(spec):
@@ -157,11 +165,14 @@ def finished(
 ) -> UpstreamRequest:
     """Request with `body` and the unknown fields that are passed through."""
     add_nested_members(spec, body, target, notes)
-    body |= extra_fields(spec, body, target, notes)
+    if spec.extra_json:
+        body |= extra_fields(spec, body, target, notes)
     may_stream = UNSTREAMED.isdisjoint(body)
     streamed = may_stream and (stream or may_take_long(plan))
     body["stream"] = streamed
-    options = stream_options(spec, target, notes, streamed=streamed)
+    options: Json = {}
+    if spec.extra_json:
+        options = stream_options(spec, target, notes, streamed=streamed)
     if streamed and target.channel.quirks.stream_usage:
         options["include_usage"] = True
     if options:
@@ -193,13 +204,6 @@ def other_effort(spec: ChatCompletionSpec, plan: ThinkingPlan, target: Target, n
         return effort
     notes.dropped("reasoning_effort", "This model takes no such effort.")
     return ""
-
-
-def _other_effort(
-    spec: ChatCompletionSpec, plan: ThinkingPlan, target: Target, notes: Notes
-) -> Json:
-    effort = other_effort(spec, plan, target, notes)
-    return {"reasoning_effort": effort} if effort else {}
 
 
 def _response_format(wanted: ResponseFormat) -> Json:

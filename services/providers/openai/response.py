@@ -170,7 +170,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
     def _take_head(self, chunk: wire.Chunk, unknown: Any, data: bytes) -> None:
         """Take what is beside the choices. Raises UpstreamError if that is an error."""
         if chunk.usage is not None:
-            self._count(chunk.usage, member(unknown, "usage"))
+            self._count(chunk.usage, member(unknown, "usage") if unknown else None)
         if chunk.x_groq is not None:
             self._take_groq(chunk.x_groq, member(unknown, "x_groq"))
         if error := wire.present(chunk.error):

@@ -63,6 +63,11 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
     elif read or written:
         prompt += _beside(prompt, total - prompt - completion, reasoning, read, written)
     completion = max(completion, total - prompt)
+    shares: dict[str, int] = {}
+    if found.prompt_tokens_details is not None:
+        shares |= _shares(found.prompt_tokens_details, _PROMPT_SHARES, prompt)
+    if found.completion_tokens_details is not None:
+        shares |= _shares(found.completion_tokens_details, _COMPLETION_SHARES, completion)
     return Usage(
         prompt_token_count=int(prompt),
         completion_token_count=int(completion),
@@ -71,15 +76,12 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
         cache_read_token_count=int(min(read, prompt)) if read else 0,
         cache_write_token_count=int(min(written, prompt)) if written else 0,
         source="provider",
-        extra_json=_extra_json(unknown),
-        **_shares(within, _PROMPT_SHARES, prompt),
-        **_shares(found.completion_tokens_details, _COMPLETION_SHARES, completion),
+        extra_json=_extra_json(unknown) if unknown else b"",
+        **shares,
     )
 
 
-def _shares(
-    details: wire.Wire | None, names: Iterable[tuple[str, str]], total: float
-) -> dict[str, int]:
+def _shares(details: wire.Wire, names: Iterable[tuple[str, str]], total: float) -> dict[str, int]:
     """Shares of a total that are plausible, and more than 0."""
     counts = {ours: getattr(details, f"{theirs}_tokens", None) for ours, theirs in names}
     return {name: int(min(count, total)) for name, count in counts.items() if count and count > 0}
@@ -87,8 +89,6 @@ def _shares(
 
 def _extra_json(unknown: Any) -> bytes:
     """Members of usage that have no field, in the provider's form, without the operator's bill."""
-    if not unknown:
-        return b""
     members = decoded(unknown)
     for name in ("prompt_tokens_details", "completion_tokens_details"):
         if inner := decoded(member(unknown, name)):

@@ -34,12 +34,13 @@ def encode(
     spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
 ) -> UpstreamRequest:
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
-    spec = without_foreign_tools(spec, FORM.tools(target), notes)
+    if spec.tools:
+        spec = without_foreign_tools(spec, FORM.tools(target), notes)
     spec = made_legal(spec, target, notes).spec
     plan = thinking.plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, target))
     body = common_body(spec, target, notes, plan, FORM)
     marks = FORM.marks(target, notes)
-    filled = history.needs_filler(spec, target, active=plan.active)
+    filled = plan.active and history.needs_filler(spec, target)
     earlier = messages.EarlierReasoning(REASONING, target, notes, filled=filled)
     body["messages"] = [
         messages.message(sent, target, notes, marks) | _earlier(sent, target, notes, earlier)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from services.capabilities import ANY_IDS
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Notes, Target
 from services.providers.translate.history import (
@@ -37,15 +38,22 @@ def made_legal(
     An object that needs no change is the same object. Raises UNSUPPORTED_FEATURE in strict mode
     where something is lost, and INVALID_FIELD for a schema that cannot be read.
     """
-    capabilities = target.capabilities
+    capabilities, messages = target.capabilities, spec.messages
+    originals: Mapping[str, str] = {}
     if not plain_reasoning or not reasoning.takes_text(target):
-        reasoning.note_unsent(spec.messages, notes)
-    messages, originals = tool_call_ids.legal(spec.messages, capabilities.tool_call_ids, notes)
-    messages = instructions.placed(messages, capabilities.late_instructions, notes)
-    messages = turns.ordered(messages, capabilities, notes)
+        reasoning.note_unsent(messages, notes)
+    if capabilities.tool_call_ids != ANY_IDS:
+        messages, originals = tool_call_ids.legal(messages, capabilities.tool_call_ids, notes)
+    if capabilities.late_instructions != "any":
+        messages = instructions.placed(messages, capabilities.late_instructions, notes)
+    if capabilities.turns != "any" or not capabilities.user_after_tool:
+        messages = turns.ordered(messages, capabilities, notes)
     if capabilities.thought_signatures:
         messages = signatures.signed(messages, notes)
     if messages is not spec.messages:
         spec = msgspec.structs.replace(spec, messages=messages)
-    spec = tool_schemas.flattened(spec, capabilities.tool_schema_rejects, notes)
-    return LegalRequest(spec=schemas.fitted(spec, capabilities, notes), original_ids=originals)
+    if spec.tools:
+        spec = tool_schemas.flattened(spec, capabilities.tool_schema_rejects, notes)
+    if spec.tools or spec.response_format is not None:
+        spec = schemas.fitted(spec, capabilities, notes)
+    return LegalRequest(spec=spec, original_ids=originals)

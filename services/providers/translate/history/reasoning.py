@@ -40,14 +40,14 @@ def note_unsent(messages: Sequence[Message], notes: Notes) -> None:
         )
 
 
-def needs_filler(spec: ChatCompletionSpec, target: Target, *, active: bool) -> bool:
-    """Return whether missing reasoning is sent as an empty text.
+def needs_filler(spec: ChatCompletionSpec, target: Target) -> bool:
+    """Return whether missing reasoning is sent as an empty text, where the model reasons.
 
-    It is where the model reasons and its provider demands the field. Many demand it of all turns of
+    It is where the provider demands the field. Many demand it of all turns of
     the assistant as soon as one has called a tool; models that always reason, in any case.
     """
     capabilities = target.capabilities
-    if not active or capabilities.reasoning_replay != "required":
+    if capabilities.reasoning_replay != "required":
         return False
     has_calls = any(message.tool_calls for message in spec.messages)
     return has_calls or capabilities.thinking_default == "always"

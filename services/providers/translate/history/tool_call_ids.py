@@ -16,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from services.capabilities import ANY_IDS, ToolCallIds
+from services.capabilities import ToolCallIds
 from services.domain.conversation import Message, ToolCall
 from services.providers.base import Notes
 
@@ -38,8 +38,6 @@ def legal(
     messages: list[Message], rule: ToolCallIds, notes: Notes
 ) -> tuple[list[Message], Mapping[str, str]]:
     """Return the messages with legal IDs, and the original of each ID that is another one."""
-    if rule == ANY_IDS:
-        return messages, {}
     ids = _ConversationIds(rule)
     if ids.are_legal(messages):
         return messages, {}
