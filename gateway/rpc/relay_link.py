@@ -23,6 +23,10 @@ from services.common.frame_queue import FrameQueue
 OPENING_TIMEOUT_S = 5.0
 
 
+class UnknownInstanceError(Exception):
+    """A relay has ended without the metadata that identify a service's process."""
+
+
 class RelayLink:
     """One stream to one service."""
 
@@ -39,13 +43,17 @@ class RelayLink:
 
     @classmethod
     async def open(cls, channel: grpc.aio.Channel) -> Self:
-        """Open a link to a service of the channel. Raises AioRpcError, TimeoutError."""
+        """Open a link to a service of the channel.
+
+        Raises AioRpcError, TimeoutError, UnknownInstanceError.
+        """
         rpc: Any = RelayServiceStub(channel).Relay()
         try:
             async with asyncio.timeout(OPENING_TIMEOUT_S):
                 pairs = dict(await rpc.initial_metadata())
-                while INSTANCE_HEADER not in pairs:
+                if INSTANCE_HEADER not in pairs:
                     await rpc.read()  # Raises the status of a refusal.
+                    raise UnknownInstanceError
         except BaseException:
             rpc.cancel()
             raise

@@ -15,7 +15,7 @@ from typing import Self
 
 import grpc
 
-from gateway.rpc.relay_link import RelayLink
+from gateway.rpc.relay_link import RelayLink, UnknownInstanceError
 from services.common.plain_metrics import PlainMetrics
 
 SEARCH_INTERVAL_S = 2.0
@@ -38,16 +38,25 @@ class RelayLinks:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         self._current: dict[str, RelayLink] = {}
-        self._runs: set[asyncio.Task[None]] = set()
+        self._runs: dict[asyncio.Task[None], RelayLink] = {}
+        self._is_refused = False
+        """Whether a service has just refused one. With links to the others alone, those would get
+        the calls of all: services of an older release, for instance, have no relay."""
+        self._found: set[str] = set()
+        """Services found since the search last paused."""
 
     def choose(self) -> RelayLink | None:
-        """Return the link with the fewest calls in flight, equal ones in turn."""
-        links = [link for link in self._current.values() if link.accepts_calls]
-        if len(links) < 2:
-            return links[0] if links else None
-        chosen = min(links, key=lambda link: link.in_flight)
-        self._current[chosen.instance] = self._current.pop(chosen.instance)
-        return chosen
+        """Return the links in turn. None: a call has a stream of its own.
+
+        The link with the fewest calls in flight may be that of a service that fails every call.
+        """
+        if self._is_refused:
+            return None
+        for instance, link in self._current.items():
+            if link.accepts_calls:
+                self._current[instance] = self._current.pop(instance)
+                return link
+        return None
 
     @asynccontextmanager
     async def searching(self) -> AsyncIterator[Self]:
@@ -57,7 +66,7 @@ class RelayLinks:
             yield self
         finally:
             task.cancel()
-            for link in self._current.values():
+            for link in self._runs.values():
                 link.close()
             await asyncio.gather(task, *self._runs, return_exceptions=True)
 
@@ -66,13 +75,18 @@ class RelayLinks:
         metrics.observable_gauge(
             "relay_links",
             "Services to which calls go over one stream. 0: each call has a stream of its own.",
-            lambda: sum(link.accepts_calls for link in self._current.values()),
+            lambda: (
+                0
+                if self._is_refused
+                else sum(link.accepts_calls for link in self._current.values())
+            ),
         )
 
     async def _search(self) -> None:
         while True:
             await self._until_connected()
-            interval_s = await self._try_once()
+            if interval_s := await self._try_once():
+                self._found.clear()
             await asyncio.sleep(interval_s)
 
     async def _until_connected(self) -> None:
@@ -85,21 +99,36 @@ class RelayLinks:
         """Open a link, and return the seconds until the next attempt."""
         try:
             link = await RelayLink.open(self._channel)
-        except TimeoutError:
+        except (TimeoutError, UnknownInstanceError):
             return FIRST_INTERVAL_S
         except grpc.aio.AioRpcError as error:
-            return REFUSED_INTERVAL_S if error.code() in REFUSALS else FIRST_INTERVAL_S
+            self._is_refused = error.code() in REFUSALS
+            return REFUSED_INTERVAL_S if self._is_refused else FIRST_INTERVAL_S
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return FIRST_INTERVAL_S  # The channel was closed: another has taken its place.
+        self._is_refused = False
+        return self._keep(link)
+
+    def _keep(self, link: RelayLink) -> float:
+        """Use a link if there is no other, or an old one. Return the seconds until the next."""
         present = self._current.get(link.instance)
         if present is not None and present.accepts_calls and _age_s(present) < LINK_AGE_MAX_S:
             link.close()
             return SEARCH_INTERVAL_S
         self._current[link.instance] = link
         run = asyncio.create_task(self._run(link), name="relay link")
-        self._runs.add(run)
-        run.add_done_callback(self._runs.discard)
+        self._runs[run] = link
+        run.add_done_callback(self._runs.pop)
         if present is not None:
             present.leave()
-        return 0.0 if present is None else SEARCH_INTERVAL_S
+            return SEARCH_INTERVAL_S
+        if link.instance in self._found:
+            return FIRST_INTERVAL_S  # It ends its links: it shuts down, for instance.
+        self._found.add(link.instance)
+        return 0.0
 
     async def _run(self, link: RelayLink) -> None:
         try:

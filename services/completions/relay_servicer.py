@@ -132,7 +132,7 @@ class RelayStream:
             call, task = self._calls[number]
             if kind == "credit_bytes":
                 call.add_room(frame.credit_bytes)
-            else:
+            elif kind == "cancelled":
                 task.cancel()
 
     def _forget(self, number: int, _: asyncio.Task[None]) -> None:

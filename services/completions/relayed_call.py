@@ -19,7 +19,7 @@ from services.completions.servicer import call_context, read_request_message
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import CompletionRequest
 from services.errors import Failure
-from services.rpc.failure_border import to_failure
+from services.rpc.failure_border import RETRY_AFTER_S, to_failure
 from services.rpc.large_requests import LargeRequest, decoded
 
 RESPONSE_BYTES_MAX = 32 * 2**20
@@ -38,7 +38,7 @@ class RelayedCall:
         """`new_frame` returns a frame of so many bytes that is sent after this turn of the loop."""
         self._completions = completions
         # The start itself would keep all frames of its message in memory.
-        self._is_stream = start.method == pb.RELAYED_METHOD_STREAM_CHAT_COMPLETION
+        self._method = start.method
         self._request = start.request
         self._timeout_s = start.timeout_seconds
         self._metadata = dict(start.metadata)
@@ -54,18 +54,28 @@ class RelayedCall:
         self._has_room.set()
 
     async def run(self) -> None:
-        """Run the call to its end. A cancelled one sends no more frames."""
+        """Run the call to its end, of which a frame tells, whatever has ended it."""
         try:
-            if self._is_stream:
+            if self._method == pb.RELAYED_METHOD_STREAM_CHAT_COMPLETION:
                 await self._stream()
-            else:
+            elif self._method == pb.RELAYED_METHOD_CREATE_CHAT_COMPLETION:
                 await self._answer()
+            else:
+                self._fail(Failure(ErrorReason.NOT_IMPLEMENTED, "The service has no such method."))
         except Exception as error:  # noqa: BLE001 - the border: every failure becomes a status
-            failure = to_failure(error, self._request_id)
-            frame = self._new_frame(0)
-            frame.ended = True
-            frame.failure.CopyFrom(failure.to_status())
-            frame.trailers.update(failure.headers)
+            self._fail(to_failure(error, self._request_id))
+        except asyncio.CancelledError:
+            # Not only the edge cancels: a step of the call may have been cancelled within.
+            message = "The service dropped the call. Please try again."
+            reason = ErrorReason.SERVICE_UNAVAILABLE
+            self._fail(Failure(reason, message, retry_after_s=RETRY_AFTER_S))
+            raise
+
+    def _fail(self, failure: Failure) -> None:
+        frame = self._new_frame(0)
+        frame.ended = True
+        frame.failure.CopyFrom(failure.to_status())
+        frame.trailers.update(failure.headers)
 
     async def _answer(self) -> None:
         deadline = CallDeadline(self._timeout_s)
@@ -83,7 +93,9 @@ class RelayedCall:
             async for batch in batches:
                 self._send(to_batch_message(batch).SerializeToString())
                 # Before the next batch is read, so that no batch waits here.
-                await self._wait_for_room()
+                if self._room_bytes <= 0:
+                    with deadline:
+                        await self._wait_for_room()
         self._send(b"", ended=True)
 
     async def _read(
