@@ -22,6 +22,10 @@ from services.common.frame_queue import FrameQueue
 
 OPENING_TIMEOUT_S = 5.0
 
+SILENCE_MAX_S = 20.0
+"""The interval of messages on a link whose calls wait. Proxies end a stream on which one side sends
+nothing: nginx after 60 s (`client_body_timeout`, `grpc_read_timeout`)."""
+
 
 class UnknownInstanceError(Exception):
     """A relay has ended without the metadata that identify a service's process."""
@@ -96,7 +100,10 @@ class RelayLink:
 
     async def run(self) -> None:
         """Carry calls until the link closes or breaks. Calls in flight then fail."""
-        writing = asyncio.create_task(self._write(), name="relay")
+        sending = [
+            asyncio.create_task(self._write(), name="relay"),
+            asyncio.create_task(self._break_silence(), name="relay"),
+        ]
         status: grpc.aio.AioRpcError | None = None
         try:
             while (response := await self._rpc.read()) is not grpc.aio.EOF:
@@ -105,7 +112,8 @@ class RelayLink:
             status = error
         finally:
             self.close()
-            writing.cancel()
+            for task in sending:
+                task.cancel()
             for call in self._calls.values():
                 call.fail(to_api_error(status, call.request_id) if status else shutting_down())
 
@@ -129,6 +137,11 @@ class RelayLink:
             else:
                 break
         await self._rpc.done_writing()
+
+    async def _break_silence(self) -> None:
+        while True:
+            await asyncio.sleep(SILENCE_MAX_S)
+            self._frames.send_empty()
 
     def _forget(self, number: int) -> None:
         del self._calls[number]

@@ -51,6 +51,10 @@ class FrameQueue(Generic[M]):
         """Set a flag of the last message."""
         setattr(self._last(), name, True)
 
+    def send_empty(self) -> None:
+        """Send a message also if there are no frames."""
+        self._last()
+
     def take(self) -> M | None:
         """Return the next message; None: there is nothing to send."""
         if self._is_empty:

@@ -86,6 +86,8 @@ class RelayStream:
             async for request in requests:
                 for frame in request.frames:
                     self._receive(frame)
+                if not request.frames:
+                    self._frames.send_empty()
                 # Answers that are not read keep the service from reading further calls.
                 await self._frames.wait_for_room()
                 if request.leaving:

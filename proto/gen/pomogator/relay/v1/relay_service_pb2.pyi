@@ -56,7 +56,9 @@ class RelayRequest(_message.Message):
     """Whether the edge, after these frames, starts no more calls on this stream."""
     @_builtins.property
     def frames(self) -> _containers.RepeatedCompositeFieldContainer[Global___EdgeFrame]:
-        """The frames."""
+        """The frames. A message without any is answered by one without any: proxies end streams that are
+        silent.
+        """
 
     def __init__(
         self,
