@@ -43,6 +43,8 @@ class AdmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Targets of that model and of its fallbacks, by the same kind of name."""
     recalled_tokens: int = 0
     """Most tokens of the remembered reasoning that the prompt gets besides."""
+    cut_attempts_max: int = 0
+    """Most attempts that the caller's deadline may cut, which cost their prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ class Gate:
         amount = max(
             [
                 estimate_nano(
-                    prompt_tokens + media(targets),
+                    (prompt_tokens + media(targets)) * (1 + request.cut_attempts_max),
                     most[model],
                     prices[model],
                     markup_bp=caller.markup_bp,

@@ -85,6 +85,10 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Whether the call ends when the balance or budget has no more than it has cost."""
     must_extend: bool = False
     """Whether the call has cost more than it holds, so that `extend` is due."""
+    cut: Metered | None = None
+    """Usage of the attempts that the caller's deadline has cut: the prompt."""
+    cut_nano: int = 0
+    """Cost of these attempts."""
     metered: Metered | None = None
     """Set when the answer is complete: its usage."""
     charge_nano: int = 0
@@ -118,6 +122,13 @@ class Ticket(msgspec.Struct, kw_only=True):
         """
         self.is_abandoned = True
         self._set_target(target, decoder, thinking_tokens)
+
+    def cut_attempt(self, target: Target, decoder: Decoder) -> None:
+        """Note that the caller's deadline leaves `target` no more time: it has the prompt."""
+        if target.channel.bills_abandoned:
+            self.cut = self.meter.metered(decoder.usage)
+            price = self.prices[target.public_model]
+            self.cut_nano += cost_nano(self.cut.usage, price, markup_bp=self.markup_bp)
 
     def start_answer(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         """Note that `target` has begun to answer: from now on the call is charged."""
@@ -202,20 +213,23 @@ class Ticket(msgspec.Struct, kw_only=True):
 
         A call of which no request has left, or which every provider refused, takes nothing.
         """
-        if self.decoder is None:
+        if self.decoder is None and self.cut is None:
             self._release_channel(0)
             self.lease.void()
             self.ledger.void(self.hold)
             self.record.settlement = "voided"
             return
         metered = self.metered
+        is_unbilled = self.decoder is None or (
+            self.is_abandoned and not self.record.begun_at and not self.bills_abandoned
+        )
         if metered is None:
-            metered = self._usage_at_end()
+            metered = self.cut if is_unbilled and self.cut else self._usage_at_end()
             self.charge_nano = min(self._cost(metered), self._charge_max)
         self._release_channel(metered.usage.total_token_count)
         self.lease.reconcile(metered.usage.total_token_count)
         self.lease.release()
-        if self.is_abandoned and not self.record.begun_at and not self.bills_abandoned:
+        if is_unbilled and self.cut is None:
             self.ledger.void(self.hold)
             self.charge_nano = 0
             self.record.settlement = "voided"
@@ -286,4 +300,6 @@ class Ticket(msgspec.Struct, kw_only=True):
         )
 
     def _cost(self, metered: Metered) -> int:
-        return cost_nano(metered.usage, self.price, markup_bp=self.markup_bp)
+        if metered is self.cut:
+            return self.cut_nano
+        return self.cut_nano + cost_nano(metered.usage, self.price, markup_bp=self.markup_bp)

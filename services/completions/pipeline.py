@@ -36,6 +36,7 @@ from services.domain.events import Batch
 from services.errors import UpstreamError
 from services.providers.base import Target
 from services.providers.upstream import LEFT
+from services.routing.attempts import cut_attempts_max
 from services.routing.catalog import ModelRoute
 from services.routing.failover import Failover
 from services.routing.route_request import RouteRequest
@@ -238,6 +239,7 @@ def _admission(
         model=routes[0].base_model,
         targets={route.base_model: route.targets for route in routes},
         recalled_tokens=0 if recalled is None else recalled.prompt_tokens(),
+        cut_attempts_max=cut_attempts_max(routes, call.time_left_s()),
     )
 
 
@@ -256,6 +258,7 @@ def _routing(
         record=call.record,
         on_abandoned=ticket.abandon,
         on_unread=ticket.start_answer,
+        on_cut=ticket.cut_attempt,
         time_left_s=state.time_left_s,
         limits_output=call.caller.pays and ticket.record.hold_nano > 0,
         sends_provider_tools=call.snapshot.gate.sends_provider_tools(call.caller),

@@ -9,7 +9,7 @@ targets are asked for a stream, and at last the late one again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.domain.spec import ChatCompletionSpec
-from services.errors import Failure, UpstreamError
+from services.errors import REASONS, Failure, UpstreamError
 from services.providers.base import Dialect, Notes, Target, UpstreamRequest
 from services.providers.upstream import Relay, Upstream
 from services.routing.budget import RetryBudget
@@ -35,6 +35,9 @@ ATTEMPTS_MAX = 3
 DEADLINE_SHARE = 0.5
 """The share of the time until the caller's deadline in which an answer has to begin, while another
 channel could be asked."""
+
+
+_TIMEOUT = REASONS[ErrorReason.UPSTREAM_TIMEOUT]
 
 
 class RoutingParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +164,8 @@ class CallAttempts:
             first = await self._first_batch(target, relay, streamed=request.streamed)
         except UpstreamError as error:
             wanted.record.fail_attempt(error)
+            if first_s < timeout_s and relay.is_sent and error.row is _TIMEOUT:
+                wanted.on_cut(target, decoder)
             if not error.row.retryable:
                 raise
             self._failures.add(target.channel, error)
@@ -269,6 +274,17 @@ class CallAttempts:
         latency_s = clock.now() - started_at if streamed else None
         health.attempt_succeeded(target, latency_s)
         return first
+
+
+def cut_attempts_max(routes: Sequence[ModelRoute], left_s: float | None) -> int:
+    """Return how many attempts a deadline may cut short for the sake of other channels."""
+    if left_s is None:
+        return 0
+    channels = {target.channel.name: target.channel for each in routes for target in each.targets}
+    timeouts = [channel.first_token_timeout_s for channel in channels.values()]
+    if left_s * DEADLINE_SHARE >= max(timeouts):
+        return 0
+    return min(ATTEMPTS_MAX, len(channels)) - 1
 
 
 def _limited(target: Target, wanted: RouteRequest) -> Target:

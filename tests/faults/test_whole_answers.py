@@ -19,6 +19,7 @@ from tests.stand.upstream import (
     Request,
     Script,
     head,
+    json_answer,
     sse,
 )
 
@@ -101,13 +102,46 @@ async def test_the_official_sdk_gets_the_other_channels_answer(
 async def test_the_callers_time_is_shared_by_two_channels(
     open_stand: OpenStand, streamed: bool
 ) -> None:
-    """A caller with less time than the first event may take gets the second channel's answer."""
+    """A caller with less time than the first event may take gets the second channel's answer.
+
+    The first provider has the prompt, too, and the caller pays for both.
+    """
     stand = await open_stand()
     stand.play([STALL], second=fitting)
 
     reply = await stand.ask(stream=streamed, headers={"x-pomogator-timeout": "2"})
 
     assert (reply.status, reply.content) == (200, TEXT)
+    calls, charge = await stand.charged()
+    assert calls == 1
+    assert CHARGE < charge <= 2 * CHARGE
+
+
+NO: Script = [json_answer({"error": {"message": "No."}}, 400)]
+
+
+@pytest.mark.parametrize(("second", "prompts"), [([STALL], 2), (NO, 1)], ids=["late", "refuses"])
+async def test_providers_are_paid_for_a_prompt_that_a_deadline_cuts(
+    open_stand: OpenStand, second: Script, prompts: int
+) -> None:
+    """A call that fails costs the prompt at each provider that had no more time, and no more."""
+    stand = await open_stand()
+    stand.play([STALL], second=second)
+
+    reply = await stand.ask(headers={"x-pomogator-timeout": "0.4"})
+
+    assert reply.status >= 400
+    assert await stand.charged() == (1, prompts * 9_000)
+
+
+async def test_a_provider_that_bills_no_abandoned_calls_is_not_paid(open_stand: OpenStand) -> None:
+    """Its channel says so. Only the answer is charged."""
+    stand = await open_stand(first={"bills_abandoned": False})
+    stand.play([STALL], second=fitting)
+
+    reply = await stand.ask(headers={"x-pomogator-timeout": "2"})
+
+    assert reply.content == TEXT
     assert await stand.charged() == (1, CHARGE)
 
 
