@@ -58,7 +58,13 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         first = answer.first
         batch = first.events() if isinstance(first, WholeAnswer) else first
         await self._count(batch, count)
-        return [self._started(answer), *batch]
+        started = Started(
+            completion_id=_new_id(),
+            model=answer.model,
+            create_time_s=int(self.clock.time()),
+            notes=answer.notes,
+        )
+        return [started, *batch]
 
     def discard(self, answer: StartedAnswer) -> None:
         """Close an answer that has begun for a caller that has left."""
@@ -100,14 +106,6 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         count(batch)
         if self.ticket.must_extend:
             await self.ticket.extend(batch)
-
-    def _started(self, answer: StartedAnswer) -> Started:
-        return Started(
-            completion_id=_new_id(),
-            model=answer.model,
-            create_time_s=int(self.clock.time()),
-            notes=answer.notes,
-        )
 
     async def _completion(self, answer: StartedAnswer, whole: WholeAnswer) -> Completion:
         if self.reader is not None:

@@ -139,7 +139,7 @@ class Pipeline:
         try:
             wanted = _routing(call, state, ticket, recalled, stream=stream)
             attempts = self._failover.begin(wanted)
-            reader = self._reader(call)
+            reader = self._reader(call) if call.request.spec.tools else None
             caller_answer = CallerAnswer(
                 ticket, set_headers, self._clock, call.hides_reasoning, call.headers, reader
             )
@@ -184,7 +184,7 @@ class Pipeline:
         return await self._reasoning.recall(call.caller.account, spec)
 
     def _reader(self, call: CompletionCall) -> Callable[[Target], AnswerReader] | None:
-        if not (call.request.spec.tools and call.snapshot.reasoning.remember):
+        if not call.snapshot.reasoning.remember:
             return None
         return partial(self._reasoning.reader, call.caller.account, call.request.spec)
 
@@ -260,7 +260,7 @@ def _routing(
         on_unread=ticket.start_answer,
         on_cut=ticket.cut_attempt,
         time_left_s=state.time_left_s,
-        limits_output=call.caller.pays and ticket.record.hold_nano > 0,
+        limits_output=ticket.is_bounded,
         sends_provider_tools=call.snapshot.gate.sends_provider_tools(call.caller),
         restored=None if recalled is None else recalled.restored,
         strict=call.strict,

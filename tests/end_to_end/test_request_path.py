@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.bench.request_path import Figures, measure
 
-FILES_MAX = 105
-CALLS_MAX = {"streamed": 705, "whole": 465}
+FILES_MAX = 118
+CALLS_MAX = {"streamed": 765, "whole": 525}
 COROUTINES_MAX = 7
 
 

@@ -87,7 +87,8 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
         require(False, "response_format", "answers of this format")
     _drop_unknown_fields(spec, notes)
     spec = _with_schema(spec, target, notes)
-    drop_members(unknown_paths(spec), notes)
+    if unknown:
+        drop_members(unknown_paths(spec), notes)  # One of them may have become a schema.
     legal = made_legal(spec, target, notes, plain_reasoning=False)
     spec = legal.spec
     messages = conversation(legal, target, notes)

@@ -98,7 +98,8 @@ def encode(
     settings = _reasoning(plan, target)
     if effort := other_effort(spec, plan, target, notes):
         settings = settings | {"reasoning_effort": effort}
-    body |= _renamed(settings, target)
+    if settings:
+        body |= _renamed(settings, target)
     marks = FORM.marks(target, notes)
     filled = plan.active and reasoning.needs_filler(spec, target)
     earlier = messages.EarlierReasoning(REASONING, target, notes, filled=filled)

@@ -158,14 +158,10 @@ class OpenAiDecoder(RepeatedTextDecoder):
                 answer.end(choice.finish_reason, choice.native_finish_reason)
             if index == 0:
                 self._in_text = not answer.ended
-        if events:  # Members alone are no beginning of the answer, which may still fail elsewhere.
-            self._add_news(events)
-        return events, changed
-
-    def _add_news(self, events: list[Event]) -> None:
-        news = self._members.news()
-        if news is not None:
+        # Members alone are no beginning of the answer, which may still fail elsewhere.
+        if events and (news := self._members.news()):
             events.insert(0, news)
+        return events, changed
 
     def _take_head(self, chunk: wire.Chunk, unknown: Any, data: bytes) -> None:
         """Take what is beside the choices. Raises UpstreamError if that is an error."""
@@ -199,7 +195,8 @@ class OpenAiDecoder(RepeatedTextDecoder):
     def _endings(self) -> list[Event]:
         answers = [self._choices[index] for index in sorted(self._choices)]
         events = [event for answer in answers for event in answer.rest(self._pack_state)]
-        self._add_news(events)
+        if news := self._members.news():
+            events.insert(0, news)
         events += [answer.finished() for answer in answers]
         events.append(Finished(usage=self._usage, service_tier=self._service_tier))
         return events

@@ -51,10 +51,10 @@ def placed(messages: list[Message], rule: LateInstructions, notes: Notes) -> lis
 
 def leading(messages: list[Message]) -> int:
     """Return the number of instructions that the conversation begins with."""
-    return next(
-        (index for index, message in enumerate(messages) if message.role not in ROLES),
-        len(messages),
-    )
+    for index, message in enumerate(messages):
+        if message.role not in ROLES:
+            return index
+    return len(messages)
 
 
 def _add(
