@@ -9,10 +9,14 @@ import msgspec
 
 from gateway.config import EdgeConfig
 from gateway.rpc.reconnecting_channel import ReconnectingChannel
+from services.common.frame_queue import MESSAGE_BYTES, RESPONSE_BYTES_MAX
 from services.common.tls import TargetTls
 
 # A request message holds pictures as base64, like the body, and is slightly larger.
 _MESSAGE_OVER_BODY = 1.4
+
+_RELAYED_MAX = RESPONSE_BYTES_MAX + MESSAGE_BYTES
+"""The largest message of a relay, with the headers of its frames."""
 
 PING_INTERVAL_MS = 2_000
 """The service closes the connection if pings come more often than it allows
@@ -69,7 +73,8 @@ def open_channel(
     Without `tls` it is plain text; with `tls` it reconnects when the files change.
     `extra_options` are gRPC's. Raises OSError where the files of `tls` cannot be used.
     """
-    message_max = int(config.body_bytes_max * _MESSAGE_OVER_BODY)
+    # One message over the limit would end a relay with all of its calls.
+    message_max = max(int(config.body_bytes_max * _MESSAGE_OVER_BODY), _RELAYED_MAX)
     options = [
         *_OPTIONS.items(),
         ("grpc.max_send_message_length", message_max),

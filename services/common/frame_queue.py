@@ -12,6 +12,9 @@ M = TypeVar("M")
 MESSAGE_BYTES = 1024 * 1024
 """Size of a message with several frames: far below gRPC's limit, which would end the stream."""
 
+RESPONSE_BYTES_MAX = 32 * 2**20
+"""The largest message of an answer. A larger one would exceed gRPC's limit and end the stream."""
+
 FRAME_BYTES = 512
 """Size of a frame without a message, such as that of a failure with its details."""
 

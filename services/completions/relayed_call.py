@@ -12,6 +12,7 @@ from pomogator.relay.v1 import relay_service_pb2 as pb
 from services.common.call_names import RELAY_WINDOW_BYTES, REQUEST_ID_HEADER
 from services.common.contract.chat import to_completion_message
 from services.common.contract.chat_events import to_batch_message
+from services.common.frame_queue import RESPONSE_BYTES_MAX
 from services.common.request_headers import request_id_or_new
 from services.completions.call_deadline import CallDeadline
 from services.completions.completions import CallContext, Completions
@@ -21,9 +22,6 @@ from services.domain.spec import CompletionRequest
 from services.errors import Failure
 from services.rpc.failure_border import RETRY_AFTER_S, to_failure
 from services.rpc.large_requests import LargeRequest, decoded
-
-RESPONSE_BYTES_MAX = 32 * 2**20
-"""The largest message of an answer. A larger one would exceed gRPC's limit and end the stream."""
 
 
 class RelayedCall:

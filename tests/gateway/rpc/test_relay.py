@@ -27,10 +27,10 @@ from gateway.rpc.service_channel import open_channel
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.common.call_names import RELAY_WINDOW_BYTES
 from services.common.contract.chat import fill_request
+from services.common.frame_queue import RESPONSE_BYTES_MAX
 from services.completions.completions import CallContext, Completions
 from services.completions.idempotency import SetHeaders
 from services.completions.relay_servicer import MOVE_TIMEOUT_S, RelayServicer, RelayStream
-from services.completions.relayed_call import RESPONSE_BYTES_MAX
 from services.completions.servicer import ChatCompletionServicer
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import Message, TextPart

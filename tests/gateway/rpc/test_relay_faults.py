@@ -14,6 +14,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.relay.v1 import relay_service_pb2 as pb
 from pomogator.relay.v1 import relay_service_pb2_grpc as pb_grpc
 
+from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.rpc.reconnecting_channel import ReconnectingChannel
 from gateway.rpc.relay_backend import RelayBackend
@@ -21,6 +22,7 @@ from gateway.rpc.relay_links import RelayLinks
 from gateway.rpc.service_channel import open_channel
 from services.common.call_names import INSTANCE_HEADER
 from services.common.contract.chat import fill_request
+from services.common.frame_queue import RESPONSE_BYTES_MAX
 from services.domain.completion import Completion
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import CompletionRequest
@@ -155,6 +157,25 @@ async def test_services_of_an_older_release_keep_their_share() -> None:
         for _ in range(10):
             await whole_text(backend, "Hello")
         assert [len(core.contexts) for core in cores] == [5, 5]
+
+
+async def test_messages_may_be_larger_than_the_largest_body() -> None:
+    """A message that gRPC refuses would end the link with all of its calls."""
+    request = "y" * 90_000
+    async with (
+        serving(ScriptedCore()) as (address, _),
+        open_channel(address, EdgeConfig(body_bytes_max=100_000)) as channel,
+        RelayLinks(channel).searching() as links,
+    ):
+        channel.get_state(try_to_connect=True)
+        await until(lambda: links.choose() is not None)
+        link, backend = links.choose(), RelayBackend(channel, links)
+        answer = await whole_text(backend, f"make {RESPONSE_BYTES_MAX - 1000}")
+        assert len(answer) == RESPONSE_BYTES_MAX - 1000
+        assert await asyncio.gather(*(whole_text(backend, request) for _ in range(8))) == (
+            [request] * 8
+        )
+        assert links.choose() is link
 
 
 async def test_an_edge_closes_links_that_it_has_left() -> None:
