@@ -113,12 +113,19 @@ def _connect(file: Path, clock: Clock, mode: str) -> sqlite3.Connection:
     )
     connection.create_function("now_ms", 0, lambda: round(clock.time() * 1000))
     try:
-        if mode != "ro":
+        if mode == "ro":
+            # An audit has to name the rows whose text is damaged.
+            connection.text_factory = _readable
+        else:
             _prepare_writing(connection, file)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _readable(text: bytes) -> str:
+    return text.decode(errors="replace")
 
 
 def _prepare_writing(connection: sqlite3.Connection, file: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,8 @@ from services.storage.accounts import (
 from services.storage.audit import audit
 from services.storage.base import Database, Statement, Transaction
 from services.storage.sqlite import SqliteDatabase
+from services.storage.sqlite_file import FILE
+from tests.stand.clock import FakeClock
 
 INT64_MAX = 2**63 - 1
 EDGES = [1, 2**30 - 1, 2**30, 2**30 + 1, 2**53, 2**53 + 1, 2**60, 2**62, INT64_MAX]
@@ -152,3 +157,39 @@ async def test_credits_and_debits_never_leave_the_range(database: Database) -> N
         assert account.posted == balances[name]
 
     assert await findings(database) == set()
+
+
+COLUMNS = "SELECT name FROM pragma_table_info(?) WHERE type = 'TEXT'"
+DAMAGED = "CAST(x'61ff' AS TEXT)"
+
+
+@pytest.mark.parametrize("table", ["accounts", "transfers", "holds"])
+async def test_text_that_is_not_utf_8_is_no_obstacle(tmp_path: Path, table: str) -> None:
+    """The audit goes on, and its findings name such rows as far as they can be read."""
+    database = await SqliteDatabase.open(tmp_path, FakeClock())
+    try:
+        await database.write(ensure_account, "a", 0)
+        await database.write(run, [(TRANSFER, ("credit:1", ":deposits", "a", 5))])
+        await database.write(run, [(HOLD, ("h", "a", 3)), (SET_POSTED, (7, "a"))])
+        assert await findings(database)
+
+        assert damage(tmp_path / FILE, table) > 0
+
+        assert await findings(database)
+    finally:
+        await database.close()
+
+
+def damage(file: Path, table: str) -> int:
+    """Damage texts of a table as another program may. Return the number of columns."""
+    with closing(sqlite3.connect(file)) as other:
+        columns = [name for (name,) in other.execute(COLUMNS, (table,))]
+        for (trigger,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+            other.execute(f"DROP TRIGGER {trigger}")
+        done = 0
+        for column in columns:
+            with suppress(sqlite3.IntegrityError):
+                other.execute(f"UPDATE {table} SET {column} = {DAMAGED}")  # noqa: S608
+                done += 1
+        other.commit()
+    return done
