@@ -15,6 +15,13 @@ from services.providers.openai.extras import WITHHELD, decoded
 
 _NO_DETAILS = wire.PromptDetails()
 
+_DETAILS = (
+    "prompt_tokens_details",
+    "completion_tokens_details",
+    "input_tokens_details",
+    "output_tokens_details",
+)
+
 _PROMPT_SHARES = tuple(zip(PROMPT_SHARES, ("audio", "image", "text"), strict=True))
 _COMPLETION_SHARES = tuple(
     zip(
@@ -34,13 +41,14 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
     the provider counts beside the prompt are added to it. Parts never exceed what they are
     part of.
     """
-    prompt = found.prompt_tokens or found.input_tokens or 0
     completion = found.completion_tokens or found.output_tokens or 0
     total = found.total_tokens or 0
-    within = found.prompt_tokens_details or _NO_DETAILS
+    prompt = _prompt(found, total - completion)
+    within = found.prompt_tokens_details or found.input_tokens_details or _NO_DETAILS
+    generated = found.completion_tokens_details or found.output_tokens_details
     reasoning = found.reasoning_tokens or 0
-    if found.completion_tokens_details is not None:
-        reasoning = found.completion_tokens_details.reasoning_tokens or reasoning
+    if generated is not None:
+        reasoning = generated.reasoning_tokens or reasoning
     read = (
         within.cached_tokens
         or found.prompt_cache_hit_tokens
@@ -64,10 +72,10 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
         prompt += _beside(prompt, total - prompt - completion, reasoning, read, written)
     completion = max(completion, total - prompt)
     shares: dict[str, int] = {}
-    if found.prompt_tokens_details is not None:
-        shares |= _shares(found.prompt_tokens_details, _PROMPT_SHARES, prompt)
-    if found.completion_tokens_details is not None:
-        shares |= _shares(found.completion_tokens_details, _COMPLETION_SHARES, completion)
+    if within is not _NO_DETAILS:
+        shares |= _shares(within, _PROMPT_SHARES, prompt)
+    if generated is not None:
+        shares |= _shares(generated, _COMPLETION_SHARES, completion)
     return Usage(
         prompt_token_count=int(prompt),
         completion_token_count=int(completion),
@@ -81,6 +89,16 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
     )
 
 
+def _prompt(found: wire.Usage, rest: float) -> float:
+    """Prompt tokens as reported. The rest of the total, if only the completion is."""
+    for reported in (found.prompt_tokens, found.input_tokens):
+        if reported:
+            return reported
+    completion = found.output_tokens if found.completion_tokens is None else found.completion_tokens
+    unknown = found.prompt_tokens is None and found.input_tokens is None
+    return rest if unknown and completion is not None and rest > 0 else 0
+
+
 def _shares(details: wire.Wire, names: Iterable[tuple[str, str]], total: float) -> dict[str, int]:
     """Shares of a total that are plausible, and more than 0."""
     counts = {ours: getattr(details, f"{theirs}_tokens", None) for ours, theirs in names}
@@ -90,7 +108,7 @@ def _shares(details: wire.Wire, names: Iterable[tuple[str, str]], total: float) 
 def _extra_json(unknown: Any) -> bytes:
     """Members of usage that have no field, in the provider's form, without the operator's bill."""
     members = decoded(unknown)
-    for name in ("prompt_tokens_details", "completion_tokens_details"):
+    for name in _DETAILS:
         if inner := decoded(member(unknown, name)):
             members[name] = inner
     shown = {name: value for name, value in members.items() if name not in WITHHELD}
@@ -100,10 +118,11 @@ def _extra_json(unknown: Any) -> bytes:
 def _beside(prompt: float, rest: float, reasoning: float, read: float, written: float) -> float:
     """Cached tokens that the provider does not count as part of the prompt.
 
-    They are the `rest` of the total, unless that is the reasoning, or exceed the prompt.
+    They are the `rest` of the total, or that without reasoning which the provider left out of the
+    completion, or exceed the prompt. A rest that is the reasoning has none of them.
     """
     if max(read, written) > prompt:
         return read + written
-    if rest > 0 and rest != reasoning and rest in (read + written, read, written):
-        return rest
-    return 0
+    cached = (read + written, read, written)
+    found = (beside for beside in (rest, rest - reasoning) if beside > 0 and beside in cached)
+    return 0 if rest == reasoning else next(found, 0)

@@ -60,6 +60,8 @@ class Usage(Wire, frozen=True, gc=False):
     output_tokens: float | None = None
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
+    input_tokens_details: PromptDetails | None = None  # With OpenAI's names of other endpoints.
+    output_tokens_details: CompletionDetails | None = None
     reasoning_tokens: float | None = None
     prompt_cache_hit_tokens: float | None = None  # DeepSeek.
     num_cached_tokens: float | None = None  # Mistral.

@@ -592,6 +592,31 @@ def test_finds_usage(chunks: list[dict[str, Any]]) -> None:
             (100, 80, 30, 0),
             id="the rest of the total is the reasoning",
         ),
+        pytest.param(
+            {
+                "total_tokens": 1080,
+                "prompt_tokens": 190,
+                "prompt_tokens_details": {"cached_tokens": 180},
+                "completion_tokens": 50,
+                "completion_tokens_details": {"reasoning_tokens": 660},
+            },
+            (370, 710, 180, 0),
+            id="the rest of the total is cached and reasoning",
+        ),
+        pytest.param(
+            {
+                "prompt_tokens": None,
+                "completion_tokens": None,
+                "input_tokens": 100,
+                "output_tokens": 50,
+                "input_tokens_details": {"cached_tokens": 90},
+            },
+            (100, 50, 90, 0),
+            id="details with the names of other endpoints",
+        ),
+        pytest.param(
+            {"prompt_tokens": None, "total_tokens": 150}, (100, 50, 0, 0), id="no prompt tokens"
+        ),
     ],
 )
 def test_cached_tokens_beside_the_prompt(
