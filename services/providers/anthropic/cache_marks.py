@@ -31,7 +31,7 @@ def mark_end(blocks: Sequence[Json], mark: bytes, notes: Notes) -> None:
     last = next((block for block in reversed(blocks) if block["type"] not in SEALED), None)
     if last is None:
         notes.dropped(NAME, "There is nothing before this mark in its message.")
-    elif last.setdefault(NAME, raw_object(mark, "messages")) != msgspec.Raw(mark):
+    elif last.setdefault(NAME, raw_object(mark, NAME)) != msgspec.Raw(mark):
         notes.dropped(NAME, "The end of a message has two marks, of which one is sent.")
 
 

@@ -53,12 +53,20 @@ class Conversation:
     """Indexes of the messages that begin with signed reasoning."""
 
     def add(self, role: str, blocks: Iterable[Json]) -> None:
-        """Append to the last turn if it has the same role, else begin one."""
+        """Append to the last turn if it has the same role, else begin one.
+
+        Results of tools come before the rest of their turn, as the API requires.
+        """
         content = list(blocks)
         if not content:
             return
         if self.turns and self.turns[-1].role == role:
-            self.turns[-1].content.extend(content)
+            turn = self.turns[-1].content
+            if content[0]["type"] == "tool_result" and turn[-1]["type"] != "tool_result":
+                results = sum(block["type"] == "tool_result" for block in turn)
+                turn[results:results] = content
+            else:
+                turn.extend(content)
         else:
             self.turns.append(Turn(role=role, content=content))
 

@@ -27,10 +27,10 @@ class CacheMarks:
         self._sent = (known or quirks.cache_control) and not dropped
         self._notes = notes
 
-    def add(self, made: Json, mark: bytes, param: str) -> None:
+    def add(self, made: Json, mark: bytes) -> None:
         """Add a mark to the object that is sent for a part, a tool or the request."""
         if self._sent:
-            made[NAME] = raw_object(mark, param)
+            made[NAME] = raw_object(mark, NAME)
         else:
             self._drop()
 
@@ -39,13 +39,13 @@ class CacheMarks:
         last = calls[-1:] if self._on_calls and calls else parts[-1:]
         if not self._sent or not last:
             self._drop()
-        elif last[0].setdefault(NAME, raw_object(mark, "messages")) != msgspec.Raw(mark):
+        elif last[0].setdefault(NAME, raw_object(mark, NAME)) != msgspec.Raw(mark):
             self._notes.dropped(NAME, "The end of a message has two marks, of which one is sent.")
 
     def add_to_call(self, made: Json, mark: bytes) -> None:
         """Add the mark of a tool call."""
         if self._on_calls:
-            made[NAME] = raw_object(mark, "messages")
+            made[NAME] = raw_object(mark, NAME)
         else:
             self._drop()
 

@@ -60,7 +60,7 @@ def tool(offered: Tool, marks: CacheMarks) -> Json:
     if offered.other_json:
         other = other_object(offered.other_json, "tools")
         if offered.cache_control_json:
-            marks.add(other, offered.cache_control_json, "tools")
+            marks.add(other, offered.cache_control_json)
         return other
     found: Json = {"name": offered.name}
     if offered.description:
@@ -73,7 +73,7 @@ def tool(offered: Tool, marks: CacheMarks) -> Json:
         found["strict"] = offered.strict
     made = _of_type(offered.type, found)
     if offered.cache_control_json:
-        marks.add(made, offered.cache_control_json, "tools")
+        marks.add(made, offered.cache_control_json)
     return made
 
 
@@ -152,7 +152,7 @@ def _part(part: ContentPart, target: Target, notes: Notes, marks: CacheMarks) ->
         return
     found = _bare_part(part, target, notes)
     if part.cache_control_json:
-        marks.add(found, part.cache_control_json, "messages")
+        marks.add(found, part.cache_control_json)
     yield found
 
 

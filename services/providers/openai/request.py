@@ -133,7 +133,7 @@ def common_body(
     if limit is not None:
         body[parameters.output_limit_name(target)] = limit
     if spec.cache_control_json:
-        form.marks(target, notes).add(body, spec.cache_control_json, "cache_control")
+        form.marks(target, notes).add(body, spec.cache_control_json)
     names = form.names
     held = on_request(spec, target, notes)
     if held:

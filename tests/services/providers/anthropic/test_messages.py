@@ -80,6 +80,16 @@ def test_nothing_stands_between_calls_and_results() -> None:
     assert kinds == ["tool_result", "tool_result", "text"]
 
 
+def test_results_come_before_the_rest_of_their_turn() -> None:
+    """The API refuses text between them, which a user may have said while a tool was running."""
+    calls = assistant(tool_calls=[call("a"), call("b")])
+    talk = [user("Hi"), calls, result("b", "2"), user("Still there?"), result("a", "1"), user("Go")]
+    body, _ = sent(*talk)
+    content = body["messages"][2]["content"]
+    assert [block.get("tool_use_id") for block in content] == ["b", "a", None, None]
+    assert content[2:] == [says("Still there?"), says("Go")]
+
+
 def test_turns_of_one_role_are_one() -> None:
     """Neighbours of one role are merged block by block, empty ones vanish."""
     talk = [user("a"), user("b", " "), assistant("c"), assistant("", "d"), user("e")]
@@ -164,6 +174,14 @@ def test_cache_marks() -> None:
     (block,) = body["messages"][2]["content"]
     assert block["cache_control"] == json.loads(mark)
     assert block["content"] == [says("r")]
+
+
+def test_cache_marks_that_are_no_objects() -> None:
+    """The error names them."""
+    marked = Message(role="user", content=[TextPart(text="x")], cache_control_json=b'"yes"')
+    with pytest.raises(Failure) as failed:
+        sent(marked)
+    assert (failed.value.reason, failed.value.param) == ("INVALID_FIELD", "cache_control")
 
 
 MARK = b'{"type":"ephemeral"}'

@@ -103,4 +103,4 @@ def test_a_mark_is_an_object() -> None:
     part = TextPart(text="a", cache_control_json=b'{},"role":"system"')
     with pytest.raises(Failure) as refused:
         encode(Quirks(cache_control=True), messages=[Message(role="user", content=[part])])
-    assert refused.value.param == "messages"
+    assert refused.value.param == "cache_control"
