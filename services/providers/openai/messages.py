@@ -194,8 +194,9 @@ def _file(part: FilePart) -> Json:
 
 
 def _tool_call(call: ToolCall, marks: CacheMarks) -> Json:
-    custom = call.type == "custom"
-    arguments: Json = {"input" if custom else "arguments": call.arguments}
+    # Servers read the arguments of earlier calls as JSON.
+    written = call.arguments if call.arguments.strip() else "{}"
+    arguments: Json = {"input": call.arguments} if call.type == "custom" else {"arguments": written}
     made = {"id": call.id} | _of_type(call.type, {"name": call.name} | arguments)
     if call.cache_control_json:
         marks.add_to_call(made, call.cache_control_json)

@@ -2,7 +2,7 @@
 
 Calls arrive whole or in fragments. Their indexes start at 0, repeat, or are missing. IDs arrive
 once, with every fragment, differ in every fragment, or never arrive. Names are split or repeated.
-Arguments may begin with an empty object that the real ones replace.
+Arguments may begin with an empty object that the real ones replace, or never begin.
 The result always has one form: calls numbered from 0, with an ID that no other call has, name and
 type in the first piece only. This piece waits until the name is complete: until the arguments or
 another call begin, or the answer ends.
@@ -66,6 +66,11 @@ class _Call:
         """Whether the arguments are an empty object, which arguments may still replace."""
         return len(self.arguments) == 1 and not self.sent and self.arguments[0].strip() == "{}"
 
+    def end(self) -> None:
+        """Give a function without arguments an empty object: clients and servers read JSON."""
+        if self.type == "function" and not any(self.arguments):
+            self.arguments.append("{}")
+
     def complete(self) -> bool:
         """Whether nothing can be added to the arguments. Input of custom tools has no such end."""
         if self.type == "custom":
@@ -123,9 +128,11 @@ class ToolCalls:
 
     def rest(self) -> Iterator[ToolCallDelta]:
         """What is returned only when the answer is complete: starts, and unknown members."""
+        for call in self._calls:
+            call.end()
         yield from self._beginnings()
         for call in self._calls:
-            if call.has_placeholder:
+            if call.sent < len(call.arguments):
                 yield self._next(call)
             if call.extra:
                 yield ToolCallDelta(
@@ -154,6 +161,7 @@ class ToolCalls:
             call.arguments.append(arguments)
             call.extra_content_json = _extra_content(piece)
             call.add_members(unknown)
+            call.end()
 
     def whole(self) -> list[ToolCall]:
         """All calls, whole."""

@@ -132,7 +132,8 @@ def test_openai_streams(pieces: list[str], field: str, size: int) -> None:
     """Every text of a delta is that of the stream as a whole."""
     events = read(OpenAiDecoder(), openai(pieces, OPENAI_DELTAS[field]), size)
 
-    assert "".join(texts(events)) == as_utf_16("".join(pieces))
+    nothing = "{}" if field == "arguments" else ""
+    assert "".join(texts(events)) == (as_utf_16("".join(pieces)) or nothing)
 
 
 @given(cut_texts(), st.sampled_from([1, 50, 1 << 20]))

@@ -292,10 +292,15 @@ def test_sound_and_documents() -> None:
 
 
 def test_a_turn_with_tools() -> None:
-    """Calls and their results go back as they came, without the reasoning."""
+    """Calls and their results go back as they came, without the reasoning.
+
+    A function without arguments has an empty object, as servers read JSON.
+    """
     calls = [
         ToolCall(id="i", name="f", arguments='{"a":'),
         ToolCall(id="j", name="g", arguments="x", type="custom"),
+        ToolCall(id="k", name="h"),
+        ToolCall(id="l", name="g", type="custom"),
     ]
     reasoning = ReasoningPart(text="hm")
     turn = message(reasoning, role="assistant", tool_calls=calls)
@@ -306,6 +311,8 @@ def test_a_turn_with_tools() -> None:
         "tool_calls": [
             {"id": "i", "type": "function", "function": {"name": "f", "arguments": '{"a":'}},
             {"id": "j", "type": "custom", "custom": {"name": "g", "input": "x"}},
+            {"id": "k", "type": "function", "function": {"name": "h", "arguments": "{}"}},
+            {"id": "l", "type": "custom", "custom": {"name": "g", "input": ""}},
         ],
     }
     assert sent(message("r", role="tool", tool_call_id="i")) == {

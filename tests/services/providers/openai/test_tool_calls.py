@@ -78,7 +78,7 @@ def assembled(*pieces: wire.ToolCall) -> list[tuple[str, str, str]]:
         ),
         pytest.param(
             [fragment(0, "a", "f", PARIS), fragment(0, "b", "f", ROME), fragment(0, "c", "g")],
-            [("a", "f", PARIS), ("b", "f", ROME), ("c", "g", "")],
+            [("a", "f", PARIS), ("b", "f", ROME), ("c", "g", "{}")],
             id="a new ID after complete arguments begins a call",
         ),
         pytest.param(
@@ -88,7 +88,7 @@ def assembled(*pieces: wire.ToolCall) -> list[tuple[str, str, str]]:
         ),
         pytest.param(
             [fragment(0, "a", "f"), fragment(0, "b", "g"), fragment(0, "c", "h", PARIS)],
-            [("a", "f", ""), ("b", "g", ""), ("c", "h", PARIS)],
+            [("a", "f", "{}"), ("b", "g", "{}"), ("c", "h", PARIS)],
             id="a new ID and another name begin a call",
         ),
         pytest.param(
@@ -164,7 +164,7 @@ def test_each_call_of_a_whole_message_is_a_call() -> None:
         calls.add_whole(one)
 
     found = calls.whole()
-    assert [(call.name, call.arguments) for call in found] == [("f", PARIS)] * 2 + [("f", "")]
+    assert [(call.name, call.arguments) for call in found] == [("f", PARIS)] * 2 + [("f", "{}")]
     assert found[0].id == "a"
     assert len({call.id for call in found}) == len(found)
 
