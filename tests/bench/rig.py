@@ -83,6 +83,8 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     anthropic_model: str = ""
     """That of the one that speaks as Anthropic. Empty: there is none."""
     env: Mapping[str, str] = {}
+    cores: str = GATEWAY_CORE
+    """Cores that it may use, as `taskset` takes them."""
 
 
 class Quantiles(msgspec.Struct):
@@ -139,7 +141,7 @@ class Rig:
         log = self._folder / f"{gateway.name}.log"
         with self._mock(Cell(1)), log.open("w") as out:
             began = time.monotonic()
-            command = ["taskset", "-c", GATEWAY_CORE, *shlex.split(gateway.command)]
+            command = ["taskset", "-c", gateway.cores, *shlex.split(gateway.command)]
             env = {**os.environ, **ENV, **gateway.env}
             process = subprocess.Popen(command, stdout=out, stderr=out, env=env)
             try:
