@@ -80,6 +80,7 @@ class CallAttempts:
 
     __slots__ = (
         "_failures",
+        "_has_choice",
         "_late",
         "_made",
         "_parts",
@@ -98,6 +99,7 @@ class CallAttempts:
         # No generator: one that knew this object would keep the request until the next collection.
         self._routes_left = iter(wanted.routes)
         self._route = wanted.routes[0]
+        self._has_choice = len(wanted.routes) > 1 or len(wanted.routes[0].targets) > 1
         self._targets_left: Iterator[Target] = iter(())
 
     async def open(self) -> StartedAnswer:
@@ -191,8 +193,10 @@ class CallAttempts:
 
     def _share_of_deadline_s(self, target: Target, timeout_s: float) -> float:
         """`timeout_s`, or the part of the caller's time that lets another channel be asked."""
+        if not self._has_choice or self._made == ATTEMPTS_MAX:
+            return timeout_s
         left_s = self._wanted.time_left_s()
-        if left_s is None or left_s * DEADLINE_SHARE >= timeout_s or self._made == ATTEMPTS_MAX:
+        if left_s is None or left_s * DEADLINE_SHARE >= timeout_s:
             return timeout_s
         others = (
             other.channel
