@@ -41,6 +41,7 @@ class RelayCall:
         "_frames",
         "_has_ended",
         "_new_frame",
+        "_pieces",
         "_read_bytes",
         "_timer",
         "_waiter",
@@ -61,6 +62,7 @@ class RelayCall:
         self._waiter: asyncio.Future[None] | None = None
         self._error: ApiError | None = None
         self._has_ended = False
+        self._pieces: list[bytes] = []
         self._read_bytes = 0
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(options.deadline_s, self.fail, deadline_passed())
@@ -76,6 +78,13 @@ class RelayCall:
 
     def receive(self, frame: pb.ServiceFrame) -> None:
         """Take in a frame of the service."""
+        response = frame.response
+        if frame.continued:
+            self._pieces.append(response)
+            return
+        if self._pieces:
+            response = b"".join((*self._pieces, response))
+            self._pieces.clear()
         if frame.ended:
             self._has_ended = True
         error = None
@@ -83,7 +92,7 @@ class RelayCall:
             trailers = dict(frame.trailers)
             error = service_error(frame.failure, trailers.items()) or internal(self.request_id)
         headers = response_headers(frame.headers.items()) if frame.headers else {}
-        self._frames.append(ReceivedFrame(frame.response, frame.ended, headers, error))
+        self._frames.append(ReceivedFrame(response, frame.ended, headers, error))
         self._wake()
 
     def fail(self, error: ApiError) -> None:

@@ -15,6 +15,9 @@ MESSAGE_BYTES = 1024 * 1024
 RESPONSE_BYTES_MAX = 32 * 2**20
 """The largest message of an answer. A larger one would exceed gRPC's limit and end the stream."""
 
+PIECE_BYTES = 768 * 1024
+"""Size of a piece of a large message of an answer."""
+
 FRAME_BYTES = 512
 """Size of a frame without a message, such as that of a failure with its details."""
 
@@ -34,6 +37,7 @@ class FrameQueue(Generic[M]):
         """Set when there is something to send, or by others to have the queue looked at."""
         self._has_room = asyncio.Event()
         self._has_room.set()
+        self._is_short = asyncio.Event()
 
     def add(self, call_id: int, size: int = 0) -> Any:
         """Return a new frame of this call, to be filled in now with `size` bytes at most."""
@@ -50,6 +54,11 @@ class FrameQueue(Generic[M]):
         """Wait while too many messages are not sent: their receiver is slow."""
         await self._has_room.wait()
 
+    async def wait_until_short(self) -> None:
+        """Wait until the frames so far are sent but for those of one message."""
+        self._is_short.clear()
+        await self._is_short.wait()
+
     def set_flag(self, name: str) -> None:
         """Set a flag of the last message."""
         setattr(self._last(), name, True)
@@ -65,6 +74,8 @@ class FrameQueue(Generic[M]):
         message: M = self._messages.popleft()
         if len(self._messages) <= MESSAGES_MAX:
             self._has_room.set()
+        if len(self._messages) <= 1:
+            self._is_short.set()
         if not self._messages:
             self._messages.append(self._new_message())
             self._last_bytes, self._is_empty = 0, True

@@ -126,7 +126,8 @@ class RelayStream:
         if kind == "start":
             if number in self._calls:
                 raise Failure(ErrorReason.INVALID_FIELD, f"Call {number} was started twice.")
-            call = RelayedCall(self._completions, frame.start, partial(self._frames.add, number))
+            new_frame, wait = partial(self._frames.add, number), self._frames.wait_until_short
+            call = RelayedCall(self._completions, frame.start, new_frame, wait)
             task = asyncio.create_task(call.run(), name="relayed call")
             self._calls[number] = call, task
             task.add_done_callback(partial(self._forget, number))

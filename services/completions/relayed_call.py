@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
@@ -12,7 +12,7 @@ from pomogator.relay.v1 import relay_service_pb2 as pb
 from services.common.call_names import RELAY_WINDOW_BYTES, REQUEST_ID_HEADER
 from services.common.contract.chat import to_completion_message
 from services.common.contract.chat_events import to_batch_message
-from services.common.frame_queue import RESPONSE_BYTES_MAX
+from services.common.frame_queue import PIECE_BYTES, RESPONSE_BYTES_MAX
 from services.common.request_headers import request_id_or_new
 from services.completions.call_deadline import CallDeadline
 from services.completions.completions import CallContext, Completions
@@ -32,8 +32,12 @@ class RelayedCall:
         completions: Completions,
         start: pb.CallStart,
         new_frame: Callable[[int], pb.ServiceFrame],
+        wait_until_sent: Callable[[], Awaitable[None]],
     ) -> None:
-        """`new_frame` returns a frame of so many bytes that is sent after this turn of the loop."""
+        """`new_frame` returns a frame of so many bytes that is sent after this turn of the loop.
+
+        `wait_until_sent` waits until it may be followed by a large one.
+        """
         self._completions = completions
         # The start itself would keep all frames of its message in memory.
         self._method = start.method
@@ -42,6 +46,7 @@ class RelayedCall:
         self._metadata = dict(start.metadata)
         self._request_id = request_id_or_new(self._metadata.get(REQUEST_ID_HEADER))
         self._new_frame = new_frame
+        self._wait_until_sent = wait_until_sent
         self._headers: dict[str, str] = {}
         self._room_bytes = RELAY_WINDOW_BYTES
         self._has_room = asyncio.Event()
@@ -80,7 +85,10 @@ class RelayedCall:
         request, context = await self._read(chat.CreateChatCompletionRequest, deadline)
         answer = self._completions.whole(request, context, self._headers.update)
         completion = await deadline.run(answer)
-        self._send(to_completion_message(completion).SerializeToString(), ended=True)
+        response = to_completion_message(completion).SerializeToString()
+        if len(response) > PIECE_BYTES:
+            response = await deadline.run(self._send_pieces(response))
+        self._send(response, ended=True)
 
     async def _stream(self) -> None:
         deadline = CallDeadline(self._timeout_s)
@@ -89,7 +97,11 @@ class RelayedCall:
         del request  # It may be large, and the stream long.
         async with aclosing(deadline.iterate(stream, _unchanged)) as batches:
             async for batch in batches:
-                self._send(to_batch_message(batch).SerializeToString())
+                response = to_batch_message(batch).SerializeToString()
+                if len(response) > PIECE_BYTES:
+                    with deadline:
+                        response = await self._send_pieces(response)
+                self._send(response)
                 # Before the next batch is read, so that no batch waits here.
                 if self._room_bytes <= 0:
                     with deadline:
@@ -112,9 +124,20 @@ class RelayedCall:
             self._has_room.clear()
             await self._has_room.wait()
 
-    def _send(self, response: bytes, *, ended: bool = False) -> None:
+    async def _send_pieces(self, response: bytes) -> bytes:
+        """Send a large message but for its last piece, and return that."""
         if len(response) > RESPONSE_BYTES_MAX:
             raise Failure(ErrorReason.UPSTREAM_BAD_RESPONSE, "The answer is too large.")
+        last = (len(response) - 1) // PIECE_BYTES * PIECE_BYTES
+        for start in range(0, last, PIECE_BYTES):
+            frame = self._new_frame(PIECE_BYTES)
+            frame.response = response[start : start + PIECE_BYTES]
+            frame.continued = True
+            await self._wait_until_sent()
+        self._room_bytes -= last
+        return response[last:]
+
+    def _send(self, response: bytes, *, ended: bool = False) -> None:
         frame = self._new_frame(len(response))
         frame.response = response
         frame.ended = ended

@@ -20,6 +20,7 @@ from gateway.rpc.reconnecting_channel import ReconnectingChannel
 from gateway.rpc.relay_backend import RelayBackend
 from gateway.rpc.relay_links import RelayLinks
 from gateway.rpc.service_channel import open_channel
+from services.common.addresses import split_address
 from services.common.call_names import INSTANCE_HEADER
 from services.common.contract.chat import fill_request
 from services.common.frame_queue import RESPONSE_BYTES_MAX
@@ -27,7 +28,16 @@ from services.domain.completion import Completion
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import CompletionRequest
 from services.rpc.listener import listening
-from tests.gateway.rpc.test_relay import ScriptedCore, asking, linked, serving, until, whole_text
+from tests.gateway.rpc.test_relay import (
+    ScriptedCore,
+    asking,
+    linked,
+    serving,
+    stream_text,
+    until,
+    whole_text,
+)
+from tests.stand.slow_link import slow_link
 
 STREAM = pb.RELAYED_METHOD_STREAM_CHAT_COMPLETION
 OPENED_MAX = 20
@@ -176,6 +186,28 @@ async def test_messages_may_be_larger_than_the_largest_body() -> None:
             [request] * 8
         )
         assert links.choose() is link
+
+
+async def test_a_large_answer_lets_small_ones_pass() -> None:
+    """Its pieces leave room for the frames of other calls, whole and streamed."""
+    core = ScriptedCore()
+    async with (
+        serving(core) as (address, _),
+        slow_link(split_address(address), 0.01) as port,
+        open_channel(f"127.0.0.1:{port}") as channel,
+        RelayLinks(channel).searching() as links,
+    ):
+        channel.get_state(try_to_connect=True)
+        await until(lambda: links.choose() is not None)
+        backend = RelayBackend(channel, links)
+        for ask in (whole_text, stream_text):
+            core.contexts.clear()
+            large = asyncio.create_task(ask(backend, f"make {24 * 2**20}"))
+            await until(lambda: core.contexts)
+            for _ in range(3):
+                assert await whole_text(backend, "Hello") == "Hello"
+            assert not large.done()
+            assert await large == "z" * 24 * 2**20
 
 
 async def test_an_edge_closes_links_that_it_has_left() -> None:

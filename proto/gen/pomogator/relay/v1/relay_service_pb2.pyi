@@ -257,6 +257,7 @@ class ServiceFrame(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     TRAILERS_FIELD_NUMBER: _builtins.int
+    CONTINUED_FIELD_NUMBER: _builtins.int
     call_id: _builtins.int
     """The number of the call."""
     response: _builtins.bytes
@@ -265,9 +266,13 @@ class ServiceFrame(_message.Message):
     """
     ended: _builtins.bool
     """Whether the call is over. There are no more frames of it."""
+    continued: _builtins.bool
+    """Whether `response` is a piece of a message, which the next frame of the call goes on
+    with. Large messages are sent in pieces, with the frames of other calls between them.
+    """
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The call's initial metadata. Only with its first frame."""
+        """The call's initial metadata. Only with its first response message."""
 
     @_builtins.property
     def failure(self) -> _status_pb2.Status:
@@ -288,10 +293,11 @@ class ServiceFrame(_message.Message):
         ended: _builtins.bool = ...,
         failure: _status_pb2.Status | None = ...,
         trailers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        continued: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "ended", b"ended", "failure", b"failure", "headers", b"headers", "response", b"response", "trailers", b"trailers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "continued", b"continued", "ended", b"ended", "failure", b"failure", "headers", b"headers", "response", b"response", "trailers", b"trailers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
