@@ -93,7 +93,7 @@ class _Merger:
     def hold(self, path: str, members: Mapping[str, msgspec.Raw]) -> None:
         """Send none of these members."""
         self.held += [
-            member_path(path, name) for name, raw in members.items() if says_something(raw)
+            member_path(path, name) for name, raw in members.items() if says_something(name, raw)
         ]
 
     def merge(

@@ -1,7 +1,7 @@
 """Unknown members: JSON that callers set below the top level of a request, and no field has.
 
 Structs keep them in `extra_json`. An encoder sends each member, or says that it does not: nothing
-of a request is lost without a note. Null says nothing, nor does an empty list or object.
+of a request is lost without a note. Null says nothing, nor do empty members that SDKs send back.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ NOTES_MAX = 32
 """The most notes about members that are not sent. One more then says that there are others."""
 
 NAME_CHARS_MAX = 64
+
+_SENT_BACK = frozenset(
+    {"additional_kwargs", "annotations", "audio", "citations", "function_call", "images"}
+    | {"provider_specific_fields", "videos"}
+)
+"""Members of answers that SDKs and frameworks send back where they are empty."""
 
 Place = Literal[
     "thinking", "tool", "tool_choice", "response_format", "message", "part", "tool_call"
@@ -67,7 +73,7 @@ def unknown_paths(spec: ChatCompletionSpec, known: Collection[str] = ()) -> list
         member_path(found.path, name)
         for found in unknown_members(spec)
         for name, raw in found.members.items()
-        if name not in known and says_something(raw)
+        if name not in known and says_something(name, raw)
     ]
 
 
@@ -86,10 +92,11 @@ def member_path(path: str, name: str) -> str:
     return f"{path}.{name if readable else 'extra_json'}"
 
 
-def says_something(raw: msgspec.Raw) -> bool:
-    """Whether a value is other than null, an empty list and an empty object."""
+def says_something(name: str, raw: msgspec.Raw) -> bool:
+    """Whether a member is other than null, and than an empty one of an answer that comes back."""
     value = bytes(raw)
-    return not (value == b"null" or (value[:1] in b"[{" and not value[1:-1].strip()))
+    is_empty = value[:1] in b"[{" and not value[1:-1].strip()
+    return not (value == b"null" or (is_empty and name in _SENT_BACK))
 
 
 def members_of(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:

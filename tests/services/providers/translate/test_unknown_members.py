@@ -75,10 +75,17 @@ def test_each_member_arrives_or_is_noted_or_refused(
 
 def test_what_says_nothing_needs_no_note() -> None:
     """SDKs send empty lists of annotations with each earlier answer."""
-    extras: dict[str, Any] = {"messages[1]": {"annotations": [], "x": None, "y": {}, "audio": None}}
+    extras: dict[str, Any] = {"messages[1]": {"annotations": [], "x": None, "audio": None}}
     for dialect in MODELS:
         assert encode(planted(extras), dialect) == encode(planted({}), dialect)
     assert unknown_paths(planted(extras)) == []
+
+
+def test_empty_members_need_a_note() -> None:
+    """An empty object may switch something on."""
+    extras: dict[str, Any] = {"messages[1]": {"x": [], "y": {}}, "tools[1]": {"z": {}}}
+    paths = ["tools[1].z", "messages[1].x", "messages[1].y"]
+    assert unknown_paths(planted(extras)) == paths
 
 
 def test_paths() -> None:
