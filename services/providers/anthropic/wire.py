@@ -169,6 +169,8 @@ def others(raw: bytes | msgspec.Raw, fields: frozenset[str]) -> Json:
     """
     try:
         found = _OBJECT.decode(raw)
+        if found.keys() <= fields:
+            return {}  # As nearly always.
         return {
             name: msgspec.json.decode(value)
             for name, value in found.items()
