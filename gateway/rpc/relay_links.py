@@ -90,8 +90,12 @@ class RelayLinks:
             await asyncio.sleep(interval_s)
 
     async def _until_connected(self) -> None:
-        """Wait for a connection. Calls make it: an attempt that fails would make them fail, too."""
-        while self._channel.get_state() is not grpc.ChannelConnectivity.READY:  # noqa: ASYNC110
+        """Wait for a connection. Calls make it: an attempt that fails would make them fail, too.
+
+        While there are links, calls make none, so that a channel with new certificates has none.
+        """
+        ready = grpc.ChannelConnectivity.READY
+        while self._channel.get_state(bool(self._current)) is not ready:  # noqa: ASYNC110
             # Not `wait_for_state_change`: a cancelled wait stays in grpcio 1.85.
             await asyncio.sleep(CONNECTION_INTERVAL_S)
 
