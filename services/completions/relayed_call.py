@@ -70,8 +70,9 @@ class RelayedCall:
         except asyncio.CancelledError:
             # Not only the edge cancels: a step of the call may have been cancelled within.
             message = "The service dropped the call. Please try again."
-            reason = ErrorReason.SERVICE_UNAVAILABLE
-            self._fail(Failure(reason, message, retry_after_s=RETRY_AFTER_S))
+            self._fail(
+                Failure(ErrorReason.SERVICE_UNAVAILABLE, message, retry_after_s=RETRY_AFTER_S)
+            )
             raise
 
     def _fail(self, failure: Failure) -> None:

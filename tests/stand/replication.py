@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -49,5 +49,8 @@ def kill_server(url: str) -> None:
     """Kill a server with all its processes, as when its machine is lost."""
     number, _, _ = Path(socket_folder(url), "postmaster.pid").read_text().partition("\n")
     server = psutil.Process(int(number))
-    for process in (server, *server.children(recursive=True)):
-        process.send_signal(signal.SIGKILL)
+    processes = [server, *server.children(recursive=True)]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # The others end with the server.
+            process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(processes, timeout=60)  # The package stops servers that seem to run.

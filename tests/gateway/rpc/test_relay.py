@@ -386,7 +386,7 @@ async def test_the_links_are_counted() -> None:
         stand.links.declare_metrics(metrics)
         assert "pomogator_edge_relay_links 1.0" in page(metrics)
         await stand.relay.move_clients_away()
-        assert "pomogator_edge_relay_links 0.0" in page(metrics)
+        await until(lambda: "pomogator_edge_relay_links 0.0" in page(metrics))
 
 
 def page(metrics: EdgeMetrics) -> str:

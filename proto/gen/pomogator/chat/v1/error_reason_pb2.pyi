@@ -194,7 +194,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 44
     """UNAVAILABLE. 503 `server_error`, `service_unavailable`. The edge cannot reach the service.
-    REST only.
+    REST only. Details: `google.rpc.RetryInfo`.
     """
     ERROR_REASON_UPSTREAM_TIMEOUT: _ErrorReason.ValueType  # 45
     """DEADLINE_EXCEEDED. 504 `timeout_error`, `upstream_timeout`. The provider did not begin to
@@ -393,7 +393,7 @@ Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 44
 """UNAVAILABLE. 503 `server_error`, `service_unavailable`. The edge cannot reach the service.
-REST only.
+REST only. Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_UPSTREAM_TIMEOUT: ErrorReason.ValueType  # 45
 """DEADLINE_EXCEEDED. 504 `timeout_error`, `upstream_timeout`. The provider did not begin to
