@@ -23,7 +23,7 @@ SEARCH_INTERVAL_S = 2.0
 CONNECTION_INTERVAL_S = 0.05
 """The interval at which the state of a channel without a connection is read."""
 FIRST_INTERVAL_S = 0.25
-"""The interval at which links are tried, while there is none."""
+"""The interval at which links are opened before the first one works."""
 REFUSED_INTERVAL_S = 60.0
 """The interval at which links are tried where services refuse them."""
 REFUSALS = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED)

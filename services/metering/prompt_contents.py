@@ -178,7 +178,7 @@ def _sound_bytes_per_s(base64: str) -> int:
 
 
 def _text_of_file(uri: str) -> str | None:
-    """Return the text in a data URL. None: it has a document of another kind, or is none."""
+    """Return the text in a data URL. None: it is no data URL, or its document is no text."""
     head, comma, data = uri.partition(",")
     head = head.lower()
     if not comma or not head.startswith("data:") or any(kind in head for kind in _PACKED_TYPES):

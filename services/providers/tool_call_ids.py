@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 
 def own_id(given: str | None, taken: Collection[str]) -> str:
-    """Return the provider's ID of a call. Empty if another call has it, or if there is none."""
+    """Return the provider's ID of a call. Empty: another call has it, or it is missing."""
     return "" if not given or given in taken else given
 
 

@@ -43,7 +43,7 @@ HEADS_MAX = 4096
 """Cached request heads: one for each channel, key and kind of answer."""
 
 LEFT: Final[Batch] = []
-"""What a relay with `outlives_reader` returns when its reader is cancelled, in place of a batch."""
+"""Batch that an answer with `outlives_reader` returns when its reader is cancelled."""
 
 HTTP_OK = 200
 _ACCEPT = {True: "text/event-stream", False: "application/json"}
@@ -96,14 +96,14 @@ class Upstream:
         self._clock = clock
         self._failures = failures or ChannelFailures(clock)
 
-    def relay(
+    def answer(
         self,
         request: UpstreamRequest,
         target: Target,
         dialect: Dialect,
         decoder: Decoder,
         first_s: float = math.inf,
-    ) -> Relay:
+    ) -> UpstreamAnswer:
         """Return the answer to `request`, which is sent when the first batch is awaited.
 
         The answer has to begin within `first_s` and within the channel's timeout of a first event.
@@ -114,7 +114,7 @@ class Upstream:
         timeouts = Timeouts(self._clock, channel, first_s=min(first_s, of_channel))
         post = partial(self._post, request, target, dialect)
         on_failure = partial(self._failures.add, target)
-        return Relay(post, dialect, decoder, timeouts, on_failure)
+        return UpstreamAnswer(post, dialect, decoder, timeouts, on_failure)
 
     async def _post(
         self,
@@ -140,7 +140,7 @@ class Upstream:
         )
 
 
-class Relay:
+class UpstreamAnswer:
     """Answer of one attempt: an async iterator of batches. The user must close it in every case.
 
     An UpstreamError is raised after the events before it. A disconnected stream is an error unless

@@ -22,7 +22,7 @@ from services.domain.events import Batch
 from services.domain.spec import ChatCompletionSpec
 from services.errors import REASONS, Failure, UpstreamError
 from services.providers.base import Dialect, Notes, Target, UpstreamRequest
-from services.providers.upstream import Relay, Upstream
+from services.providers.upstream import Upstream, UpstreamAnswer
 from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures
 from services.routing.catalog import ModelRoute
@@ -161,24 +161,24 @@ class CallAttempts:
         decoder = dialect.decoder(_shown(target, wanted.spec))
         timeout_s = channel.first_token_timeout_s if request.may_stream else channel.total_timeout_s
         first_s = self._share_of_deadline_s(target, timeout_s)
-        relay = parts.upstream.relay(request, target, dialect, decoder, first_s)
+        upstream_answer = parts.upstream.answer(request, target, dialect, decoder, first_s)
         try:
-            first = await self._first_batch(target, relay, streamed=request.streamed)
+            first = await self._first_batch(target, upstream_answer, streamed=request.streamed)
         except UpstreamError as error:
             wanted.record.fail_attempt(error)
-            if first_s < timeout_s and relay.is_sent and error.row is _TIMEOUT:
+            if first_s < timeout_s and upstream_answer.is_sent and error.row is _TIMEOUT:
                 wanted.on_cut(target, decoder)
             if not error.row.retryable:
                 raise
             self._failures.add(target.channel, error)
             return None
         except (asyncio.CancelledError, GeneratorExit):
-            if relay.is_sent:
+            if upstream_answer.is_sent:
                 wanted.on_abandoned(target, decoder, request.thinking_tokens)
             raise
         except BaseException:
             # We cannot read the answer. The provider bills it all the same.
-            if relay.is_sent:
+            if upstream_answer.is_sent:
                 wanted.on_unread(target, decoder, request.thinking_tokens)
             raise
         return StartedAnswer(
@@ -186,7 +186,7 @@ class CallAttempts:
             target,
             candidate.notes.all,
             first,
-            relay,
+            upstream_answer,
             decoder,
             request.thinking_tokens,
         )
@@ -259,14 +259,14 @@ class CallAttempts:
             self._parts.health.whole_answer_was_late(step.target)
 
     async def _first_batch(
-        self, target: Target, relay: Relay, *, streamed: bool
+        self, target: Target, upstream_answer: UpstreamAnswer, *, streamed: bool
     ) -> Batch | WholeAnswer:
         """Await the first batch, and note in `ChannelHealth` how the attempt ended."""
         health, clock = self._parts.health, self._parts.clock
         health.attempt_started(target)
         started_at = clock.now()
         try:
-            first = await relay.first()
+            first = await upstream_answer.first()
         except UpstreamError as error:
             health.attempt_failed(target, error)
             raise

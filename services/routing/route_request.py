@@ -10,7 +10,7 @@ from services.domain.completion import WholeAnswer
 from services.domain.events import Batch, Note
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Decoder, Target
-from services.providers.upstream import Relay
+from services.providers.upstream import UpstreamAnswer
 from services.routing.catalog import ModelRoute
 from services.telemetry.calls import CallRecord
 
@@ -26,7 +26,7 @@ class StartedAnswer(msgspec.Struct, frozen=True):
     """Changes that were made to the request."""
     first: Batch | WholeAnswer
     """The first batch, or the whole answer, where the provider sent a document."""
-    rest: Relay
+    rest: UpstreamAnswer
     """The batches after the first. Raises UpstreamError where the answer breaks off."""
     decoder: Decoder
     """Has the usage that the provider has reported so far."""

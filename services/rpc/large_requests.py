@@ -65,7 +65,7 @@ class LargeRequests:
         budget: MemoryBudget | None = None,
         has_spare_memory: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`check_key` raises Failure for a credential that is none.
+        """`check_key` raises Failure for an invalid credential.
 
         Without it the interceptors know the caller. None as the budget: memory is not limited.
         `has_spare_memory` says whether the process has more memory than requests need.

@@ -56,7 +56,7 @@ class ReasoningStore(Protocol):
         ...
 
     async def recall(self, account: str, keys: Sequence[str]) -> Sequence[bytes | None]:
-        """Return the turn of each key: None where there is none, empty where it is ambiguous."""
+        """Return the turn of each key: None: not stored, empty: ambiguous."""
         ...
 
 

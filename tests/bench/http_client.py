@@ -1,4 +1,4 @@
-"""What a call to a provider costs: our client and relay beside aiohttp's client.
+"""What a call to a provider costs: our client and the reading of answers beside aiohttp's client.
 
 Run from the checkout: `python -m tests.bench.http_client [asyncio|uvloop]`. Prints
 microseconds of this process's CPU, which does nothing but call: the server is a process
@@ -110,7 +110,7 @@ async def serve() -> None:
 
 
 class Deaf:
-    """A decoder that makes nothing of what it hears: what is left is the relay's own cost."""
+    """A decoder that ignores all events, so that only the reading of an answer is measured."""
 
     done = False
     usage: Usage | None = None
@@ -146,8 +146,8 @@ def with_client(client: HttpClient, base: str) -> Call:
     return call
 
 
-def with_relay(client: HttpClient, base: str, decoder: Callable[[Target], Decoder]) -> Call:
-    """The relay over the client."""
+def with_upstream(client: HttpClient, base: str, decoder: Callable[[Target], Decoder]) -> Call:
+    """The upstream over the client."""
     upstream = Upstream(client, SystemClock())
     dialect = DIALECTS["openai"]
     target = Target(
@@ -159,8 +159,8 @@ def with_relay(client: HttpClient, base: str, decoder: Callable[[Target], Decode
 
     async def call(path: str) -> None:
         request = UpstreamRequest(path=path, body=BODY, streamed=path != "/json")
-        relaying = upstream.relay(request, target, dialect, decoder(target))
-        async with aclosing(relaying) as batches:
+        answer = upstream.answer(request, target, dialect, decoder(target))
+        async with aclosing(answer) as batches:
             async for _ in batches:
                 pass
 
@@ -198,8 +198,8 @@ async def compare(base: str) -> None:
     async with aiohttp.ClientSession(connector=connector) as session:
         ways = {
             "client": with_client(client, base),
-            "relay": with_relay(client, base, lambda _: Deaf()),
-            "relay, decoded": with_relay(client, base, DIALECTS["openai"].decoder),
+            "upstream": with_upstream(client, base, lambda _: Deaf()),
+            "upstream, decoded": with_upstream(client, base, DIALECTS["openai"].decoder),
             "aiohttp": with_aiohttp(session, base),
         }
         print(f"{'µs of CPU':36}" + "".join(f"{name:>16}" for name in ways))

@@ -148,7 +148,7 @@ def _add_delta(message: Json, delta: Json) -> None:
 
 
 def at(body: Any, path: Path) -> Any:
-    """Return the value at a path; None where there is none."""
+    """Return the value at a path; None where nothing stands."""
     for step in path:
         if isinstance(body, dict):
             body = body.get(step)

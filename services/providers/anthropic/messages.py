@@ -194,7 +194,7 @@ class _PendingCalls:
         self._originals = original_ids
 
     def take(self, call_id: str) -> list[Json]:
-        """Take the first call with this ID, by which the caller knows it. Empty: there is none."""
+        """Take the first call with this ID, by which the caller knows it. Empty: no call has it."""
         for index, call in enumerate(self.rest):
             sent = str(call["id"])
             if self._originals.get(sent, sent) == call_id:

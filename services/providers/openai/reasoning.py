@@ -53,8 +53,8 @@ class Reasoning:
     def seal(self, extra_content_json: bytes, place: int, call_id: str) -> bytes:
         """Return Gemini's signature of a tool call in OpenRouter's form.
 
-        Empty where there is none, the answer does not have that form, or the provider's own details
-        have it.
+        Empty: the call has no signature, the answer does not have that form, or the provider's own
+        details contain it.
         """
         if self._shown is None or self.details:
             return b""

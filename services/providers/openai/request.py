@@ -195,7 +195,7 @@ def _thinking_refusal(spec: ChatCompletionSpec, target: Target) -> str:
 
 
 def other_effort(spec: ChatCompletionSpec, plan: ThinkingPlan, target: Target, notes: Notes) -> str:
-    """Return the effort in the provider's words. Empty: there is none, or it is not sent."""
+    """Return the effort in the provider's words. Empty: no effort is sent."""
     effort = spec.other_reasoning_effort
     if not effort:
         return ""

@@ -52,7 +52,7 @@ class _ExtraContent(msgspec.Struct):
 
 
 def gemini_seal(extra_content_json: bytes, place: int, call_id: str) -> Detail | None:
-    """Return the signature in a tool call's `extra_content` as an item. None: there is none."""
+    """Return the signature in a tool call's `extra_content` as an item, if it has one."""
     try:
         content = msgspec.json.decode(extra_content_json or b"{}", type=_ExtraContent)
     except msgspec.DecodeError:
@@ -160,7 +160,7 @@ def text_of(detail: Mapping[str, object]) -> str:
 
 
 def word(detail: Mapping[str, object], name: str) -> str:
-    """Return a member that is a string. Empty if there is none of that name."""
+    """Return the member of this name. Empty: it is missing, or no string."""
     value = detail.get(name)
     return value if isinstance(value, str) else ""
 

@@ -115,7 +115,7 @@ async def test_a_stream_is_remembered_when_it_is_complete(memory: ReasoningMemor
     ],
 )
 async def test_arguments_in_another_form(memory: ReasoningMemory, arguments: str) -> None:
-    """Clients parse them and write them anew."""
+    """Clients parse them and encode them again."""
     answered(memory, CALL)
 
     sent = ToolCall(id="toolu_1", name="weather", arguments=arguments)

@@ -25,7 +25,7 @@ from services.errors import UpstreamError
 from services.providers.base import Notes, SseEvent, Target, UpstreamRequest
 from services.providers.channel_failures import ChannelFailures
 from services.providers.http import HttpClient
-from services.providers.upstream import ERROR_BODY_MAX, Relay, Upstream
+from services.providers.upstream import ERROR_BODY_MAX, Upstream, UpstreamAnswer
 from tests.stand.clock import FakeClock
 from tests.stand.upstream import (
     CUT,
@@ -141,17 +141,17 @@ class Caller:
             capabilities=Capabilities(),
         )
 
-    def relay(self) -> Relay:
+    def answer(self) -> UpstreamAnswer:
         """A call."""
         self.decoder = Words()
-        relaying = Upstream(self.http, self.clock, self.failures)
-        return relaying.relay(self.request, self.target, Plain(), self.decoder)
+        upstream = Upstream(self.http, self.clock, self.failures)
+        return upstream.answer(self.request, self.target, Plain(), self.decoder)
 
     async def batches(self, *script: Step) -> list[list[str]]:
         """The batches of a call that is answered by `script`, `.` for the end."""
         if script:
             self.upstream.play(script)
-        async with aclosing(self.relay()) as batches:
+        async with aclosing(self.answer()) as batches:
             return [
                 [_shown(event) for event in batch if not isinstance(event, ChoiceFinished)]
                 async for batch in batches
@@ -164,7 +164,7 @@ class Caller:
         texts: list[str] = []
 
         async def listen() -> None:
-            async with aclosing(self.relay()) as batches:
+            async with aclosing(self.answer()) as batches:
                 async for batch in batches:
                     texts.extend(_text(event) for event in batch)
 
@@ -275,8 +275,8 @@ async def test_what_arrives_together_is_one_batch(caller: Caller) -> None:
     caller.upstream.play([SSE_HEAD + sse("a", "b"), seen, sse("c", "stop", "[DONE]") + LAST_CHUNK])
     batches: list[Batch] = []
 
-    async with aclosing(caller.relay()) as relaying:
-        async for batch in relaying:
+    async with aclosing(caller.answer()) as answer:
+        async for batch in answer:
             batches.append(batch)
             seen.set()
 
@@ -351,7 +351,7 @@ async def test_a_reset_is_a_cut(caller: Caller) -> None:
     """A reset connection is no different."""
     seen = asyncio.Event()
     caller.upstream.play([SSE_HEAD + sse("a"), seen, RESET])
-    batches = caller.relay()
+    batches = caller.answer()
     assert await anext(batches) == [TextDelta("a")]
     seen.set()
 
@@ -553,7 +553,7 @@ async def test_the_moment_moves_with_every_token(caller: Caller) -> None:
     caller.upstream.play([SSE_HEAD + sse("a"), *steps, sse("stop", "[DONE]") + LAST_CHUNK])
     count = 0
 
-    async with aclosing(caller.relay()) as batches:
+    async with aclosing(caller.answer()) as batches:
         async for _ in batches:
             clock.advance(0.009)
             await asyncio.sleep(0.02)  # The timer rings meanwhile.
@@ -571,7 +571,7 @@ async def test_a_slow_caller_is_not_the_providers_fault(caller: Caller) -> None:
     caller.upstream.play([SSE_HEAD + sse("a"), sse("b", "stop", "[DONE]") + LAST_CHUNK])
     texts: list[str] = []
 
-    async with aclosing(caller.relay()) as batches:
+    async with aclosing(caller.answer()) as batches:
         async for batch in batches:
             texts += [_text(event) for event in batch]
             clock.advance(10)
@@ -619,7 +619,7 @@ async def test_leaving_closes_the_connection(how: str, caller: Caller) -> None:
     begun = asyncio.Event()
 
     async def listen() -> None:
-        async with aclosing(caller.relay()) as batches:
+        async with aclosing(caller.answer()) as batches:
             async for _ in batches:
                 begun.set()
                 if how == "close":

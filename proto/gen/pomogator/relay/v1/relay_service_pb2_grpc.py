@@ -29,9 +29,9 @@ class RelayServiceStub:
     """Internal: edges and services of Pomogator call it. Other callers use
     `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged.
 
-    A stream of its own for each call costs an edge and a service some 400 µs of CPU.
-    Here a message carries everything that its sender has to say in one turn of its
-    event loop, for any number of calls.
+    A message carries everything that its sender has to say in one turn of its event
+    loop, for any number of calls. A stream of its own for each call costs more CPU:
+    `tests/bench/RESULTS.md`.
     """
 
     def __init__(self, channel):
@@ -51,9 +51,9 @@ class RelayServiceServicer:
     """Internal: edges and services of Pomogator call it. Other callers use
     `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged.
 
-    A stream of its own for each call costs an edge and a service some 400 µs of CPU.
-    Here a message carries everything that its sender has to say in one turn of its
-    event loop, for any number of calls.
+    A message carries everything that its sender has to say in one turn of its event
+    loop, for any number of calls. A stream of its own for each call costs more CPU:
+    `tests/bench/RESULTS.md`.
     """
 
     def Relay(self, request_iterator, context):
@@ -87,9 +87,9 @@ class RelayService:
     """Internal: edges and services of Pomogator call it. Other callers use
     `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged.
 
-    A stream of its own for each call costs an edge and a service some 400 µs of CPU.
-    Here a message carries everything that its sender has to say in one turn of its
-    event loop, for any number of calls.
+    A message carries everything that its sender has to say in one turn of its event
+    loop, for any number of calls. A stream of its own for each call costs more CPU:
+    `tests/bench/RESULTS.md`.
     """
 
     @staticmethod

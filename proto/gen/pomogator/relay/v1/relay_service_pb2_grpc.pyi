@@ -16,9 +16,9 @@ class RelayServiceStub:
     """Internal: edges and services of Pomogator call it. Other callers use
     `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged.
 
-    A stream of its own for each call costs an edge and a service some 400 µs of CPU.
-    Here a message carries everything that its sender has to say in one turn of its
-    event loop, for any number of calls.
+    A message carries everything that its sender has to say in one turn of its event
+    loop, for any number of calls. A stream of its own for each call costs more CPU:
+    `tests/bench/RESULTS.md`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -34,9 +34,9 @@ class RelayServiceServicer(metaclass=_abc_1.ABCMeta):
     """Internal: edges and services of Pomogator call it. Other callers use
     `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged.
 
-    A stream of its own for each call costs an edge and a service some 400 µs of CPU.
-    Here a message carries everything that its sender has to say in one turn of its
-    event loop, for any number of calls.
+    A message carries everything that its sender has to say in one turn of its event
+    loop, for any number of calls. A stream of its own for each call costs more CPU:
+    `tests/bench/RESULTS.md`.
     """
 
     @_abc_1.abstractmethod
