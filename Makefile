@@ -40,7 +40,7 @@ pythons: ## Run the tests with each supported Python that can be had (ARGS=--smo
 	@.ci/pythons $(ARGS)
 
 nightly: $(VENV)/.dev ## Kill a thousand times, audit, compare with a model, fuzz, plant members, soak (ARGS="--cycles 100").
-	@for topology in single split fleet; do \
+	@for topology in single split fleet "single --database postgres" "split --database postgres"; do \
 		$(BIN)/python -m tests.nightly.kill_cycles --topology $$topology $(ARGS) || exit; done
 	@for layout in edges fleet; do \
 		$(BIN)/python -m tests.nightly.state_machine --layout $$layout || exit; done

@@ -1,11 +1,12 @@
 """Kills a gateway at random moments under load, again and again, and audits its books.
 
-    python -m tests.nightly.kill_cycles [--cycles 1000] [--topology single|split|fleet] [--seed N]
+    python -m tests.nightly.kill_cycles [--cycles 1000] [--topology single|split|fleet]
+        [--database sqlite|postgres] [--seed N]
 
 Every cycle: start what is dead, audit, let callers and a payer loose, `kill -9` at a random
 moment (sometimes before it even serves). In the split topology the service, the edge or both
-die; in the fleet some of four services on one PostgreSQL, and what they held is taken by the
-others once their leases are over. At the end every call and every payment is held against the
+die; in the fleet some of four services on one PostgreSQL. What a process on PostgreSQL held is
+released once its lease is over. At the end every call and every payment is held against the
 books:
 
     a call has at most one hold, and one that was refused has cost nothing
@@ -34,7 +35,7 @@ import grpc
 
 from tests.nightly.reconciliation import ACCOUNT, Call, Tally, reconcile
 from tests.stand.configuration import configuration
-from tests.stand.databases import empty_database
+from tests.stand.databases import DATABASE_KINDS, empty_database
 from tests.stand.deployment import PLANS, Deployment, Plan
 from tests.stand.operators import operators
 from tests.stand.providers.overlong import PIECE_TOKENS, PROMPT, TOKENS, OverlongAnswers
@@ -57,7 +58,8 @@ STILLBORN = 0.1
 OVERLONG = 0.1
 """The share of streams whose answers are far longer than their limit."""
 LEASES_EACH = 20
-"""The number of cycles after which a fleet waits for the leases of killed processes."""
+"""The number of cycles after which the audit on PostgreSQL waits for the leases of killed
+processes."""
 
 
 class Cycles:
@@ -80,7 +82,7 @@ class Cycles:
     async def run(self, cycle: int) -> None:
         """Runs one cycle. AssertionError where the books are wrong."""
         await self._revive()
-        await self._audit(wait=len(self._deployment.services) == 1 or cycle % LEASES_EACH == 0)
+        await self._audit(wait=not self._deployment.database_url or cycle % LEASES_EACH == 0)
         async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._key}"}) as http:
             stop = asyncio.Event()
             load = [asyncio.create_task(self._call(http, cycle, n, stop)) for n in range(CALLERS)]
@@ -111,7 +113,7 @@ class Cycles:
     async def _audit(self, *, wait: bool) -> None:
         """Audits the books between cycles, and waits until nothing is held.
 
-        Holds of killed processes stay for a lease, unless one process owns the state.
+        Holds of killed processes stay for a lease, unless one process owns the database.
         """
         async with operators(self._deployment.states[0]) as ops:
             result = await ops.verify()
@@ -204,7 +206,8 @@ async def run(
 ) -> Sequence[str]:
     """Runs the cycles and returns a report. AssertionError where money was lost or doubled.
 
-    A fleet needs an empty database at `database_url`.
+    `database_url` has an empty database on PostgreSQL, which a fleet needs. Without it the state
+    is on SQLite.
     """
     chance = random.Random(seed)  # noqa: S311 - a cause of trouble, not a secret
     async with AsyncExitStack() as stack:
@@ -231,10 +234,12 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-async def _run_alone(topology: Topology, cycles: int, seed: int) -> Sequence[str]:
+async def _run_alone(arguments: argparse.Namespace) -> Sequence[str]:
+    topology: Topology = arguments.topology
+    on_postgres = arguments.database == "postgres" or TOPOLOGIES[topology].shared
     with tempfile.TemporaryDirectory(prefix="pomogator-kills-") as directory:
-        async with empty_database(needed=TOPOLOGIES[topology].shared) as url:
-            return await run(Path(directory), topology, cycles, seed, url)
+        async with empty_database(needed=on_postgres) as url:
+            return await run(Path(directory), topology, arguments.cycles, arguments.seed, url)
 
 
 def main() -> None:
@@ -242,10 +247,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Kill a gateway under load; audit its books.")
     parser.add_argument("--cycles", type=int, default=1000)
     parser.add_argument("--topology", choices=TOPOLOGIES, default="single")
+    parser.add_argument("--database", choices=DATABASE_KINDS, default="sqlite")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     arguments = parser.parse_args()
     _say(f"seed {arguments.seed}")
-    for line in asyncio.run(_run_alone(arguments.topology, arguments.cycles, arguments.seed)):
+    for line in asyncio.run(_run_alone(arguments)):
         _say(line)
 
 
