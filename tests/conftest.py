@@ -8,7 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.stand import expected_skips
 from tests.stand.databases import DATABASE_KINDS, empty_postgres, running_postgres
+
+pytest_addoption = expected_skips.pytest_addoption
+pytest_sessionfinish = expected_skips.pytest_sessionfinish
+pytest_terminal_summary = expected_skips.pytest_terminal_summary
 
 # No test asserts a wall time, and so neither does a property. In CI a failure must come back when
 # it is run again: the same examples each time.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.providers.anthropic.response import AnthropicDecoder
 from services.providers.base import SseEvent
-from tests.services.providers.anthropic.test_captures import cases, load
+from tests.services.providers.anthropic.test_captures import ABSENT, cases, load
 from tests.services.providers.folds import assert_equal
 
 Json = dict[str, Any]
@@ -122,6 +122,7 @@ def test_generated_answers(message: Json, data: st.DataObject, *, details: bool)
     check(message, data, details=details)
 
 
+@ABSENT
 @pytest.mark.parametrize("path", cases("j"))
 def test_recorded_answers(path: Any) -> None:
     """A recorded answer equals the stream of its blocks."""
