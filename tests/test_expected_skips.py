@@ -42,8 +42,8 @@ async def run(folder: Path, *expected: str, options: tuple[str, ...] = ()) -> tu
     (folder / "skips").write_text("\n".join(("# Skips", "", *expected)))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-p", "xdist", "-p", "tests.stand.expected_skips"),
-        *("-p", "no:cacheprovider", "--rootdir", folder, "--expected-skips", folder / "skips"),
-        *(*options, folder),
+        *("-p", "no:cacheprovider", "--rootdir", ".", "--expected-skips", "skips"),
+        *options,
         cwd=folder,
         env={**os.environ, **ENVIRONMENT},
         stdout=asyncio.subprocess.PIPE,
