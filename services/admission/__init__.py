@@ -1,13 +1,14 @@
 """Admission of calls: who calls, what the key allows, and the hold on the balance.
 
 Modules, in the order in which data flows:
-    keyring        authentication of keys, with a cache
-    revocation     the end of calls in flight when their key is revoked
-    gate           admission: scope, limits, hold
-    answer_limit   bound of the tokens of an answer, for the hold
-    prompt_limit   bound of the tokens of a prompt's media, for the hold
-    limits         the limits that apply to a call, by the rules of the configuration
-    leases         requests, tokens and slots that calls have taken from limits
-    limit_headers  the `x-ratelimit-…` headers
-    ticket         usage and settlement of an admitted call
+    keyring         authentication of keys, with a cache
+    revocation      the end of calls in flight when their key is revoked
+    gate            admission: scope, limits, hold
+    answer_limit    bound of the tokens of an answer, for the hold
+    prompt_limit    bound of the tokens of a prompt's media, for the hold
+    limits          the limits that apply to a call, by the rules of the configuration
+    leases          requests, tokens and slots that calls have taken from limits
+    limit_headers   the `x-ratelimit-…` headers
+    hold_extension  extension of a hold by what the balance still has
+    ticket          usage and settlement of an admitted call
 """

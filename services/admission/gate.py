@@ -116,6 +116,8 @@ class Gate:
             limits=self.limits,
             markup_bp=caller.markup_bp,
             is_bounded=is_bounded,
+            media_bound=media,
+            recalled_tokens=request.recalled_tokens,
             meter=UsageMeter(
                 request.spec,
                 self.counter,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
 import msgspec
 
+from services.admission.hold_extension import hold_the_rest
 from services.admission.leases import Lease
 from services.admission.limits import Limits, Subject
 from services.clock import Clock
@@ -19,7 +20,7 @@ from services.errors import Failure
 from services.metering.holds import Hold
 from services.metering.ledger import Ledger
 from services.metering.prices import Price, completion_nano, cost_nano
-from services.metering.usage import Metered, UsageMeter
+from services.metering.usage import Metered, Unseen, UsageMeter
 from services.providers.base import Decoder, Target
 from services.telemetry.calls import CallRecord
 
@@ -29,9 +30,6 @@ interval: a killed process loses at most the sum of both, one second."""
 
 STEP_TOKENS = 1024
 """Generated tokens for which an extension of the hold pays, beyond what the call has cost."""
-
-HALVES_MAX = 6
-"""Most attempts to hold a part of what is missing."""
 
 RECOUNT_CHARS_MIN = 256
 """The fewest characters between two counts of what a call has cost."""
@@ -63,6 +61,8 @@ class Ticket(msgspec.Struct, kw_only=True):
     """The account's markup on prices, in hundredths of a percent."""
     meter: UsageMeter
     """Counts the tokens that are passed on."""
+    media_bound: Callable[[Sequence[Target]], int]
+    """Returns the most tokens that media of the prompt may take beyond those that are counted."""
     ledger: Ledger
     """Settles the hold."""
     clock: Clock
@@ -81,6 +81,10 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Plausible reasoning of a choice that the answer does not show, in tokens."""
     bills_abandoned: bool = True
     """Whether the provider bills abandoned calls."""
+    unseen_prompt_tokens: int = 0
+    """The most tokens of the prompt beside what the request shows: media, `recalled_tokens`."""
+    recalled_tokens: int = 0
+    """Most tokens of the remembered reasoning that the prompt gets besides."""
     is_bounded: bool = False
     """Whether the call ends when the balance or budget has no more than it has cost."""
     must_extend: bool = False
@@ -104,6 +108,12 @@ class Ticket(msgspec.Struct, kw_only=True):
         """The `x-ratelimit-…` headers of the answer."""
         return self.lease.headers()
 
+    @property
+    def has_counted_prompt(self) -> bool:
+        """Whether the provider has reported the tokens of the prompt."""
+        usage = self.decoder.usage if self.decoder else None
+        return usage is not None and usage.prompt_token_count > 0
+
     async def take_channel_limits(self, channel: str) -> None:
         """Take from the limits of the next channel, and release those of the one before.
 
@@ -126,7 +136,8 @@ class Ticket(msgspec.Struct, kw_only=True):
     def cut_attempt(self, target: Target, decoder: Decoder) -> None:
         """Note that the caller's deadline leaves `target` no more time: it has the prompt."""
         if target.channel.bills_abandoned:
-            self.cut = self.meter.metered(decoder.usage)
+            unseen = Unseen(prompt_tokens=self._unseen_prompt(target))
+            self.cut = self.meter.metered(decoder.usage, unseen)
             price = self.prices[target.public_model]
             self.cut_nano += cost_nano(self.cut.usage, price, markup_bp=self.markup_bp)
 
@@ -145,6 +156,10 @@ class Ticket(msgspec.Struct, kw_only=True):
         self.price = self.prices[target.public_model]
         self.thinking_tokens = thinking_tokens
         self.bills_abandoned = target.channel.bills_abandoned
+        self.unseen_prompt_tokens = self._unseen_prompt(target)
+
+    def _unseen_prompt(self, target: Target) -> int:
+        return self.media_bound((target,)) + self.recalled_tokens
 
     def drain(self) -> None:
         """Note that the caller has disconnected: the rest is read for its usage alone.
@@ -179,7 +194,7 @@ class Ticket(msgspec.Struct, kw_only=True):
             await self.ledger.extend(self.hold, missing + more)
         except Failure as failure:
             if failure.row.lacks_funds:
-                await self._hold_the_rest(missing)
+                await hold_the_rest(self.ledger, self.hold, missing, self._step_nano)
                 self._charge_max = self.hold.amount_nano + self._step_nano
             if self.metered is None:
                 raise
@@ -189,18 +204,6 @@ class Ticket(msgspec.Struct, kw_only=True):
         else:
             self.record.hold_nano = self.hold.amount_nano
             self._plan_recount()
-
-    async def _hold_the_rest(self, missing: int) -> None:
-        """Hold most of what the balance still has, by halves of what is missing."""
-        for _ in range(HALVES_MAX):
-            missing //= 2
-            if missing <= self._step_nano:
-                return
-            try:
-                await self.ledger.extend(self.hold, missing)
-            except Failure as failure:
-                if not failure.row.lacks_funds:
-                    return
 
     def count_whole(self, answer: WholeAnswer) -> Usage:
         """Count a whole answer. Returns the usage that is charged; `charge_nano` is the cost."""
@@ -293,11 +296,12 @@ class Ticket(msgspec.Struct, kw_only=True):
         """
         if not self.is_abandoned or not self.bills_abandoned:
             return self._usage_so_far()
-        return self.meter.metered(
-            self.decoder.usage if self.decoder else None,
+        unseen = Unseen(
             thinking_tokens=self.thinking_tokens,
             completion_min=self.max_tokens if self.is_undrained else 0,
+            prompt_tokens=self.unseen_prompt_tokens,
         )
+        return self.meter.metered(self.decoder.usage if self.decoder else None, unseen)
 
     def _cost(self, metered: Metered) -> int:
         if metered is self.cut:

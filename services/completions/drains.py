@@ -1,12 +1,13 @@
 """Drains: answers are read to their end after the caller disconnects, where providers bill them.
 
 That is where the channel says so (`on_disconnect = "drain"`), where it leaves it to the model and
-the model's row does (`billed_to_end`), and where the model reasons without showing it, so that only
-the end of the answer says what it has cost. It holds before and after the answer has begun, for
+the model's row does (`billed_to_end`), and where only the end of the answer says what it has cost,
+since the model reasons without showing it. Where the prompt has media of unknown size, it is read
+until the provider has counted the prompt. It holds before and after the answer has begun, for
 streams and for whole answers. The number of drains, also of each account, and the time of each are
 limited; beyond that an answer is cancelled, and charged for an estimate: for all tokens of its hold
-where the provider bills the rest unseen, else for what was passed on and plausible reasoning. No
-further attempt is made for a caller that has disconnected.
+where the provider bills the rest unseen, else for the most that the prompt may have, what was
+passed on and plausible reasoning. No further attempt is made for a caller that has disconnected.
 
 A task for the first batch outlives the caller; later batches are read without one. Where the caller
 is cancelled meanwhile, `LEFT` comes in place of a batch, and the drain reads on.
@@ -24,12 +25,13 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from services.admission.prompt_limit import media_bound
 from services.admission.ticket import Ticket
 from services.common.plain_metrics import PlainMetrics
 from services.domain.events import Batch
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
-from services.providers.translate.thinking import reasons_unseen
+from services.providers.translate.unseen_reasoning import reasons_unseen
 from services.providers.upstream import LEFT
 from services.routing.catalog import ModelRoute
 from services.telemetry.calls import CallRecord
@@ -52,19 +54,27 @@ class DrainRule(msgspec.Struct, frozen=True):
     """Timeout of a drain."""
     is_billed: bool
     """Whether the provider bills the whole answer, drained or not."""
+    is_for_prompt: bool = False
+    """Whether only the provider's count of the prompt is missing."""
+
+    def is_fulfilled(self, ticket: Ticket) -> bool:
+        """Return whether the rest of the answer has nothing that the drain is for."""
+        return self.is_for_prompt and ticket.has_counted_prompt
 
 
 def drain_rules(spec: ChatCompletionSpec, routes: Sequence[ModelRoute]) -> Mapping[str, DrainRule]:
     """Return the rules of those channels whose answers to `spec` are drained, by name."""
     rules = {}
+    media = media_bound(spec)
     for route in routes:
         for target in route.targets:
             channel = target.channel
             if channel.on_disconnect == "cancel":
                 continue
             is_billed = channel.on_disconnect == "drain" or target.capabilities.billed_to_end
-            if is_billed or reasons_unseen(spec, target):
-                rules[channel.name] = DrainRule(channel.drain_seconds, is_billed)
+            reasons = is_billed or reasons_unseen(spec, target)
+            if reasons or (media((target,)) and channel.name not in rules):
+                rules[channel.name] = DrainRule(channel.drain_seconds, is_billed, not reasons)
     return rules
 
 
@@ -94,7 +104,8 @@ class CallState(msgspec.Struct, kw_only=True):
         attempts = self.record.attempts
         if not attempts or attempts[-1].reason:
             return None  # No attempt is in flight.
-        return self.drain_rules.get(attempts[-1].channel)
+        rule = self.drain_rules.get(attempts[-1].channel)
+        return None if rule is None or rule.is_fulfilled(self.ticket) else rule
 
     def time_left_s(self) -> float | None:
         """Return the seconds in which another attempt may begin; None: there is no deadline."""
@@ -211,6 +222,8 @@ class DrainPool:
                         if batch is LEFT:
                             raise asyncio.CancelledError
                         # The ticket has counted the batch.
+                        if rule.is_fulfilled(ticket):
+                            break
         except TimeoutError:
             ticket.is_undrained = rule.is_billed
         finally:

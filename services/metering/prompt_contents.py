@@ -7,6 +7,7 @@ on its form of a prompt, so that only upper estimates include it.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -53,6 +54,7 @@ _PCM = 1
 _SAMPLES_PER_S_MIN = 4000
 _SAMPLES_PER_S_MAX = 192_000
 _CHANNELS_MAX = 8
+_SAMPLE_BITS = frozenset({8, 16, 24, 32, 64})
 
 EARLIER_SOUND_TOKENS = 8192
 """Tokens of an earlier spoken answer, which is sent by its ID: some ten minutes."""
@@ -65,8 +67,13 @@ COMMAS_MAX = 20_000
 """Commas in JSON that is looked into, which takes a microsecond for three values. What has more of
 them counts as text, seals and files included."""
 
-_PACKED_TYPES = ("pdf", "officedocument")
-"""Types of documents whose bytes are no text."""
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=\r\n"
+"""Bytes of base64 in any alphabet."""
+
+_DATA_URL = re.compile(
+    r"data:[\w.+-]{1,64}/[\w.+-]{1,128}(;[\w.+=-]{1,64}){0,8};base64,", re.IGNORECASE
+)
+"""The beginning of a file by value."""
 
 _SEALS = frozenset({"data", "signature", "thought_signature", "encrypted_content"})
 """Members that hold sealed reasoning."""
@@ -159,36 +166,46 @@ def _of_media(part: ImagePart | AudioPart | FilePart | OtherPart, texts: list[st
 def _more_of_sound(part: AudioPart) -> int:
     """Return the tokens that a sound may have beyond those that `contents` has for it."""
     size = len(part.base64) * 3 // 4
-    most = -(-size // _sound_bytes_per_s(part.base64)) * SOUND_TOKENS_PER_S
+    most = -(-size // _sound_bytes_per_s(part)) * SOUND_TOKENS_PER_S
     return max(0, most - len(part.base64) // AUDIO_BYTES_PER_TOKEN)
 
 
-def _sound_bytes_per_s(base64: str) -> int:
+def _sound_bytes_per_s(part: AudioPart) -> int:
     """Return the bytes of a second of sound: known where it is uncompressed, else the fewest."""
+    if part.format != "wav":
+        return SOUND_BYTES_PER_S_MIN  # A decoder of MP3 skips any head before the first frame.
     try:
-        head = pybase64.b64decode(base64[:48])
+        head = pybase64.b64decode(part.base64[:48])
         riff, wave, fmt, _, kind, channels, samples, _, _, bits = _WAV_HEADER.unpack_from(head)
     except (ValueError, struct.error):
         return SOUND_BYTES_PER_S_MIN
     if (riff, wave, fmt, kind) != (b"RIFF", b"WAVE", b"fmt ", _PCM):
         return SOUND_BYTES_PER_S_MIN
     rate = samples * channels * bits // 8
-    is_plausible = _SAMPLES_PER_S_MIN <= samples <= _SAMPLES_PER_S_MAX and channels <= _CHANNELS_MAX
+    is_plausible = (
+        _SAMPLES_PER_S_MIN <= samples <= _SAMPLES_PER_S_MAX
+        and channels <= _CHANNELS_MAX
+        and bits in _SAMPLE_BITS
+    )
     return max(SOUND_BYTES_PER_S_MIN, rate) if is_plausible else SOUND_BYTES_PER_S_MIN
 
 
 def _text_of_file(uri: str) -> str | None:
-    """Return the text in a data URL. None: it is no data URL, or its document is no text."""
+    """Return the text in a data URL. None: it is no data URL, or its document is no text.
+
+    The bytes decide, since providers take a text of any type for a text.
+    """
     head, comma, data = uri.partition(",")
-    head = head.lower()
-    if not comma or not head.startswith("data:") or any(kind in head for kind in _PACKED_TYPES):
+    if not comma or head[:5].lower() != "data:":
         return None
-    if not head.endswith(";base64"):
-        return unquote_to_bytes(data).decode(errors="replace")
+    mime_type, *parameters = (part.strip() for part in head[5:].lower().split(";"))
     try:
-        return pybase64.b64decode(data).decode(errors="replace")
+        raw = pybase64.b64decode(data) if "base64" in parameters else unquote_to_bytes(data)
     except ValueError:
         return data  # The provider has to make sense of it.
+    is_pdf = mime_type == "application/pdf" and b"%PDF" in raw[:1024]
+    is_packed = is_pdf or ("officedocument" in mime_type and b"\0" in raw)
+    return None if is_packed else raw.decode(errors="replace")
 
 
 def _of_sealed_reasoning(message: Message, texts: list[str]) -> int:
@@ -246,15 +263,20 @@ def _without_opaque(value: object, is_opaque: _IsOpaque) -> Iterator[str]:
                     yield inner
 
 
-def _is_seal(_: Json, name: str, __: str) -> bool:
-    return name in _SEALS
+def _is_base64(text: str) -> bool:
+    return text.isascii() and not text.encode().translate(None, _BASE64)
+
+
+def _is_seal(_: Json, name: str, text: str) -> bool:
+    return name in _SEALS and _is_base64(text)
 
 
 def _is_data_url(_: Json, __: str, text: str) -> bool:
-    return text[:5].lower() == "data:"
+    found = _DATA_URL.match(text)
+    return found is not None and text[5:10].lower() != "text/" and _is_base64(text[found.end() :])
 
 
 def _is_packed(within: Json, name: str, text: str) -> bool:
     """Whether a string of a part is a file by value."""
-    is_base64 = name == "data" and within.get("type") == "base64"
+    is_base64 = name == "data" and within.get("type") == "base64" and _is_base64(text)
     return is_base64 or _is_data_url(within, name, text)

@@ -3,6 +3,7 @@
     estimate_prompt    before the call, for the hold: an upper estimate, in microseconds
     RunningTokenCount  during the call: the tokens of the answer so far
     count_prompt       after the call, if the provider sent no usage: the probable number
+    count_sent         the same with all else that was sent, if the caller ended the call
 
 Counts use o200k, the vocabulary of OpenAI's newer models. Other vocabularies, such as
 Anthropic's, split some texts into up to a third more tokens, so our counts err in the caller's
@@ -58,6 +59,9 @@ BYTES_PER_TOKEN = 4
 
 TOKENS_PER_MESSAGE = 4
 """Tokens of role and separators in the known formats."""
+
+TOKENS_PER_CALL = 24
+"""The most tokens around a tool or a call of one: chat templates write them as JSON with keys."""
 
 PIECE_CHARS = 4096
 """Characters that are buffered before they are counted, since a split may add a token."""
@@ -130,7 +134,8 @@ def estimate_prompt(spec: ChatCompletionSpec) -> int:
     if len(text) > len(joined):
         units = joined.encode("utf-16-le")[1::2]
         words += -(-3 * len(units.translate(None, KNOWN_PAGES)) // 2)
-    frame = 2 * TOKENS_PER_MESSAGE * len(spec.messages) + (TOOL_TOKENS_MAX if spec.tools else 0)
+    frame = 2 * TOKENS_PER_MESSAGE * len(spec.messages) + TOKENS_PER_CALL * _tools_and_calls(spec)
+    frame += TOOL_TOKENS_MAX if spec.tools else 0
     return words + other + frame + media_tokens + rare_tokens
 
 
@@ -139,6 +144,17 @@ def count_prompt(spec: ChatCompletionSpec, counter: TokenCounter) -> int:
     texts, media_tokens = contents(spec)
     frame = TOKENS_PER_MESSAGE * len(spec.messages)
     return counter.count("\n".join(texts)) + frame + media_tokens
+
+
+def count_sent(spec: ChatCompletionSpec, counter: TokenCounter) -> int:
+    """Return the tokens of a prompt with all that a provider may count of it."""
+    texts, tokens = rare_contents(spec)
+    frames = _tools_and_calls(spec) * TOKENS_PER_CALL // 2
+    return count_prompt(spec, counter) + counter.count("\n".join(texts)) + tokens + frames
+
+
+def _tools_and_calls(spec: ChatCompletionSpec) -> int:
+    return len(spec.tools) + sum([len(message.tool_calls) for message in spec.messages])
 
 
 def _by_size(text: str) -> int:

@@ -22,7 +22,14 @@ from services.domain.events import (
 )
 from services.domain.spec import ChatCompletionSpec
 from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage, UsageSource
-from services.metering.tokens import CounterName, RunningTokenCount, TokenCounter, count_prompt
+from services.metering.cache_writes import wanted_cache_write
+from services.metering.tokens import (
+    CounterName,
+    RunningTokenCount,
+    TokenCounter,
+    count_prompt,
+    count_sent,
+)
 
 COMPLETION_SLACK = 1.1
 COMPLETION_SLACK_TOKENS = 64
@@ -41,6 +48,18 @@ class Metered(msgspec.Struct, frozen=True, kw_only=True):
     """Corrections, such as `completion_replaced`. For logs and the ledger."""
     counter: CounterName | None = None
     """Method of our own count. None: nothing was counted by us."""
+
+
+class Unseen(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider may bill for a call that its caller has ended, beside what is known of it."""
+
+    thinking_tokens: int = 0
+    """Plausible reasoning of each choice."""
+    completion_min: int = 0
+    """The least that the provider bills for all choices."""
+    prompt_tokens: int = 0
+    """The most tokens of the prompt that the request itself does not show: media, and remembered
+    reasoning."""
 
 
 class UsageMeter:
@@ -98,22 +117,15 @@ class UsageMeter:
         """Mark the rest of the answer as drained: the caller has left."""
         self._drained = True
 
-    def metered(
-        self,
-        reported: Usage | None = None,
-        *,
-        thinking_tokens: int = 0,
-        completion_min: int = 0,
-    ) -> Metered:
+    def metered(self, reported: Usage | None = None, unseen: Unseen | None = None) -> Metered:
         """Return the usage to bill if the answer ends here, or has ended.
 
-        `reported` is what the decoder knows of an unfinished answer, mostly its prompt. Where the
-        caller ended the answer, `thinking_tokens` is the plausible reasoning of each choice, and
-        `completion_min` the least that the provider bills for all of them.
+        `reported` is what the decoder knows of an unfinished answer, mostly its prompt. `unseen` is
+        given where the caller ended the answer: all that was sent counts then.
         """
         if self._final is not None and _has_counts(self._final):
             return self._checked(self._final)
-        return self._counted(reported, thinking_tokens * self._choices, completion_min)
+        return self._counted(reported or Usage(), unseen)
 
     def _add_text(self, text: str) -> None:
         self._text.add(text)
@@ -139,7 +151,7 @@ class UsageMeter:
         prompt = final.prompt_token_count
         completion = final.completion_token_count
         flags = []
-        if not 0 <= prompt <= COUNT_MAX:
+        if not 0 < prompt <= COUNT_MAX:
             prompt = self._count_prompt()
             flags.append("prompt_replaced")
         zero_is_plausible = self._is_refused and completion == 0
@@ -155,20 +167,34 @@ class UsageMeter:
         usage, clipped = _consistent(final, prompt, completion, source)
         return Metered(usage=usage, flags=clipped)
 
-    def _counted(
-        self, reported: Usage | None, plausible_thinking: int, completion_min: int
-    ) -> Metered:
+    def _counted(self, known: Usage, unseen: Unseen | None) -> Metered:
         """Return our own count, with the prompt as reported by the provider, if it was."""
-        known = reported or Usage()
-        prompt = known.prompt_token_count
-        if not 0 < prompt <= COUNT_MAX:
-            prompt = self._count_prompt()
+        if not 0 < known.prompt_token_count <= COUNT_MAX:
+            known = self._with_prompt(known, unseen)
+        given = unseen or Unseen()
         text = self._text.total
-        thinking = max(self._reasoning.total, min(plausible_thinking, self._allowed - text))
-        counted = max(text + thinking, completion_min)
+        plausible = min(given.thinking_tokens * self._choices, self._allowed - text)
+        thinking = max(self._reasoning.total, plausible)
+        counted = max(text + thinking, given.completion_min)
         completion = max(counted, min(known.completion_token_count, self._completion_max))
+        prompt = known.prompt_token_count
         usage, flags = _consistent(known, prompt, completion, "counted", thinking)
         return Metered(usage=usage, flags=flags, counter=self._counter.name)
+
+    def _with_prompt(self, known: Usage, unseen: Unseen | None) -> Usage:
+        """Return `known` with our count of the prompt."""
+        if unseen is None:
+            return msgspec.structs.replace(known, prompt_token_count=self._count_prompt())
+        sent = count_sent(self._spec, self._counter) + unseen.prompt_tokens
+        kept_for_an_hour = wanted_cache_write(self._spec)
+        if kept_for_an_hour is None:
+            return msgspec.structs.replace(known, prompt_token_count=sent)
+        return msgspec.structs.replace(
+            known,
+            prompt_token_count=sent,
+            cache_write_token_count=sent,
+            cache_write_1h_token_count=sent if kept_for_an_hour else 0,
+        )
 
     def _count_prompt(self) -> int:
         if self._prompt is None:

@@ -8,7 +8,6 @@ settings. The least that a call may lose is the price of a step (`STEP_TOKENS`).
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from tests.stand.billing_stand import (
     completion,
     piece,
 )
+from tests.stand.conversations import CALLED, LONG, Fields, after, details, part, text_file
 from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, Request, Script, json_answer, sse
 
 CENT_NANO = 10_000_000
@@ -38,36 +38,6 @@ PRICE: Mapping[str, Any] = {
     "thinking": "budget",
 }
 CALLS = 60
-LONG = "word and " * 3_000
-"""Some 7,000 tokens, two cents."""
-
-Fields = Mapping[str, Any]
-
-
-def after(answer: Fields) -> Fields:
-    """A conversation that goes on after an answer."""
-    user = {"role": "user", "content": "Go on"}
-    return {"messages": [user, {"role": "assistant", "content": "I", **answer}, user]}
-
-
-def part(**fields: Any) -> Fields:
-    """A conversation of one part."""
-    return {"messages": [{"role": "user", "content": [fields]}]}
-
-
-def text_file(text: str) -> Fields:
-    """A conversation of one text file."""
-    data = base64.b64encode(text.encode()).decode()
-    file = {"filename": "a.txt", "file_data": f"data:text/plain;base64,{data}"}
-    return part(type="file", file=file)
-
-
-def details(**item: Any) -> Fields:
-    """A conversation with OpenRouter's form of reasoning."""
-    return after({"reasoning_details": [item]})
-
-
-CALLED = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 ATTACKS: Mapping[str, Fields] = {
     "many calls": {},
@@ -157,9 +127,10 @@ async def test_a_cent_buys_no_more_than_a_cent(tmp_path: Path, dialect: str, for
     ) as stand:
         plain = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}],
                  "max_tokens": 20, "stream": form == "sse"}  # fmt: skip
+        provider = Provider()
+        stand.upstream.play(provider.play)
         for number, (name, fields) in enumerate(ATTACKS.items()):
-            provider = Provider()
-            stand.upstream.play(provider.play)
+            provider.bills.clear()
             key = await stand.open_account(f"a{number}", credit_nano=CENT_NANO)
             body = {**plain, **fields}
             statuses = await asyncio.gather(*(ask(stand, key, body) for _ in range(CALLS)))

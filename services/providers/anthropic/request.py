@@ -34,8 +34,9 @@ from services.providers.translate.parameters import (
     require,
     require_features,
 )
-from services.providers.translate.thinking import ThinkingPlan, hidden_tokens, plan
+from services.providers.translate.thinking import ThinkingPlan, plan
 from services.providers.translate.unknown_members import drop_members, members_of, unknown_paths
+from services.providers.translate.unseen_reasoning import hidden_tokens
 
 NAMES: Mapping[str, str] = {
     "temperature": "temperature",

@@ -20,7 +20,7 @@ from services.providers.openai import messages
 from services.providers.openai.cache_marks import CacheMarks
 from services.providers.openai.nested_pass_through import add_nested_members
 from services.providers.openai.pass_through import extra_fields, on_request, stream_options
-from services.providers.translate import parameters, reasoning_state, thinking
+from services.providers.translate import parameters, reasoning_state, thinking, unseen_reasoning
 from services.providers.translate.history import reasoning
 from services.providers.translate.history.legal import made_legal
 from services.providers.translate.other_types import other_object, without_foreign_tools
@@ -183,7 +183,7 @@ def finished(
         body=msgspec.json.encode(body),
         streamed=streamed,
         may_stream=may_stream,
-        thinking_tokens=thinking.hidden_tokens(spec, plan, target.capabilities),
+        thinking_tokens=unseen_reasoning.hidden_tokens(spec, plan, target.capabilities),
     )
 
 

@@ -10,6 +10,7 @@ Modules, in the order in which data flows:
     data_files         files by value, taken apart
     other_types        parts, tools and formats of types unknown to the contract
     unknown_members    members below the top level that no field has
+    unseen_reasoning   reasoning that an answer does not show
     reasoning_details  reasoning in OpenRouter's form
     reasoning_state    opaque string that carries sealed reasoning between turns
 """

@@ -13,8 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from services.capabilities import Capabilities, ThinkingKind
-from services.domain.spec import EFFORTS, ChatCompletionSpec, Effort, Thinking
+from services.capabilities import ThinkingKind
+from services.domain.spec import EFFORTS, ChatCompletionSpec, Effort
 from services.providers.base import Notes, Target
 from services.providers.translate.parameters import forces_tool, output_limit
 from services.providers.translate.thinking_request import RequestedThinking, requested_thinking
@@ -99,30 +99,6 @@ def plan(
         ):
             return disabled
     return _PLANNERS[capabilities.thinking](case)
-
-
-def hidden_tokens(spec: ChatCompletionSpec, plan: ThinkingPlan, capabilities: Capabilities) -> int:
-    """Return the plausible reasoning of one choice that the answer does not show, in tokens.
-
-    The budget, or the budget that corresponds to the effort, capped at the answer's limit. 0 if
-    the model does not reason, or shows its reasoning in full.
-    """
-    excluded = spec.thinking is not None and spec.thinking.excluded
-    if not plan.active or (capabilities.thinking_shown and not excluded):
-        return 0
-    tokens = plan.budget_tokens or BUDGETS[plan.effort or capabilities.default_effort]
-    return min(tokens, plan.max_tokens or capabilities.max_output_tokens or tokens)
-
-
-def reasons_unseen(spec: ChatCompletionSpec, target: Target) -> bool:
-    """Return whether the model may reason without showing it: where not, `hidden_tokens` is 0."""
-    capabilities, thinking = target.capabilities, spec.thinking or Thinking()
-    if capabilities.thinking == "none" or (capabilities.thinking_shown and not thinking.excluded):
-        return False
-    if thinking.mode == "disabled" or (spec.reasoning_effort == "none" and not thinking.mode):
-        return capabilities.thinking_default == "always"
-    asked = spec.reasoning_effort or thinking.mode or thinking.budget_tokens
-    return capabilities.thinking_default != "off" or bool(asked) or target.thinking_by_name
 
 
 def nearest(effort: Effort, known: Sequence[Effort]) -> Effort:

@@ -271,6 +271,7 @@ def mp3(size: int) -> AudioPart:
         (wav(30, samples_per_s=8_000, width=1), 30),
         (wav(60, samples_per_s=500), 60),  # Held as compressed: no sound has so few samples.
         (wav(1, kind=0x31), 48),  # GSM in a WAV file.
+        (msgspec.structs.replace(wav(10), format="mp3"), 480),  # Its frames may follow the head.
         (mp3(480_000), 480),
     ],
 )

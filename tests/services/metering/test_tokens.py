@@ -163,7 +163,7 @@ def test_files_and_audio_count_by_size() -> None:
         role="user",
         content=[
             AudioPart(base64="A" * 4000, format="mp3"),
-            FilePart(uri="data:application/pdf," + "A" * 1979),
+            FilePart(uri="data:application/pdf,%PDF" + "A" * 1975),
         ],
     )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,10 +19,10 @@ from services.domain.events import (
     TextDelta,
     ToolCallDelta,
 )
-from services.domain.spec import ChatCompletionSpec
+from services.domain.spec import ChatCompletionSpec, Tool
 from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage
 from services.metering.tokens import TokenCounter, count_prompt
-from services.metering.usage import COUNT_MAX, UsageMeter
+from services.metering.usage import COUNT_MAX, Unseen, UsageMeter
 
 SPEC = ChatCompletionSpec(
     model="m", messages=[Message(role="user", content=[TextPart(text="How are you today?")])]
@@ -223,3 +224,56 @@ def test_billed_usage_is_consistent(
     total = usage.prompt_token_count + usage.completion_token_count
     assert usage.total_token_count == total
     assert usage.source
+
+
+def test_a_prompt_of_no_tokens_is_not_believed() -> None:
+    """Some servers count the answer alone."""
+    metered = meter(TextDelta("fine"), finished(completion_token_count=1)).metered()
+
+    assert metered.usage.prompt_token_count == PROMPT
+    assert metered.usage.completion_token_count == 1
+    assert metered.flags == ("prompt_replaced",)
+
+
+MARK = b'{"type":"ephemeral"}'
+FOR_AN_HOUR = b'{"type":"ephemeral","ttl":"1h"}'
+MARKED = TextPart(text="Hello", cache_control_json=FOR_AN_HOUR)
+
+
+@pytest.mark.parametrize(
+    ("places", "hour"),
+    [
+        ({"cache_control_json": MARK}, False),
+        ({"cache_control_json": FOR_AN_HOUR}, True),
+        ({"tools": [Tool(name="f", cache_control_json=FOR_AN_HOUR)]}, True),
+        (
+            {"tools": [Tool(name="f", other_json=b'{"type":"x","cache_control":{"ttl":"1h"}}')]},
+            True,
+        ),
+        ({"messages": [Message(role="user", cache_control_json=MARK)]}, False),
+        (
+            {
+                "messages": [
+                    Message(role="user", content=[TextPart(cache_control_json=FOR_AN_HOUR)])
+                ]
+            },
+            True,
+        ),
+    ],
+)
+def test_a_marked_prompt_of_an_ended_call_is_a_cache_write(places: Any, *, hour: bool) -> None:
+    """Which costs more than other tokens, and is not known before the provider's count."""
+    spec = msgspec.structs.replace(SPEC, **places)
+    usage = UsageMeter(spec, COUNTER).metered(None, Unseen()).usage
+
+    assert usage.cache_write_token_count == usage.prompt_token_count > 0
+    assert usage.cache_write_1h_token_count == (usage.prompt_token_count if hour else 0)
+
+
+def test_a_prompt_that_the_provider_has_counted_is_charged_as_it_says() -> None:
+    """Also where the caller ended the call, and whatever the request asked for."""
+    spec = msgspec.structs.replace(SPEC, cache_control_json=MARK)
+    reported = Usage(prompt_token_count=50, cache_write_token_count=7)
+    usage = UsageMeter(spec, COUNTER).metered(reported, Unseen(prompt_tokens=1_000)).usage
+
+    assert (usage.prompt_token_count, usage.cache_write_token_count) == (50, 7)

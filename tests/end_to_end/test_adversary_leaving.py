@@ -1,0 +1,131 @@
+"""A caller with one key who leaves its calls once they were sent, to have them for less.
+
+The provider bills each request that reaches it, as dearly as it may: all text at four bytes a
+token, media by their most, marked prompts as written to its cache. It says so at the end of the
+answer, which it begins when all callers have left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.admission.ticket import STEP_TOKENS
+from services.completions.drains import DRAINS_PER_ACCOUNT_MAX
+from services.config import BillingConfig
+from tests.stand.billing_stand import FORMS, NANO, BillingStand, billing_stand, piece
+from tests.stand.conversations import CALLED, LONG, Fields, after, details, part
+from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, Request, Script, sse
+
+CALLS = DRAINS_PER_ACCOUNT_MAX + 4
+PROMPT_NANO, WRITTEN_NANO, COMPLETION_NANO = 3_000, 6_000, 3_000
+PRICE: Mapping[str, Any] = {
+    "prompt_usd_per_mtok": 3,
+    "cache_write_usd_per_mtok": 6,
+    "completion_usd_per_mtok": 3,
+}
+CREDIT_NANO = 7 * NANO
+IMAGE_TOKENS, DOCUMENT_TOKENS = 16_384, 1_000_000
+TOOL_TOKENS = 12
+
+MARK = {"cache_control": {"type": "ephemeral"}}
+MANY_TOOLS = [
+    {"type": "function", "function": {"name": f"f{number}", "parameters": {}}}
+    for number in range(128)
+]
+MANY_CALLS = {"tool_calls": [{**CALLED, "id": f"c{number}"} for number in range(128)]}
+
+LEAVING: Mapping[str, Fields] = {
+    "a text": {"messages": [{"role": "user", "content": LONG}]},
+    "a refusal": after({"refusal": LONG}),
+    "a name": {"messages": [{"role": "user", "name": LONG, "content": "a"}]},
+    "reasoning in details": details(type="reasoning.text", text=LONG),
+    "reasoning in a summary": details(type="reasoning.summary", summary=LONG),
+    "a seal that is a text": details(type="reasoning.encrypted", data=LONG),
+    "notes of a file": after({"annotations": [{"file": {"content": LONG}}]}),
+    "a file's note that begins like a file": after({"annotations": ["data: " + LONG]}),
+    "a call's signature": after(
+        {"tool_calls": [{**CALLED, "extra_content": {"google": {"thought_signature": LONG}}}]}
+    ),
+    "a schema's description": {
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "a", "description": LONG, "schema": {}},
+        }
+    },
+    "many tools": {"tools": MANY_TOOLS},
+    "many calls of tools": after(MANY_CALLS),
+    "a picture": part(type="image_url", image_url={"url": "https://a.test/b.png"}),
+    "a video": part(type="video_url", video_url={"url": "https://a.test/b.mp4"}),
+    "a document": part(type="file", file={"file_data": "https://a.test/b.pdf"}),
+    "a document by its ID": part(type="file", file={"file_id": "file-a"}),
+    "a mark of the cache": part(type="text", text=LONG, **MARK),
+    "a mark on the request": {"messages": [{"role": "user", "content": LONG}], **MARK},
+}
+
+
+class Provider:
+    """Bills each request as dearly as it may, and answers when it is let."""
+
+    def __init__(self) -> None:
+        self.bills: list[int] = []
+        self.may_answer = asyncio.Event()
+
+    def play(self, request: Request) -> Script:
+        """Answer with the usage that is billed."""
+        body = request.json()
+        names = ("messages", "response_format")
+        prompt = sum(len(json.dumps(body.get(name, ""))) // 4 for name in names)
+        prompt += TOOL_TOKENS * len(body.get("tools", ()))
+        contents = [sent["content"] for sent in body["messages"] if sent.get("content")]
+        kinds = [each["type"] for parts in contents if isinstance(parts, list) for each in parts]
+        prompt += IMAGE_TOKENS * kinds.count("image_url")
+        prompt += DOCUMENT_TOKENS * sum(kind in {"video_url", "file"} for kind in kinds)
+        written = prompt if b"cache_control" in request.body else 0
+        self.bills.append((prompt - written) * PROMPT_NANO + written * WRITTEN_NANO)
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": 1,
+            "prompt_tokens_details": {"cache_write_tokens": written},
+        }
+        end = sse(piece("Hi"), piece(None), {"choices": [], "usage": usage}, "[DONE]")
+        return [self.may_answer, SSE_HEAD, end, LAST_CHUNK]
+
+
+async def leave(stand: BillingStand, provider: Provider, key: str, form: str, **more: Any) -> None:
+    """Make calls at once, and leave all that were not refused when the provider has them."""
+    provider.bills.clear()
+    provider.may_answer.clear()
+    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1, **more}
+    calls = {asyncio.create_task(stand.ask(key, form, **body)) for _ in range(CALLS)}
+    while len(provider.bills) + sum(call.done() for call in calls) < CALLS:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)  # No event tells of a refusal and of an arrival.
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+    provider.may_answer.set()
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_calls_that_are_left_cost_what_the_provider_bills(tmp_path: Path, form: str) -> None:
+    """For prompts of each kind: the account is charged all bills, but for a step of each call."""
+    channel = {"dialect": "openrouter", "pass_through": ("harmless", "annotations")}
+    async with billing_stand(
+        tmp_path, price=PRICE, billing=BillingConfig(), channel=channel
+    ) as stand:
+        provider = Provider()
+        stand.upstream.play(provider.play)
+        for number, (name, fields) in enumerate(LEAVING.items()):
+            key = await stand.open_account(f"a{number}", credit_nano=CREDIT_NANO)
+            await leave(stand, provider, key, form, **fields)
+            charged = CREDIT_NANO - await stand.balance(key)
+
+            assert provider.bills, name
+            steps = len(provider.bills) * STEP_TOKENS * COMPLETION_NANO
+            assert charged >= sum(provider.bills) - steps, name
+            assert charged <= CREDIT_NANO + steps, name
