@@ -15,7 +15,7 @@ from gateway.config import EdgeConfig
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body_admission import BodyAdmission
 from gateway.http.cors import CORS, CorsPolicy, add_cors_headers
-from gateway.http.error_answer import ERROR_RENDERERS
+from gateway.http.error_answer import ERROR_RENDERERS, MARKED_ERROR_RENDERERS, ErrorRenderer
 from gateway.http.fast_path.fast_path import FastPath
 from gateway.http.known_keys import KnownKeys
 from gateway.http.middleware import add_headers, border
@@ -98,6 +98,10 @@ def create_app(  # noqa: PLR0913 - all that an edge is made of
     endpoints = [endpoint for handler in handlers for endpoint in handler.endpoints()]
     app[FAST_PATH] = FastPath(endpoints, throttle, config.body_bytes_max, observer, admission)
     app[ERROR_RENDERERS] = {endpoint.path: endpoint.render_error for endpoint in endpoints}
+    marked: dict[str, ErrorRenderer] = {
+        each.marker_header: each.render_error for each in surfaces.SURFACES if each.marker_header
+    }
+    app[MARKED_ERROR_RENDERERS] = marked
     for handler in handlers:
         app.add_routes(handler.routes())
     app.add_routes(ModelsHandler(backend, calls, config).routes())

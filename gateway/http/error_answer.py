@@ -25,6 +25,9 @@ ErrorRenderer: TypeAlias = Callable[[ApiError, str], ErrorAnswer]
 ERROR_RENDERERS: Final = web.AppKey("error_renderers", dict[str, ErrorRenderer])
 """By path, for paths whose form of errors is not OpenAI's."""
 
+MARKED_ERROR_RENDERERS: Final = web.AppKey("marked_error_renderers", dict[str, ErrorRenderer])
+"""By a header that only clients of one API send, for all other paths."""
+
 
 def render_openai_error(error: ApiError, request_id: str) -> ErrorAnswer:  # noqa: ARG001
     """Render an error in OpenAI's form, which serves every path without a form of its own."""
@@ -32,5 +35,10 @@ def render_openai_error(error: ApiError, request_id: str) -> ErrorAnswer:  # noq
 
 
 def error_renderer(request: web.Request) -> ErrorRenderer:
-    """Return the form of errors at the request's path, whatever the method."""
-    return request.app.get(ERROR_RENDERERS, {}).get(request.path, render_openai_error)
+    """Return the form of errors at the request's path, whatever the method, or of its client."""
+    app = request.app
+    renderer = app.get(ERROR_RENDERERS, {}).get(request.path)
+    if renderer is not None:
+        return renderer
+    marked = app.get(MARKED_ERROR_RENDERERS, {})
+    return next((marked[name] for name in marked if name in request.headers), render_openai_error)

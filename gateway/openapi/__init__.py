@@ -6,7 +6,7 @@ Modules, in the order in which data flows:
     schemas   messages as JSON Schema
 
 `chat.json` describes what has another form than proto JSON, written by hand: chat completions and
-models in OpenAI's form, key and credits in OpenRouter's.
+models in OpenAI's form, messages in Anthropic's, key and credits in OpenRouter's.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ def openapi(
         "security": [{"key": []}],
         "paths": paths,
         "components": {
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "anthropicKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
             "schemas": {**by_hand["schemas"], "Error": _error(), **schemas.found},
         },
     }

@@ -4,11 +4,14 @@ Modules, in the order in which data flows:
 
     base                the seam: `Surface`, what a new API implements
     openai_chat         OpenAI's chat completions
+    anthropic_messages  Anthropic's Messages
     openai_models       OpenAI's list of models
     completion_handler  decode, call, render, for every surface
+    images              images in requests, checked
     json_fields         typed reading of JSON fields, with errors for clients
     answer_headers      notes and cost of a completion, as headers
     unknown_members     members of JSON objects that no field has
+    other_members       members of an answer that no field has
     event_stream        server-sent events, and keep-alive
 
 A new API is a folder with one `Surface`, and a line in `SURFACES`.
@@ -18,10 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.surfaces.anthropic_messages.surface import AnthropicMessages
 from gateway.surfaces.base import Surface
 from gateway.surfaces.openai_chat.surface import OpenAIChat
 
 __all__ = ["SURFACES"]
 
-SURFACES: Sequence[Surface] = (OpenAIChat(),)
+SURFACES: Sequence[Surface] = (OpenAIChat(), AnthropicMessages())
 """The APIs that the edge serves."""

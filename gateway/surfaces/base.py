@@ -23,6 +23,8 @@ from services.domain.completion import Completion
 from services.domain.events import Event
 from services.domain.spec import ChatCompletionSpec
 
+_NO_HEADERS: Mapping[str, str] = {}
+
 
 class Route(NamedTuple):
     """A method and a literal path that take completions."""
@@ -73,6 +75,15 @@ class Surface(ABC):
     """The headers that may carry the key; the first of them that a request has counts."""
     framing: Framing = Framing()
     """The bytes of a stream around its events."""
+    request_id_header: str = ""
+    """A further header of every answer with the ID of its request. Empty: none."""
+    marker_header: str = ""
+    """A header that only clients of this API send: its form of errors is theirs at every path.
+    Empty: none."""
+
+    def answer_headers(self, request_id: str) -> Mapping[str, str]:
+        """Return the headers that answers have in this API beside those of all APIs."""
+        return {self.request_id_header: request_id} if self.request_id_header else _NO_HEADERS
 
     def check_headers(self, headers: MultiMapping[str]) -> None:  # noqa: B027 - most have nothing
         """Refuse a request by the headers of this API, before its body is read.

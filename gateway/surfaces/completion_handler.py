@@ -120,6 +120,7 @@ class CompletionHandler:
             completion, answer_headers = await self._backend.whole(asked, call)
             self._admission.known_keys.add(key)
         answer_headers = {
+            **surface.answer_headers(exchange.reply.request_id),
             **answer_headers,
             **notes_header(completion.notes),
             **cost_header(completion),
@@ -143,7 +144,8 @@ class CompletionHandler:
     async def _stream(
         self, exchange: Exchange, key: str, renderer: StreamRenderer, reply: StreamReply
     ) -> None:
-        with EventStream(exchange.reply, self._config, self._surface.framing) as stream:
+        own = self._surface.answer_headers(exchange.reply.request_id)
+        with EventStream(exchange.reply, self._config, self._surface.framing, own) as stream:
             try:
                 with self._calls.track(key):
                     last = await _relay(reply, renderer, stream)

@@ -19,6 +19,8 @@ HEADERS: Mapping[str, str] = {
     "X-Accel-Buffering": "no",
 }
 
+_NO_HEADERS: Mapping[str, str] = {}
+
 
 class Framing(NamedTuple):
     """The bytes of a stream around its events."""
@@ -40,6 +42,7 @@ class EventStream:
     __slots__ = (
         "_client_behind",
         "_framing",
+        "_headers",
         "_keep_alive_s",
         "_last_write",
         "_loop",
@@ -47,9 +50,17 @@ class EventStream:
         "_timer",
     )
 
-    def __init__(self, reply: Reply, config: EdgeConfig, framing: Framing) -> None:
+    def __init__(
+        self,
+        reply: Reply,
+        config: EdgeConfig,
+        framing: Framing,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> None:
+        """`headers` are those that the reply has however it begins."""
         self._reply = reply
         self._framing = framing
+        self._headers = headers
         self._client_behind = False
         self._keep_alive_s = config.keep_alive_s
         self._loop = loop = asyncio.get_running_loop()
@@ -70,7 +81,7 @@ class EventStream:
     def begin(self, headers: Mapping[str, str]) -> None:
         """Commit to status 200, with these headers unless a keep-alive has begun the stream."""
         if not self._reply.status:
-            self._reply.begin({**HEADERS, **headers})
+            self._reply.begin({**HEADERS, **self._headers, **headers})
 
     def write(self, data: bytes) -> bool:
         """Send whole events in one write. True: the client is behind, wait for `drained`.

@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from gateway.errors import invalid
+from gateway.http.strict_json import is_null
 
 T = TypeVar("T")
 W = TypeVar("W", bound=str)
@@ -73,3 +74,8 @@ def integer(param: str, value: float, bits: int) -> int:
     if not -(1 << (bits - 1)) <= whole < 1 << (bits - 1):
         raise invalid(param, f"Invalid {param}: the number is too large.")
     return whole
+
+
+def json_of(raw: msgspec.Raw) -> bytes:
+    """Return the JSON of an optional value; empty where it is absent or `null`."""
+    return b"" if is_null(raw) else bytes(raw)

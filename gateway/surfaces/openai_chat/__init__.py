@@ -6,7 +6,6 @@ Modules, in the order in which data flows:
     decode            requests, field by field
     simple_request    most requests, in one step
     image_extraction  large images, cut out of the body
-    images            image URLs, checked
     messages          the conversation
     parts             parts of a message
     tools             tools, tool choice and response format

@@ -17,10 +17,10 @@ from msgspec import Meta, Raw, Struct
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
 from gateway.http.strict_json import parse, refuse_too_many_values
+from gateway.surfaces.images import ImageReader
 from gateway.surfaces.json_fields import integer, one_of, read
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
 from gateway.surfaces.openai_chat.image_extraction import extract_images
-from gateway.surfaces.openai_chat.images import ImageReader
 from gateway.surfaces.openai_chat.messages import decode_messages
 from gateway.surfaces.openai_chat.reasoning import decode_reasoning, known_effort
 from gateway.surfaces.openai_chat.renamed_fields import read_renamed

@@ -2,7 +2,7 @@
 
 An image of a megabyte is one long JSON string, and reading JSON strictly takes six passes and four
 copies. So its base64 is cut out of the body and replaced by a stand-in of some 40 characters, which
-`gateway.surfaces.openai_chat.images` exchanges for the base64. A request with an image of 1 MB
+`gateway.surfaces.images` exchanges for the base64. A request with an image of 1 MB
 costs 5.1 ms of CPU with it, 9.2 without.
 
 The shortened body means the same as the body, if two conditions hold afterwards:

@@ -13,14 +13,13 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Raw, Struct
 
 from gateway.errors import invalid
-from gateway.surfaces.json_fields import one_of
-from gateway.surfaces.openai_chat.images import ImageReader
+from gateway.surfaces.images import ImageReader
+from gateway.surfaces.json_fields import json_of, one_of
 from gateway.surfaces.openai_chat.parts import (
     PARTS_MAX,
     PartReader,
     Parts,
     has_thinking,
-    json_of,
     read_refusals,
 )
 from gateway.surfaces.unknown_members import Reader, to_json

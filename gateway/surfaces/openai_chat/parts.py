@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeAlias
 from msgspec import Raw, Struct
 
 from gateway.errors import invalid
-from gateway.http.strict_json import is_null
-from gateway.surfaces.openai_chat.images import ImageReader
+from gateway.surfaces.images import ImageReader
+from gateway.surfaces.json_fields import json_of
 from gateway.surfaces.unknown_members import to_json
 from services.common.known_members import OTHER_TAG, item, member
 from services.domain.conversation import (
@@ -189,8 +189,3 @@ def read_refusals(parts: str | Parts | None, unknown: Any) -> Refusals:
             members |= item(unknown, index) or {}
             mark = json_of(part.cache_control) or mark
     return Refusals("".join(texts), members, mark)
-
-
-def json_of(raw: Raw) -> bytes:
-    """Return the JSON of an optional value; empty where it is absent or `null`."""
-    return b"" if is_null(raw) else bytes(raw)

@@ -16,10 +16,9 @@ from gateway.surfaces.openai_chat.common_members import (
     extra_content,
     finish_reason,
     function_call,
-    one_line,
     render_usage,
-    with_others,
 )
+from gateway.surfaces.other_members import one_line, with_others
 from services.domain.events import (
     AnswerMembers,
     ChoiceFinished,

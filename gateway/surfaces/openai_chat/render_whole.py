@@ -9,8 +9,8 @@ from gateway.surfaces.openai_chat.common_members import (
     finish_reason,
     function_call,
     render_usage,
-    with_others,
 )
+from gateway.surfaces.other_members import with_others
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall
 

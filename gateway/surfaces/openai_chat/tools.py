@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 
 from gateway.errors import invalid
 from gateway.http.strict_json import is_null
-from gateway.surfaces.json_fields import one_of
+from gateway.surfaces.json_fields import json_of, one_of
 from gateway.surfaces.unknown_members import Reader, to_json
 from services.common.known_members import OTHER_TAG, item, member
 from services.domain.spec import (
@@ -117,7 +117,7 @@ def decode_functions(param: str, raw: Raw) -> list[Tool]:
 
 
 def _tool(tool: _Tool, unknown: Any) -> Tool:
-    mark = _json(tool.cache_control)
+    mark = json_of(tool.cache_control)
     if isinstance(tool, _FunctionTool):
         return _function(tool.function, unknown, mark)
     if isinstance(tool, _OtherTool):
@@ -128,21 +128,21 @@ def _tool(tool: _Tool, unknown: Any) -> Tool:
         type="custom",
         name=custom.name,
         description=custom.description or "",
-        parameters_json=_json(custom.format),
+        parameters_json=json_of(custom.format),
         extra_json=to_json(unknown),
         cache_control_json=mark,
     )
 
 
 def _function(function: _Function, unknown: Any, mark: bytes = b"") -> Tool:
-    own_mark = _json(function.cache_control)  # Some clients put it here, which is the same place.
+    own_mark = json_of(function.cache_control)  # Some clients put it here, which is the same place.
     if mark and own_mark and mark != own_mark:
         unknown = _with_function_mark(unknown, own_mark)
     return Tool(
         type="function",
         name=function.name,
         description=function.description or "",
-        parameters_json=_json(function.parameters),
+        parameters_json=json_of(function.parameters),
         strict=function.strict,
         extra_json=to_json(unknown),
         cache_control_json=mark or own_mark,
@@ -206,7 +206,7 @@ def decode_response_format(param: str, raw: Raw) -> ResponseFormat:
         type=form,
         name=schema.name,
         description=schema.description or "",
-        schema_json=_json(schema.schema),
+        schema_json=json_of(schema.schema),
         strict=schema.strict,
         extra_json=to_json(unknown),
     )
@@ -224,7 +224,3 @@ def _name(tool: _NamedFunction | _NamedCustom) -> str:
 def _text(raw: Raw) -> str:
     value = None if is_null(raw) else msgspec.json.decode(raw)
     return value if isinstance(value, str) else ""
-
-
-def _json(raw: Raw) -> bytes:
-    return b"" if is_null(raw) else bytes(raw)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from gateway.errors import ApiError
-from gateway.surfaces.openai_chat.images import ImageReader
+from gateway.surfaces.images import ImageReader
 from gateway.surfaces.openai_chat.messages import decode_messages
 from services.domain.conversation import (
     AudioPart,

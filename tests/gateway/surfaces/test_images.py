@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ApiError
-from gateway.surfaces.openai_chat.images import ImageReader
+from gateway.surfaces.images import ImageReader
 
 HEADS = {
     "image/png": b"\x89PNG\r\n\x1a\n",

@@ -55,15 +55,29 @@ class ImageReader:
         Raises:
             ApiError: the image is malformed, or exceeds a limit.
         """
-        self._images_left -= 1
-        if self._images_left < 0:
-            raise _bad(param, "There are too many pictures in this request.")
+        self._count(param)
         if url[:5].lower() != "data:":
             return ImageSource(uri=url)
         prefix = _HEAD.match(url)
         if prefix is None:
             raise _bad(param, "A data URL must have the form `data:image/png;base64,...`.")
-        text = url[prefix.end() :]
+        return self._inline(param, url[prefix.end() :])
+
+    def read_base64(self, param: str, text: str) -> ImageSource:
+        """Return the image in `text`, the value of the field `param`.
+
+        Raises:
+            ApiError: the image is malformed, or exceeds a limit.
+        """
+        self._count(param)
+        return self._inline(param, text)
+
+    def _count(self, param: str) -> None:
+        self._images_left -= 1
+        if self._images_left < 0:
+            raise _bad(param, "There are too many pictures in this request.")
+
+    def _inline(self, param: str, text: str) -> ImageSource:
         extracted = self._extracted.pop(text, None)
         base64 = extracted or text.encode()
         self._bytes_left -= decoded_bytes(len(base64))

@@ -1,0 +1,156 @@
+"""Decoder of requests: Anthropic's JSON to a `MessagesRequest`.
+
+A field is checked here for its JSON type and for fitting into the contract; the service checks
+ranges. `null` means absent. Fields that the contract does not have are kept as unknown ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from gateway.config import EdgeConfig
+from gateway.errors import invalid
+from gateway.http.strict_json import parse
+from gateway.surfaces.anthropic_messages.conversation import decode_messages, decode_system
+from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
+from gateway.surfaces.anthropic_messages.thinking import (
+    SHOWN,
+    decode_output_config,
+    decode_thinking,
+)
+from gateway.surfaces.anthropic_messages.tools import (
+    decode_format,
+    decode_tool_choice,
+    decode_tools,
+)
+from gateway.surfaces.images import ImageReader
+from gateway.surfaces.json_fields import integer, read
+from gateway.surfaces.unknown_members import Reader, to_json
+from services.domain.conversation import Message
+from services.domain.spec import ChatCompletionSpec
+
+STOP_SEQUENCES_MAX = 1_024
+"""The most stop sequences that are decoded; the service accepts 4."""
+
+_Fields = dict[str, Raw]
+
+
+class _Metadata(Struct, forbid_unknown_fields=True):
+    user_id: str | None = None
+
+
+_STRING = msgspec.json.Decoder(str)
+_BOOL = msgspec.json.Decoder(bool)
+_NUMBER = msgspec.json.Decoder(int | float)
+_FLOAT = msgspec.json.Decoder(float)
+_STOP = msgspec.json.Decoder(Annotated[list[str], Meta(max_length=STOP_SEQUENCES_MAX)])
+_METADATA: Reader[_Metadata] = Reader(_Metadata)
+
+
+def decode(body: bytes, config: EdgeConfig) -> MessagesRequest:
+    """Decode a request.
+
+    Raises:
+        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    """
+    fields = parse(body)
+    limit = _required("max_tokens", fields)
+    values = decode_prompt(fields, config)
+    values["max_tokens"] = integer("max_tokens", read("max_tokens", limit, _NUMBER), 32)
+    raw = fields.pop("stream", None)
+    stream = raw is not None and read("stream", raw, _BOOL)
+    for name in [name for name in fields if name in _FIELDS]:
+        field, reader = _FIELDS[name]
+        values[field] = reader(name, fields.pop(name))
+    _read_metadata(fields, values)
+    spec = ChatCompletionSpec(**values, extra_json=msgspec.json.encode(fields) if fields else b"")
+    return MessagesRequest(spec=spec, stream=stream)
+
+
+def decode_prompt(fields: _Fields, config: EdgeConfig) -> dict[str, Any]:
+    """Remove the fields that make the prompt from `fields`, and return them as the spec's.
+
+    Raises:
+        ApiError: a field has another shape, or a required one is missing.
+    """
+    model = read("model", _required("model", fields), _STRING)
+    images = ImageReader(images_max=config.images_max, bytes_max=config.image_bytes_max)
+    system = fields.pop("system", None)
+    instructions = [] if system is None else decode_system(system, images)
+    messages: list[Message] = decode_messages(_required("messages", fields), images)
+    values: dict[str, Any] = {"model": model, "messages": [*instructions, *messages]}
+    if "tools" in fields:
+        values["tools"] = decode_tools(fields.pop("tools"))
+    if "tool_choice" in fields:
+        choice, parallel = decode_tool_choice(fields.pop("tool_choice"))
+        values |= {"tool_choice": choice, "parallel_tool_calls": parallel}
+    thinking = fields.pop("thinking", None)
+    values["thinking"] = SHOWN if thinking is None else decode_thinking(thinking)
+    _read_output(fields, values)
+    if "cache_control" in fields:
+        values["cache_control_json"] = bytes(fields.pop("cache_control"))
+    return values
+
+
+def _required(name: str, fields: _Fields) -> Raw:
+    if name not in fields:
+        raise invalid(name, f"{name}: Field required")
+    return fields.pop(name)
+
+
+def _read_output(fields: _Fields, values: dict[str, Any]) -> None:
+    """Move `output_config`, and the form of the answer under its older name, to `values`."""
+    form = None
+    if "output_format" in fields:
+        form = decode_format("output_format", fields.pop("output_format"))
+    if "output_config" in fields:
+        config = decode_output_config(fields.pop("output_config"))
+        if form is not None and config.response_format is not None:
+            message = "`output_format` is the old name of `output_config.format`: give one of them."
+            raise invalid("output_format", message)
+        form = form or config.response_format
+        values |= config.values
+        if config.unknown:
+            fields["output_config"] = Raw(to_json(config.unknown))
+    if form is not None:
+        values["response_format"] = form
+
+
+def _read_metadata(fields: _Fields, values: dict[str, Any]) -> None:
+    """Move the ID of the end user to `values`. Other members stay among the unknown fields."""
+    if "metadata" not in fields:
+        return
+    metadata, unknown = _METADATA.read("metadata", fields.pop("metadata"))
+    values["user"] = metadata.user_id or ""
+    if unknown:
+        fields["metadata"] = Raw(to_json(unknown))
+
+
+def _float(name: str, raw: Raw) -> float:
+    return read(name, raw, _FLOAT)
+
+
+def _integer(name: str, raw: Raw) -> int:
+    return integer(name, read(name, raw, _NUMBER), 32)
+
+
+def _string(name: str, raw: Raw) -> str:
+    return read(name, raw, _STRING)
+
+
+def _stop(name: str, raw: Raw) -> list[str]:
+    return read(name, raw, _STOP)
+
+
+_FIELDS: Mapping[str, tuple[str, Callable[[str, Raw], object]]] = {
+    "temperature": ("temperature", _float),
+    "top_p": ("top_p", _float),
+    "top_k": ("top_k", _integer),
+    "stop_sequences": ("stop", _stop),
+    "service_tier": ("service_tier", _string),
+}
+"""Fields that are plain values, with their names in the spec."""

@@ -1,0 +1,40 @@
+"""Surface of Anthropic's Messages: `POST /v1/messages`."""
+
+from __future__ import annotations
+
+from multidict import MultiMapping
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+from gateway.http.credentials import AUTHORIZATION
+from gateway.http.error_answer import ErrorAnswer
+from gateway.surfaces.anthropic_messages import errors
+from gateway.surfaces.anthropic_messages.decode import decode
+from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
+from gateway.surfaces.anthropic_messages.render import PING
+from gateway.surfaces.base import Route, Surface
+from gateway.surfaces.event_stream import Framing
+from services.common.off_loop import off_loop
+
+
+class AnthropicMessages(Surface):
+    """Anthropic's Messages."""
+
+    routes = (Route("POST", "/v1/messages"),)
+    credential_headers = ("x-api-key", AUTHORIZATION)
+    framing = Framing(keep_alive=PING)
+    request_id_header = errors.REQUEST_ID_HEADER
+    marker_header = "anthropic-version"
+
+    async def decode(
+        self,
+        body: bytes,
+        headers: MultiMapping[str],  # noqa: ARG002
+        config: EdgeConfig,
+    ) -> MessagesRequest:
+        """Decode a request."""
+        return await off_loop(len(body), decode, body, config)
+
+    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
+        """Render a failure in Anthropic's form."""
+        return errors.render_error(error, request_id)

@@ -1,0 +1,220 @@
+"""What a program with Anthropic's Python SDK gets, whichever dialect the provider speaks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anthropic
+import pytest
+from anthropic import AsyncAnthropic
+from anthropic.types import Message, RawMessageStreamEvent
+from pydantic import TypeAdapter
+
+from tests.stand.dialect_stand import MODEL, THINKING, DialectStand
+from tests.stand.providers.answers import Answer, Redacted, Refused, call, text, thought
+
+MESSAGES: list[Any] = [{"role": "user", "content": "What is the weather in Oslo?"}]
+GREETING = Answer(parts=[text("При", "вет", "! 🌍")])
+REASONED = Answer(
+    parts=[thought("Two", " and two."), Redacted("c2VjcmV0"), text("It", " is 4")],
+    completion_tokens=30,
+    thinking_tokens=17,
+)
+CALLS = Answer(
+    parts=[
+        text("Let me see."),
+        call("toolu_01", "weather", '{"city": ', '"Oslo"}'),
+        call("toolu_02", "clock", "{}"),
+    ],
+    stop="tool_calls",
+)
+TOOLS: list[Any] = [
+    {
+        "name": name,
+        "description": description,
+        "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+    }
+    for name, description in (("weather", "The weather in a city."), ("clock", "The time."))
+]
+ENABLED: Any = {"type": "enabled", "budget_tokens": 2_048}
+
+EVENTS: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
+
+
+@pytest.fixture
+async def claude(stand: DialectStand) -> AsyncIterator[AsyncAnthropic]:
+    """The official SDK, as a user sets it up."""
+    async with AsyncAnthropic(
+        api_key=stand.gateway.key, base_url=stand.gateway.url, max_retries=0
+    ) as client:
+        yield client
+
+
+async def _create(client: AsyncAnthropic, **fields: Any) -> Message:
+    request: Any = {"model": MODEL, "max_tokens": 4_096, "messages": MESSAGES} | fields
+    message: Message = await client.messages.create(**request)
+    Message.model_validate(message.model_dump(), strict=False)
+    return message
+
+
+async def _stream(client: AsyncAnthropic, **fields: Any) -> tuple[list[Any], Message]:
+    """The events of a stream, each checked by the SDK's types, and the message that they make."""
+    request: Any = {"model": MODEL, "max_tokens": 4_096, "messages": MESSAGES} | fields
+    raw = [event async for event in await client.messages.create(**request, stream=True)]
+    for event in raw:
+        EVENTS.validate_python(event.model_dump())
+    async with client.messages.stream(**request) as stream:
+        return raw, await stream.get_final_message()
+
+
+async def test_whole(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """A whole answer has the text, the reason to stop and the tokens."""
+    stand.provider.say(GREETING)
+
+    message = await _create(claude)
+
+    assert message.id.startswith("msg_")
+    assert (message.type, message.role, message.model) == ("message", "assistant", MODEL)
+    assert [(block.type, block.text) for block in message.content if block.type == "text"] == [
+        ("text", "Привет! 🌍")
+    ]
+    assert (message.stop_reason, message.stop_sequence) == ("end_turn", None)
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (21, 13)
+    assert message._request_id is not None
+    assert message._request_id.startswith("req-")
+
+
+async def test_stream(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """A stream has Anthropic's events in their order, and makes the same message."""
+    stand.provider.say(GREETING)
+
+    events, message = await _stream(claude)
+
+    assert [event.type for event in events] == [
+        "message_start",
+        "content_block_start",
+        *["content_block_delta"] * 3,
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert message.content[0].model_dump()["text"] == "Привет! 🌍"
+    assert message.stop_reason == "end_turn"
+    assert message.usage.output_tokens == 13
+    assert message.usage.input_tokens == 21
+
+
+async def test_reasoning(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """Reasoning is a block before the text, streamed or whole; its seal comes back unchanged."""
+    stand.provider.say(REASONED)
+    whole = await _create(claude, model=THINKING, thinking=ENABLED)
+    _, streamed = await _stream(claude, model=THINKING, thinking=ENABLED)
+
+    for message in (whole, streamed):
+        kinds = [block.type for block in message.content]
+        assert kinds[0] == "thinking"
+        assert kinds[-1] == "text"
+        assert message.content[0].model_dump()["thinking"] == "Two and two."
+        details = message.usage.output_tokens_details
+        assert details is None or details.thinking_tokens == 17
+    assert [block.model_dump() for block in whole.content] == [
+        block.model_dump() for block in streamed.content
+    ]
+
+    turns = [*MESSAGES, {"role": "assistant", "content": whole.content}, *MESSAGES]
+    await _create(claude, model=THINKING, thinking=ENABLED, messages=turns)
+
+    sent = stand.provider.bodies[-1]["messages"][1]
+    if stand.dialect == "anthropic":
+        assert sent["content"][:2] == [
+            {"type": "thinking", "thinking": "Two and two.", "signature": "c2lnbmVk"},
+            {"type": "redacted_thinking", "data": "c2VjcmV0"},
+        ]
+    if stand.dialect == "openrouter":
+        (first, *_) = sent["reasoning_details"]
+        assert (first["text"], first["signature"]) == ("Two and two.", "c2lnbmVk")
+
+
+async def test_tools(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """Parallel calls are blocks of their own, and their results reach the provider."""
+    stand.provider.say(CALLS)
+    whole = await _create(claude, tools=TOOLS)
+    events, streamed = await _stream(claude, tools=TOOLS)
+
+    for message in (whole, streamed):
+        assert message.stop_reason == "tool_use"
+        assert [
+            (block.id, block.name, block.input)
+            for block in message.content
+            if block.type == "tool_use"
+        ] == [("toolu_01", "weather", {"city": "Oslo"}), ("toolu_02", "clock", {})]
+    starts = [event.index for event in events if event.type == "content_block_start"]
+    assert starts == [0, 1, 2]
+
+    results = [
+        {"type": "tool_result", "tool_use_id": "toolu_01", "content": "18 °C"},
+        {
+            "type": "tool_result",
+            "tool_use_id": "toolu_02",
+            "content": [{"type": "text", "text": "12:00"}],
+            "cache_control": {"type": "ephemeral"},
+        },
+        {"type": "text", "text": "Thanks."},
+    ]
+    turns = [
+        *MESSAGES,
+        {"role": "assistant", "content": whole.content},
+        {"role": "user", "content": results},
+    ]
+    stand.provider.say(GREETING)
+    await _create(claude, tools=TOOLS, messages=turns)
+
+    sent = str(stand.provider.bodies[-1])
+    assert sent.index("18 °C") < sent.index("12:00") < sent.index("Thanks.")
+
+
+async def test_refused_key(stand: DialectStand) -> None:
+    """A key that is not valid is the SDK's error for that, from either header."""
+    wrong = stand.gateway.key[:-4] + "0000"
+    for options in ({"api_key": wrong}, {"auth_token": wrong}):
+        client = AsyncAnthropic(base_url=stand.gateway.url, max_retries=0, **options)  # type: ignore[arg-type]
+        async with client:
+            with pytest.raises(anthropic.AuthenticationError) as refused:
+                await _create(client)
+        assert refused.value.response.json()["error"]["type"] == "authentication_error"
+
+
+async def test_bearer(stand: DialectStand) -> None:
+    """A key is accepted in `Authorization`, too."""
+    stand.provider.say(GREETING)
+    async with AsyncAnthropic(auth_token=stand.gateway.key, base_url=stand.gateway.url) as client:
+        assert (await _create(client)).stop_reason == "end_turn"
+
+
+async def test_unknown_model(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """A model that does not exist is an invalid request."""
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        await _create(claude, model="house/none")
+    body = refused.value.response.json()
+    assert body["type"] == "error"
+    assert body["error"]["type"] == "invalid_request_error"
+    assert body["request_id"] == refused.value.request_id
+    assert stand.provider.bodies == []
+
+
+async def test_overloaded_provider(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """An overloaded provider is Anthropic's 529."""
+    stand.provider.say(Refused(status=503, kind="overloaded_error", message="Busy."))
+    with pytest.raises(anthropic.InternalServerError) as refused:
+        await _create(claude)
+    assert refused.value.status_code == 529
+    assert refused.value.response.json()["error"]["type"] == "overloaded_error"
+
+
+async def test_broken_stream(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """A stream that breaks off ends with an event that the SDK raises."""
+    stand.provider.say(Answer(parts=[text("Half")], breaks_off="cut"))
+    with pytest.raises(anthropic.APIStatusError) as broken:
+        await _stream(claude)
+    assert "error" in str(broken.value)

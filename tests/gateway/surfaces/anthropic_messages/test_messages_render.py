@@ -1,0 +1,311 @@
+"""Events of any stream in Anthropic's form, and the message that they make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from anthropic.types import Message as SdkMessage
+from anthropic.types import RawMessageStreamEvent
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from gateway.errors import ApiError
+from gateway.surfaces.anthropic_messages.render import EventRenderer
+from gateway.surfaces.anthropic_messages.render_whole import render_message
+from services.completions.fold import Fold
+from services.domain.error_reason import ErrorReason
+from services.domain.events import (
+    ChoiceFinished,
+    Event,
+    ExtraDelta,
+    Finished,
+    ReasoningDelta,
+    ReasoningStateDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+)
+from services.domain.usage import Usage
+
+STARTED = Started(completion_id="chatcmpl-1", model="test/model", create_time_s=1_706_745_600)
+USAGE = Usage(
+    prompt_token_count=100,
+    completion_token_count=12,
+    total_token_count=112,
+    cache_read_token_count=60,
+    cache_write_token_count=30,
+    cache_write_1h_token_count=10,
+)
+STOP = ChoiceFinished(finish_reason="stop")
+EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
+
+
+def streamed(*events: Event, stops: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The events of a stream, each checked by the SDK's types, without `ping`."""
+    renderer = EventRenderer(stops)
+    body = b"".join(renderer.render([each]) for each in (STARTED, *events)).decode()
+    assert body.endswith("\n\n")
+    found = []
+    for block in body.removesuffix("\n\n").split("\n\n"):
+        name, data = block.split("\n")
+        event = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {event['type']}"
+        if event["type"] != "ping":
+            EVENT.validate_python(event)
+            found.append(event)
+    return found
+
+
+def content(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The blocks of a stream, of which one is open at a time, with dense indexes."""
+    blocks: list[dict[str, Any]] = []
+    is_open = False
+    for event in events:
+        match event["type"]:
+            case "content_block_start":
+                assert not is_open
+                assert event["index"] == len(blocks)
+                blocks.append({**event["content_block"], "arguments": ""})
+                is_open = True
+            case "content_block_delta":
+                assert is_open
+                assert event["index"] == len(blocks) - 1
+                _add(event["delta"], blocks[-1])
+            case "content_block_stop":
+                assert event["index"] == len(blocks) - 1
+                is_open = False
+    assert not is_open
+    for block in blocks:
+        if arguments := block.pop("arguments"):
+            block["input"] = json.loads(arguments)
+    return blocks
+
+
+def _add(delta: dict[str, Any], block: dict[str, Any]) -> None:
+    match delta:
+        case {"type": "text_delta", "text": text}:
+            block["text"] += text
+        case {"type": "thinking_delta", "thinking": text}:
+            block["thinking"] += text
+        case {"type": "signature_delta", "signature": seal}:
+            block["signature"] = seal
+        case {"type": "input_json_delta", "partial_json": piece}:
+            block["arguments"] += piece
+        case {"type": "citations_delta", "citation": citation}:
+            block["citations"] = [*(block.get("citations") or []), citation]
+
+
+def whole(*events: Event, stops: Sequence[str] = ()) -> dict[str, Any]:
+    """The same answer, whole."""
+    fold = Fold()
+    fold.add([STARTED, *events])
+    message: dict[str, Any] = json.loads(render_message(fold.answer, stops))
+    SdkMessage.model_validate(message)
+    return message
+
+
+def call(index: int, arguments: str = "", **fields: Any) -> ToolCallDelta:
+    """A piece of a tool call."""
+    return ToolCallDelta(call_index=index, arguments=arguments, **fields)
+
+
+def details(*items: dict[str, Any]) -> bytes:
+    """The JSON of `reasoning_details`."""
+    return json.dumps(items, separators=(",", ":")).encode()
+
+
+def test_usage_has_uncached_input_apart() -> None:
+    """Input tokens do not include those read from the cache, or written to it."""
+    end = (TextDelta("a"), STOP, Finished(usage=USAGE))
+    usage = whole(*end)["usage"]
+    assert (usage["input_tokens"], usage["output_tokens"]) == (10, 12)
+    assert (usage["cache_read_input_tokens"], usage["cache_creation_input_tokens"]) == (60, 30)
+    assert usage["cache_creation"] == {
+        "ephemeral_5m_input_tokens": 20,
+        "ephemeral_1h_input_tokens": 10,
+    }
+    (delta,) = [each for each in streamed(*end) if each["type"] == "message_delta"]
+    assert delta["usage"]["input_tokens"] == 10
+
+
+def test_a_call_makes_the_reason_tool_use() -> None:
+    """Also where the provider says `stop`."""
+    events = (TextDelta("I call."), call(0, "{}", id="c", name="f"), STOP, Finished())
+    assert whole(*events)["stop_reason"] == "tool_use"
+    assert streamed(*events)[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_interleaved_calls_do_not_overlap() -> None:
+    """Pieces of a later call wait while an earlier one is incomplete."""
+    events = (
+        call(0, '{"a":', id="c0", name="f"),
+        call(1, '{"b":', id="c1", name="g"),
+        call(0, "1}"),
+        TextDelta("And."),
+        call(1, "2}"),
+        STOP,
+        Finished(),
+    )
+    blocks = content(streamed(*events))
+    assert [(block.get("id"), block.get("input")) for block in blocks] == [
+        ("c0", {"a": 1}),
+        ("c1", {"b": 2}),
+        (None, None),
+    ]
+
+
+def test_a_whole_call_ends_before_the_next() -> None:
+    """So that later calls are streamed, too."""
+    renderer = EventRenderer()
+    renderer.render([STARTED, call(0, "{}", id="c0", name="f")])
+    assert b'"name":"g"' in renderer.render([call(1, '{"b"', id="c1", name="g")])
+
+
+def test_reasoning_after_text_is_another_block() -> None:
+    """Never a delta of a block that is closed."""
+    events = (
+        ReasoningDelta("One."),
+        TextDelta("Two."),
+        ReasoningDelta("Three."),
+        STOP,
+        Finished(),
+    )
+    assert [block["type"] for block in content(streamed(*events))] == [
+        *("thinking", "text", "thinking")
+    ]
+
+
+def test_anthropics_seals_are_in_place() -> None:
+    """The signature ends its block; encrypted reasoning is a block."""
+    own = {"format": "anthropic-claude-v1"}
+    thought = {"type": "reasoning.text", "index": 0, **own}
+    events = (
+        ReasoningDelta("Hm.", details_json=details({**thought, "text": "Hm."})),
+        ReasoningDelta("", details_json=details({**thought, "signature": "c2ln"})),
+        ReasoningDelta(
+            "",
+            details_json=details(
+                {"type": "reasoning.encrypted", "data": "eA==", "index": 1, **own}
+            ),
+        ),
+        TextDelta("Yes."),
+        ReasoningStateDelta("state"),
+        STOP,
+        Finished(),
+    )
+    expected = [
+        {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "eA=="},
+    ]
+    assert content(streamed(*events))[:2] == expected
+    assert whole(*events)["content"][:2] == expected
+
+
+def test_seals_of_others_are_one_block() -> None:
+    """With all that their provider wants back."""
+    item = {"type": "reasoning.encrypted", "format": "google-gemini-v1", "data": "eA==", "id": "c"}
+    events = (
+        ReasoningDelta("", details_json=details(item)),
+        call(0, "{}", id="c", name="f"),
+        STOP,
+        Finished(),
+    )
+    (seal, _) = content(streamed(*events))
+    assert seal == whole(*events)["content"][0]
+    assert (seal["type"], seal["data"].partition(".")[0]) == ("redacted_thinking", "pomogator")
+
+
+def test_a_state_without_other_seals_is_a_block() -> None:
+    """As where the reasoning is left out of the answer."""
+    events = (TextDelta("Yes."), ReasoningStateDelta("c3RhdGU"), STOP, Finished())
+    for blocks in (content(streamed(*events)), whole(*events)["content"]):
+        assert {"type": "redacted_thinking", "data": "pomogator.state.c3RhdGU"} in blocks
+
+
+def test_the_stop_sequence_is_named() -> None:
+    """Where the provider says which it was."""
+    for extra in (b'{"stop_sequence":"END"}', b'{"stop_reason":"END"}'):
+        end = ChoiceFinished(finish_reason="stop", extra_json=extra)
+        message = whole(TextDelta("a"), end, Finished(), stops=["END"])
+        assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", "END")
+
+
+def test_a_refusal_has_its_reason() -> None:
+    """Its text, or the provider's explanation."""
+    message = whole(RefusalDelta("I cannot."), STOP, Finished())
+    assert (message["stop_reason"], message["content"][0]["text"]) == ("refusal", "I cannot.")
+    end = ChoiceFinished(
+        finish_reason="content_filter",
+        native_finish_reason="refusal",
+        extra_json=b'{"stop_details":{"type":"refusal","explanation":"Policy."}}',
+    )
+    message = whole(RefusalDelta("Policy."), end, Finished())
+    assert (message["content"], message["stop_details"]["explanation"]) == ([], "Policy.")
+
+
+def test_citations_are_of_the_text() -> None:
+    """OpenAI's annotations are citations here."""
+    cited = {"url": "https://example.org", "title": "Tides", "start_index": 0, "end_index": 4}
+    extra = json.dumps({"annotations": [{"type": "url_citation", "url_citation": cited}]})
+    events = (TextDelta("High tide."), ExtraDelta(extra.encode()), STOP, Finished())
+    for block in (content(streamed(*events))[0], whole(*events)["content"][0]):
+        (citation,) = block["citations"]
+        assert (citation["cited_text"], citation["url"]) == ("High", "https://example.org")
+
+
+def test_blocks_of_other_types_are_kept() -> None:
+    """Such as those of a search that the provider ran."""
+    block = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}}
+    extra = json.dumps({"content_parts": [block]}).encode()
+    events = (TextDelta("Found."), ExtraDelta(extra), STOP, Finished())
+    assert block in content(streamed(*events))
+    assert block in whole(*events)["content"]
+
+
+def test_a_failure_is_the_last_event() -> None:
+    """With Anthropic's type."""
+    error = ApiError(ErrorReason.UPSTREAM_OVERLOADED, "Busy.")
+    assert json.loads(EventRenderer().error(error).split(b"data: ")[1]) == {
+        "type": "error",
+        "error": {"type": "overloaded_error", "message": "Busy."},
+    }
+
+
+TEXT = st.text(min_size=1, max_size=3).map(TextDelta)
+REASONING = st.text(min_size=1, max_size=3).map(ReasoningDelta)
+PIECES = st.tuples(st.integers(0, 2), st.integers(0, 2))
+
+
+@given(st.lists(TEXT | REASONING | PIECES, max_size=12))
+def test_any_order_makes_the_whole_message(order: list[Any]) -> None:
+    """However calls, text and reasoning interleave, nothing is lost and no blocks overlap."""
+    events: list[Event] = []
+    rest = {0: ['{"a"', ":1}"], 1: ["{}"], 2: ["[", '{"x":2}', "]"]}
+    begun: set[int] = set()
+    for each in order:
+        if not isinstance(each, tuple):
+            events.append(each)
+            continue
+        index = each[0]
+        first = {} if index in begun else {"id": f"c{index}", "name": "f"}
+        begun.add(index)
+        if rest[index]:
+            events.append(call(index, rest[index].pop(0), **first))
+    events += [call(index, piece) for index in begun for piece in rest[index]]
+    events += [STOP, Finished()]
+    made = content(streamed(*events))
+    fold = Fold()
+    fold.add([STARTED, *events])
+    message = fold.answer.choices[0].message
+    parts = {"text": "", "thinking": ""}
+    for block in made:
+        if block["type"] in parts:
+            parts[block["type"]] += block[block["type"]]
+    assert parts["text"] == "".join(e.text for e in events if isinstance(e, TextDelta))
+    assert parts["thinking"] == "".join(e.text for e in events if isinstance(e, ReasoningDelta))
+    calls = {block["id"]: block["input"] for block in made if block["type"] == "tool_use"}
+    assert calls == {each.id: json.loads(each.arguments) for each in message.tool_calls}
