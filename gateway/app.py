@@ -31,6 +31,7 @@ from gateway.overload.overload_metrics import declare_call_metrics
 from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.surfaces.completion_handler import CompletionHandler
 from gateway.surfaces.openai_models.models_handler import ModelsHandler
+from gateway.surfaces.token_count_handler import TokenCountHandler
 from gateway.telemetry.request_observer import OBSERVER, RequestObserver
 from gateway.transcoding import routes
 
@@ -93,7 +94,9 @@ def create_app(  # noqa: PLR0913 - all that an edge is made of
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(partial(_drain, calls))
     handlers = [
-        CompletionHandler(each, backend, calls, config, admission) for each in surfaces.SURFACES
+        handler(each, backend, calls, config, admission)
+        for each in surfaces.SURFACES
+        for handler in (CompletionHandler, TokenCountHandler)
     ]
     endpoints = [endpoint for handler in handlers for endpoint in handler.endpoints()]
     app[FAST_PATH] = FastPath(endpoints, throttle, config.body_bytes_max, observer, admission)

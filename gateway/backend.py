@@ -15,7 +15,7 @@ import msgspec
 from services.domain.completion import Completion
 from services.domain.events import Batch
 from services.domain.model import Model
-from services.domain.spec import CompletionRequest
+from services.domain.spec import ChatCompletionSpec, CompletionRequest
 
 ServiceState: TypeAlias = Literal["ready", "not serving", "unreachable"]
 
@@ -62,6 +62,9 @@ class Backend(Protocol):
 
     def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
         """Return the stream of an answer. Awaiting its batches raises ApiError."""
+
+    async def count_prompt(self, spec: ChatCompletionSpec, call: CallOptions) -> int:
+        """Return the service's count of the tokens of a prompt. Nothing is billed."""
 
     async def models(self, call: CallOptions) -> Sequence[Model]:
         """Return all models that the key may use, sorted by name."""

@@ -27,7 +27,7 @@ from services.common.contract.models import read_model
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.domain.model import Model
-from services.domain.spec import CompletionRequest
+from services.domain.spec import ChatCompletionSpec, CompletionRequest
 
 KEY_CHECK_TIMEOUT_S = 4.0
 """Above the timeout of the service's own lookup in its store."""
@@ -84,6 +84,17 @@ class GrpcBackend(Backend):
                     has_headers = True
                 if batch := read_batch(response):
                     yield batch
+
+    async def count_prompt(self, spec: ChatCompletionSpec, call: CallOptions) -> int:
+        """Return the service's count of the tokens of a prompt."""
+        asked = fill_request(CompletionRequest(spec=spec), chat.CreateChatCompletionRequest())
+        rpc = self._chat.CountPromptTokens(
+            chat.CountPromptTokensRequest(spec=asked.spec),
+            metadata=_metadata(call),
+            timeout=call.deadline_s,
+        )
+        with _Ending(rpc, call.request_id):
+            return (await rpc).prompt_token_count
 
     async def models(self, call: CallOptions) -> Sequence[Model]:
         """Return all models that the key may use."""

@@ -2,17 +2,19 @@
 
 Modules, in the order in which data flows:
 
-    base                the seam: `Surface`, what a new API implements
-    openai_chat         OpenAI's chat completions
-    anthropic_messages  Anthropic's Messages
-    openai_models       OpenAI's list of models
-    completion_handler  decode, call, render, for every surface
-    images              images in requests, checked
-    json_fields         typed reading of JSON fields, with errors for clients
-    answer_headers      notes and cost of a completion, as headers
-    unknown_members     members of JSON objects that no field has
-    other_members       members of an answer that no field has
-    event_stream        server-sent events, and keep-alive
+    base                 the seam: `Surface`, what a new API implements
+    openai_chat          OpenAI's chat completions
+    anthropic_messages   Anthropic's Messages
+    openai_models        OpenAI's list of models
+    surface_handler      admission and decoding of all requests with a prompt
+    completion_handler   decode, call, render, for every surface
+    token_count_handler  decode, count, render
+    images               images in requests, checked
+    json_fields          typed reading of JSON fields, with errors for clients
+    answer_headers       notes and cost of a completion, as headers
+    unknown_members      members of JSON objects that no field has
+    other_members        members of an answer that no field has
+    event_stream         server-sent events, and keep-alive
 
 A new API is a folder with one `Surface`, and a line in `SURFACES`.
 """

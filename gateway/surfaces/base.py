@@ -73,6 +73,10 @@ class Surface(ABC):
     """The routes of requests for completions."""
     credential_headers: Sequence[str] = BEARER_ONLY
     """The headers that may carry the key; the first of them that a request has counts."""
+    count_routes: Sequence[Route] = ()
+    """The routes of requests for the number of a prompt's tokens."""
+    counts_prompt: bool = False
+    """Whether a stream begins with the usage of its prompt."""
     framing: Framing = Framing()
     """The bytes of a stream around its events."""
     request_id_header: str = ""
@@ -101,6 +105,20 @@ class Surface(ABC):
         Raises:
             ApiError: it is not one of this API. The status is 4xx.
         """
+
+    async def decode_prompt(
+        self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
+    ) -> ChatCompletionSpec:
+        """Decode a request of `count_routes`.
+
+        Raises:
+            ApiError: it is not one. The status is 4xx.
+        """
+        raise NotImplementedError
+
+    def render_count(self, tokens: int) -> bytes:
+        """Render the answer to such a request."""
+        raise NotImplementedError
 
     @abstractmethod
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:

@@ -36,6 +36,8 @@ class CallerAnswer(msgspec.Struct, frozen=True):
     """Whether the caller wants an answer without its reasoning."""
     headers: Mapping[str, str]
     """Headers of the answer beside those about limits."""
+    counts_prompt: bool = False
+    """Whether the caller wants the usage of the prompt at the start of a stream."""
     reader: Callable[[Target], AnswerReader] | None = None
     """Makes the reader of an answer of a target, which remembers its reasoning. None: nothing is
     remembered."""
@@ -63,6 +65,7 @@ class CallerAnswer(msgspec.Struct, frozen=True):
             model=answer.model,
             create_time_s=int(self.clock.time()),
             notes=answer.notes,
+            prompt_usage=self.ticket.prompt_usage() if self.counts_prompt else None,
         )
         return [started, *batch]
 

@@ -11,17 +11,21 @@ from contextlib import AbstractContextManager, aclosing
 
 import msgspec
 
+from services.admission.gate import authorize
 from services.admission.keyring import Keyring
 from services.common.fair_share import CountedCall
+from services.common.off_loop import off_loop
 from services.common.request_headers import unchecked_token
 from services.completions.completion_call import CompletionCall
 from services.completions.idempotency import SetHeaders, check_idempotency_key
 from services.completions.pipeline import Pipeline
 from services.completions.snapshot import SnapshotHolder
+from services.completions.validation import validate
 from services.domain.completion import Completion
 from services.domain.events import Batch
-from services.domain.spec import CompletionRequest
+from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.errors import Failure
+from services.metering.tokens import count_sent
 from services.overload.load_shedder import LoadShedder
 from services.telemetry.calls import CallLog, CallRecord
 
@@ -87,6 +91,19 @@ class Completions:
             except Failure as failure:
                 await self._add_limit_headers(failure, call)
                 raise
+
+    async def prompt_tokens(
+        self, spec: ChatCompletionSpec, authorization: str | None, size: int
+    ) -> int:
+        """Return our count of the tokens of a prompt, whose request has `size` bytes.
+
+        Nothing is taken from limits and balance. Raises Failure as `whole` does before admission.
+        """
+        caller = await self._keyring.authenticate(authorization)
+        snapshot = self._snapshots.current
+        validate(spec)
+        authorize(caller, snapshot.catalog.resolve(spec.model).base_model)
+        return await off_loop(size, count_sent, spec, snapshot.gate.counter)
 
     def _recording(self, method: str, context: CallContext) -> AbstractContextManager[CallRecord]:
         return self._calls.recording(

@@ -141,7 +141,13 @@ class Pipeline:
             attempts = self._failover.begin(wanted)
             reader = self._reader(call) if call.request.spec.tools else None
             caller_answer = CallerAnswer(
-                ticket, set_headers, self._clock, call.hides_reasoning, call.headers, reader
+                ticket,
+                set_headers,
+                self._clock,
+                call.hides_reasoning,
+                call.headers,
+                call.request.counts_prompt,
+                reader,
             )
             outlives_caller = bool(state.drain_rules)
             if not stream:

@@ -66,6 +66,20 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
                     headers.clear()
                 yield to_batch_message(batch)
 
+    async def CountPromptTokens(
+        self,
+        request: pb.CountPromptTokensRequest,
+        context: Context,
+    ) -> pb.CountPromptTokensResponse:
+        """Count the tokens of a prompt."""
+        asked = pb.CreateChatCompletionRequest(spec=request.spec)
+        tokens = await self._completions.prompt_tokens(
+            (await _read(asked)).spec,
+            metadata_of(context).get("authorization"),
+            current_request_bytes(),
+        )
+        return pb.CountPromptTokensResponse(prompt_token_count=tokens)
+
 
 async def _read(request: RequestMessage) -> CompletionRequest:
     size = current_request_bytes() * OBJECTS_PER_BYTE

@@ -132,3 +132,5 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """Members of the message that no field has: a JSON object in the form of OpenAI's API."""
     cache_control_json: bytes = b""
     """Mark at the end of the message. See `Part.cache_control_json`."""
+    is_error: bool = False
+    """Whether the tool failed. Only for the role `tool`."""

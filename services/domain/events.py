@@ -39,6 +39,9 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     create_time_s: int
     """Time at which the provider began to answer, in seconds since 1970."""
     notes: list[Note] = []
+    prompt_usage: Usage | None = None
+    """Usage of the prompt, without the answer's: the provider's if it has reported it, else an
+    estimate. None unless `CompletionRequest.counts_prompt` asks for it."""
 
 
 class AnswerMembers(msgspec.Struct, frozen=True, kw_only=True, gc=False):

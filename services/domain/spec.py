@@ -149,3 +149,5 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     spec: ChatCompletionSpec
     parameter_policy: ParameterPolicy = ""
+    counts_prompt: bool = False
+    """Whether `Started` has the usage of the prompt."""

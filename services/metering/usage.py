@@ -146,6 +146,14 @@ class UsageMeter:
             case Finished():
                 self._final = event.usage
 
+    def prompt_usage(self, known: Usage | None) -> Usage:
+        """Return the usage of the prompt: as in the provider's report so far, else our count."""
+        if known is None or not 0 < known.prompt_token_count <= COUNT_MAX:
+            return Usage(prompt_token_count=self._count_prompt(), source="counted")
+        reported = msgspec.structs.replace(known, thinking_token_count=0, extra_json=b"")
+        usage, _ = _consistent(reported, known.prompt_token_count, 0, "provider")
+        return usage
+
     def _checked(self, final: Usage) -> Metered:
         """Return the provider's usage, with implausible counts replaced."""
         prompt = final.prompt_token_count

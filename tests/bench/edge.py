@@ -37,7 +37,7 @@ from services.domain.completion import Choice, Completion
 from services.domain.conversation import Message, TextPart
 from services.domain.events import Batch, ChoiceFinished, Finished, Started, TextDelta
 from services.domain.model import Model
-from services.domain.spec import CompletionRequest
+from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.domain.usage import Usage
 
 RUNS = 15
@@ -90,6 +90,11 @@ class IdleBackend(Backend):
     async def _batches(self, batches: Sequence[Batch]) -> AsyncGenerator[Batch, None]:
         for batch in batches:
             yield batch
+
+    async def count_prompt(self, spec: ChatCompletionSpec, call: CallOptions) -> int:
+        """No tokens."""
+        del spec, call
+        return 0
 
     async def models(self, call: CallOptions) -> Sequence[Model]:
         """No model."""

@@ -218,3 +218,45 @@ async def test_broken_stream(stand: DialectStand, claude: AsyncAnthropic) -> Non
     with pytest.raises(anthropic.APIStatusError) as broken:
         await _stream(claude)
     assert "error" in str(broken.value)
+
+
+async def test_start_of_a_stream_has_the_prompt(
+    stand: DialectStand, claude: AsyncAnthropic
+) -> None:
+    """Its tokens: the provider's where it tells them first, else an estimate."""
+    stand.provider.say(GREETING)
+    events, _ = await _stream(claude)
+    usage = events[0].message.usage
+    assert usage.input_tokens == 21 if stand.dialect == "anthropic" else usage.input_tokens > 0
+    assert usage.output_tokens == 0
+
+
+async def test_count_tokens(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """A longer prompt has more tokens. No provider is asked."""
+    stand.provider.say(GREETING)
+    short = await claude.messages.count_tokens(model=MODEL, messages=MESSAGES)
+    long = await claude.messages.count_tokens(
+        model=MODEL, messages=MESSAGES * 3, tools=TOOLS, system="Be brief."
+    )
+    assert 0 < short.input_tokens < long.input_tokens
+    assert stand.provider.bodies == []
+    with pytest.raises(anthropic.BadRequestError):
+        await claude.messages.count_tokens(model="house/none", messages=MESSAGES)
+
+
+async def test_a_failed_tool(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """The model learns that the tool failed."""
+    stand.provider.say(GREETING)
+    use = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "no", "is_error": True}
+    turns = [
+        *MESSAGES,
+        {"role": "assistant", "content": [use]},
+        {"role": "user", "content": [result]},
+    ]
+    await _create(claude, tools=TOOLS, messages=turns)
+    sent = stand.provider.bodies[-1]["messages"][-1]
+    if stand.dialect == "anthropic":
+        assert sent["content"][0]["is_error"] is True
+    else:
+        assert sent["content"] == "Error: no"

@@ -20,7 +20,7 @@ from services.common.contract.models import read_model
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.domain.model import Model
-from services.domain.spec import CompletionRequest
+from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from tests.stand.service import Context, ScriptedChat, ScriptedService
 
 
@@ -54,6 +54,11 @@ class DirectBackend(Backend):
             async with aclosing(cast("AsyncGenerator[Any, None]", steps)) as responses:
                 async for response in responses:
                     yield read_batch(response)
+
+    async def count_prompt(self, spec: ChatCompletionSpec, call: CallOptions) -> int:
+        """A token for each message."""
+        del call
+        return len(spec.messages)
 
     async def models(self, call: CallOptions) -> Sequence[Model]:
         """The script's models."""

@@ -87,7 +87,18 @@ class ScriptedService:
             await context.send_initial_metadata(tuple(self.initial_metadata))
 
 
-class ScriptedChat(chat_grpc.ChatCompletionServiceServicer):
+class CountingChat(chat_grpc.ChatCompletionServiceServicer):
+    """Counts a token for each message of a prompt. Its other methods are to be written."""
+
+    async def CountPromptTokens(
+        self, request: chat.CountPromptTokensRequest, context: Context
+    ) -> chat.CountPromptTokensResponse:
+        """The number of messages."""
+        del context
+        return chat.CountPromptTokensResponse(prompt_token_count=len(request.spec.messages))
+
+
+class ScriptedChat(CountingChat):
     """The chat methods of the script."""
 
     def __init__(self, script: ScriptedService) -> None:

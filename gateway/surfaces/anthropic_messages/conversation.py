@@ -5,7 +5,7 @@ A result of a tool becomes a message of its own, before the rest of its turn.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -45,18 +45,34 @@ class _Message(Struct, forbid_unknown_fields=True):
 _MESSAGES: Reader[list[_Message]] = Reader(Annotated[list[_Message], Meta(max_length=MESSAGES_MAX)])
 _System = str | Annotated[list[TextBlock], Meta(max_length=BLOCKS_MAX)]
 _SYSTEM: Reader[_System] = Reader(_System)
+_BILLING_HEADER = "x-anthropic-billing-header:"
 
 
-def decode_system(raw: Raw, images: ImageReader) -> list[Message]:
-    """Decode the field `system`: a message with the instructions, or none where they are empty.
+class Instructions(NamedTuple):
+    """The field `system`."""
+
+    messages: list[Message]
+    """A message with the instructions, or none where they are empty."""
+    billing_header: str
+    """The line with which Claude Code begins them, which is no instruction and differs between
+    conversations: in the prompt it would keep a provider's cache from matching."""
+
+
+def decode_system(raw: Raw, images: ImageReader) -> Instructions:
+    """Decode the field `system`.
 
     Raises:
         ApiError: the field has another shape.
     """
     system, unknown = _SYSTEM.read("system", raw)
+    header = ""
+    if not isinstance(system, str) and system and system[0].text.startswith(_BILLING_HEADER):
+        header = system[0].text
+        system, unknown = system[1:], unknown and unknown[1:]
     if not system:
-        return []
-    return [Message(role="system", content=BlockReader(images).contents("system", system, unknown))]
+        return Instructions([], header)
+    content = BlockReader(images).contents("system", system, unknown)
+    return Instructions([Message(role="system", content=content)], header)
 
 
 def decode_messages(raw: Raw, images: ImageReader) -> list[Message]:
@@ -137,14 +153,13 @@ class _ConversationReader:
     def _result(self, at: str, block: ToolResultBlock, unknown: Any) -> Message:
         of_content = member(unknown, "content")
         own = {name: value for name, value in (unknown or {}).items() if name != "content"}
-        if block.is_error:
-            own["is_error"] = True
         return Message(
             role="tool",
             tool_call_id=block.tool_use_id,
             content=self._blocks.contents(f"{at}.content", block.content, of_content),
             extra_json=to_json(own),
             cache_control_json=json_of(block.cache_control),
+            is_error=bool(block.is_error),
         )
 
 

@@ -36,6 +36,9 @@ from services.domain.spec import ChatCompletionSpec
 STOP_SEQUENCES_MAX = 1_024
 """The most stop sequences that are decoded; the service accepts 4."""
 
+BILLING_HEADER = "anthropic_billing_header"
+"""Name of the unknown field that keeps Claude Code's line in `system`, so that it has a note."""
+
 _Fields = dict[str, Raw]
 
 
@@ -71,6 +74,15 @@ def decode(body: bytes, config: EdgeConfig) -> MessagesRequest:
     return MessagesRequest(spec=spec, stream=stream)
 
 
+def decode_count(body: bytes, config: EdgeConfig) -> ChatCompletionSpec:
+    """Decode a request for the number of a prompt's tokens. Fields beside the prompt do not count.
+
+    Raises:
+        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    """
+    return ChatCompletionSpec(**decode_prompt(parse(body), config))
+
+
 def decode_prompt(fields: _Fields, config: EdgeConfig) -> dict[str, Any]:
     """Remove the fields that make the prompt from `fields`, and return them as the spec's.
 
@@ -79,10 +91,9 @@ def decode_prompt(fields: _Fields, config: EdgeConfig) -> dict[str, Any]:
     """
     model = read("model", _required("model", fields), _STRING)
     images = ImageReader(images_max=config.images_max, bytes_max=config.image_bytes_max)
-    system = fields.pop("system", None)
-    instructions = [] if system is None else decode_system(system, images)
-    messages: list[Message] = decode_messages(_required("messages", fields), images)
-    values: dict[str, Any] = {"model": model, "messages": [*instructions, *messages]}
+    messages = _instructions(fields, images)
+    messages += decode_messages(_required("messages", fields), images)
+    values: dict[str, Any] = {"model": model, "messages": messages}
     if "tools" in fields:
         values["tools"] = decode_tools(fields.pop("tools"))
     if "tool_choice" in fields:
@@ -94,6 +105,15 @@ def decode_prompt(fields: _Fields, config: EdgeConfig) -> dict[str, Any]:
     if "cache_control" in fields:
         values["cache_control_json"] = bytes(fields.pop("cache_control"))
     return values
+
+
+def _instructions(fields: _Fields, images: ImageReader) -> list[Message]:
+    if "system" not in fields:
+        return []
+    system = decode_system(fields.pop("system"), images)
+    if system.billing_header:
+        fields[BILLING_HEADER] = Raw(msgspec.json.encode(system.billing_header))
+    return system.messages
 
 
 def _required(name: str, fields: _Fields) -> Raw:

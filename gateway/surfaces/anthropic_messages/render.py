@@ -138,7 +138,7 @@ class EventRenderer:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": whole_usage(Usage(), ""),
+            "usage": whole_usage(started.prompt_usage or Usage(), ""),
         }
         self._blocks.out += (event("message_start", {"message": message}), PING)
 

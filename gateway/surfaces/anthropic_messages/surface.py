@@ -1,4 +1,4 @@
-"""Surface of Anthropic's Messages: `POST /v1/messages`."""
+"""Surface of Anthropic's Messages: `POST /v1/messages` and `/v1/messages/count_tokens`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from gateway.errors import ApiError
 from gateway.http.credentials import AUTHORIZATION
 from gateway.http.error_answer import ErrorAnswer
 from gateway.surfaces.anthropic_messages import errors
-from gateway.surfaces.anthropic_messages.decode import decode
+from gateway.surfaces.anthropic_messages.decode import decode, decode_count
 from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
 from gateway.surfaces.anthropic_messages.render import PING
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.event_stream import Framing
 from services.common.off_loop import off_loop
+from services.domain.spec import ChatCompletionSpec
 
 
 class AnthropicMessages(Surface):
     """Anthropic's Messages."""
 
     routes = (Route("POST", "/v1/messages"),)
+    count_routes = (Route("POST", "/v1/messages/count_tokens"),)
+    counts_prompt = True
     credential_headers = ("x-api-key", AUTHORIZATION)
     framing = Framing(keep_alive=PING)
     request_id_header = errors.REQUEST_ID_HEADER
@@ -34,6 +37,19 @@ class AnthropicMessages(Surface):
     ) -> MessagesRequest:
         """Decode a request."""
         return await off_loop(len(body), decode, body, config)
+
+    async def decode_prompt(
+        self,
+        body: bytes,
+        headers: MultiMapping[str],  # noqa: ARG002
+        config: EdgeConfig,
+    ) -> ChatCompletionSpec:
+        """Decode a request for the number of a prompt's tokens."""
+        return await off_loop(len(body), decode_count, body, config)
+
+    def render_count(self, tokens: int) -> bytes:
+        """Render the number of a prompt's tokens."""
+        return b'{"input_tokens":%d}' % tokens
 
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
         """Render a failure in Anthropic's form."""

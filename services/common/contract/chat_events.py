@@ -31,7 +31,11 @@ _EVENTS: Mapping[str, MessageTable[Any]] = {
     "started": MessageTable(
         Started,
         pb.CompletionStarted,
-        {"create_time": CREATE_TIME, "notes": NOTE.translation},
+        {
+            "create_time": CREATE_TIME,
+            "notes": NOTE.translation,
+            "prompt_usage": USAGE.translation,
+        },
         CREATE_TIME_NAME,
     ),
     "answer_members": MessageTable(AnswerMembers, pb.AnswerMembers),

@@ -130,12 +130,13 @@ def _note_misplaced(index: int, message: Message, notes: Notes) -> None:
 
 
 _OF_ASSISTANTS = ("tool_calls", "refusal", "reasoning_state", "reasoning_details_json")
+_OF_TOOLS = ("tool_call_id", "is_error")
 _MISPLACED: Mapping[str, Sequence[str]] = {
-    "assistant": ("tool_call_id",),
+    "assistant": _OF_TOOLS,
     "tool": _OF_ASSISTANTS,
-    "user": ("tool_call_id", *_OF_ASSISTANTS),
-    "system": ("tool_call_id", *_OF_ASSISTANTS),
-    "developer": ("tool_call_id", *_OF_ASSISTANTS),
+    "user": (*_OF_TOOLS, *_OF_ASSISTANTS),
+    "system": (*_OF_TOOLS, *_OF_ASSISTANTS),
+    "developer": (*_OF_TOOLS, *_OF_ASSISTANTS),
 }
 
 
@@ -165,6 +166,8 @@ def _tool(message: Message, made: Conversation) -> list[Json]:
             result["cache_control"] = mark
     if content:
         result["content"] = content
+    if message.is_error:
+        result["is_error"] = True
     return [result]
 
 

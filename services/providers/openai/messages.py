@@ -41,6 +41,8 @@ def message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> J
     calls = [_tool_call(call, marks) for call in sent.tool_calls]
     if sent.cache_control_json:
         marks.add_to_message(parts, calls, sent.cache_control_json)
+    if sent.is_error:
+        _tell_failure(parts, sent, notes)
     found["content"] = _content(parts, sent)
     if sent.name:
         found["name"] = sent.name
@@ -135,6 +137,22 @@ def _role(sent: Message, target: Target, notes: Notes) -> str:
         notes.mapped("messages", "This model knows the role `developer` as `system`.")
         return "system"
     return sent.role or "user"
+
+
+def _tell_failure(parts: list[Json], sent: Message, notes: Notes) -> None:
+    """Begin the result of a tool that failed with `Error: `, unless its text says so."""
+    if sent.role != "tool":
+        notes.dropped("messages", "Only the result of a tool has `is_error`.")
+        return
+    first = parts[0] if parts else {}
+    text = str(first.get("text", ""))
+    if text.lstrip().lower().startswith("error"):
+        return
+    notes.mapped("messages", "The provider has no `is_error`: the result begins with `Error: `.")
+    if "text" in first:
+        parts[0] = {**first, "text": f"Error: {text}"}
+    else:
+        parts.insert(0, {"type": "text", "text": "Error: "})
 
 
 def _content(parts: list[Json], sent: Message) -> object:

@@ -18,9 +18,10 @@ from services.common.tls import ListenerTls, TargetTls
 from services.rpc.listener import listening
 from tests.services.common.test_tls_grpc import pair
 from tests.stand.certificates import NAME, Certificates
+from tests.stand.service import CountingChat
 
 
-class Mirror(chat_grpc.ChatCompletionServiceServicer):
+class Mirror(CountingChat):
     """Answers with the name in the caller's certificate; streams repeat it when told to go on."""
 
     def __init__(self) -> None:

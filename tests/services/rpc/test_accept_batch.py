@@ -20,13 +20,14 @@ from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc import accept_batch
 from services.rpc.listener import listening
+from tests.stand.service import CountingChat
 
 CALLS = 64
 TURN_S = 0.005
 WHOLE, STREAM = pb.CreateChatCompletionRequest(), pb.StreamChatCompletionRequest()
 
 
-class Completions(pb_grpc.ChatCompletionServiceServicer):
+class Completions(CountingChat):
     """Answers at once; a stream ends when the test lets it."""
 
     def __init__(self) -> None:

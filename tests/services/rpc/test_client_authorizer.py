@@ -38,6 +38,7 @@ from services.rpc.listener import listening
 from tests.services.common.test_tls_grpc import pair
 from tests.services.rpc.test_listener import Models
 from tests.stand.certificates import NAME, Certificates
+from tests.stand.service import CountingChat
 
 SHOP, EDGE, STRANGER = "shop.web.svc", "edge.pomogator.svc", "stranger.svc"
 MODELS = pb.DESCRIPTOR.services_by_name["ModelService"].full_name
@@ -46,7 +47,7 @@ STREAM = f"{CHAT}/StreamChatCompletion"
 TABLE = {f"{MODELS}/GetModel": (SHOP,), STREAM: (EDGE,), "*": ("admin.svc",)}
 
 
-class Completions(chat_grpc.ChatCompletionServiceServicer):
+class Completions(CountingChat):
     """Streams one message to every client."""
 
     async def CreateChatCompletion(  # noqa: N802

@@ -15,11 +15,12 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
 from services.rpc.call_context import metadata_of, queue_wait_s
 from services.rpc.listener import listening
+from tests.stand.service import CountingChat
 
 BLOCKED_S = 1.0
 
 
-class Completions(pb_grpc.ChatCompletionServiceServicer):
+class Completions(CountingChat):
     """Notes how long each call waited."""
 
     def __init__(self) -> None:

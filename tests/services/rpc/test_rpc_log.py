@@ -24,6 +24,7 @@ from services.rpc.rpc_log import RpcLog
 from services.telemetry.call_spans import CallTracer
 from tests.services.channels import OpenChannel, open_channel
 from tests.stand.clock import FakeClock
+from tests.stand.service import CountingChat
 
 __all__ = ["open_channel"]
 
@@ -52,7 +53,7 @@ class Models(pb_grpc.ModelServiceServicer):
         raise Failure(ErrorReason.NOT_FOUND, SECRET)
 
 
-class Chat(chat_grpc.ChatCompletionServiceServicer):
+class Chat(CountingChat):
     """Answers with nothing."""
 
     async def CreateChatCompletion(

@@ -138,7 +138,16 @@ def test_a_failed_tool_is_told() -> None:
     """A result that is an error keeps this."""
     block = {"type": "tool_result", "tool_use_id": "t", "content": "no", "is_error": True}
     (message,) = spec_of(messages=[{"role": "user", "content": [block]}]).messages
-    assert (message.role, json.loads(message.extra_json)) == ("tool", {"is_error": True})
+    assert (message.role, message.is_error, message.extra_json) == ("tool", True, b"")
+
+
+def test_claude_codes_billing_line_is_no_instruction() -> None:
+    """It differs between conversations, and has a note in place of a place in the prompt."""
+    line = "x-anthropic-billing-header: cc_version=2.1.197; cc_entrypoint=cli;"
+    blocks = [{"type": "text", "text": text} for text in (line, "Be brief.")]
+    spec = spec_of(system=blocks)
+    assert spec.messages[0].content == [TextPart(text="Be brief.")]
+    assert json.loads(spec.extra_json) == {"anthropic_billing_header": line}
 
 
 def test_omitted_reasoning_is_left_out() -> None:

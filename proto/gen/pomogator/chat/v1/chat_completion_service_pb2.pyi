@@ -295,8 +295,11 @@ class CreateChatCompletionRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     PARAMETER_POLICY_FIELD_NUMBER: _builtins.int
+    COUNTS_PROMPT_FIELD_NUMBER: _builtins.int
     parameter_policy: Global___ParameterPolicy.ValueType
     """How to handle parameters that the model cannot honour."""
+    counts_prompt: _builtins.bool
+    """No effect, since the response has the usage."""
     @_builtins.property
     def spec(self) -> Global___ChatCompletionSpec:
         """Required. The completion to generate."""
@@ -306,10 +309,11 @@ class CreateChatCompletionRequest(_message.Message):
         *,
         spec: Global___ChatCompletionSpec | None = ...,
         parameter_policy: Global___ParameterPolicy.ValueType = ...,
+        counts_prompt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameter_policy", b"parameter_policy", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts_prompt", b"counts_prompt", "parameter_policy", b"parameter_policy", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -447,8 +451,11 @@ class StreamChatCompletionRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     PARAMETER_POLICY_FIELD_NUMBER: _builtins.int
+    COUNTS_PROMPT_FIELD_NUMBER: _builtins.int
     parameter_policy: Global___ParameterPolicy.ValueType
     """How to handle parameters that the model cannot honour."""
+    counts_prompt: _builtins.bool
+    """Whether `CompletionStarted` has the usage of the prompt."""
     @_builtins.property
     def spec(self) -> Global___ChatCompletionSpec:
         """Required. The completion to generate."""
@@ -458,14 +465,61 @@ class StreamChatCompletionRequest(_message.Message):
         *,
         spec: Global___ChatCompletionSpec | None = ...,
         parameter_policy: Global___ParameterPolicy.ValueType = ...,
+        counts_prompt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameter_policy", b"parameter_policy", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts_prompt", b"counts_prompt", "parameter_policy", b"parameter_policy", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamChatCompletionRequest: _TypeAlias = StreamChatCompletionRequest  # noqa: Y015
+
+@_typing.final
+class CountPromptTokensRequest(_message.Message):
+    """Request to count the tokens of a prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spec(self) -> Global___ChatCompletionSpec:
+        """Required. The completion that would be generated. Only what makes the prompt counts."""
+
+    def __init__(
+        self,
+        *,
+        spec: Global___ChatCompletionSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountPromptTokensRequest: _TypeAlias = CountPromptTokensRequest  # noqa: Y015
+
+@_typing.final
+class CountPromptTokensResponse(_message.Message):
+    """Response with the tokens of a prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    prompt_token_count: _builtins.int
+    """Output only. The number of tokens."""
+    def __init__(
+        self,
+        *,
+        prompt_token_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_token_count", b"prompt_token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountPromptTokensResponse: _TypeAlias = CountPromptTokensResponse  # noqa: Y015
 
 @_typing.final
 class StreamChatCompletionResponse(_message.Message):
@@ -1008,6 +1062,7 @@ class CompletionStarted(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    PROMPT_USAGE_FIELD_NUMBER: _builtins.int
     completion_id: _builtins.str
     """Output only. The unique ID of the completion, such as `chatcmpl-5f0c…`."""
     model: _builtins.str
@@ -1022,6 +1077,12 @@ class CompletionStarted(_message.Message):
     def notes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Note]:
         """Output only. The parameters that were mapped, clamped or dropped."""
 
+    @_builtins.property
+    def prompt_usage(self) -> _usage_pb2.Usage:
+        """Output only. The usage of the prompt, without the answer's: the provider's if it has reported
+        it by then, else an estimate. Unset unless `counts_prompt` was.
+        """
+
     def __init__(
         self,
         *,
@@ -1029,10 +1090,11 @@ class CompletionStarted(_message.Message):
         model: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         notes: _abc.Iterable[Global___Note] | None = ...,
+        prompt_usage: _usage_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "prompt_usage", b"prompt_usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_id", b"completion_id", "create_time", b"create_time", "model", b"model", "notes", b"notes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_id", b"completion_id", "create_time", b"create_time", "model", b"model", "notes", b"notes", "prompt_usage", b"prompt_usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -68,6 +68,11 @@ class ChatCompletionServiceStub:
                 request_serializer=pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2.StreamChatCompletionRequest.SerializeToString,
                 response_deserializer=pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2.StreamChatCompletionResponse.FromString,
                 _registered_method=True)
+        self.CountPromptTokens = channel.unary_unary(
+                '/pomogator.chat.v1.ChatCompletionService/CountPromptTokens',
+                request_serializer=pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2.CountPromptTokensRequest.SerializeToString,
+                response_deserializer=pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2.CountPromptTokensResponse.FromString,
+                _registered_method=True)
 
 
 class ChatCompletionServiceServicer:
@@ -119,6 +124,14 @@ class ChatCompletionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountPromptTokens(self, request, context):
+        """Counts the tokens of a prompt with the service's own vocabulary: an estimate for models that
+        have another one. No provider is called and nothing is billed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ChatCompletionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -131,6 +144,11 @@ def add_ChatCompletionServiceServicer_to_server(servicer, server):
                     servicer.StreamChatCompletion,
                     request_deserializer=pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2.StreamChatCompletionRequest.FromString,
                     response_serializer=pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2.StreamChatCompletionResponse.SerializeToString,
+            ),
+            'CountPromptTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountPromptTokens,
+                    request_deserializer=pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2.CountPromptTokensRequest.FromString,
+                    response_serializer=pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2.CountPromptTokensResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -211,6 +229,33 @@ class ChatCompletionService:
             '/pomogator.chat.v1.ChatCompletionService/StreamChatCompletion',
             pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2.StreamChatCompletionRequest.SerializeToString,
             pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2.StreamChatCompletionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountPromptTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.chat.v1.ChatCompletionService/CountPromptTokens',
+            pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2.CountPromptTokensRequest.SerializeToString,
+            pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2.CountPromptTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

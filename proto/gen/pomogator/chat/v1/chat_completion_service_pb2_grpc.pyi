@@ -59,6 +59,10 @@ class ChatCompletionServiceStub:
     one `choice_finished` for each choice. A stream that ends with a status other
     than OK may have sent any prefix of this sequence, which stays valid.
     """
+    CountPromptTokens: _aio.UnaryUnaryMultiCallable[_chat_completion_service_pb2.CountPromptTokensRequest, _chat_completion_service_pb2.CountPromptTokensResponse]
+    """Counts the tokens of a prompt with the service's own vocabulary: an estimate for models that
+    have another one. No provider is called and nothing is billed.
+    """
 
 class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Generates chat completions.
@@ -111,6 +115,16 @@ class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
         `started (answer_members | delta | choice_finished)* finished`, in that order, with
         one `choice_finished` for each choice. A stream that ends with a status other
         than OK may have sent any prefix of this sequence, which stays valid.
+        """
+
+    @_abc_1.abstractmethod
+    def CountPromptTokens(
+        self,
+        request: _chat_completion_service_pb2.CountPromptTokensRequest,
+        context: _aio.ServicerContext[_chat_completion_service_pb2.CountPromptTokensRequest, _abc.Awaitable[_chat_completion_service_pb2.CountPromptTokensResponse]],
+    ) -> _abc.Awaitable[_chat_completion_service_pb2.CountPromptTokensResponse]:
+        """Counts the tokens of a prompt with the service's own vocabulary: an estimate for models that
+        have another one. No provider is called and nothing is billed.
         """
 
 def add_ChatCompletionServiceServicer_to_server(servicer: ChatCompletionServiceServicer, server: _aio.Server) -> None: ...

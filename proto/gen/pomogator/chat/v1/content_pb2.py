@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpomogator/chat/v1/content.proto\x12\x11pomogator.chat.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xb6\x02\n\x07Message\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x17.pomogator.chat.v1.RoleB\x04\xe2\x41\x01\x02\x12/\n\x07\x63ontent\x18\x02 \x03(\x0b\x32\x1e.pomogator.chat.v1.ContentPart\x12\x0c\n\x04name\x18\x03 \x01(\t\x12/\n\ntool_calls\x18\x04 \x03(\x0b\x32\x1b.pomogator.chat.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x17\n\x0freasoning_state\x18\x06 \x01(\t\x12\x1e\n\x16reasoning_details_json\x18\x07 \x01(\t\x12\x0f\n\x07refusal\x18\x08 \x01(\t\x12\x12\n\nextra_json\x18\t \x01(\t\x12\x1a\n\x12\x63\x61\x63he_control_json\x18\n \x01(\t\"\xa1\x02\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12)\n\x05image\x18\x02 \x01(\x0b\x32\x18.pomogator.chat.v1.ImageH\x00\x12\x35\n\treasoning\x18\x03 \x01(\x0b\x32 .pomogator.chat.v1.ReasoningPartH\x00\x12)\n\x05\x61udio\x18\x04 \x01(\x0b\x32\x18.pomogator.chat.v1.AudioH\x00\x12\'\n\x04\x66ile\x18\x05 \x01(\x0b\x32\x17.pomogator.chat.v1.FileH\x00\x12\x14\n\nother_json\x18\x08 \x01(\tH\x00\x12\x1a\n\x12\x63\x61\x63he_control_json\x18\x06 \x01(\t\x12\x12\n\nextra_json\x18\x07 \x01(\tB\x06\n\x04part\"\x85\x01\n\x05Image\x12\r\n\x03uri\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06\x62\x61se64\x18\x03 \x01(\tH\x00\x12\x11\n\tmime_type\x18\x04 \x01(\t\x12.\n\x06\x64\x65tail\x18\x05 \x01(\x0e\x32\x1e.pomogator.chat.v1.ImageDetailB\x08\n\x06source\"3\n\x05\x41udio\x12\x14\n\x06\x62\x61se64\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x66ormat\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"D\n\x04\x46ile\x12\r\n\x03uri\x18\x01 \x01(\tH\x00\x12\x11\n\x07\x66ile_id\x18\x02 \x01(\tH\x00\x12\x10\n\x08\x66ilename\x18\x03 \x01(\tB\x08\n\x06source\"\x1d\n\rReasoningPart\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xba\x01\n\x08ToolCall\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\targuments\x18\x03 \x01(\t\x12)\n\x04type\x18\x04 \x01(\x0e\x32\x1b.pomogator.chat.v1.ToolType\x12\x12\n\nextra_json\x18\x05 \x01(\t\x12\x1a\n\x12\x65xtra_content_json\x18\x06 \x01(\t\x12\x1a\n\x12\x63\x61\x63he_control_json\x18\x07 \x01(\t*s\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\x12\n\x0eROLE_DEVELOPER\x10\x02\x12\r\n\tROLE_USER\x10\x03\x12\x12\n\x0eROLE_ASSISTANT\x10\x04\x12\r\n\tROLE_TOOL\x10\x05*s\n\x0bImageDetail\x12\x1c\n\x18IMAGE_DETAIL_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_DETAIL_LOW\x10\x01\x12\x15\n\x11IMAGE_DETAIL_HIGH\x10\x02\x12\x19\n\x15IMAGE_DETAIL_ORIGINAL\x10\x03*S\n\x08ToolType\x12\x19\n\x15TOOL_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12TOOL_TYPE_FUNCTION\x10\x01\x12\x14\n\x10TOOL_TYPE_CUSTOM\x10\x02\x42\x33\n\x15\x63om.pomogator.chat.v1P\x01Z\x18pomogator/chat/v1;chatv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpomogator/chat/v1/content.proto\x12\x11pomogator.chat.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xc8\x02\n\x07Message\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x17.pomogator.chat.v1.RoleB\x04\xe2\x41\x01\x02\x12/\n\x07\x63ontent\x18\x02 \x03(\x0b\x32\x1e.pomogator.chat.v1.ContentPart\x12\x0c\n\x04name\x18\x03 \x01(\t\x12/\n\ntool_calls\x18\x04 \x03(\x0b\x32\x1b.pomogator.chat.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\x12\x17\n\x0freasoning_state\x18\x06 \x01(\t\x12\x1e\n\x16reasoning_details_json\x18\x07 \x01(\t\x12\x0f\n\x07refusal\x18\x08 \x01(\t\x12\x12\n\nextra_json\x18\t \x01(\t\x12\x1a\n\x12\x63\x61\x63he_control_json\x18\n \x01(\t\x12\x10\n\x08is_error\x18\x0b \x01(\x08\"\xa1\x02\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12)\n\x05image\x18\x02 \x01(\x0b\x32\x18.pomogator.chat.v1.ImageH\x00\x12\x35\n\treasoning\x18\x03 \x01(\x0b\x32 .pomogator.chat.v1.ReasoningPartH\x00\x12)\n\x05\x61udio\x18\x04 \x01(\x0b\x32\x18.pomogator.chat.v1.AudioH\x00\x12\'\n\x04\x66ile\x18\x05 \x01(\x0b\x32\x17.pomogator.chat.v1.FileH\x00\x12\x14\n\nother_json\x18\x08 \x01(\tH\x00\x12\x1a\n\x12\x63\x61\x63he_control_json\x18\x06 \x01(\t\x12\x12\n\nextra_json\x18\x07 \x01(\tB\x06\n\x04part\"\x85\x01\n\x05Image\x12\r\n\x03uri\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06\x62\x61se64\x18\x03 \x01(\tH\x00\x12\x11\n\tmime_type\x18\x04 \x01(\t\x12.\n\x06\x64\x65tail\x18\x05 \x01(\x0e\x32\x1e.pomogator.chat.v1.ImageDetailB\x08\n\x06source\"3\n\x05\x41udio\x12\x14\n\x06\x62\x61se64\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x66ormat\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"D\n\x04\x46ile\x12\r\n\x03uri\x18\x01 \x01(\tH\x00\x12\x11\n\x07\x66ile_id\x18\x02 \x01(\tH\x00\x12\x10\n\x08\x66ilename\x18\x03 \x01(\tB\x08\n\x06source\"\x1d\n\rReasoningPart\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xba\x01\n\x08ToolCall\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\targuments\x18\x03 \x01(\t\x12)\n\x04type\x18\x04 \x01(\x0e\x32\x1b.pomogator.chat.v1.ToolType\x12\x12\n\nextra_json\x18\x05 \x01(\t\x12\x1a\n\x12\x65xtra_content_json\x18\x06 \x01(\t\x12\x1a\n\x12\x63\x61\x63he_control_json\x18\x07 \x01(\t*s\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\x12\n\x0eROLE_DEVELOPER\x10\x02\x12\r\n\tROLE_USER\x10\x03\x12\x12\n\x0eROLE_ASSISTANT\x10\x04\x12\r\n\tROLE_TOOL\x10\x05*s\n\x0bImageDetail\x12\x1c\n\x18IMAGE_DETAIL_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_DETAIL_LOW\x10\x01\x12\x15\n\x11IMAGE_DETAIL_HIGH\x10\x02\x12\x19\n\x15IMAGE_DETAIL_ORIGINAL\x10\x03*S\n\x08ToolType\x12\x19\n\x15TOOL_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12TOOL_TYPE_FUNCTION\x10\x01\x12\x14\n\x10TOOL_TYPE_CUSTOM\x10\x02\x42\x33\n\x15\x63om.pomogator.chat.v1P\x01Z\x18pomogator/chat/v1;chatv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,24 +43,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOLCALL'].fields_by_name['id']._serialized_options = b'\342A\001\002'
   _globals['_TOOLCALL'].fields_by_name['name']._loaded_options = None
   _globals['_TOOLCALL'].fields_by_name['name']._serialized_options = b'\342A\001\002'
-  _globals['_ROLE']._serialized_start=1171
-  _globals['_ROLE']._serialized_end=1286
-  _globals['_IMAGEDETAIL']._serialized_start=1288
-  _globals['_IMAGEDETAIL']._serialized_end=1403
-  _globals['_TOOLTYPE']._serialized_start=1405
-  _globals['_TOOLTYPE']._serialized_end=1488
+  _globals['_ROLE']._serialized_start=1189
+  _globals['_ROLE']._serialized_end=1304
+  _globals['_IMAGEDETAIL']._serialized_start=1306
+  _globals['_IMAGEDETAIL']._serialized_end=1421
+  _globals['_TOOLTYPE']._serialized_start=1423
+  _globals['_TOOLTYPE']._serialized_end=1506
   _globals['_MESSAGE']._serialized_start=88
-  _globals['_MESSAGE']._serialized_end=398
-  _globals['_CONTENTPART']._serialized_start=401
-  _globals['_CONTENTPART']._serialized_end=690
-  _globals['_IMAGE']._serialized_start=693
-  _globals['_IMAGE']._serialized_end=826
-  _globals['_AUDIO']._serialized_start=828
-  _globals['_AUDIO']._serialized_end=879
-  _globals['_FILE']._serialized_start=881
-  _globals['_FILE']._serialized_end=949
-  _globals['_REASONINGPART']._serialized_start=951
-  _globals['_REASONINGPART']._serialized_end=980
-  _globals['_TOOLCALL']._serialized_start=983
-  _globals['_TOOLCALL']._serialized_end=1169
+  _globals['_MESSAGE']._serialized_end=416
+  _globals['_CONTENTPART']._serialized_start=419
+  _globals['_CONTENTPART']._serialized_end=708
+  _globals['_IMAGE']._serialized_start=711
+  _globals['_IMAGE']._serialized_end=844
+  _globals['_AUDIO']._serialized_start=846
+  _globals['_AUDIO']._serialized_end=897
+  _globals['_FILE']._serialized_start=899
+  _globals['_FILE']._serialized_end=967
+  _globals['_REASONINGPART']._serialized_start=969
+  _globals['_REASONINGPART']._serialized_end=998
+  _globals['_TOOLCALL']._serialized_start=1001
+  _globals['_TOOLCALL']._serialized_end=1187
 # @@protoc_insertion_point(module_scope)

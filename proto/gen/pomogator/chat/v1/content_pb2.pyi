@@ -123,6 +123,7 @@ class Message(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     CACHE_CONTROL_JSON_FIELD_NUMBER: _builtins.int
+    IS_ERROR_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     """Required. The author of the message."""
     name: _builtins.str
@@ -147,6 +148,8 @@ class Message(_message.Message):
     """
     cache_control_json: _builtins.str
     """A mark at the end of the message. See `ContentPart.cache_control_json`."""
+    is_error: _builtins.bool
+    """Whether the tool failed, so that `content` says why. Only for the role TOOL."""
     @_builtins.property
     def content(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentPart]:
         """The parts of the message, in order. Required, except for an assistant that called
@@ -170,10 +173,11 @@ class Message(_message.Message):
         refusal: _builtins.str = ...,
         extra_json: _builtins.str = ...,
         cache_control_json: _builtins.str = ...,
+        is_error: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control_json", b"cache_control_json", "content", b"content", "extra_json", b"extra_json", "name", b"name", "reasoning_details_json", b"reasoning_details_json", "reasoning_state", b"reasoning_state", "refusal", b"refusal", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control_json", b"cache_control_json", "content", b"content", "extra_json", b"extra_json", "is_error", b"is_error", "name", b"name", "reasoning_details_json", b"reasoning_details_json", "reasoning_state", b"reasoning_state", "refusal", b"refusal", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

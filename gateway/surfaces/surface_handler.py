@@ -1,0 +1,107 @@
+"""Surface handler: what the handlers of all requests with a prompt have in common.
+
+Such a request comes over the fast path or aiohttp's router, is admitted by its key and the size of
+its body, and is decoded by its surface.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeAlias, TypeVar
+
+from aiohttp import web
+from multidict import MultiMapping
+
+from gateway.backend import Backend
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+from gateway.http.body import expect_continue
+from gateway.http.body_admission import BodyAdmission
+from gateway.http.credentials import unchecked_key
+from gateway.http.endpoint import Endpoint
+from gateway.http.exchange import AlreadySentResponse, Exchange, RoutedExchange
+from gateway.http.middleware import BEGUN
+from gateway.overload.in_flight_calls import InFlightCalls
+from gateway.surfaces.base import Route, Surface
+
+T = TypeVar("T")
+
+Decode: TypeAlias = Callable[[bytes, MultiMapping[str], EdgeConfig], Awaitable[T]]
+
+
+class SurfaceHandler(ABC):
+    """Handler of some requests of one surface, which is one inbound API."""
+
+    def __init__(
+        self,
+        surface: Surface,
+        backend: Backend,
+        calls: InFlightCalls,
+        config: EdgeConfig,
+        admission: BodyAdmission,
+    ) -> None:
+        self.surface = surface
+        self.backend = backend
+        self.calls = calls
+        self.config = config
+        self.admission = admission
+
+    @property
+    @abstractmethod
+    def served(self) -> Sequence[Route]:
+        """The routes of these requests."""
+
+    @abstractmethod
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one request.
+
+        Raises:
+            ApiError: it failed before anything was sent.
+            ConnectionError: the client is gone.
+        """
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        """Yield the routes for the fast path."""
+        for method, path in self.served:
+            yield Endpoint(
+                method=method,
+                path=path,
+                credential_headers=self.surface.credential_headers,
+                handle=self.handle,
+                render_error=self.surface.render_error,
+            )
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        """Return the routes for aiohttp's router."""
+        return [
+            web.route(method, path, self.handle_routed, expect_handler=expect_continue)
+            for method, path in self.served
+        ]
+
+    async def handle_routed(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request that aiohttp has routed."""
+        if error := self.admission.calls.admit_body():
+            raise error
+        caller = unchecked_key(request.headers, self.surface.credential_headers)
+        exchange = RoutedExchange(request, self.config, self.admission, caller)
+        try:
+            await self.handle(exchange)
+        finally:
+            request[BEGUN] = exchange.reply.begun_at
+            if exchange.memory is not None:
+                exchange.memory.release()
+        return AlreadySentResponse(exchange.reply)
+
+    async def decoded(self, exchange: Exchange, key: str, decode: Decode[T]) -> tuple[T, int]:
+        """Return what `decode` makes of the body, and the size of the body."""
+        body = await exchange.body()
+        try:
+            request = await decode(body, exchange.headers, self.config)
+        except ApiError:
+            # A body that is wrong costs time: with an invalid key it is a guess of a key.
+            await self.admission.known_keys.require(key, exchange.reply.request_id)
+            raise
+        if exchange.memory is not None:
+            exchange.memory.shrink()
+        return request, len(body)

@@ -1,0 +1,47 @@
+"""Token count handler: decode a prompt, count its tokens, render the number.
+
+It is admitted like a completion, but takes nothing from limits and balance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.backend import CallOptions
+from gateway.http.call_options import deadline_s, trace_context
+from gateway.http.credentials import api_key
+from gateway.http.exchange import Exchange
+from gateway.surfaces.base import Route
+from gateway.surfaces.surface_handler import SurfaceHandler
+
+_MODEL_LOGGED_MAX = 128
+
+
+class TokenCountHandler(SurfaceHandler):
+    """Handler of the requests of one surface for the number of a prompt's tokens."""
+
+    @property
+    def served(self) -> Sequence[Route]:
+        """The surface's routes of counts."""
+        return self.surface.count_routes
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        headers, surface, reply = exchange.headers, self.surface, exchange.reply
+        key = api_key(headers, surface.credential_headers)
+        surface.check_headers(headers)
+        spec, request_bytes = await self.decoded(exchange, key, surface.decode_prompt)
+        exchange.outcome["model"] = spec.model[:_MODEL_LOGGED_MAX]
+        call = CallOptions(
+            key=key,
+            request_id=reply.request_id,
+            deadline_s=deadline_s(headers, self.config, whole=True),
+            request_bytes=request_bytes,
+            trace_context=trace_context(headers),
+        )
+        with self.calls.track(key):
+            tokens = await self.backend.count_prompt(spec, call)
+            self.admission.known_keys.add(key)
+        own = surface.answer_headers(reply.request_id)
+        if reply.send(200, surface.render_count(tokens), own):
+            await reply.drained()
