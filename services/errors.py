@@ -281,6 +281,9 @@ class UpstreamError(Failure):
     tried follows from the reason alone.
     """
 
+    is_of_request: bool = False
+    """Whether the channel may answer another request: the failure does not count against it."""
+
     def __init__(
         self,
         reason: ErrorReason,

@@ -153,6 +153,11 @@ class Ticket(msgspec.Struct, kw_only=True):
             # At once where the provider has counted the prompt, which may be longer than estimated.
             self._recount_at = self.max_tokens if decoder.usage is None else 0
 
+    def charge_overlong(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
+        """Note that the answer of `target` is larger than what is read: it is billed whole."""
+        self.start_answer(target, decoder, thinking_tokens)
+        self.is_abandoned = self.is_undrained = True
+
     def _set_target(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         if self.decoder is not None:
             self.meter.restart()  # A whole answer broke off. The caller has received nothing.

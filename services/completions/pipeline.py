@@ -264,6 +264,7 @@ def _routing(
         record=call.record,
         on_abandoned=ticket.abandon,
         on_unread=ticket.start_answer,
+        on_overlong=ticket.charge_overlong,
         on_cut=ticket.cut_attempt,
         time_left_s=state.time_left_s,
         limits_output=ticket.is_bounded,

@@ -15,6 +15,7 @@ Modules, in the order in which data flows:
     connection_check   connections to all channels, for `pomogator check --connect`
     stream_reader      bytes of a stream as events
     sse_parser         bytes of a stream as server-sent events
+    overlong_answer    error for an answer larger than what is read
     surrogate_joiner   halves of surrogate pairs in an answer, joined or replaced
     repeated_frame     fast path for events that differ only in their text
     tool_call_ids      IDs of tool calls where a provider gives none, or one twice

@@ -233,6 +233,17 @@ TEXTS: Sequence[TextRule] = (
 )
 """Rules in order of precedence: the first match decides."""
 
+OF_THE_REQUEST = re.compile(
+    r"can only afford \d|fewer max_tokens|prompt tokens limit exceeded"
+    r"|required for long context requests|to stream this model",
+    re.IGNORECASE,
+)
+"""Phrases of refusals for the operator's account which another request would not get: a limit on
+tokens that the rest of its credit does not cover, a long prompt."""
+
+FIREWALLED = 403
+"""Status of an HTML page from a firewall in front of a provider, which some prompts meet."""
+
 UNSPOKEN_CODES = re.compile(
     r"account|api_?key|arrear|auth|balance|billing|credential|credit|organi[sz]ation|payment|"
     r"permission|project|quota|subscription|tenant|workspace|^\d{3}$",

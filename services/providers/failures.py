@@ -24,7 +24,9 @@ from services.domain.error_reason import ErrorReason
 from services.errors import REASONS, UpstreamError
 from services.providers.failure_rules import (
     CODES,
+    FIREWALLED,
     GENERAL_CODES,
+    OF_THE_REQUEST,
     SECRETS,
     SETTLED,
     STATUSES,
@@ -78,7 +80,7 @@ def provider_failure(
     hints = {**error.headers, **headers} if own_error else error.headers
     code = public_code(error.code) if reason == ErrorReason.UPSTREAM_INVALID_REQUEST else ""
     unspoken = f"The provider answered with status {effective}." if effective else ""
-    return UpstreamError(
+    failure = UpstreamError(
         reason,
         row.message or public_message(error.message or unspoken),
         status=effective,
@@ -86,6 +88,9 @@ def provider_failure(
         facts={PROVIDER_CODE: code} if code else None,
         retry_after_s=retry_after_s(hints, error.message),
     )
+    is_page = effective == FIREWALLED and body.lstrip().startswith(b"<")
+    failure.is_of_request = is_page or OF_THE_REQUEST.search(error.message[:_READ_MAX]) is not None
+    return failure
 
 
 def classify(status: int, code: str, kind: str, message: str) -> ErrorReason:

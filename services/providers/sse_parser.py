@@ -18,6 +18,7 @@ import msgspec
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
+from services.providers.overlong_answer import OverlongAnswerError
 
 EVENT_MAX = 64 * 1024 * 1024
 """Maximum size of one event in bytes, as of a whole answer: pictures are sent in one event."""
@@ -51,9 +52,9 @@ class SseParser:
     """Parser of the body of one answer into events.
 
     The events do not depend on how the body was sliced. Comments, and events
-    without data, are dropped. An event larger than `limit` is UPSTREAM_BAD_RESPONSE,
-    raised once the events before it have been returned. So is a large event for which
-    `budget` has too little left.
+    without data, are dropped. An event larger than `limit` is an OverlongAnswerError,
+    raised once the events before it have been returned. A large event for which
+    `budget` has too little left is UPSTREAM_BAD_RESPONSE.
     """
 
     def __init__(self, *, limit: int = EVENT_MAX, budget: LargeEventBudget = _BUDGET) -> None:
@@ -65,6 +66,7 @@ class SseParser:
         self._begun = False  # Whether a byte order mark can no longer come.
         self._after_cr = False
         self._too_large = False
+        self._lacks_memory = False
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """Parse `data`. Returns the events that it completes, in order."""
@@ -113,11 +115,13 @@ class SseParser:
         return [block] if event is not None and _complete(event.data) else []
 
     def _check(self) -> None:
-        if self._too_large:
+        if self._lacks_memory:
             raise UpstreamError(
                 ErrorReason.UPSTREAM_BAD_RESPONSE,
-                "The provider sent an event that is too large.",
+                "The provider sent an event for which there is no memory.",
             )
+        if self._too_large:
+            raise OverlongAnswerError
 
     def _wait(self, data: bytes) -> list[bytes]:
         self._pending.append(data)
@@ -134,7 +138,7 @@ class SseParser:
         """Hold `size` bytes of the budget, instead of what is held."""
         more = size - self._reserved
         if more > self._budget.left:
-            self._too_large = True
+            self._too_large = self._lacks_memory = True
         else:
             self._budget.left -= more
             self._reserved = size

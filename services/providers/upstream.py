@@ -28,6 +28,7 @@ from services.providers.http import (
     PostHead,
     Url,
 )
+from services.providers.overlong_answer import OverlongAnswerError
 from services.providers.stream_reader import StreamReader, unreadable
 from services.providers.surrogate_joiner import decode_whole
 from services.providers.timeouts import Timeouts
@@ -363,7 +364,7 @@ async def _read_document(response: HttpResponse, beginning: bytes, timeouts: Tim
     while data := await response.read():
         size += len(data)
         if size > DOCUMENT_MAX:
-            raise unreadable()
+            raise OverlongAnswerError
         pieces.append(data)
         if data.strip(_BLANK):
             timeouts.progressed()

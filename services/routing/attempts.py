@@ -22,6 +22,7 @@ from services.domain.events import Batch
 from services.domain.spec import ChatCompletionSpec
 from services.errors import REASONS, Failure, UpstreamError
 from services.providers.base import Dialect, Notes, Target, UpstreamRequest
+from services.providers.overlong_answer import OverlongAnswerError
 from services.providers.upstream import Upstream, UpstreamAnswer
 from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures
@@ -134,9 +135,13 @@ class CallAttempts:
         Another target may be tried only where the caller has received nothing. Raises the error
         where it is not retryable.
         """
-        self._wanted.record.fail_attempt(error)
+        wanted = self._wanted
+        wanted.record.fail_attempt(error)
         self._parts.health.answer_broke_off(answer.target, error)
-        if not error.row.retryable:
+        is_overlong = isinstance(error, OverlongAnswerError)
+        if is_overlong:
+            wanted.on_overlong(answer.target, answer.decoder, answer.thinking_tokens)
+        if is_overlong or not error.row.retryable:
             raise error
         self._failures.add(answer.target.channel, error)
 
@@ -168,7 +173,10 @@ class CallAttempts:
             wanted.record.fail_attempt(error)
             if first_s < timeout_s and upstream_answer.is_sent and error.row is _TIMEOUT:
                 wanted.on_cut(target, decoder)
-            if not error.row.retryable:
+            is_overlong = isinstance(error, OverlongAnswerError)
+            if is_overlong:
+                wanted.on_overlong(target, decoder, request.thinking_tokens)
+            if is_overlong or not error.row.retryable:
                 raise
             self._failures.add(target.channel, error)
             return None

@@ -137,7 +137,7 @@ class ChannelHealth:
 
     def attempt_failed(self, target: Target, error: UpstreamError) -> None:
         """Note that the call failed before it began to answer."""
-        if not error.row.channel_fault:
+        if not _is_channel_fault(error):
             self.attempt_abandoned(target)
             return
         state, now = self._state(target), self._clock.now()
@@ -168,7 +168,7 @@ class ChannelHealth:
 
     def answer_broke_off(self, target: Target, error: UpstreamError) -> None:
         """Note that an answer failed after it had begun."""
-        if error.row.channel_fault:
+        if _is_channel_fault(error):
             self._state(target).errors.add(1.0, self._clock.now())
 
     def forget_all_but(self, targets: Iterable[Target]) -> None:
@@ -188,6 +188,11 @@ class ChannelHealth:
         latency_s = state.latency_s.estimate(now, prior=fastest_s, prior_weight=PRIOR_CALLS)
         speed = (fastest_s + LATENCY_FLOOR_S) / (latency_s + LATENCY_FLOOR_S)
         return max(SCORE_MIN, (1 - error_rate) ** 2 * speed)
+
+
+def _is_channel_fault(error: UpstreamError) -> bool:
+    """Whether a failure counts against the channel. No caller may end the calls of others."""
+    return error.row.channel_fault and not error.is_of_request
 
 
 def _key_of(target: Target) -> _TargetKey:

@@ -55,6 +55,8 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     of its answer, with the plausible reasoning of a choice in tokens."""
     on_unread: Callable[[Target, Decoder, int], None]
     """Called likewise where the gateway fails unexpectedly at an answer."""
+    on_overlong: Callable[[Target, Decoder, int], None]
+    """Called likewise where an answer is larger than what is read of any."""
     on_cut: Callable[[Target, Decoder], None]
     """Called where a target has a request, and the caller's deadline leaves it no more time."""
     time_left_s: Callable[[], float | None] = lambda: None

@@ -19,6 +19,9 @@ MEMBERS_FILE = "harmless_members.toml"
 REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 """Keywords of a JSON schema whose value is an address that may be fetched."""
 
+TOP_LOGPROBS_MAX = 20
+"""The most alternatives of a token. Servers that give any number answer with megabytes a token."""
+
 Kind = str | Mapping[str, "Kind"]
 """Kind of a value, or the kinds of an object's fields by their folded names."""
 
@@ -64,6 +67,10 @@ def _is_plain(value: object) -> bool:
     return not any(isinstance(each, dict) for each in _nested(value))
 
 
+def _is_few(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value <= TOP_LOGPROBS_MAX
+
+
 def _is_off(value: object) -> bool:
     return value is False
 
@@ -73,7 +80,7 @@ def _is_schema(value: object) -> bool:
     if isinstance(value, str):
         try:
             value = msgspec.json.decode(value)
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):
             return False
     objects = (each for each in _nested(value) if isinstance(each, dict))
     references = (each[key] for each in objects for key in REFERENCES if key in each)
@@ -93,6 +100,7 @@ def _nested(value: object) -> Iterator[object]:
 
 _CHECKS: Mapping[str, Callable[[object], bool]] = {
     "plain": _is_plain,
+    "few": _is_few,
     "off": _is_off,
     "schema": _is_schema,
 }

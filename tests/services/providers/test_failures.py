@@ -429,3 +429,34 @@ def test_an_unknown_model_is_the_models_fault() -> None:
     )
 
     assert (error.reason, error.param) == ("MODEL_NOT_FOUND", "model")
+
+
+OF_THE_REQUEST = [
+    (402, "Needs more credit. You asked for up to 64000 tokens, but can only afford 1234."),
+    (402, "Add credits, or use fewer max_tokens."),
+    (402, "Prompt tokens limit exceeded: 20000 > 1999."),
+    (429, "Extra usage is required for long context requests."),
+    (403, "Your organization must be verified to stream this model."),
+]
+
+
+@pytest.mark.parametrize(("status", "message"), OF_THE_REQUEST)
+def test_a_refusal_that_another_request_would_not_get(status: int, message: str) -> None:
+    """It says nothing of the channel, whose circuit breaker it must not open."""
+    body = json.dumps({"error": {"message": message}}).encode()
+
+    assert provider_failure(status, {}, body).is_of_request
+
+
+def test_a_firewall_refuses_one_prompt() -> None:
+    """It stands in front of the provider and answers with a page."""
+    assert provider_failure(403, {}, b"\n<!DOCTYPE html><title>Blocked</title>").is_of_request
+    assert not provider_failure(401, {}, b"<html>").is_of_request
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 429])
+def test_a_refusal_of_the_account_concerns_all_requests(status: int) -> None:
+    """The breaker opens at once."""
+    body = b'{"error":{"message":"Insufficient credits"}}'
+
+    assert not provider_failure(status, {}, body).is_of_request

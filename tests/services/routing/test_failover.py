@@ -80,6 +80,7 @@ class Setup:
             record=self.record,
             on_abandoned=self.abandon,
             on_unread=self.abandon,
+            on_overlong=self.abandon,
             on_cut=lambda *_: None,
         )
         with closing(await self.failover.begin(wanted).open()) as answer:
@@ -285,6 +286,7 @@ async def test_closing_an_answer_closes_the_connection(stack: AsyncExitStack) ->
         record=served.record,
         on_abandoned=served.abandon,
         on_unread=served.abandon,
+        on_overlong=served.abandon,
         on_cut=lambda *_: None,
     )
 

@@ -10,6 +10,7 @@ import pytest
 from services.config import BreakerConfig
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
+from services.providers.overlong_answer import OverlongAnswerError
 from services.routing.decay import HALF_LIFE_S
 from services.routing.health import LATENCY_FLOOR_S, PRIOR_CALLS, SCORE_MIN, ChannelHealth
 from tests.services.routing.targets import target
@@ -229,3 +230,15 @@ def test_removed_targets_are_forgotten(health: ChannelHealth) -> None:
     health.forget_all_but([target("b")])
 
     assert health.available(TARGET)
+
+
+def test_a_failure_of_the_request_does_not_count_against_the_channel(health: ChannelHealth) -> None:
+    """A caller that repeats it closes the channel to no other."""
+    error = UpstreamError(ErrorReason.UPSTREAM_AUTH_FAILED, "too many tokens")
+    error.is_of_request = True
+    fail(health, FAILURES_MAX, error)
+    fail(health, FAILURES_MAX, OverlongAnswerError())
+    health.answer_broke_off(TARGET, OverlongAnswerError())
+
+    assert health.available(TARGET)
+    assert health.error_rate(TARGET) == health.error_rate(target("b"))

@@ -158,3 +158,21 @@ def test_whatever_is_sent_arrives_or_is_noted(extra: dict[str, object]) -> None:
         assert name in {folded(each) for each in HARMLESS} | {"user"}
     lost = [name for name, value in extra.items() if name not in body and value is not None]
     assert not lost or notes
+
+
+@pytest.mark.parametrize("number", [21, 150_000, -1, 1.5, "9", [1]])
+def test_alternatives_of_tokens_are_few(number: object) -> None:
+    """A server gives as many as it is asked for, megabytes a token."""
+    body, notes = encode({"n_probs": number})
+
+    assert "n_probs" not in body
+    assert "n_probs" in notes
+    assert encode({"n_probs": 20})[0]["n_probs"] == 20
+
+
+def test_a_schema_as_a_text_of_great_depth_is_held_back() -> None:
+    """Its references cannot be looked for."""
+    body, notes = encode({"guided_json": "[" * 100_000})
+
+    assert "guided_json" not in body
+    assert "guided_json" in notes

@@ -1,0 +1,101 @@
+"""A caller with one key who makes a provider fail, to the harm of others or for nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.config import BillingConfig
+from services.providers.sse_parser import EVENT_MAX
+from services.providers.upstream import DOCUMENT_MAX
+from tests.stand.billing_stand import (
+    FORMS,
+    NANO,
+    USAGE,
+    BillingStand,
+    billing_stand,
+    chunks,
+    completion,
+)
+from tests.stand.upstream import (
+    SSE_HEAD,
+    STALL,
+    Request,
+    Script,
+    answer,
+    chunk,
+    json_answer,
+    stream,
+)
+
+PROMPT_NANO, COMPLETION_NANO = 3_000, 15_000
+PRICE = {"prompt_usd_per_mtok": 3, "completion_usd_per_mtok": 15}
+BAIT = "bait"
+MAX_TOKENS = 500
+PIECE = 2**20
+
+
+@pytest.fixture
+async def stand(tmp_path: Path) -> AsyncIterator[BillingStand]:
+    """A gateway with default settings."""
+    async with billing_stand(tmp_path, price=PRICE, billing=BillingConfig()) as stand:
+        yield stand
+
+
+REFUSALS: dict[str, bytes] = {
+    "an answer that the operator's credit does not cover": json_answer(
+        {"error": {"message": "You can only afford 3 tokens. Use fewer max_tokens."}}, 402
+    ),
+    "a prompt that a firewall knows": answer(b"<html>Blocked</html>", 403),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_refused_request_closes_the_channel_to_no_other_caller(
+    stand: BillingStand, refusal: str, form: str
+) -> None:
+    """Whatever one caller has refused, and how often: the calls of others are made."""
+
+    def play(request: Request) -> Script:
+        if BAIT in request.body.decode():
+            return [REFUSALS[refusal]]
+        return [stream(chunks(USAGE)) if form == "sse" else json_answer(completion(USAGE))]
+
+    stand.upstream.play(play)
+    own = await stand.open_account("adversary", credit_nano=NANO)
+    others = await stand.open_account("other", credit_nano=NANO)
+    bait = [{"role": "user", "content": BAIT}]
+    assert (await stand.ask(others, form)).status == 200
+    for _ in range(6):
+        assert (await stand.ask(own, form, messages=bait)).status >= 400
+        assert (await stand.ask(others, form)).status == 200
+
+
+def overlong(kind: str) -> Script:
+    """An answer that is larger than what is read of any."""
+    if kind == "document":
+        head = json.dumps(completion(USAGE))[:-1].encode() + b', "more": "'
+        pieces = [b"x" * PIECE] * (DOCUMENT_MAX // PIECE + 1)
+        length = len(head) + len(pieces) * PIECE + 2
+        return [answer(head, content_length=str(length)), *pieces, STALL]
+    return [SSE_HEAD, chunk(b"data: "), *[chunk(b"x" * PIECE)] * (EVENT_MAX // PIECE + 1), STALL]
+
+
+@pytest.mark.parametrize("kind", ["document", "stream"])
+async def test_an_answer_that_is_too_large_is_charged(stand: BillingStand, kind: str) -> None:
+    """The provider has made it: it costs what it may, and no other provider is asked."""
+    stand.script = overlong(kind)
+    key = await stand.open_account("adversary", credit_nano=NANO)
+    form = "json" if kind == "document" else "sse"
+    reply: Any = await stand.ask(key, form, max_tokens=MAX_TOKENS)
+    charged = NANO - await stand.balance(key)
+
+    assert reply.code == "upstream_bad_response"
+    assert len(stand.upstream.requests) == 1
+    assert charged >= MAX_TOKENS * COMPLETION_NANO
+    assert charged <= MAX_TOKENS * COMPLETION_NANO + 20 * PROMPT_NANO
