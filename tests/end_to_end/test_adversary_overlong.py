@@ -1,4 +1,4 @@
-"""A caller with one key who makes a provider fail, to the harm of others or for nothing."""
+"""A caller with one key who has answers made that are of no use, for nothing."""
 
 from __future__ import annotations
 
@@ -13,28 +13,22 @@ from services.config import BillingConfig
 from services.providers.sse_parser import EVENT_MAX
 from services.providers.upstream import DOCUMENT_MAX
 from tests.stand.billing_stand import (
-    FORMS,
     NANO,
     USAGE,
     BillingStand,
     billing_stand,
-    chunks,
     completion,
 )
 from tests.stand.upstream import (
     SSE_HEAD,
     STALL,
-    Request,
     Script,
     answer,
     chunk,
-    json_answer,
-    stream,
 )
 
 PROMPT_NANO, COMPLETION_NANO = 3_000, 15_000
 PRICE = {"prompt_usd_per_mtok": 3, "completion_usd_per_mtok": 15}
-BAIT = "bait"
 MAX_TOKENS = 500
 PIECE = 2**20
 
@@ -44,36 +38,6 @@ async def stand(tmp_path: Path) -> AsyncIterator[BillingStand]:
     """A gateway with default settings."""
     async with billing_stand(tmp_path, price=PRICE, billing=BillingConfig()) as stand:
         yield stand
-
-
-REFUSALS: dict[str, bytes] = {
-    "an answer that the operator's credit does not cover": json_answer(
-        {"error": {"message": "You can only afford 3 tokens. Use fewer max_tokens."}}, 402
-    ),
-    "a prompt that a firewall knows": answer(b"<html>Blocked</html>", 403),
-}
-
-
-@pytest.mark.parametrize("refusal", REFUSALS)
-@pytest.mark.parametrize("form", FORMS)
-async def test_a_refused_request_closes_the_channel_to_no_other_caller(
-    stand: BillingStand, refusal: str, form: str
-) -> None:
-    """Whatever one caller has refused, and how often: the calls of others are made."""
-
-    def play(request: Request) -> Script:
-        if BAIT in request.body.decode():
-            return [REFUSALS[refusal]]
-        return [stream(chunks(USAGE)) if form == "sse" else json_answer(completion(USAGE))]
-
-    stand.upstream.play(play)
-    own = await stand.open_account("adversary", credit_nano=NANO)
-    others = await stand.open_account("other", credit_nano=NANO)
-    bait = [{"role": "user", "content": BAIT}]
-    assert (await stand.ask(others, form)).status == 200
-    for _ in range(6):
-        assert (await stand.ask(own, form, messages=bait)).status >= 400
-        assert (await stand.ask(others, form)).status == 200
 
 
 def overlong(kind: str) -> Script:
