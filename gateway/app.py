@@ -107,7 +107,7 @@ def create_app(  # noqa: PLR0913 - all that an edge is made of
     app[MARKED_ERROR_RENDERERS] = marked
     for handler in handlers:
         app.add_routes(handler.routes())
-    app.add_routes(ModelsHandler(backend, calls, config).routes())
+    app.add_routes(ModelsHandler(backend, calls, config, surfaces.SURFACES).routes())
     app.add_routes(routes(TRANSCODED, channel, config))
     app.router.add_get("/openapi.json", openapi.handler(openapi.openapi(TRANSCODED)))
     _add_probes(app, Probes(backend, config))

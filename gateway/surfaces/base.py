@@ -21,6 +21,7 @@ from gateway.http.error_answer import ErrorAnswer
 from gateway.surfaces.event_stream import Framing
 from services.domain.completion import Completion
 from services.domain.events import Event
+from services.domain.model import Model
 from services.domain.spec import ChatCompletionSpec
 
 _NO_HEADERS: Mapping[str, str] = {}
@@ -66,6 +67,20 @@ class SurfaceRequest(Protocol):
         """Return the renderer of the request's stream."""
 
 
+class ModelsForm(Protocol):
+    """The models that a key may use, in the form of one API."""
+
+    def render_list(self, models: Sequence[Model], query: MultiMapping[str], /) -> bytes:
+        """Render the list, or the page of it that the query asks for.
+
+        Raises:
+            ApiError: the query is wrong.
+        """
+
+    def render_model(self, model: Model, /) -> bytes:
+        """Render one of them."""
+
+
 class Surface(ABC):
     """One inbound API. The object has no state: it serves all requests."""
 
@@ -84,6 +99,9 @@ class Surface(ABC):
     marker_header: str = ""
     """A header that only clients of this API send: its form of errors is theirs at every path.
     Empty: none."""
+
+    models_form: ModelsForm | None = None
+    """The form of models for clients that send `marker_header`. None: OpenAI's."""
 
     def answer_headers(self, request_id: str) -> Mapping[str, str]:
         """Return the headers that answers have in this API beside those of all APIs."""

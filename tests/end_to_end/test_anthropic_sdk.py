@@ -8,7 +8,7 @@ from typing import Any
 import anthropic
 import pytest
 from anthropic import AsyncAnthropic
-from anthropic.types import Message, RawMessageStreamEvent
+from anthropic.types import Message, ModelInfo, RawMessageStreamEvent
 from pydantic import TypeAdapter
 
 from tests.stand.dialect_stand import MODEL, THINKING, DialectStand
@@ -260,3 +260,36 @@ async def test_a_failed_tool(stand: DialectStand, claude: AsyncAnthropic) -> Non
         assert sent["content"][0]["is_error"] is True
     else:
         assert sent["content"] == "Error: no"
+
+
+async def test_models(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """The SDK lists models in its own form, and pages through them."""
+    listed = [model async for model in claude.models.list(limit=1)]
+    assert [model.id for model in listed] == [MODEL, THINKING]
+    for model in listed:
+        ModelInfo.model_validate(model.model_dump())
+        assert model.created_at.year > 2000
+    backwards = await claude.models.list(before_id=THINKING)
+    assert [model.id for model in backwards.data] == [MODEL]
+    assert not backwards.has_more
+    assert (await claude.models.retrieve(MODEL)).type == "model"
+    with pytest.raises(anthropic.NotFoundError) as refused:
+        await claude.models.retrieve("house/none")
+    assert refused.value.response.json()["error"]["type"] == "not_found_error"
+    with pytest.raises(anthropic.BadRequestError):
+        await claude.models.list(limit=0)
+
+
+async def test_models_of_other_clients(stand: DialectStand) -> None:
+    """They have OpenAI's form."""
+    async with stand.gateway.http.get(f"{stand.gateway.url}/v1/models") as response:
+        assert (await response.json())["object"] == "list"
+
+
+async def test_what_is_not_served(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """Batches are not: the refusal has Anthropic's form, as everywhere for its clients."""
+    with pytest.raises(anthropic.NotFoundError) as refused:
+        await claude.messages.batches.list()
+    assert refused.value.response.json()["type"] == "error"
+    async with stand.gateway.http.head(stand.gateway.url) as response:
+        assert response.status == 200

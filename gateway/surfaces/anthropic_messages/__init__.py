@@ -17,5 +17,6 @@ Modules, in the order in which data flows:
     tool_blocks       calls of tools in a stream
     block_events      blocks of a stream, one after the other
     render_whole      whole answers
+    models_list       models, in pages
     errors            failures
 """

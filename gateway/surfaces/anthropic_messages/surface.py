@@ -11,6 +11,7 @@ from gateway.http.error_answer import ErrorAnswer
 from gateway.surfaces.anthropic_messages import errors
 from gateway.surfaces.anthropic_messages.decode import decode, decode_count
 from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
+from gateway.surfaces.anthropic_messages.models_list import AnthropicModels
 from gateway.surfaces.anthropic_messages.render import PING
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.event_stream import Framing
@@ -28,6 +29,7 @@ class AnthropicMessages(Surface):
     framing = Framing(keep_alive=PING)
     request_id_header = errors.REQUEST_ID_HEADER
     marker_header = "anthropic-version"
+    models_form = AnthropicModels()
 
     async def decode(
         self,

@@ -1,20 +1,26 @@
-"""Models handler: GET /v1/models and /v1/models/{model}, in OpenAI's form."""
+"""Models handler: GET /v1/models and /v1/models/{model}.
+
+The form is OpenAI's, or that of an API of which the client sends the header.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
+from multidict import MultiMapping
 
 from gateway.backend import Backend, CallOptions
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.body import expect_continue
 from gateway.http.call_options import deadline_s, idempotency_key, trace_context
-from gateway.http.credentials import api_key
+from gateway.http.credentials import BEARER_ONLY, api_key
 from gateway.http.middleware import REQUEST_ID
 from gateway.overload.in_flight_calls import InFlightCalls
+from gateway.surfaces.base import ModelsForm, Surface
 from services.domain.error_reason import ErrorReason
 from services.domain.model import Model
 
@@ -23,13 +29,50 @@ MODEL_PATH = "/v1/models/{model:.+}"
 """The name of a model may contain slashes."""
 
 
+class OpenAIModels:
+    """The form of the list, and of a model."""
+
+    def render_list(self, models: Sequence[Model], query: MultiMapping[str]) -> bytes:  # noqa: ARG002
+        """Render the whole list, whatever the query."""
+        data = [_members(model) for model in models]
+        return msgspec.json.encode({"object": "list", "data": data})
+
+    def render_model(self, model: Model) -> bytes:
+        """Render a model."""
+        return msgspec.json.encode(_members(model))
+
+
+class _Client(NamedTuple):
+    """What the handler knows of one API's clients."""
+
+    form: ModelsForm
+    credential_headers: Sequence[str]
+    request_id_header: str = ""
+
+
+_OPENAI = _Client(OpenAIModels(), BEARER_ONLY)
+
+
 class ModelsHandler:
     """Handler of the models that a key may use."""
 
-    def __init__(self, backend: Backend, calls: InFlightCalls, config: EdgeConfig) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        calls: InFlightCalls,
+        config: EdgeConfig,
+        surfaces: Sequence[Surface] = (),
+    ) -> None:
         self._backend = backend
         self._calls = calls
         self._config = config
+        self._clients = {
+            each.marker_header: _Client(
+                each.models_form, each.credential_headers, each.request_id_header
+            )
+            for each in surfaces
+            if each.models_form is not None
+        }
 
     def routes(self) -> Sequence[web.RouteDef]:
         """Return the routes for aiohttp's router."""
@@ -40,14 +83,16 @@ class ModelsHandler:
 
     async def list(self, request: web.Request) -> web.Response:
         """Answer with all models that the key may use."""
-        call = self._call(request)
+        client = self._client(request)
+        call = self._call(request, client)
         with self._calls.track(call.key):
             listed = await self._backend.models(call)
-        return _json({"object": "list", "data": [_model(model) for model in listed]})
+        return _json(client.form.render_list(listed, request.query), request, client)
 
     async def get(self, request: web.Request) -> web.Response:
         """Answer with one model, whose name may contain slashes."""
-        call = self._call(request)
+        client = self._client(request)
+        call = self._call(request, client)
         try:
             with self._calls.track(call.key):
                 found = await self._backend.model(request.match_info["model"], call)
@@ -55,12 +100,16 @@ class ModelsHandler:
             if error.reason == ErrorReason.NOT_FOUND:
                 error.code = "model_not_found"  # OpenAI's code, which SDKs check.
             raise
-        return _json(_model(found))
+        return _json(client.form.render_model(found), request, client)
 
-    def _call(self, request: web.Request) -> CallOptions:
+    def _client(self, request: web.Request) -> _Client:
+        clients = self._clients
+        return next((clients[name] for name in clients if name in request.headers), _OPENAI)
+
+    def _call(self, request: web.Request, client: _Client) -> CallOptions:
         headers = request.headers
         return CallOptions(
-            key=api_key(headers),
+            key=api_key(headers, client.credential_headers),
             request_id=request[REQUEST_ID],
             idempotency_key=idempotency_key(headers),
             trace_context=trace_context(headers),
@@ -68,7 +117,7 @@ class ModelsHandler:
         )
 
 
-def _model(model: Model) -> dict[str, object]:
+def _members(model: Model) -> dict[str, object]:
     return {
         "id": model.name,
         "object": "model",
@@ -77,5 +126,7 @@ def _model(model: Model) -> dict[str, object]:
     }
 
 
-def _json(value: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+def _json(body: bytes, request: web.Request, client: _Client) -> web.Response:
+    name = client.request_id_header
+    headers = {name: request[REQUEST_ID]} if name else None
+    return web.Response(body=body, content_type="application/json", headers=headers)
