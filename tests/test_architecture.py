@@ -94,7 +94,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "services.serving.service",
         "services.telemetry",
     ),
-    "redis": ("services.storage.redis_client",),
+    "redis": ("services.storage.redis_client", "services.storage.redis_connector"),
     "requests": (),
     "services.providers.registry": ("services.serving.server", "services.cli"),
     "services.storage.postgres": ("services.storage",),

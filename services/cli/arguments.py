@@ -67,7 +67,7 @@ def parser(env: Environment) -> ArgumentParser:
     checked.add_argument(
         "--connect",
         action="store_true",
-        help="also connect to Redis and, without sending a request, to every channel's address",
+        help="also connect to every store and, without sending a request, to every channel",
     )
     _add_keys(
         _group(commands, "keys", "create, list, change, rotate and revoke API keys"), operator

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from gateway.arguments import edge_options
 from gateway.edge import run_edge
@@ -18,8 +21,11 @@ from services.routing.catalog import Catalog
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.serve import run
 from services.serving.server import egress_proxies
+from services.serving.stores import database_options
 from services.serving.unpriced_models import describe_unpriced
-from services.storage.opening import counters_failure
+from services.storage.store_check import check_stores
+
+log = logging.getLogger("services")
 
 
 async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
@@ -61,29 +67,46 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
 async def check(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Check the configuration with the server's loader, and print the models without a price.
 
-    With `--connect`, connect to every channel's address and to the shared limits as well.
+    With `--connect`, connect to every store and every channel's address as well.
     """
     config = load(arguments.config, env, dialects=DIALECTS)
     proxies = egress_proxies(env)
     routes = Catalog(config).routes
     say(f"OK: {len(config.channels)} channels, {len(routes)} models")
     _say_unpriced(config)
-    if arguments.connect and config.state.redis_url:
-        if failure := await counters_failure(config.state.redis_url.reveal(), SystemClock()):
-            raise CommandError(f"state.redis_url: {failure}")
-        say("OK: limits are shared")
     if arguments.connect:
         await _connect(config, proxies)
 
 
 async def _connect(config: Config, proxies: Proxies) -> None:
-    rows = [row async for row in check_connections(config, proxies)]
+    state = config.state
+    urls = (state.database_url.reveal(), state.redis_url.reveal())
+    with _without_log():
+        stores, channels = await asyncio.gather(
+            check_stores(*urls, database_options(state), SystemClock()),
+            check_connections(config, proxies),
+        )
     say_table(
-        ("CHANNEL", "ADDRESS", "CONNECTION"),
-        [(row.channel, row.address, _connection(row)) for row in rows],
+        ("NAME", "ADDRESS", "CONNECTION"),
+        [
+            *((key, row.address, _connection(row.failure, row.permanent)) for key, row in stores),
+            *((row.channel, row.address, _channel(row)) for row in channels),
+        ],
     )
-    if failed := sum(bool(row.failure) for row in rows):
-        raise CommandError(f"{failed} of {len(rows)} channels cannot be reached")
+    failures = [*(row.failure for _, row in stores), *(row.failure for row in channels)]
+    if failed := sum(map(bool, failures)):
+        raise CommandError(f"{failed} of {len(failures)} connections fail")
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Log nothing of what the table has."""
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 async def list_models(arguments: Namespace, env: Mapping[str, str]) -> None:
@@ -94,10 +117,14 @@ async def list_models(arguments: Namespace, env: Mapping[str, str]) -> None:
     _say_unpriced(config)
 
 
-def _connection(row: ConnectionResult) -> str:
+def _channel(row: ConnectionResult) -> str:
     if row.forwarder:
         return f"OK as far as the proxy {row.forwarder}"
-    return row.failure or "OK"
+    return _connection(row.failure, row.permanent)
+
+
+def _connection(failure: str, permanent: bool) -> str:
+    return f"{'permanent: ' * permanent}{failure}" or "OK"
 
 
 def _say_unpriced(config: Config) -> None:

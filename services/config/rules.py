@@ -23,6 +23,8 @@ from services.config.schema import (
     StateConfig,
 )
 from services.storage.opening import COUNTER_STORES, DATABASES
+from services.storage.postgres_parameters import UrlError
+from services.storage.postgres_url import parse_url
 
 KEY_SOURCES = ("api_key_env", "api_key_file", "keys_env")
 """Ways to name a channel's keys. A channel uses one of them."""
@@ -86,6 +88,11 @@ def state(table: StateConfig) -> Iterator[str]:
         beginnings = tuple(f"{scheme}://" for scheme in sorted(schemes))
         if url and not url.reveal().lower().startswith(beginnings):
             yield f"{key}: must begin with {' or '.join(beginnings)}"
+        elif url and schemes is DATABASES:
+            try:
+                parse_url(url.reveal())
+            except UrlError as error:
+                yield f"{key}: {error}"
 
 
 def traces(table: TracesConfig) -> Iterator[str]:

@@ -48,11 +48,7 @@ async def open_stores(
 ) -> Stores:
     """Open the stores that the configuration names. Raises StateError."""
     stack, clock = parts.stack, parts.clock
-    options = DatabaseOptions(
-        direct_url=config.database_direct_url.reveal(),
-        connections=config.connections,
-        prepared_statements=config.prepared_statements,
-    )
+    options = database_options(config)
     opened = await open_database(state, config.database_url.reveal(), clock, options)
     database = CountedDatabase(opened, parts.counters)
     stack.push_async_callback(database.close)
@@ -76,4 +72,13 @@ async def open_stores(
         ledger=ledger,
         leases=await stack.enter_async_context(leases),
         reasoning=await stack.enter_async_context(open_reasoning(redis_url, clock)),
+    )
+
+
+def database_options(config: StateConfig) -> DatabaseOptions:
+    """Return the options of a database on a server."""
+    return DatabaseOptions(
+        direct_url=config.database_direct_url.reveal(),
+        connections=config.connections,
+        prepared_statements=config.prepared_statements,
     )

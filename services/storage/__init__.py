@@ -10,11 +10,13 @@ Modules, in the order in which data flows:
     state_directory  checks of the state directory: who owns it and can write to it
     sqlite_worker    thread that owns a SQLite connection and commits in batches
     postgres         PostgreSQL, which several services share
-    postgres_url     URL of a PostgreSQL database, with libpq's parameters
+    postgres_url     URL of a PostgreSQL database: hosts and parameters
+    postgres_parameters  libpq's parameters: allowed values, files, those without an effect
     postgres_connector  connections to the right host, and the kinds of their errors
     postgres_pool    bounded pool of connections
     postgres_schema  migration and privileges
     postgres_notices    notices of other processes, by LISTEN or by polling
+    postgres_check   check of a PostgreSQL URL that changes nothing
     delegating       database that passes every call on: the base of databases that add something
     counted          database that counts failures
     settings         named values about the state itself
@@ -39,4 +41,7 @@ Modules, in the order in which data flows:
     reasoning        sealed reasoning of the latest turns in this process
     redis_reasoning  sealed reasoning in Redis or Valkey
     redis_client     client of a script in Redis: one connection, batched calls
+    redis_connector  URL of a Redis server, its connections, and the reasons of their failures
+    redis_check      check of a Redis URL
+    store_check      check of all stores of a configuration
 """

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
@@ -88,6 +88,17 @@ class DatabaseOptions:
 
 
 DEFAULTS = DatabaseOptions()
+
+
+class ConnectionCheck(NamedTuple):
+    """Result of a connection to the server of one URL, which was not changed."""
+
+    address: str
+    """Hosts and the name of the database, without a login."""
+    failure: str = ""
+    """Why the server cannot be used. Empty: it can."""
+    permanent: bool = False
+    """Whether the failure stays until an operator mends its cause."""
 
 
 class Database(Protocol):

@@ -72,11 +72,6 @@ class CounterStore(Protocol):
         """Number of operations that waited for a shared server until the timeout."""
         ...
 
-    @property
-    def failure(self) -> str:
-        """Why the shared server cannot be used. Empty if it can, or if none is configured."""
-        ...
-
     async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> TakeResult:
         """Draw one request, `tokens` tokens and one concurrent call from the meters of that kind.
 
@@ -107,7 +102,6 @@ class LocalCounters:
 
     timeouts = 0
     """Always 0: no operation waits."""
-    failure = ""
 
     def __init__(self, clock: Clock, *, lease_s: float = LEASE_S) -> None:
         self._clock = clock

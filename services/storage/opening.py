@@ -65,11 +65,8 @@ async def open_database(
     """Open the database at `database_url`, or without one SQLite in `state`. Raise StateError."""
     if not database_url:
         return await SqliteDatabase.open(state, clock)
-    factory = _backend(DATABASES, "state.database_url", database_url)
-    try:
-        database: Database = await factory(database_url, options)
-    except ValueError:  # Its text would show the URL, which may hold a password.
-        raise StateError("state.database_url: not a valid URL of a database") from None
+    factory = backend_of(DATABASES, "state.database_url", database_url)
+    database: Database = await factory(database_url, options)
     return database
 
 
@@ -86,13 +83,10 @@ async def open_counters(
     if not redis_url:
         yield local
         return
-    factory = _backend(COUNTER_STORES, "state.redis_url", redis_url)
-    try:
-        opening: AbstractAsyncContextManager[CounterStore] = factory(
-            redis_url, local, replicas=replicas
-        )
-    except ValueError:  # Its text would show the URL, which may hold a password.
-        raise StateError("state.redis_url: not a valid URL of a counter store") from None
+    factory = backend_of(COUNTER_STORES, "state.redis_url", redis_url)
+    opening: AbstractAsyncContextManager[CounterStore] = factory(
+        redis_url, local, replicas=replicas
+    )
     async with opening as counters:
         yield counters
 
@@ -107,19 +101,14 @@ async def open_reasoning(redis_url: str, clock: Clock) -> AsyncIterator[Reasonin
     if not redis_url:
         yield local
         return
-    factory = _backend(REASONING_STORES, "state.redis_url", redis_url)
+    factory = backend_of(REASONING_STORES, "state.redis_url", redis_url)
     opening: AbstractAsyncContextManager[ReasoningStore] = factory(redis_url, local)
     async with opening as store:
         yield store
 
 
-async def counters_failure(redis_url: str, clock: Clock) -> str:
-    """Connect to the counters at `redis_url`, and return why that fails. Raise StateError."""
-    async with open_counters(redis_url, clock) as counters:
-        return counters.failure
-
-
-def _backend(backends: Mapping[str, Backend], key: str, url: str) -> Callable[..., Any]:
+def backend_of(backends: Mapping[str, Backend], key: str, url: str) -> Callable[..., Any]:
+    """Return the factory for the scheme of a URL. Raise StateError, with its key, without one."""
     scheme = url.partition(":")[0].lower()
     if scheme not in backends:
         schemes = " or ".join(f"{each}://" for each in sorted(backends))

@@ -104,7 +104,9 @@ class PostgresDatabase:
         self._healthy = True
         self._closed = False
         self._notices = PostgresNotices(
-            PostgresConnector(options.direct_url) if options.direct_url else connector,
+            PostgresConnector(options.direct_url, key="state.database_direct_url")
+            if options.direct_url
+            else connector,
             self.write,
             self._notify_listeners,
         )
@@ -164,7 +166,8 @@ class PostgresDatabase:
 
     async def _start(self, options: DatabaseOptions) -> None:
         try:
-            async with self._pool.connection(COMMAND_TIMEOUT_S) as connection:
+            timeout_s = max(COMMAND_TIMEOUT_S, self._connector.timeout_s + 1)
+            async with self._pool.connection(timeout_s) as connection:
                 await self._connector.probe(connection)
                 await migrate(connection)
                 if self._connector.direct:

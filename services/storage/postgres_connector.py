@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import asyncpg
 
-from services.storage.postgres_url import Host, parse_url
+from services.storage.base import StateError
+from services.storage.postgres_parameters import UrlError
+from services.storage.postgres_url import DEFAULT_ADDRESS, Host, host_address, parse_url
 
 log = logging.getLogger(__name__)
 
@@ -24,18 +28,34 @@ PreparedStatements: TypeAlias = Literal["auto", "named", "unnamed"]
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-CONNECTION_ERRORS = (
+DRIVER_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.TargetServerAttributeNotMatched,
     OSError,
     TimeoutError,
 )
+
+
+class UnreachableError(Exception):
+    """No host takes a connection. It has the failure of each, in the order of the attempts."""
+
+    def __init__(self, failures: Sequence[tuple[str, BaseException]]) -> None:
+        """`failures` are addresses and what happened there."""
+        super().__init__("; ".join(f"{address}: {describe(error)}" for address, error in failures))
+        self.errors = [error for _, error in failures]
+
+
+CONNECTION_ERRORS = (UnreachableError, *DRIVER_ERRORS)
 """Errors of a connection that fails, or of a statement that the server does not run."""
 
 CLOSED_STATES = ("08", "57P01", "57P02", "57P03", "25006")
 """SQLSTATEs, or their first characters, after which a connection is of no use: it is broken, or its
 server shuts down, starts up or is read-only."""
+
+PERMANENT_STATES = ("28", "3D000", "3F000", "42501")
+"""SQLSTATEs, or their first characters, that stay until an operator mends the cause: password,
+name of the database, schema, privilege."""
 
 RENAMED_STATES = ("26000", "42P05")
 """SQLSTATEs of a named statement that is on another session: a pooler is in between."""
@@ -44,8 +64,21 @@ RENAMED_STATES = ("26000", "42P05")
 class PostgresConnector:
     """Opens connections to the server that a URL names, and of several hosts to the right one."""
 
-    def __init__(self, url: str, prepared_statements: PreparedStatements = "auto") -> None:
-        self._url = parse_url(url)
+    def __init__(
+        self,
+        url: str,
+        prepared_statements: PreparedStatements = "auto",
+        *,
+        key: str = "state.database_url",
+    ) -> None:
+        """`key` is that of the URL in the configuration. Raise StateError if it is not valid."""
+        try:
+            self._url = parse_url(url)
+        except UrlError as error:
+            raise StateError(f"{key}: {error}") from None
+        for parameter in self._url.unmet:
+            extra = {"parameter": parameter, "remedy": "sslmode=verify-full"}
+            log.warning("database_parameter.ignored", extra=extra)
         self._hosts = list(self._url.hosts)
         """Hosts, those that failed last at the end."""
         self._mode = prepared_statements
@@ -54,14 +87,28 @@ class PostgresConnector:
         self.named_statements = prepared_statements == "named"
         """Whether connections prepare statements by name."""
 
+    @property
+    def address(self) -> str:
+        """Hosts and the database's name, without a login."""
+        return self._url.address
+
+    @property
+    def timeout_s(self) -> float:
+        """Longest time of an attempt at all hosts."""
+        return self._url.connect_timeout_s * max(1, len(self._hosts))
+
     async def connect(self) -> Connection:
-        """Connect to the first host that answers and accepts writes."""
-        for host in self._hosts[:-1]:
+        """Connect to the first host that answers and accepts writes. Raise UnreachableError."""
+        failures: list[tuple[str, BaseException]] = []
+        hosts: Sequence[Host | None] = self._hosts or [None]
+        for host in hosts:
             try:
                 return await self._connect(host)
-            except CONNECTION_ERRORS:
-                self._put_last(host)
-        return await self._connect(self._hosts[0] if self._hosts else None)
+            except DRIVER_ERRORS as error:
+                failures.append((host_address(host) if host else DEFAULT_ADDRESS, error))
+                if host is not None and host != hosts[-1]:
+                    self._put_last(host)
+        raise UnreachableError(failures)
 
     async def probe(self, connection: Connection) -> None:
         """Find out whether sessions are the client's own, and statements may be named."""
@@ -109,24 +156,47 @@ def is_full(error: BaseException) -> bool:
 
     PgBouncer up to 1.22 has no SQLSTATE for it.
     """
+    if isinstance(error, UnreachableError):
+        return any(is_full(each) for each in error.errors)
     return isinstance(error, asyncpg.PostgresError) and (
         _state(error) == "53300" or "no more connections allowed" in str(error)
     )
 
 
+def is_permanent(error: BaseException) -> bool:
+    """Return whether the failure stays until an operator mends its cause."""
+    if isinstance(error, UnreachableError):
+        return all(is_permanent(each) for each in error.errors)
+    if isinstance(error, asyncpg.PostgresError):
+        return _state(error).startswith(PERMANENT_STATES)
+    return isinstance(error, asyncpg.ClientConfigurationError | ssl.SSLCertVerificationError)
+
+
 def describe(error: BaseException) -> str:
     """Return the reason of a failure for operators. It never holds the URL, with its password."""
+    if isinstance(error, UnreachableError | asyncpg.ClientConfigurationError):
+        return str(error).splitlines()[0]
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return "none of the hosts accepts writes (target_session_attrs)"
+        return "accepts no writes (target_session_attrs)"
     if isinstance(error, asyncpg.PostgresError) and error.as_dict().get("severity"):
         return f"{str(error).splitlines()[0]} ({_state(error)})"  # The server's own words.
     if isinstance(error, asyncpg.ConnectionDoesNotExistError):
         return "the server closed the connection"
-    if isinstance(error, TimeoutError) and error.errno is None:
-        return "no answer in time"
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    if isinstance(error, OSError):
+        return _describe_system(error)
     return type(error).__name__
+
+
+def _describe_system(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"tls: certificate verify failed: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"tls: {error.reason or error}"
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return str(error) or "no answer in time"
+    if error.errno is None:
+        return str(error) or type(error).__name__  # The driver's words, or several of the system.
+    return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
 
 
 def _state(error: asyncpg.PostgresError) -> str:

@@ -4,7 +4,8 @@
 lost in silence, and on the wrong server it hears nothing. So every heartbeat sends a random word
 over a pooled connection; the listening connection must hear it. Where it does not, the table
 `notices`, which counts all notices, is polled at the same interval, and `LISTEN` is tried again
-once a minute.
+once a minute. A word that could not be sent, since all pooled connections were in use, proves
+nothing: the listening connection is kept, and hears the next word after all earlier notices.
 
 After a notice may have been missed, listeners get an empty one.
 """
@@ -16,6 +17,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from enum import Enum, auto
 from typing import Protocol, TypeVar
 
 from services.errors import Failure
@@ -44,6 +46,15 @@ class Runner(Protocol):
     def __call__(self, transaction: Callable[[], Transaction[T]]) -> Awaitable[T]:
         """Run the transaction, and return its result."""
         ...
+
+
+class Proof(Enum):
+    """Result of a proof that `LISTEN` works."""
+
+    HEARD = auto()
+    UNHEARD = auto()
+    UNSENT = auto()
+    """The pool took no transaction in time."""
 
 
 class PostgresNotices:
@@ -75,7 +86,7 @@ class PostgresNotices:
         listen_at = 0.0
         try:
             while True:
-                if self._connection is not None and not await self._prove():
+                if self._connection is not None and await self._prove() is Proof.UNHEARD:
                     self._disconnect()
                 if self._connection is None and clock() >= listen_at:
                     reachable = await self._listen()
@@ -97,10 +108,12 @@ class PostgresNotices:
             self._log_polling(describe(error))
             self._disconnect()
             return False
-        if not await self._prove():
-            self._log_polling("notices do not arrive over LISTEN")
+        proof = await self._prove()
+        if proof is not Proof.HEARD:
+            if proof is Proof.UNHEARD:
+                self._log_polling("notices do not arrive over LISTEN")
             self._disconnect()
-            return True
+            return proof is Proof.UNHEARD
         if not self._logged:
             log.info("notices.recovered")
         self._logged = True
@@ -109,18 +122,22 @@ class PostgresNotices:
         self.ready.set()
         return True
 
-    async def _prove(self) -> bool:
-        """Return whether a word that a pooled connection sends is heard."""
+    async def _prove(self) -> Proof:
+        """Send a word over a pooled connection, and wait until it is heard."""
         if self._connection is None or self._connection.is_closed():
-            return False
+            return Proof.UNHEARD
         self._heard = asyncio.get_running_loop().create_future()
         self._word = secrets.token_hex(8)
-        with suppress(Failure, TimeoutError):
+        try:
             await self._run(self._say)
+        except Failure:
+            return Proof.UNHEARD if self._connection.is_closed() else Proof.UNSENT
+        try:
             async with asyncio.timeout(HEARTBEAT_S):
                 await self._heard
-            return True
-        return False
+        except TimeoutError:
+            return Proof.UNHEARD
+        return Proof.HEARD
 
     async def _poll(self) -> None:
         with suppress(Failure):

@@ -28,6 +28,13 @@ IDLE_MAX_S = 300.0
 CLOSE_TIMEOUT_S = 5.0
 
 
+class BusyPoolError(TimeoutError):
+    """All connections of the process were in use all the time, which says nothing of the server."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"all {most} connections of the pool are in use (state.connections)")
+
+
 class PostgresPool:
     """Connections that transactions use one after another."""
 
@@ -85,11 +92,13 @@ class PostgresPool:
 
     async def _acquire(self, timeout_s: float) -> Connection:
         full: BaseException | None = None
+        busy = False
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     if (connection := self._unused()) is not None:
                         return connection
+                    busy = self.size >= self._most and not self._opening
                     if self.size < self._most and self._clock() >= self._full_until:
                         try:
                             return await self._connect()
@@ -103,6 +112,8 @@ class PostgresPool:
         except TimeoutError:
             if full is not None:
                 raise full from None
+            if busy:
+                raise BusyPoolError(self._most) from None
             raise
 
     def _unused(self) -> Connection | None:

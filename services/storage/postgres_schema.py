@@ -65,6 +65,19 @@ async def migrate(connection: Connection) -> None:
         await _check_privileges(connection)
 
 
+async def check_schema(connection: Connection) -> None:
+    """Raise StateError if a migration, or the gateway's statements, would fail. Change nothing."""
+    async with connection.transaction(readonly=True):
+        version = 0
+        if await connection.fetchval("SELECT to_regclass('schema_version') IS NOT NULL"):
+            await _check_privileges(connection, ["schema_version"])
+            version = await connection.fetchval("SELECT max(version) FROM schema_version") or 0
+        await _check_tables(connection, tables(version, "postgres"))
+        await _check_privileges(connection)
+        if version < VERSION and (grant := await _missing_create(connection)):
+            raise StateError(f"state.database_url: {grant}")
+
+
 async def _migrate(connection: Connection) -> None:
     # A role without CREATE may not even say IF NOT EXISTS.
     if await connection.fetchval("SELECT to_regclass('schema_version') IS NULL"):
@@ -87,8 +100,9 @@ async def _check_tables(connection: Connection, expected: Sequence[str]) -> None
         raise StateError(f"state.database_url: tables are missing ({names}): restore a backup")
 
 
-async def _check_privileges(connection: Connection) -> None:
-    needed = ["schema_version", *tables(VERSION, "postgres")]
+async def _check_privileges(
+    connection: Connection, needed: Sequence[str] = ("schema_version", *tables(VERSION, "postgres"))
+) -> None:
     rows = await connection.fetch(UNUSABLE, needed)
     if rows:
         names = ", ".join(str(row[0]) for row in rows)
@@ -101,6 +115,13 @@ async def _check_privileges(connection: Connection) -> None:
 
 async def _missing_grant(connection: Connection, error: asyncpg.PostgresError) -> str:
     await _check_privileges(connection)
+    if grant := await _missing_create(connection):
+        return grant
+    return f"{error.args[0]}: start the gateway once as the owner of the tables"
+
+
+async def _missing_create(connection: Connection) -> str:
+    """Return the grant without which the role can create no table. Empty: it can."""
     role, schema, path = await connection.fetchrow(
         "SELECT quote_ident(current_user), quote_ident(current_schema()),"
         " current_setting('search_path')"
@@ -111,7 +132,7 @@ async def _missing_grant(connection: Connection, error: asyncpg.PostgresError) -
             f"CREATE SCHEMA … AUTHORIZATION {role}, or GRANT USAGE, CREATE ON SCHEMA … TO {role}"
         )
     if await connection.fetchval("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
-        return f"{error.args[0]}: start the gateway once as the owner of the tables"
+        return ""
     return (
         f"the role {role} may not create tables in the schema {schema}: "
         f"GRANT CREATE ON SCHEMA {schema} TO {role}"

@@ -6,10 +6,9 @@ setting of the server, such as `search_path`, and the server refuses those that 
 
 from __future__ import annotations
 
-import logging
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import (
     SplitResult,
@@ -21,7 +20,14 @@ from urllib.parse import (
     urlunsplit,
 )
 
-log = logging.getLogger(__name__)
+from services.common.addresses import join_address
+from services.storage.postgres_parameters import (
+    SYSTEM,
+    UrlError,
+    check_parameters,
+    drop_ignored,
+    read_timeout,
+)
 
 CONNECT_TIMEOUT_S = 5.0
 SEVERAL_TIMEOUT_S = 2.0
@@ -29,44 +35,10 @@ SEVERAL_TIMEOUT_S = 2.0
 
 PORT = 5432
 
-IGNORED = frozenset(
-    {
-        "channel_binding",
-        "client_encoding",
-        "gssdelegation",
-        "gssencmode",
-        "hostaddr",
-        "keepalives",
-        "keepalives_count",
-        "keepalives_idle",
-        "keepalives_interval",
-        "load_balance_hosts",
-        "max_protocol_version",
-        "min_protocol_version",
-        "replication",
-        "require_auth",
-        "requirepeer",
-        "requiressl",
-        "sslcertmode",
-        "sslcompression",
-        "sslcrldir",
-        "sslkeylogfile",
-        "sslsni",
-        "tcp_user_timeout",
-    }
-)
-"""Parameters of libpq that have no effect here. Dead peers are found by timeouts and a heartbeat
-instead of TCP keep-alive."""
+DEFAULT_ADDRESS = "localhost"
+"""Address in messages where the URL names no host: the driver tries sockets, too."""
 
-DEMANDS: Mapping[str, frozenset[str]] = {
-    "channel_binding": frozenset({"require"}),
-    "gssencmode": frozenset({"require"}),
-    "require_auth": frozenset(),
-    "requirepeer": frozenset(),
-    "sslcertmode": frozenset({"require"}),
-}
-"""Ignored parameters that ask for more security than the driver has, with the values that do. No
-value: all. `sslmode=verify-full` gives the protection against a machine in the middle."""
+ESCAPES = "in a password, / ? # and % are written %2F %3F %23 and %25"
 
 Host = tuple[str, int]
 
@@ -84,28 +56,33 @@ class PostgresUrl:
     that the gateway does. None: any."""
     connect_timeout_s: float
     """Timeout of a connection to one host."""
+    unmet: tuple[str, ...]
+    """Parameters that ask for more security than the driver has, with their values."""
+
+    @property
+    def address(self) -> str:
+        """Hosts and the database's name, without a login."""
+        hosts = ",".join(host_address(host) for host in self.hosts) or DEFAULT_ADDRESS
+        return hosts + urlsplit(self.dsn).path
 
 
 def parse_url(text: str) -> PostgresUrl:
-    """Parse a URL. Raise ValueError if it is not valid; the message may contain its password.
-
-    Log ignored parameters that ask for security.
-    """
-    url, authority = split_url(text)
-    query = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
+    """Parse a URL. Raise UrlError if it is not valid, or names files that cannot be read."""
+    try:
+        url, authority = split_url(text)
+        query = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
+    except ValueError:  # Its text may be a part of the password.
+        raise UrlError(f"must be postgresql://…, parameters NAME=VALUE; {ESCAPES}") from None
     login, _, netloc = authority.rpartition("@")
     hosts = tuple(read_hosts(query.pop("host", "") or netloc, query.pop("port", "")))
+    timeout_s = read_timeout(query.pop("connect_timeout", ""))
+    unmet = drop_ignored(query)
+    check_parameters(query)
     target = query.pop("target_session_attrs", None) or ("read-write" if len(hosts) > 1 else None)
-    timeout_s = max(0.0, float(query.pop("connect_timeout", "") or 0))
-    for name in IGNORED & query.keys():
-        value = query.pop(name)
-        if name in DEMANDS and (not DEMANDS[name] or value in DEMANDS[name]):
-            extra = {"parameter": f"{name}={value}", "remedy": "sslmode=verify-full"}
-            log.warning("database_parameter.ignored", extra=extra)
     if name := query.pop("fallback_application_name", ""):
         query.setdefault("application_name", name)
-    if query.get("sslrootcert") == "system":
-        query["sslrootcert"] = ssl.get_default_verify_paths().cafile or "system"
+    if query.get("sslrootcert") == SYSTEM:
+        query["sslrootcert"] = _system_certificates()
         query.setdefault("sslmode", "verify-full")
     settings = urlencode(query, quote_via=quote)
     default_s = CONNECT_TIMEOUT_S if len(hosts) < 2 else SEVERAL_TIMEOUT_S
@@ -115,6 +92,7 @@ def parse_url(text: str) -> PostgresUrl:
         hosts=hosts,
         target=target,
         connect_timeout_s=timeout_s or default_s,
+        unmet=unmet,
     )
 
 
@@ -133,15 +111,39 @@ def _quoted(login: str) -> str:
     return f"{login.replace('@', '%40')}@" if login else ""
 
 
+def host_address(host: Host) -> str:
+    """Return the address of a host for operators."""
+    name, port = host
+    return name if name.startswith("/") else join_address(name or DEFAULT_ADDRESS, port)
+
+
 def read_hosts(hosts: str, ports: str = "") -> Iterator[Host]:
     """Yield the hosts of a list such as `a:5432,[::1],/run/postgresql`. One port serves all."""
     names = [unquote(each) for each in hosts.split(",") if each]
     listed = ports.split(",") if ports else []
     if len(listed) > 1 and len(listed) != len(names):
-        raise ValueError(ports)
+        raise UrlError(f"port: there are {len(listed)} ports for {len(names)} hosts")
     for index, name in enumerate(names):
-        default = int(listed[index % len(listed)] or PORT) if listed else PORT
+        default = _port(listed[index % len(listed)]) if listed else PORT
         host, colon, port = name.rpartition(":")
         if name.startswith("/") or not colon or name.endswith("]"):
             host, port = name, ""
-        yield host.strip("[]"), int(port) if port else default
+        if host.startswith("[") != host.endswith("]"):
+            raise UrlError("host: an IPv6 address is written [::1]")
+        yield host.strip("[]"), _port(port) if port else default
+
+
+def _system_certificates() -> str:
+    path = ssl.get_default_verify_paths().cafile
+    if path is None:
+        raise UrlError(f"sslrootcert: {SYSTEM}: this machine has none; set SSL_CERT_FILE")
+    return path
+
+
+def _port(text: str) -> int:
+    """Return a port. The error does not show the text, which may be a part of the password."""
+    if not text:
+        return PORT
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
+        raise UrlError(f"port: must be a whole number from 1 to 65535; {ESCAPES}")
+    return int(text)

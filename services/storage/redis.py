@@ -57,7 +57,7 @@ class RedisCounters:
         self._running: dict[str, set[str]] = {}
         """IDs of the leases of this process, by the key of a limit on concurrent calls."""
         probe = self._arguments("take", PROBE, "", requests=1)
-        self._client: ScriptClient[int] = ScriptClient(url, SCRIPT, probe, store="limits")
+        self.client: ScriptClient[int] = ScriptClient(url, SCRIPT, probe, store="limits")
         self._local_leases: set[str] = set()
         self.timeouts = 0
         """Number of operations that waited for the server until the timeout."""
@@ -65,16 +65,11 @@ class RedisCounters:
     @property
     def shared(self) -> bool:
         """Whether the server decides, and not the local counters."""
-        return self._client.connected
-
-    @property
-    def failure(self) -> str:
-        """Reason why the server does not decide. Empty: it does."""
-        return self._client.failure
+        return self.client.connected
 
     async def __aenter__(self) -> Self:
         """Wait for the first attempt to connect. Further attempts run in the background."""
-        await self._client.open()
+        await self.client.open()
         return self
 
     async def __aexit__(
@@ -84,13 +79,13 @@ class RedisCounters:
         trace: TracebackType | None,
     ) -> None:
         """Send pending settlements, unless the server is unreachable, and disconnect."""
-        await self._client.close()
+        await self.client.close()
 
     async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> TakeResult:
         """Draw from all meters, or from none. See `CounterStore`."""
-        if self._client.connected and not self._client.backlogged:
+        if self.client.connected and not self.client.backlogged:
             arguments = self._arguments("take", meters, lease_id, requests=1, tokens=tokens)
-            reply = self._client.call(arguments)
+            reply = self.client.call(arguments)
             try:
                 wait, refused, *levels, lost = await asyncio.shield(reply)
             except NoReplyError:
@@ -112,9 +107,9 @@ class RedisCounters:
 
     async def peek(self, meters: Sequence[Meter]) -> Sequence[int]:
         """Return the levels, or those of the local counters while these decide."""
-        if self._client.connected and not self._client.backlogged:
+        if self.client.connected and not self.client.backlogged:
             with suppress(NoReplyError):
-                reply = self._client.call(self._arguments("peek", meters, ""))
+                reply = self.client.call(self._arguments("peek", meters, ""))
                 _, _, *levels, _ = await asyncio.shield(reply)
                 return levels
         return await self._local.peek(self._shares(meters))
@@ -129,8 +124,8 @@ class RedisCounters:
             shares = self._shares(meters)
             self._local.settle(shares, lease_id, requests=requests, tokens=tokens)
             requests = tokens = 0  # The server knows the lease alone, from `_renew_running`.
-        if self._client.connected and (requests or tokens or _has_concurrency_meter(meters)):
-            self._client.call_and_forget(
+        if self.client.connected and (requests or tokens or _has_concurrency_meter(meters)):
+            self.client.call_and_forget(
                 self._arguments("settle", meters, lease_id, requests=requests, tokens=tokens)
             )
 
@@ -138,14 +133,14 @@ class RedisCounters:
         """Renew the lease of a running call. See `CounterStore`."""
         if lease_id in self._local_leases:
             self._local.renew(self._shares(meters), lease_id)
-        elif self._client.connected:
-            self._client.call_and_forget(self._arguments("renew", meters, lease_id))
+        elif self.client.connected:
+            self.client.call_and_forget(self._arguments("renew", meters, lease_id))
 
     def _renew_running(self, meters: Sequence[Meter]) -> None:
         """Tell a server that was emptied which calls of this process it has lost."""
         for meter in meters:
             for lease_id in self._running.get(meter.key, ()):
-                self._client.call_and_forget(self._arguments("renew", [meter], lease_id))
+                self.client.call_and_forget(self._arguments("renew", [meter], lease_id))
 
     def _note_running(self, meters: Sequence[Meter], lease_id: str) -> None:
         for meter in meters:

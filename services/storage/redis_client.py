@@ -20,24 +20,14 @@ from importlib import resources
 from typing import Generic, TypeAlias, TypeVar
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    MovedError,
-    NoPermissionError,
-    NoScriptError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
+
+from services.storage.redis_connector import CONNECT_TIMEOUT_S, address_of, connector, describe
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 0.1
 """Timeout of an operation."""
-
-CONNECT_TIMEOUT_S = 2.0
-"""Timeout of connecting. Only the start of the service waits for it."""
 
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 5.0
@@ -83,16 +73,10 @@ class ScriptClient(Generic[T]):
     def __init__(self, url: str, script: str, probe: Arguments, *, store: str) -> None:
         """`probe` is called on each new connection before it counts as connected.
 
-        Log events name the `store` that the script is of.
+        Log events name the `store` that the script is of. Raise StateError if the URL is not valid.
         """
         self._store = store
-        self._connections = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            socket_timeout=None,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._connections = connector(url)
         self._script = script
         self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._knows_digests = True
@@ -111,6 +95,13 @@ class ScriptClient(Generic[T]):
         """Whether the server answered the last call."""
         self.failure = ""
         """Reason why the server is not connected."""
+        self.failure_is_permanent = False
+        """Whether it stays until an operator mends the cause."""
+
+    @property
+    def address(self) -> str:
+        """Address that the URL names, without a login."""
+        return address_of(self._connections)
 
     @property
     def backlogged(self) -> bool:
@@ -247,7 +238,7 @@ class ScriptClient(Generic[T]):
 
     def _set_connected(self) -> None:
         self.connected = True
-        self.failure = ""
+        self.failure, self.failure_is_permanent = "", False
         self._first_attempt.set()
         if self._logged is not True:
             log.info("redis.connected", extra={"store": self._store})
@@ -255,24 +246,14 @@ class ScriptClient(Generic[T]):
 
     def _set_disconnected(self, error: Exception) -> None:
         """Log an error if only an operator can mend the cause, else a warning."""
-        self.failure, permanent = _describe(error)
+        self.failure, self.failure_is_permanent = describe(error)
         self._first_attempt.set()
         told = {"store": self._store, "reason": self.failure}
-        if self._logged is not False and permanent:
+        if self._logged is not False and self.failure_is_permanent:
             log.error("redis.disconnected", extra=told)
         elif self._logged is not False:
             log.warning("redis.disconnected", extra=told)
         self._logged = False
-
-
-def _describe(error: Exception) -> tuple[str, bool]:
-    """Return the reason of a failure, and whether it stays until an operator mends it."""
-    text = str(error)
-    if isinstance(error, AuthenticationError | NoPermissionError):
-        return f"{type(error).__name__}: {text}", True
-    if isinstance(error, ResponseError) and text.lower().startswith("unknown command"):
-        return "the server runs no scripts; a Sentinel has no limits: name the master", True
-    return type(error).__name__, False
 
 
 def _retrieve_exception(reply: asyncio.Future[Sequence[T]]) -> None:

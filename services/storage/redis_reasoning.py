@@ -40,7 +40,7 @@ class RedisReasoning:
         self._local = local
         self._of_account = of_account
         probe = self._remembering("probe", TurnKeys(["probe"], []), b"")
-        self._client: ScriptClient[bytes | None] = ScriptClient(
+        self.client: ScriptClient[bytes | None] = ScriptClient(
             url, SCRIPT, probe, store="reasoning"
         )
 
@@ -52,11 +52,11 @@ class RedisReasoning:
     @property
     def shared(self) -> bool:
         """Whether the server can be asked."""
-        return self._client.connected and self._client.waiting < WAITING_MAX
+        return self.client.connected and self.client.waiting < WAITING_MAX
 
     async def __aenter__(self) -> Self:
         """Wait for the first attempt to connect. Further attempts run in the background."""
-        await self._client.open()
+        await self.client.open()
         return self
 
     async def __aexit__(
@@ -66,13 +66,13 @@ class RedisReasoning:
         trace: TracebackType | None,
     ) -> None:
         """Send the last turns, unless the server is unreachable, and disconnect."""
-        await self._client.close()
+        await self.client.close()
 
     def remember(self, account: str, keys: TurnKeys, turn: bytes) -> None:
         """Remember a turn here and there. See `ReasoningStore`."""
         self._local.remember(account, keys, turn)
         if self.shared and len(turn) <= TURN_BYTES_MAX:
-            self._client.call_and_forget(self._remembering(account, keys, turn))
+            self.client.call_and_forget(self._remembering(account, keys, turn))
 
     async def recall(self, account: str, keys: Sequence[str]) -> Sequence[bytes | None]:
         """Return the turn of each key. See `ReasoningStore`."""
@@ -82,7 +82,7 @@ class RedisReasoning:
             return found
         asked = [keys[index] for index in missing]
         try:
-            replies = await asyncio.shield(self._client.call(_recalling(account, asked)))
+            replies = await asyncio.shield(self.client.call(_recalling(account, asked)))
         except NoReplyError:
             return found
         for index, turn in zip(missing, replies, strict=True):

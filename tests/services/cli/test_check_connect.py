@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import ssl
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 
 from services.cli import main
+from services.storage.postgres import PostgresDatabase
 from tests.services.cli.conftest import Shell
 from tests.stand.certificates import Certificates
 from tests.stand.forward_proxy import ANY_HOST, TINYPROXY, running_forward_proxy
+from tests.stand.pgbouncer import PGBOUNCER, own_database, running_pgbouncer
+from tests.stand.ports import free_ports
 from tests.stand.upstream import FakeUpstream
 from tests.stand.valkey import running_valkey
 
@@ -64,7 +70,9 @@ async def test_each_channel_is_connected_to(shell: Shell, tmp_path: Path) -> Non
     assert "unreachable: " in lines["closed"]
     assert "111" in lines["closed"]
     assert "dns: " in lines["unknown"]
-    assert bad.splitlines()[-1] == "pomogator: 3 of 4 channels cannot be reached"
+    assert bad.splitlines()[-1] == "pomogator: 3 of 4 connections fail"
+    assert "  permanent: tls: " in lines["untrusted"]
+    assert "  unreachable: " in lines["closed"]
     assert upstream.requests == plain.requests == []
 
 
@@ -88,24 +96,130 @@ async def test_a_proxy_is_used(shell: Shell, tmp_path: Path) -> None:
         forwarded = await check(shell, 0, HTTP_PROXY=proxy.url)
 
     assert f" OK as far as the proxy 127.0.0.1:{proxy.port}\n" in forwarded
-    assert f"proxy: through the proxy 127.0.0.1:{proxy.port}: " in refused
+    assert f"permanent: proxy: through the proxy 127.0.0.1:{proxy.port}: " in refused
     assert "wrong" not in refused
 
 
-async def test_the_shared_limits_are_connected_to(shell: Shell) -> None:
-    """A user without the permission to run scripts is an error, with the server's words."""
+async def test_stores_are_connected_to(shell: Shell, postgres_server: str) -> None:
+    """Each has a line with its address, and no login. Nothing is created in the database."""
+    async with own_database(postgres_server) as url, FakeUpstream() as upstream:
+        with running_valkey() as valkey:
+            shell.config.write_text(CHANNEL.format(name="a", url=upstream.url, more=""))
+            printed = await check(
+                shell,
+                0,
+                POMOGATOR_DATABASE_URL=url,
+                POMOGATOR_DATABASE_DIRECT_URL=url,
+                POMOGATOR_REDIS_URL=valkey.url,
+            )
+        owner = await asyncpg.connect(url)
+        assert await owner.fetchval("SELECT to_regclass('schema_version')") is None
+        await owner.close()
+
+    rows = rows_of(printed)
+    (folder,), path = parse_qs(urlsplit(url).query)["host"], urlsplit(url).path
+    assert rows["state.database_url"] == rows["state.database_direct_url"] == f"{folder}{path} OK"
+    assert rows["state.redis_url"] == f"127.0.0.1:{valkey.port} OK"
+    assert rows["a"] == f"{upstream.url} OK"
+
+
+async def test_every_store_is_tried_where_all_are_away(shell: Shell) -> None:
+    """One that fails keeps none of the others from its line. Each has the system's words."""
+    database, direct, redis = free_ports(3)
+    async with FakeUpstream() as upstream:
+        shell.config.write_text(CHANNEL.format(name="a", url=upstream.url, more=""))
+        printed = await check(
+            shell,
+            1,
+            POMOGATOR_DATABASE_URL=f"postgresql://u:word@127.0.0.1:{database},[::1]:{database}/d",
+            POMOGATOR_DATABASE_DIRECT_URL=f"postgresql://u:word@127.0.0.1:{direct}/d",
+            POMOGATOR_REDIS_URL=f"redis://:word@127.0.0.1:{redis}",
+        )
+
+    rows, refused = rows_of(printed), "Connection refused"
+    first, second = f"127.0.0.1:{database}", f"[::1]:{database}"
+    assert rows["state.database_url"] == (
+        f"{first},{second}/d {first}: {refused}; {second}: {refused}"
+    )
+    assert rows["state.database_direct_url"] == (
+        f"127.0.0.1:{direct}/d 127.0.0.1:{direct}: {refused}"
+    )
+    assert rows["state.redis_url"] == f"127.0.0.1:{redis} {refused}"
+    assert rows["a"] == f"{upstream.url} OK"
+    assert printed.splitlines()[-1] == "pomogator: 3 of 4 connections fail"
+    assert "word" not in printed
+
+
+async def test_wrong_passwords_are_permanent(shell: Shell) -> None:
+    """So are missing permissions, in the server's own words, and no password is printed."""
     with running_valkey() as valkey:
-        url = f"127.0.0.1:{valkey.port}"
         async with Redis(port=valkey.port) as admin:
             await admin.acl_setuser("limits", enabled=True, passwords=["+secret"])
-        async with FakeUpstream() as upstream:
-            shell.config.write_text(CHANNEL.format(name="a", url=upstream.url, more=""))
-            good = await check(shell, 0, POMOGATOR_REDIS_URL=f"redis://{url}")
-            bad = await check(shell, 1, POMOGATOR_REDIS_URL=f"redis://limits:secret@{url}")
+        shell.config.write_text(CHANNEL.format(name="a", url="http://127.0.0.1:1", more=""))
+        url = f"127.0.0.1:{valkey.port}"
+        denied = await check(shell, 1, POMOGATOR_REDIS_URL=f"redis://limits:secret@{url}")
+        wrong = await check(shell, 1, POMOGATOR_REDIS_URL=f"redis://limits:sesame@{url}")
 
-    assert "OK: limits are shared\n" in good
-    assert "pomogator: state.redis_url: NoPermissionError: User limits has no permi" in bad
-    assert "secret" not in bad
+    assert rows_of(denied)["state.redis_url"].startswith(
+        f"{url} permanent: NoPermissionError: User limits has no permissions to run"
+    )
+    assert " permanent: AuthenticationError: invalid " in rows_of(wrong)["state.redis_url"]
+    assert "secret" not in denied
+    assert "sesame" not in wrong
+
+
+async def test_a_role_that_may_not_use_the_tables_is_permanent(
+    shell: Shell, postgres_server: str
+) -> None:
+    """The line has the grant. So has a database that is not there its name."""
+    async with own_database(postgres_server) as url:
+        admin, role = await asyncpg.connect(url), f"role_{uuid4().hex[:8]}"
+        await admin.execute(f"CREATE ROLE {role} LOGIN")
+        ours = url.replace("postgres:@", f"{role}@")
+        shell.config.write_text(CHANNEL.format(name="a", url="http://127.0.0.1:1", more=""))
+        create = rows_of(await check(shell, 1, POMOGATOR_DATABASE_URL=ours))
+        await (await PostgresDatabase.open(url)).close()
+        use = rows_of(await check(shell, 1, POMOGATOR_DATABASE_URL=ours))
+        unknown = rows_of(await check(shell, 1, POMOGATOR_DATABASE_URL=url.replace("test_", "no_")))
+        await admin.execute(f"DROP ROLE {role}")
+        await admin.close()
+
+    granted = f"permanent: the role {role} may not"
+    assert f"{granted} create tables in the schema public: GRANT" in create["state.database_url"]
+    assert f"{granted} use the tables: GRANT SELECT" in use["state.database_url"]
+    assert "permanent: " in unknown["state.database_url"]
+    assert "does not exist (3D000)" in unknown["state.database_url"]
+
+
+@pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+async def test_a_direct_url_that_leads_to_a_pooler_fails(
+    shell: Shell, postgres_server: str
+) -> None:
+    """Notices do not arrive there, which a connection alone does not show."""
+    async with (
+        own_database(postgres_server) as url,
+        running_pgbouncer(url, "transaction", size=1) as pooled,
+    ):
+        shell.config.write_text(CHANNEL.format(name="a", url="http://127.0.0.1:1", more=""))
+        both = {"POMOGATOR_DATABASE_URL": url, "POMOGATOR_DATABASE_DIRECT_URL": pooled}
+        rows = rows_of(await check(shell, 1, **both))
+
+    assert rows["state.database_url"].endswith(" OK")
+    assert "permanent: notices that are sent" in rows["state.database_direct_url"]
+
+
+async def test_a_parameter_of_redis_that_is_unknown_is_named(shell: Shell) -> None:
+    """It would end the client without a word."""
+    shell.config.write_text(CHANNEL.format(name="a", url="http://127.0.0.1:1", more=""))
+    printed = await check(shell, 1, POMOGATOR_REDIS_URL="redis://127.0.0.1:1?timeout_ms=5")
+
+    assert rows_of(printed)["state.redis_url"] == "permanent: unknown parameter timeout_ms"
+
+
+def rows_of(printed: str) -> dict[str, str]:
+    """The rest of each line, with single blanks, by its first word."""
+    words = [line.split() for line in printed.splitlines() if line.strip()]
+    return {first: " ".join(rest) for first, *rest in words}
 
 
 async def test_an_unusable_proxy_is_an_error(shell: Shell) -> None:

@@ -9,7 +9,7 @@ import pytest
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage import postgres, postgres_notices
-from services.storage.base import StateError, Transaction
+from services.storage.base import DatabaseOptions, StateError, Transaction
 from services.storage.postgres import PostgresDatabase, numbered
 from services.storage.schema import VERSION
 from tests.services.storage.transactions import count, put
@@ -55,6 +55,32 @@ async def test_lost_connections_are_replaced(
     assert all(isinstance(result, str | Failure) for result in results)
     assert await database.write(put, "after") == "after"
     assert database.healthy
+
+
+async def test_a_busy_pool_is_no_lost_listen(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While its only connection is in use, the one that listens is kept, and hears notices."""
+    database = await PostgresDatabase.open(postgres_url, DatabaseOptions(connections=2))
+    other = await PostgresDatabase.open(postgres_url, DatabaseOptions(notices=False))
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    database.subscribe(heard.put_nowait)
+    listening = database._notices._connection
+    async with database._pool.connection(5):
+        monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.1)
+        while "storage.failed" not in caplog.messages:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)  # Until a proof could not be sent.
+        monkeypatch.undo()
+        await other.write(put, "revoked")
+        assert await heard.get() == "revoked"
+    await database.write(put, "free")
+
+    assert database._notices._connection is listening is not None
+    (failed,) = caplog.records
+    assert failed.__dict__["reason"] == (
+        "all 1 connections of the pool are in use (state.connections)"
+    )
+    await asyncio.gather(database.close(), other.close())
 
 
 async def test_a_locked_table_is_unavailable(

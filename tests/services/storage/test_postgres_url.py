@@ -9,7 +9,10 @@ import pytest
 
 from services.storage.base import StateError
 from services.storage.postgres import PostgresDatabase
+from services.storage.postgres_connector import PostgresConnector
+from services.storage.postgres_parameters import UrlError
 from services.storage.postgres_url import parse_url
+from tests.stand.ports import free_ports
 
 LIBPQ = (
     "channel_binding=prefer&connect_timeout=3&keepalives=1&keepalives_idle=30"
@@ -40,7 +43,7 @@ async def test_an_unknown_parameter_is_named(postgres_url: str) -> None:
 
 def test_demands_that_are_not_met_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     """A parameter that asks for more security than the driver has is named in a warning."""
-    parse_url("postgresql://h/db?channel_binding=require&sslmode=require&gssencmode=prefer")
+    PostgresConnector("postgresql://h/db?channel_binding=require&sslmode=require&gssencmode=prefer")
 
     (record,) = caplog.records
     assert record.message == "database_parameter.ignored"
@@ -78,3 +81,73 @@ def test_system_certificates_verify_the_host(
     query = parse_qs(urlsplit(parse_url("postgresql://h/db?sslrootcert=system").dsn).query)
 
     assert query == {"sslrootcert": [str(file)], "sslmode": ["verify-full"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("h/d?target_session_attrs=master", "target_session_attrs: must be any or primary or "),
+        ("h/d?target_session_attrs=standby", "target_session_attrs: must be any or primary or "),
+        ("h/d?sslmode=on", "sslmode: must be disable or allow or prefer or require or verify-ca "),
+        ("h/d?sslmode=verify_full", "or verify-full, not 'verify_full'"),
+        ("h/d?ssl_min_protocol_version=1.2", "ssl_min_protocol_version: must be TLSv1 or "),
+        ("h/d?sslnegotiation=direct", "sslnegotiation: direct needs sslmode=require or "),
+        ("h/d?connect_timeout=soon", "connect_timeout: must be a number of seconds, 0 or more"),
+        ("h/d?connect_timeout=inf", "connect_timeout: must be a number of seconds, 0 or more"),
+        ("h:sesame/d", "port: must be a whole number from 1 to 65535"),
+        ("h:65536/d", "port: must be a whole number from 1 to 65535"),
+        ("h:0/d", "port: must be a whole number from 1 to 65535"),
+        ("h/d?port=²", "port: must be a whole number from 1 to 65535"),
+        ("a,b/d?port=1,2,3", "port: there are 3 ports for 2 hosts"),
+        ("[::1/d", "host: an IPv6 address is written [::1]"),
+        ("h/d?sslrootcert=/nowhere/ca.pem", "sslrootcert: /nowhere/ca.pem: No such file"),
+        ("h/d?sslkey=/nowhere/key.pem", "sslkey: /nowhere/key.pem: No such file"),
+        (f"h/d?sslrootcert={__file__}", ": is no certificate in PEM"),
+        ("h/d?sslmode", "must be postgresql://…, parameters NAME=VALUE"),
+        # What follows the character is neither printed nor taken for a host.
+        ("u:se/sesame@h/d", "in a password, / ? # and % are written %2F %3F %23 and %25"),
+        ("u:se?sesame@h/d", "in a password, / ? # and % are written %2F %3F %23 and %25"),
+        ("u:se#sesame@h/d", "in a password, / ? # and % are written %2F %3F %23 and %25"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_told_with_its_parameter(text: str, message: str) -> None:
+    """The message has the values that are allowed, and no part of a password."""
+    with pytest.raises(UrlError) as refused:
+        parse_url(f"postgresql://{text}")
+
+    assert message in str(refused.value)
+    assert "sesame" not in str(refused.value)
+
+
+def test_files_of_a_connection_in_plain_text_are_not_read() -> None:
+    """They have no effect."""
+    parse_url("postgresql://h/d?sslmode=disable&sslrootcert=/nowhere/ca.pem")
+
+
+async def test_each_of_several_hosts_has_its_reason() -> None:
+    """The error of a start has all addresses in the order of the attempts."""
+    first, second = free_ports(2)
+    url = f"postgresql://u:word@127.0.0.1:{first},host.invalid:5,[::1]:{second}/d"
+
+    with pytest.raises(StateError) as refused:
+        await PostgresDatabase.open(url)
+
+    assert str(refused.value) == (
+        f"state.database_url: 127.0.0.1:{first}: Connection refused; "
+        f"host.invalid:5: Name or service not known; [::1]:{second}: Connection refused"
+    )
+
+
+async def test_a_host_that_accepts_no_writes_is_named(postgres_url: str) -> None:
+    """Beside the one that does not answer."""
+    (folder,) = parse_qs(urlsplit(postgres_url).query)["host"]
+    (port,) = free_ports(1)
+    hosts = f"127.0.0.1:{port},{folder}"
+    url = f"postgresql://postgres@/postgres?host={hosts}&default_transaction_read_only=on"
+
+    with pytest.raises(StateError) as refused:
+        await PostgresDatabase.open(url)
+
+    assert f"127.0.0.1:{port}: Connection refused; {folder}: accepts no writes" in str(
+        refused.value
+    )

@@ -93,7 +93,7 @@ async def test_a_permanent_cause_is_an_error(
 
     async with counters_at(url(admin, login)) as counters:
         assert not counters.shared
-        assert reason in counters.failure
+        assert reason in counters.client.failure
     (record,) = caplog.records
     assert (record.message, record.levelno) == ("redis.disconnected", logging.ERROR)
 
@@ -111,5 +111,5 @@ async def test_a_sentinel_is_refused_clearly(caplog: pytest.LogCaptureFixture) -
     """The message says that the URL must name the master."""
     with running_valkey("--sentinel") as sentinel:
         async with counters_at(sentinel.url) as counters:
-            assert "name the master" in counters.failure
+            assert "name the master" in counters.client.failure
     assert [record.levelno for record in caplog.records] == [logging.ERROR]

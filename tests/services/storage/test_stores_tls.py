@@ -80,11 +80,11 @@ async def test_a_database_without_a_trusted_certificate_is_refused(
     """An untrusted certificate, or plain text to a TLS port: the database is not opened."""
     other = tmp_path / "other.crt"
     trustme.CA().cert_pem.write_to_path(other)
-    for query in (
-        {"sslmode": "verify-full", "sslrootcert": str(other)},
-        {"sslmode": "disable"},
+    for query, reason in (
+        ({"sslmode": "verify-full", "sslrootcert": str(other)}, "tls: certificate verify failed: "),
+        ({"sslmode": "disable"}, "the server closed the connection"),
     ):
-        with pytest.raises(StateError, match=r"^state\.database_url: "):
+        with pytest.raises(StateError, match=rf"^state\.database_url: 127\.0\.0\.1:\d+: {reason}"):
             await PostgresDatabase.open(encrypted(database_port, postgres_url, **query))
 
 
@@ -100,3 +100,5 @@ async def test_counters_need_a_trusted_certificate(tls: ssl.SSLContext, trusted:
                 assert counters.shared
             async with RedisCounters(url, local) as counters:
                 assert not counters.shared
+                assert counters.client.failure.startswith("tls: certificate verify failed: ")
+                assert counters.client.failure_is_permanent
