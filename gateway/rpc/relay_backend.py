@@ -16,13 +16,11 @@ from gateway.backend import CallOptions, StreamReply, WholeReply
 from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.rpc.relay_link import RelayLink
 from gateway.rpc.relay_links import RelayLinks
+from services.common.call_names import RELAYED_BYTES_MAX
 from services.common.contract.chat import fill_request, read_completion
 from services.common.contract.chat_events import read_batch
 from services.domain.events import Batch
 from services.domain.spec import CompletionRequest
-
-RELAYED_BYTES_MAX = 256 * 1024
-"""The largest request that shares a stream."""
 
 
 class RelayBackend(GrpcBackend):

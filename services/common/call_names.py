@@ -13,6 +13,10 @@ IDEMPOTENCY_KEY_HEADER = "idempotency-key"
 INSTANCE_HEADER = "x-pomogator-instance"
 """Initial metadata of a relay: the ID of the service's process."""
 
+RELAYED_BYTES_MAX = 256 * 1024
+"""The largest request that shares a stream of the relay. Others have a call of their own, for which
+there is a budget of memory."""
+
 RELAY_WINDOW_BYTES = 32_768
 """Room for responses that each call of a relay has at its start (`relay_service.proto`)."""
 

@@ -12,7 +12,7 @@ from functools import partial
 from pomogator.relay.v1 import relay_service_pb2 as pb
 from pomogator.relay.v1 import relay_service_pb2_grpc as pb_grpc
 
-from services.common.call_names import INSTANCE_HEADER
+from services.common.call_names import INSTANCE_HEADER, RELAYED_BYTES_MAX
 from services.common.frame_queue import FrameQueue
 from services.common.request_headers import new_request_id
 from services.completions.completions import Completions
@@ -20,6 +20,9 @@ from services.completions.relayed_call import RelayedCall
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc.call_context import Context
+
+REQUEST_BYTES_MAX = 2 * RELAYED_BYTES_MAX
+"""The largest request that a relay may bring. Edges measure it as JSON, which is mostly longer."""
 
 MOVE_TIMEOUT_S = 2.0
 """Longest wait of a shutdown for edges to start their calls elsewhere."""
@@ -126,6 +129,8 @@ class RelayStream:
         if kind == "start":
             if number in self._calls:
                 raise Failure(ErrorReason.INVALID_FIELD, f"Call {number} was started twice.")
+            if len(frame.start.request) > REQUEST_BYTES_MAX:
+                raise Failure(ErrorReason.INVALID_FIELD, f"Call {number} is too large for a relay.")
             new_frame, wait = partial(self._frames.add, number), self._frames.wait_until_short
             call = RelayedCall(self._completions, frame.start, new_frame, wait)
             task = asyncio.create_task(call.run(), name="relayed call")

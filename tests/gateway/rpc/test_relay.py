@@ -21,11 +21,11 @@ from gateway.backend import CallOptions
 from gateway.errors import ApiError
 from gateway.rpc import relay_links
 from gateway.rpc.grpc_backend import GrpcBackend
-from gateway.rpc.relay_backend import RELAYED_BYTES_MAX, RelayBackend
+from gateway.rpc.relay_backend import RelayBackend
 from gateway.rpc.relay_links import RelayLinks
 from gateway.rpc.service_channel import open_channel
 from gateway.telemetry.edge_metrics import EdgeMetrics
-from services.common.call_names import RELAY_WINDOW_BYTES
+from services.common.call_names import RELAY_WINDOW_BYTES, RELAYED_BYTES_MAX
 from services.common.contract.chat import fill_request
 from services.common.frame_queue import RESPONSE_BYTES_MAX
 from services.completions.completions import CallContext, Completions

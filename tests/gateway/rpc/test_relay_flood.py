@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import grpc
+import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.relay.v1 import relay_service_pb2 as pb
 from pomogator.relay.v1 import relay_service_pb2_grpc as pb_grpc
 
 from gateway.rpc.service_channel import open_channel
 from services.common.contract.chat import fill_request
+from services.completions.relay_servicer import REQUEST_BYTES_MAX
 from tests.gateway.rpc.test_relay import ScriptedCore, asking, serving
 
 CALLS = 500
@@ -60,3 +64,20 @@ async def test_unread_answers_keep_further_calls_waiting() -> None:
         await flooding
 
     assert ended == len(core.contexts) == CALLS * MESSAGES
+
+
+async def test_large_requests_have_no_way_around_the_budget_of_memory() -> None:
+    """An edge sends them in calls of their own. Here they are refused before they are decoded."""
+    start = pb.CallStart(
+        method=pb.RELAYED_METHOD_CREATE_CHAT_COMPLETION,
+        request=bytes(REQUEST_BYTES_MAX + 1),
+        timeout_seconds=60,
+    )
+    core = ScriptedCore()
+    async with serving(core) as (address, _), open_channel(address) as channel:
+        rpc: Any = pb_grpc.RelayServiceStub(channel).Relay()
+        await rpc.write(pb.RelayRequest(frames=[pb.EdgeFrame(call_id=1, start=start)]))
+        with pytest.raises(grpc.aio.AioRpcError, match="too large for a relay"):
+            await rpc.read()
+
+    assert not core.contexts

@@ -180,7 +180,9 @@ class CallStart(_message.Message):
     method: Global___RelayedMethod.ValueType
     """Required. The method."""
     request: _builtins.bytes
-    """Required. The method's request message, serialized."""
+    """Required. The method's request message, serialized. At most 512 KiB: larger ones have a call of
+    their own.
+    """
     timeout_seconds: _builtins.float
     """Required. The time that the call may take, in seconds."""
     @_builtins.property
