@@ -150,8 +150,9 @@ def _trim_prefill(made: Conversation) -> None:
     prefill = made.target.capabilities.prefill
     require(prefill, "messages", "a conversation that ends with the assistant's turn")
     last = made.turns[-1].content[-1]
-    if last["type"] == "text":
-        last["text"] = str(last["text"]).rstrip()
+    if last["type"] == "text" and (said := str(last["text"])) != said.rstrip():
+        last["text"] = said.rstrip()
+        made.notes.mapped("messages", "White space at the end of a prefilled answer is left out.")
 
 
 def _user(message: Message, made: Conversation) -> list[Json]:

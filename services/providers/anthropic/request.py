@@ -16,6 +16,7 @@ from services.domain.spec import ChatCompletionSpec, ResponseFormat
 from services.providers.anthropic.cache_marks import MARKS_MAX, drop_excess
 from services.providers.anthropic.messages import Conversation, conversation
 from services.providers.anthropic.parts import Json
+from services.providers.anthropic.prefill import without_marks
 from services.providers.anthropic.tools import (
     can_force,
     forcing_hint,
@@ -82,6 +83,7 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
         spec = without_foreign_tools(spec, knows_tool(target), notes)
     require_features(spec, target)
     require(not spec.other_reasoning_effort, "reasoning_effort", "this effort")
+    spec = without_marks(spec)
     unknown = unknown_paths(spec)
     require("thinking.type" not in unknown, "thinking.type", "this mode of reasoning")
     if spec.response_format is not None and spec.response_format.other_json:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -273,7 +274,7 @@ def test_prefill() -> None:
         "role": "assistant",
         "content": [{"type": "text", "text": "Well,"}],
     }
-    assert notes == {}
+    assert notes == {"messages": "mapped"}
     body, notes = sent(
         user("Hi"), assistant("Well,"), target=target_of("claude-haiku-4-5", thinking_by_name=True)
     )
@@ -281,6 +282,46 @@ def test_prefill() -> None:
     with pytest.raises(Failure) as refused:
         sent(user("Hi"), assistant("Well,"), target=target_of("claude-opus-4-6"))
     assert refused.value.reason == "UNSUPPORTED_FEATURE"
+
+
+@pytest.mark.parametrize("mark", ["prefix", "partial"])
+@pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-opus-4-1"])
+def test_mark_of_prefill_is_honoured(mark: str, model: str) -> None:
+    """A mark for what the API does anyway has no note; strict requests are taken."""
+    first = msgspec.structs.replace(assistant("Yes."), extra_json=b'{"%b":false}' % mark.encode())
+    marked = msgspec.structs.replace(assistant("Well,"), extra_json=b'{"%b":true}' % mark.encode())
+    talk = (user("Hi"), first, user("So?"), marked)
+
+    body, notes = sent(*talk, target=target_of(model), strict=True)
+
+    assert (body["messages"][-1]["content"], notes) == ([{"type": "text", "text": "Well,"}], {})
+
+
+@pytest.mark.parametrize("mark", [b'{"prefix":false}', b'{"prefix":"yes"}', b'{"prefix":1,"x":2}'])
+def test_other_mark_of_prefill_is_noted(mark: bytes) -> None:
+    """The API takes the last message as the beginning, whatever its mark says."""
+    marked = msgspec.structs.replace(assistant("Well,"), extra_json=mark)
+
+    assert sent(user("Hi"), marked)[1]["messages[1].prefix"] == "dropped"
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_mark_of_prefill_elsewhere_is_noted(index: int) -> None:
+    """An answer goes on from the last message only, and from none of the user's."""
+    talk = [user("Hi"), assistant("Well,"), user("So?")]
+    talk[index] = msgspec.structs.replace(talk[index], extra_json=b'{"prefix":true}')
+
+    assert sent(*talk)[1] == {f"messages[{index}].prefix": "dropped"}
+
+
+@pytest.mark.parametrize("model", ["claude-opus-4-6", "claude-sonnet-4-6", "claude-opus-5"])
+def test_marked_prefill_is_refused_where_the_model_takes_none(model: str) -> None:
+    """The call is refused, whether it is strict or not."""
+    marked = msgspec.structs.replace(assistant("Well,"), extra_json=b'{"prefix":true}')
+    for strict in (True, False):
+        with pytest.raises(Failure) as refused:
+            sent(user("Hi"), marked, target=target_of(model), strict=strict)
+        assert (refused.value.reason, refused.value.param) == ("UNSUPPORTED_FEATURE", "messages")
 
 
 def test_reasoning_cannot_go_on_without_its_state() -> None:
