@@ -31,6 +31,7 @@ ThinkingSwitch = Literal["reasoning_effort", "thinking", "enable_thinking", "non
 MaxTokensParameter = Literal["max_tokens", "max_completion_tokens"]
 ReasoningReplay = Literal["none", "text", "required", "signed"]
 LateInstructions = Literal["any", "after_input", "after_user", "none", "single"]
+ToolResults = Literal["any", "turn", "adjacent"]
 Turns = Literal["any", "user_first", "alternate"]
 Knowledge = Literal["yes", "no", "unknown"]
 Range = tuple[float, float]
@@ -156,6 +157,10 @@ class Capabilities:
     """Whether the user's message may follow the result of a tool."""
     tool_call_ids: ToolCallIds = ANY_IDS
     """Form of the IDs of tool calls."""
+    tool_results: ToolResults = "any"
+    """Results of tool calls in a conversation: `any`, as they come; `turn`, exactly one for each
+    call, before the assistant's next turn; `adjacent`, also directly after the message of the
+    call."""
     reasoning_replay: ReasoningReplay = "none"
     """Form in which the provider takes the reasoning of earlier turns: `text`, plain text;
     `required`, plain text, without which it refuses to reason after tool calls; `signed`, only with
@@ -219,6 +224,7 @@ class CapabilityOverrides(
     turns: Turns | None = None
     user_after_tool: bool | None = None
     tool_call_ids: ToolCallIds | None = None
+    tool_results: ToolResults | None = None
     reasoning_replay: ReasoningReplay | None = None
     thought_signatures: bool | None = None
     tool_schema_rejects: frozenset[str] | None = None

@@ -100,14 +100,18 @@ class Notes:
         """Note that `param` is sent in another form, which the model understands."""
         self._add(param, "mapped", detail)
 
+    def changed(self, param: str, detail: str) -> None:
+        """Note that something else is sent. Raises UNSUPPORTED_FEATURE in strict mode."""
+        self._refuse_strict(param, detail)
+        self._add(param, "mapped", detail)
+
     def clamped(self, param: str, detail: str) -> None:
         """Note that `param` was changed to the nearest value that the model accepts."""
         self._add(param, "clamped", detail)
 
     def dropped(self, param: str, detail: str) -> None:
         """Note that `param` is not sent. Raises UNSUPPORTED_FEATURE in strict mode."""
-        if self._strict:
-            raise Failure(ErrorReason.UNSUPPORTED_FEATURE, detail, param=param)
+        self._refuse_strict(param, detail)
         self._add(param, "dropped", detail)
 
     def replaced(self, param: str, detail: str) -> None:
@@ -118,6 +122,10 @@ class Notes:
     def all(self) -> list[Note]:
         """All notes, oldest first."""
         return list(self._notes.values())
+
+    def _refuse_strict(self, param: str, detail: str) -> None:
+        if self._strict:
+            raise Failure(ErrorReason.UNSUPPORTED_FEATURE, detail, param=param)
 
     def _add(self, param: str, action: NoteAction, detail: str) -> None:
         self._notes.setdefault((param, action), Note(param=param, action=action, detail=detail))

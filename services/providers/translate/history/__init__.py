@@ -3,6 +3,7 @@
 Modules, in the order in which data flows:
 
     legal           the whole pass, for one target
+    tool_results    results of tool calls, one for each
     tool_call_ids   IDs of tool calls
     instructions    system and developer messages that follow others
     turns           order of the user's, the assistant's and the tools' messages

@@ -15,6 +15,7 @@ from services.providers.translate.history import (
     schemas,
     signatures,
     tool_call_ids,
+    tool_results,
     tool_schemas,
     turns,
 )
@@ -42,6 +43,8 @@ def made_legal(
     originals: Mapping[str, str] = {}
     if not plain_reasoning or not reasoning.takes_text(target):
         reasoning.note_unsent(messages, notes)
+    if capabilities.tool_results != "any":
+        messages = tool_results.paired(messages, capabilities.tool_results, notes)
     if capabilities.tool_call_ids != ANY_IDS:
         messages, originals = tool_call_ids.legal(messages, capabilities.tool_call_ids, notes)
     if capabilities.late_instructions != "any":

@@ -29,7 +29,7 @@ def _joined(one: Message, other: Message, notes: Notes) -> Message:
             notes.dropped("messages", f"Only one `{name}` of a message is sent.")
     return msgspec.structs.replace(
         one,
-        content=_joined_parts(one.content, other.content),
+        content=joined_parts(one.content, other.content),
         name=one.name if one.name == other.name else "",
         tool_calls=[*one.tool_calls, *other.tool_calls],
         refusal=BETWEEN.join(filter(None, (one.refusal, other.refusal))),
@@ -53,7 +53,7 @@ def _marked_within(message: Message, notes: Notes) -> Message:
     return msgspec.structs.replace(message, content=content, cache_control_json=b"")
 
 
-def _joined_parts(one: list[ContentPart], other: list[ContentPart]) -> list[ContentPart]:
+def joined_parts(one: list[ContentPart], other: list[ContentPart]) -> list[ContentPart]:
     """Return all parts. Plain texts that meet become one: many servers take a string only."""
     if not one or not other:
         return [*one, *other]

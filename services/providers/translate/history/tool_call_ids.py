@@ -54,7 +54,9 @@ class _ConversationIds:
         self._forbidden = _FORBIDDEN[rule.characters]
         self._used: dict[str, str] = {}
         self._unanswered: dict[str, deque[str]] = {}
-        """IDs to send of the latest calls with an ID, in order. The last one stays."""
+        """IDs to send of the latest turn's calls with an ID, in order. The last one stays."""
+        self._of_turn: set[str] = set()
+        """IDs of the calls since the assistant's turn began."""
         self.originals: dict[str, str] = {}
 
     def are_legal(self, messages: list[Message]) -> bool:
@@ -75,10 +77,14 @@ class _ConversationIds:
     def message(self, message: Message) -> Message:
         """Return the message with its IDs as they are sent."""
         if message.tool_calls:
-            self._unanswered |= {call.id: deque() for call in message.tool_calls}
+            called = {call.id for call in message.tool_calls}
+            self._unanswered |= {call_id: deque() for call_id in called - self._of_turn}
+            self._of_turn |= called
             calls = [self._call(call) for call in message.tool_calls]
             if calls != message.tool_calls:
                 message = msgspec.structs.replace(message, tool_calls=calls)
+        if message.role != "assistant":
+            self._of_turn = set()
         if message.role != "tool":
             return message
         sent = self._answered(message.tool_call_id)
