@@ -12,7 +12,7 @@ from anthropic.types import Message, ModelInfo, RawMessageStreamEvent
 from pydantic import TypeAdapter
 
 from tests.stand.dialect_stand import MODEL, THINKING, DialectStand
-from tests.stand.providers.answers import Answer, Redacted, Refused, call, text, thought
+from tests.stand.providers.answers import Answer, Part, Redacted, Refused, call, text, thought
 
 MESSAGES: list[Any] = [{"role": "user", "content": "What is the weather in Oslo?"}]
 GREETING = Answer(parts=[text("При", "вет", "! 🌍")])
@@ -293,3 +293,56 @@ async def test_what_is_not_served(stand: DialectStand, claude: AsyncAnthropic) -
     assert refused.value.response.json()["type"] == "error"
     async with stand.gateway.http.head(stand.gateway.url) as response:
         assert response.status == 200
+
+
+async def test_reasoning_between_texts_keeps_its_place(
+    stand: DialectStand, claude: AsyncAnthropic
+) -> None:
+    """Streamed, whole and sent back: Anthropic's model thinks between text and call."""
+    parts: list[Part] = [
+        thought("One.", signature="b25l"),
+        text("First."),
+        thought("Two.", signature="dHdv"),
+        call("toolu_01", "weather", "{}"),
+    ]
+    stand.provider.say(Answer(parts=parts, stop="tool_calls"))
+    asked: Any = {"model": THINKING, "thinking": ENABLED, "tools": TOOLS}
+    whole = await _create(claude, **asked)
+    _, streamed = await _stream(claude, **asked)
+    if stand.dialect != "anthropic":
+        return
+    kinds = ["thinking", "text", "thinking", "tool_use"]
+    assert [block.type for block in whole.content] == kinds
+    assert [block.type for block in streamed.content] == kinds
+
+    result = {"type": "tool_result", "tool_use_id": "toolu_01", "content": "18"}
+    turns = [
+        *MESSAGES,
+        {"role": "assistant", "content": whole.content},
+        {"role": "user", "content": [result]},
+    ]
+    await _create(claude, **asked, messages=turns)
+    sent = stand.provider.bodies[-1]["messages"][1]["content"]
+    assert [block["type"] for block in sent] == kinds
+    assert [block.get("signature") for block in sent] == ["b25l", None, "dHdv", None]
+
+
+async def test_blocks_of_the_providers_tools_come_back(
+    stand: DialectStand, claude: AsyncAnthropic
+) -> None:
+    """To Anthropic as they are; elsewhere they have a note."""
+    stand.provider.say(GREETING)
+    use = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
+    found = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
+    turns: Any = [
+        *MESSAGES,
+        {"role": "assistant", "content": [use, found, {"type": "text", "text": "Rain."}]},
+        *MESSAGES,
+    ]
+    raw = await claude.messages.with_raw_response.create(model=MODEL, max_tokens=64, messages=turns)
+    sent = stand.provider.bodies[-1]["messages"][1]["content"]
+    if stand.dialect == "anthropic":
+        assert sent[:2] == [use, found]
+    else:
+        assert sent == "Rain."
+        assert "tools that Anthropic has run" in raw.headers["x-pomogator-notes"]

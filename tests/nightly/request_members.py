@@ -21,7 +21,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from services.config import PassThrough
-from tests.stand.planted_requests import REQUESTS, Plant, is_about, random_plant, texts, tokens
+from tests.stand.planted_messages import MESSAGES
+from tests.stand.planted_requests import ALL, Plant, is_about, random_plant, texts, tokens
 from tests.stand.planted_specs import StubPlant, random_stub_plant
 from tests.stand.request_lane import MODELS, Lane, Outcome
 
@@ -39,7 +40,9 @@ REST_SHARE = 0.7
 def check(plant: Plant | StubPlant, lane: Lane) -> str:
     """Check one case. Returns what became of the member: `arrived`, `noted` or `refused`."""
     found = (
-        lane.send_spec(plant.spec()) if isinstance(plant, StubPlant) else lane.send(plant.body())
+        lane.send_spec(plant.spec())
+        if isinstance(plant, StubPlant)
+        else lane.send(plant.body(), messages=plant.request in MESSAGES)
     )
     if found.status != 200:
         assert 400 <= found.status < 500, (plant, lane, found)
@@ -57,7 +60,7 @@ def check(plant: Plant | StubPlant, lane: Lane) -> str:
 @functools.cache
 def plain(request: str, lane: Lane) -> Outcome:
     """Return what becomes of a request without the member."""
-    return lane.send(REQUESTS[request])
+    return lane.send(ALL[request], messages=request in MESSAGES)
 
 
 def random_lane(request: str, chance: random.Random) -> Lane:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.nightly.request_members import check_cases, plain
-from tests.stand.planted_requests import REQUESTS
+from tests.stand.planted_requests import ALL
 from tests.stand.request_lane import MODELS, Lane
 
 
@@ -20,7 +20,7 @@ def test_no_member_of_many_is_lost_in_silence() -> None:
     check_cases(100_000, seed=2)
 
 
-@pytest.mark.parametrize("request_", REQUESTS)
+@pytest.mark.parametrize("request_", ALL)
 def test_the_requests_are_valid(request_: str) -> None:
     """Some provider takes each, so that its members have somewhere to go."""
     assert any(plain(request_, Lane(dialect=dialect)).status == 200 for dialect in MODELS)

@@ -8,6 +8,8 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from tests.stand.planted_messages import MESSAGES
+
 Json: TypeAlias = dict[str, Any]
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -152,7 +154,9 @@ REQUESTS: Mapping[str, Json] = {
 }
 """Requests by the kinds of objects in them."""
 
-FREE = frozenset({"parameters", "format", "schema"})
+ALL = {**REQUESTS, **MESSAGES}
+
+FREE = frozenset({"parameters", "format", "schema", "input_schema", "input"})
 """Members whose value is any JSON, and reaches the provider as it is."""
 
 NAMES: Sequence[str] = (
@@ -168,7 +172,7 @@ class Plant(NamedTuple):
     """A member to plant, and where."""
 
     request: str
-    """One of `REQUESTS`."""
+    """One of `REQUESTS`, or of `MESSAGES`."""
     path: Path
     """The object that gets the member."""
     name: str
@@ -176,7 +180,7 @@ class Plant(NamedTuple):
 
     def body(self) -> Json:
         """Return the request with the member."""
-        body = copy.deepcopy(REQUESTS[self.request])
+        body = copy.deepcopy(ALL[self.request])
         at: Any = body
         for step in self.path:
             at = at[step]
@@ -191,7 +195,7 @@ class Plant(NamedTuple):
     @property
     def replaces(self) -> bool:
         """Whether the object has a member of this name already, which is then another request."""
-        at: Any = REQUESTS[self.request]
+        at: Any = ALL[self.request]
         for step in self.path:
             at = at[step]
         return self.name in at
@@ -212,13 +216,16 @@ def objects(value: object, path: Path = ()) -> Iterator[Path]:
 PLACES: Sequence[tuple[str, Path]] = [
     (name, path) for name, request in REQUESTS.items() for path in objects(request)
 ]
-"""Every object of every request."""
+"""Every object of every request for a chat completion."""
+
+ALL_PLACES = [(name, path) for name, request in ALL.items() for path in objects(request)]
+"""Those of messages, too."""
 
 
 def random_plant(chance: random.Random) -> Plant:
     """Return a member with a value that is nowhere else, in an object of a request."""
     while True:
-        request, path = chance.choice(PLACES)
+        request, path = chance.choice(ALL_PLACES)
         name = chance.choice(NAMES)
         if chance.random() < 0.2:
             name = "".join(chance.choices("abcXYZ_-0 é", k=chance.randint(1, 12)))

@@ -14,7 +14,8 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from gateway.config import EdgeConfig
 from gateway.errors import REASONS, ApiError
-from gateway.surfaces.openai_chat.decode import decode
+from gateway.surfaces.anthropic_messages import decode as messages_request
+from gateway.surfaces.openai_chat import decode as chat_request
 from services.capabilities import CapabilityOverrides, lookup
 from services.common.contract.chat import fill_request, read_request
 from services.completions.validation import validate
@@ -39,8 +40,9 @@ class Lane:
     """Whether the request travels as a message of the contract."""
     strict: bool = False
 
-    def send(self, body: Any) -> Outcome:
-        """Return what becomes of a request's JSON."""
+    def send(self, body: Any, *, messages: bool = False) -> Outcome:
+        """Return what becomes of a request's JSON: of a chat completion, or of `messages`."""
+        decode = messages_request.decode if messages else chat_request.decode
         try:
             return self.send_spec(decode(json.dumps(body).encode(), EDGE).spec)
         except ApiError as error:

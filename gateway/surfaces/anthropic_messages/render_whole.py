@@ -16,11 +16,13 @@ from gateway.surfaces.anthropic_messages.answer_members import (
     whole_usage,
 )
 from gateway.surfaces.anthropic_messages.sealed_reasoning import (
+    anthropic_places,
     read_details,
     sealed_details,
     sealed_state,
 )
 from gateway.surfaces.other_members import with_others
+from services.common.sealed_blocks import Block, Redacted, SealedCall, Text, Thought
 from services.domain import completion as domain
 from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall
 
@@ -54,11 +56,42 @@ def render_message(completion: domain.Completion, stops: Sequence[str]) -> bytes
 
 
 def _content(message: Message, text: str, members: MessageMembers) -> Iterator[Json]:
+    if places := anthropic_places(message):
+        yield from members.blocks
+        yield from _in_order(places, message, text, members.citations)
+        return
     yield from _reasoning(message)
     yield from members.blocks
     if text or members.citations:
-        yield {"type": "text", "text": text, "citations": members.citations or None}
+        yield _text(text, members.citations)
     yield from map(tool_use, message.tool_calls)
+
+
+def _in_order(
+    places: Iterable[Block], message: Message, text: str, citations: Sequence[Json]
+) -> Iterator[Json]:
+    """Yield the blocks in the order in which Anthropic's model generated them."""
+    calls = {call.id: call for call in message.tool_calls}
+    begin = 0
+    for place in places:
+        match place:
+            case Thought(thinking, signature):
+                yield {"type": "thinking", "thinking": thinking, "signature": signature}
+            case Redacted(data):
+                yield {"type": "redacted_thinking", "data": data}
+            case Text(length):
+                piece, begin = text[begin : begin + length], begin + length
+                is_last = begin >= len(text)
+                yield _text(piece, citations if is_last else ())
+            case SealedCall(call_id) if call_id in calls:
+                yield tool_use(calls.pop(call_id))
+    if begin < len(text):
+        yield _text(text[begin:], citations)
+    yield from map(tool_use, calls.values())
+
+
+def _text(text: str, citations: Sequence[Json]) -> Json:
+    return {"type": "text", "text": text, "citations": citations or None}
 
 
 def _reasoning(message: Message) -> Iterator[Json]:

@@ -16,7 +16,15 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.errors import invalid
-from gateway.surfaces.anthropic_messages.blocks import Block, RedactedBlock, ThinkingBlock
+from gateway.surfaces.anthropic_messages.blocks import (
+    Block,
+    RedactedBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolUseBlock,
+)
+from services.common import sealed_blocks
+from services.domain.conversation import Message
 
 _DETAILS_PREFIX = "pomogator.details."
 _STATE_PREFIX = "pomogator.state."
@@ -76,6 +84,22 @@ def sealed_state(state: str) -> str:
     return _STATE_PREFIX + state
 
 
+def anthropic_places(message: Message) -> Sequence[sealed_blocks.Block]:
+    """Return the order of an answer's blocks, which Anthropic's dialect tells in their state.
+
+    Empty where it does not name all of the reasoning that the answer shows.
+    """
+    if not message.reasoning_state or not message.reasoning_details_json:
+        return ()
+    try:
+        read = sealed_blocks.read_state(message.reasoning_state)
+    except (ValueError, RecursionError):
+        return ()  # Of a newer service.
+    sealed = [place for place in read.blocks if isinstance(place, _SEALED)]
+    is_whole = len(sealed) == len(read_details(message.reasoning_details_json))
+    return read.blocks if read.dialect == _NATIVE and is_whole else ()
+
+
 class Seals(Struct):
     """Sealed reasoning of a message in a request."""
 
@@ -91,25 +115,52 @@ def read_seals(at: str, blocks: Sequence[Block]) -> Seals:
     """
     state = ""
     details: list[object] = []
+    places: list[sealed_blocks.Block] = []
     for index, block in enumerate(blocks):
-        if isinstance(block, ThinkingBlock) and block.signature:
-            seal = {"text": block.thinking, "signature": block.signature}
-            details.append({"type": "reasoning.text", **seal, **_native_place(details)})
-        elif not isinstance(block, RedactedBlock):
-            continue
-        elif block.data.startswith(_STATE_PREFIX):
+        if isinstance(block, RedactedBlock) and block.data.startswith(_STATE_PREFIX):
             state = block.data.removeprefix(_STATE_PREFIX)
-        elif block.data.startswith(_DETAILS_PREFIX):
+        elif isinstance(block, RedactedBlock) and block.data.startswith(_DETAILS_PREFIX):
             details += _unsealed(f"{at}[{index}].data", block.data.removeprefix(_DETAILS_PREFIX))
-        else:
-            seal = {"data": block.data}
-            details.append({"type": "reasoning.encrypted", **seal, **_native_place(details)})
+        elif place := _place(block):
+            places.append(place)
+            if isinstance(place, _SEALED):
+                details.append(_detail(place, len(details)))
+    if not state and _is_interleaved(places):
+        state = sealed_blocks.pack(_NATIVE, places)
     encoded = msgspec.json.encode(details) if details else b""
     return Seals(reasoning_state=state, reasoning_details_json=encoded)
 
 
-def _native_place(before: Sequence[object]) -> dict[str, object]:
-    return {"format": _NATIVE_FORMAT, "index": len(before)}
+def _place(block: Block) -> sealed_blocks.Block | None:
+    """Return what a block is in a `reasoning_state`. None: it has no place there."""
+    match block:
+        case ThinkingBlock() if block.signature:
+            return sealed_blocks.Thought(text=block.thinking, signature=block.signature)
+        case RedactedBlock():
+            return sealed_blocks.Redacted(data=block.data)
+        case TextBlock() if block.text:
+            return sealed_blocks.Text(length=len(block.text))
+        case ToolUseBlock():
+            return sealed_blocks.SealedCall(id=block.id)
+    return None
+
+
+def _detail(place: sealed_blocks.Block, index: int) -> dict[str, object]:
+    """Return sealed reasoning of Anthropic's as an item of `reasoning_details`."""
+    origin: dict[str, object] = {"format": _NATIVE_FORMAT, "index": index}
+    if isinstance(place, sealed_blocks.Redacted):
+        return {"type": "reasoning.encrypted", "data": place.data, **origin}
+    seal = msgspec.structs.asdict(place)
+    return {"type": "reasoning.text", **seal, **origin}
+
+
+def _is_interleaved(places: Sequence[sealed_blocks.Block]) -> bool:
+    """Whether reasoning follows a text or a call: only a `reasoning_state` says so."""
+    is_sealed = [isinstance(place, _SEALED) for place in places]
+    return is_sealed != sorted(is_sealed, reverse=True)
+
+
+_SEALED = (sealed_blocks.Thought, sealed_blocks.Redacted)
 
 
 def _unsealed(param: str, data: str) -> list[Raw]:

@@ -16,7 +16,11 @@ from services.providers.anthropic.cache_marks import mark_end
 from services.providers.base import Notes, Target
 from services.providers.translate import images
 from services.providers.translate.data_files import data_file
-from services.providers.translate.other_types import other_object, other_type
+from services.providers.translate.other_types import (
+    BLOCKS_OF_SERVER_TOOLS,
+    other_object,
+    other_type,
+)
 from services.providers.translate.parameters import require
 
 Json = dict[str, object]
@@ -24,7 +28,7 @@ Json = dict[str, object]
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 OWN_TYPES = frozenset({"document", "search_result"})
-"""Types of the API's blocks that callers may send as they are."""
+"""Types of the API's blocks that callers may send as they are, as those of tools that it runs."""
 
 
 def contents(parts: Iterable[ContentPart], target: Target, notes: Notes) -> list[Json]:
@@ -52,7 +56,8 @@ def _blocks(part: ContentPart, target: Target, notes: Notes) -> list[Json]:
         case AudioPart():
             require(False, "messages", "sound")
         case OtherPart():
-            own = other_type(part.json, "messages") in OWN_TYPES
+            kind = other_type(part.json, "messages")
+            own = kind in OWN_TYPES or BLOCKS_OF_SERVER_TOOLS.fullmatch(kind) is not None
             require(own, "messages", "parts of this type")
             return [other_object(part.json, "messages")]
     return []

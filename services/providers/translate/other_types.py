@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -10,6 +11,9 @@ from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.providers.base import Notes
+
+BLOCKS_OF_SERVER_TOOLS = re.compile(r"(server|mcp)_tool_use|[a-z_]+_tool_result|container_upload")
+"""Types of Anthropic's blocks about tools that it has run itself."""
 
 _KNOWN = frozenset({"function", "custom"})
 
