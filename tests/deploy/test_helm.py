@@ -49,8 +49,14 @@ VALUES: dict[str, Object] = {
     "own names": {"nameOverride": "llm", "mode": "split", "existingConfigMap": "mine"},
     "managed stores": {
         "networkPolicy": {
-            "databasePeers": [{"ipBlock": {"cidr": "10.1.0.0/24"}}],
-            "redisPeers": [{"ipBlock": {"cidr": "10.2.0.0/24"}}],
+            "database": {"cidrs": ["10.1.0.0/24", "fd00:1::/64"], "ports": [25060]},
+            "redis": {"peers": [{"ipBlock": {"cidr": "10.2.0.0/24"}}], "ports": [6380]},
+        }
+    },
+    "labelled stores": {
+        "networkPolicy": {
+            "database": {"podLabels": {"app": "pooler", "cluster": "main"}},
+            "redis": {"podLabels": {"app": "valkey"}, "cidrs": ["10.2.0.0/24"]},
         }
     },
     "fixed size": {
@@ -80,6 +86,9 @@ VALUES: dict[str, Object] = {
     "long drains": {"mode": "split", "drainTimeoutSeconds": 1200, "preStopSeconds": 20},
     "no policies": {"networkPolicy": {"enabled": False}, "migration": {"enabled": False}},
 }
+
+STORES: Object = {"namespaceSelector": {"matchLabels": {"pomogator.stores": "true"}}}
+"""Peers of the stores without values: all pods of such a namespace."""
 
 every_set = pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
 
@@ -184,6 +193,43 @@ def test_pods_are_restricted_and_outlive_their_drain(values: Object, tmp_path: P
             assert spec["terminationGracePeriodSeconds"] >= needed_s
 
 
+@pytest.mark.parametrize(
+    ("values", "database", "redis"),
+    [
+        ({}, [STORES], [STORES]),
+        (
+            VALUES["managed stores"],
+            [{"ipBlock": {"cidr": "10.1.0.0/24"}}, {"ipBlock": {"cidr": "fd00:1::/64"}}],
+            [{"ipBlock": {"cidr": "10.2.0.0/24"}}],
+        ),
+        (
+            VALUES["labelled stores"],
+            [STORES | {"podSelector": {"matchLabels": {"app": "pooler", "cluster": "main"}}}],
+            [
+                STORES | {"podSelector": {"matchLabels": {"app": "valkey"}}},
+                {"ipBlock": {"cidr": "10.2.0.0/24"}},
+            ],
+        ),
+    ],
+    ids=["default", "managed", "labelled"],
+)
+def test_stores_are_reached(
+    values: Object, database: Sequence[Object], redis: Sequence[Object], tmp_path: Path
+) -> None:
+    """In the cluster by namespace and labels, outside of it by addresses, on the ports given."""
+    (policy,) = (each for each in chart(values, tmp_path) if each["metadata"]["name"] == "stores")
+    given = values.get("networkPolicy", {})
+
+    found = [
+        (rule["to"], [port["port"] for port in rule["ports"]]) for rule in policy["spec"]["egress"]
+    ]
+
+    assert found == [
+        (database, given.get("database", {}).get("ports", [5432, 6432])),
+        (redis, given.get("redis", {}).get("ports", [6379])),
+    ]
+
+
 def test_inline_configuration_is_mounted(tmp_path: Path) -> None:
     """The text of the value is the file, unchanged."""
     text = 'defaults = true\n\n[[limits]]\nkey = "*"\nconcurrency = 3\n'
@@ -230,6 +276,8 @@ def test_migration_runs_for_every_version() -> None:
         ("image.digest=latest", "digest"),
         ("preStopSeconds=0", "preStopSeconds"),
         ("traces.ratio=2", "ratio"),
+        ("networkPolicy.database.ports={0}", "ports"),
+        ("networkPolicy.redis.cidrs={redis.example}", "cidrs"),
     ],
 )
 def test_wrong_values_are_refused(option: str, named: str) -> None:

@@ -11,13 +11,13 @@ from tests.deploy.manifests import OVERLAYS, Object, matches, of_kind, workloads
 CALLERS = "namespaces pomogator.client=true"
 MONITORING = "namespaces pomogator.monitoring=true"
 GATEWAYS = "namespaces kubernetes.io/metadata.name=gateways"
-STORES = "namespaces pomogator.stores=true, pods app.kubernetes.io/name"
+STORES = "namespaces pomogator.stores=true"
 DNS = {
     f"to namespaces kubernetes.io/metadata.name=kube-system, pods k8s-app=kube-dns: {port}"
     for port in ("UDP 53", "TCP 53")
 }
 PROVIDERS = {"to 0.0.0.0/0 but those inside: TCP 443", "to ::/0 but those inside: TCP 443"}
-DATABASES = {f"to {STORES}=postgresql: TCP 5432", f"to {STORES}=redis: TCP 6379"}
+DATABASES = {f"to {STORES}: TCP {port}" for port in (5432, 6432, 6379)}
 WATCHED = {f"from {MONITORING}: TCP metrics"}
 SERVES_BOTH = {f"from {CALLERS}: TCP http", f"from {CALLERS}: TCP grpc"}
 ROUTED = {f"from {GATEWAYS}: TCP http"}

@@ -31,6 +31,10 @@ MAPPED = """
 """
 
 
+OF_UPGRADES = frozenset({"--install", "--create-namespace", "--reuse-values"})
+"""Options without a meaning where no release is made."""
+
+
 def commands(program: str) -> Iterator[list[str]]:
     """The arguments of each command of that name, in blocks and in the text."""
     text = "\n".join(BLOCKS).replace("\\\n", " ")
@@ -49,18 +53,21 @@ def test_commands_of_the_gateway_are_valid() -> None:
 
 
 def test_helm_commands_are_valid() -> None:
-    """The release can be made, with these values."""
-    (command,) = commands("helm")
-    assert command[:3] == ["upgrade", "--install", "pomogator"]
-    options = [each.replace("deploy/helm/pomogator", str(CHART)) for each in command[3:]]
-    options.remove("--create-namespace")
+    """The release can be made, and changed, with these values."""
+    for command, shown in zip(commands("helm"), (b"llm.example", b"10.1.0.0/24"), strict=True):
+        assert command[0] == "upgrade"
+        options = [
+            each.replace("deploy/helm/pomogator", str(CHART))
+            for each in command[1:]
+            if each not in OF_UPGRADES
+        ]
 
-    done = subprocess.run(
-        (tool("helm"), "template", "pomogator", *options), capture_output=True, check=False
-    )
+        done = subprocess.run(
+            (tool("helm"), "template", *options), capture_output=True, check=False
+        )
 
-    assert done.returncode == 0, done.stderr.decode()
-    assert b"llm.example" in done.stdout
+        assert done.returncode == 0, done.stderr.decode()
+        assert shown in done.stdout
 
 
 def test_metrics_and_events_exist() -> None:
