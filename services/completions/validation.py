@@ -60,6 +60,7 @@ COUNTS: Sequence[tuple[str, int]] = (
     ("stop", 4),
     ("tools", 128),
     ("metadata", 16),
+    ("betas", 32),
 )
 """Maximal lengths of lists: field, maximum."""
 
@@ -70,6 +71,7 @@ TOOL_CALLS_MAX = 128
 USER_CHARS_MAX = 512
 MODEL_CHARS_MAX = 256
 EFFORT_CHARS_MAX = 64
+BETA_CHARS_MAX = 64
 
 
 def _words(literal: Any) -> frozenset[str]:
@@ -129,6 +131,8 @@ def _check_sampling(spec: ChatCompletionSpec) -> None:
         raise _invalid("reasoning_effort", "An effort is given twice.")
     if len(spec.other_reasoning_effort) > EFFORT_CHARS_MAX:
         raise _invalid("reasoning_effort", f"At most {EFFORT_CHARS_MAX} characters are allowed.")
+    if spec.betas and not all(0 < len(beta) <= BETA_CHARS_MAX for beta in spec.betas):
+        raise _invalid("betas", f"A name has 1 to {BETA_CHARS_MAX} characters.")
     if spec.stop and not all(spec.stop):
         raise _invalid("stop", "A stop sequence must not be empty.")
     if spec.top_logprobs is not None and not spec.logprobs:

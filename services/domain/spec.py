@@ -142,6 +142,9 @@ class ChatCompletionSpec(msgspec.Struct, frozen=True, kw_only=True):
     See `Part.cache_control_json`."""
     other_reasoning_effort: str = ""
     """Effort in the provider's words, where `Effort` does not have it, such as `default`."""
+    betas: list[str] = []
+    """Features of Anthropic's API that are not generally available, by their names in its header
+    `anthropic-beta`."""
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):

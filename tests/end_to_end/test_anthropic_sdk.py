@@ -346,3 +346,31 @@ async def test_blocks_of_the_providers_tools_come_back(
     else:
         assert sent == "Rain."
         assert "tools that Anthropic has run" in raw.headers["x-pomogator-notes"]
+
+
+async def test_betas(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """Those without another price reach Anthropic with what belongs to them; others have notes."""
+    stand.provider.say(GREETING)
+    tools: Any = [{**TOOLS[0], "eager_input_streaming": True}]
+    managed = {"edits": [{"type": "clear_thinking_20251015"}]}
+    raw = await claude.messages.with_raw_response.create(
+        model=MODEL,
+        max_tokens=64,
+        messages=MESSAGES,
+        tools=tools,
+        extra_headers={
+            "anthropic-beta": "context-management-2025-06-27, context-1m-2025-08-07",
+        },
+        extra_body={"context_management": managed},
+    )
+    request = stand.provider.requests[-1]
+    notes = raw.headers["x-pomogator-notes"]
+    assert "betas" in notes
+    if stand.dialect == "anthropic":
+        assert request.headers["anthropic-beta"] == "context-management-2025-06-27"
+        assert request.json()["context_management"] == managed
+        assert request.json()["tools"][0]["eager_input_streaming"] is True
+        assert "context_management" not in notes
+    else:
+        assert "anthropic-beta" not in request.headers
+        assert "context_management" in notes

@@ -6,7 +6,7 @@ ranges. `null` means absent. Fields that the contract does not have are kept as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -54,8 +54,8 @@ _STOP = msgspec.json.Decoder(Annotated[list[str], Meta(max_length=STOP_SEQUENCES
 _METADATA: Reader[_Metadata] = Reader(_Metadata)
 
 
-def decode(body: bytes, config: EdgeConfig) -> MessagesRequest:
-    """Decode a request.
+def decode(body: bytes, config: EdgeConfig, betas: Sequence[str] = ()) -> MessagesRequest:
+    """Decode a request. `betas` are those of its headers.
 
     Raises:
         ApiError: it is not one. The status is 4xx, whatever the bytes.
@@ -70,7 +70,8 @@ def decode(body: bytes, config: EdgeConfig) -> MessagesRequest:
         field, reader = _FIELDS[name]
         values[field] = reader(name, fields.pop(name))
     _read_metadata(fields, values)
-    spec = ChatCompletionSpec(**values, extra_json=msgspec.json.encode(fields) if fields else b"")
+    extra_json = msgspec.json.encode(fields) if fields else b""
+    spec = ChatCompletionSpec(**values, betas=[*betas], extra_json=extra_json)
     return MessagesRequest(spec=spec, stream=stream)
 
 

@@ -18,6 +18,9 @@ from gateway.surfaces.event_stream import Framing
 from services.common.off_loop import off_loop
 from services.domain.spec import ChatCompletionSpec
 
+BETA_HEADER = "anthropic-beta"
+"""The header with features of Anthropic's API that are not generally available."""
+
 
 class AnthropicMessages(Surface):
     """Anthropic's Messages."""
@@ -32,13 +35,10 @@ class AnthropicMessages(Surface):
     models_form = AnthropicModels()
 
     async def decode(
-        self,
-        body: bytes,
-        headers: MultiMapping[str],  # noqa: ARG002
-        config: EdgeConfig,
+        self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
     ) -> MessagesRequest:
-        """Decode a request."""
-        return await off_loop(len(body), decode, body, config)
+        """Decode a request, with the betas that its headers ask for."""
+        return await off_loop(len(body), decode, body, config, _betas(headers))
 
     async def decode_prompt(
         self,
@@ -56,3 +56,8 @@ class AnthropicMessages(Surface):
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
         """Render a failure in Anthropic's form."""
         return errors.render_error(error, request_id)
+
+
+def _betas(headers: MultiMapping[str]) -> list[str]:
+    names = [name.strip() for each in headers.getall(BETA_HEADER, ()) for name in each.split(",")]
+    return list(dict.fromkeys(filter(None, names)))

@@ -7,6 +7,7 @@ Modules, in the order in which data flows:
     messages        conversation in the request
     parts           content blocks of its messages
     tools           tools in the request, and the tool choice
+    betas           features that are not generally available
     cache_marks     marks of what the provider is asked to cache
     response        answers, whole or streamed
     wire            types of the API's events

@@ -7,12 +7,13 @@ permitted"), and unknown fields could change the price or the data that is store
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import msgspec
 
 from services.domain.spec import ChatCompletionSpec, ResponseFormat
+from services.providers.anthropic.betas import beta_headers, context_management
 from services.providers.anthropic.cache_marks import MARKS_MAX, drop_excess
 from services.providers.anthropic.messages import Conversation, conversation
 from services.providers.anthropic.parts import Json
@@ -20,6 +21,7 @@ from services.providers.anthropic.prefill import without_marks
 from services.providers.anthropic.tools import (
     can_force,
     forcing_hint,
+    is_sent_with_tool,
     knows_tool,
     tool_choice,
     tool_definitions,
@@ -88,10 +90,12 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
     require("thinking.type" not in unknown, "thinking.type", "this mode of reasoning")
     if spec.response_format is not None and spec.response_format.other_json:
         require(False, "response_format", "answers of this format")
-    _drop_unknown_fields(spec, notes)
+    managed = context_management(spec)
+    _drop_unknown_fields(spec, notes, sent=managed)
     spec = _with_schema(spec, target, notes)
     if unknown:
-        drop_members(unknown_paths(spec), notes)  # One of them may have become a schema.
+        # One of them may have become a schema.
+        drop_members([path for path in unknown_paths(spec) if not is_sent_with_tool(path)], notes)
     legal = made_legal(spec, target, notes, plain_reasoning=False)
     spec = legal.spec
     messages = conversation(legal, target, notes)
@@ -118,6 +122,7 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
         **_thinking(spec, target, thinking),
         **_stop(parameters.pop("stop_sequences", None), notes),
         **parameters,
+        **managed,
         "stream": True,
     }
     if spec.cache_control_json:
@@ -127,16 +132,17 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
         path="/messages",
         body=msgspec.json.encode(body),
         streamed=True,
-        headers={"anthropic-version": version} if version else {},
+        headers=beta_headers(spec, notes) | ({"anthropic-version": version} if version else {}),
         thinking_tokens=hidden_tokens(spec, thinking, target.capabilities),
     )
 
 
-def _drop_unknown_fields(spec: ChatCompletionSpec, notes: Notes) -> None:
+def _drop_unknown_fields(spec: ChatCompletionSpec, notes: Notes, *, sent: Collection[str]) -> None:
     if not spec.extra_json:
         return
     fields = raw_object(spec.extra_json, "extra_json")
-    for count, name in enumerate(msgspec.json.decode(fields, type=dict[str, msgspec.Raw])):
+    found = msgspec.json.decode(fields, type=dict[str, msgspec.Raw])
+    for count, name in enumerate([name for name in found if name not in sent]):
         if count == UNKNOWN_MAX:
             notes.dropped("extra_json", "The provider has no other unknown fields either.")
             return

@@ -126,6 +126,8 @@ def common_body(
 ) -> Json:
     """Body without messages and reasoning."""
     parameters.require_features(spec, target)
+    if spec.betas:
+        notes.dropped("betas", "The provider has none of Anthropic's betas.")
     body: Json = {"model": target.model, "messages": []}
     limit = plan.max_tokens
     if limit is None:

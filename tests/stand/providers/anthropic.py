@@ -16,7 +16,7 @@ KEYS = frozenset(
     {
         *("model", "max_tokens", "messages", "system", "stream", "temperature", "top_p", "top_k"),
         *("stop_sequences", "tools", "tool_choice", "thinking", "output_config", "metadata"),
-        "service_tier",
+        *("service_tier", "context_management"),
     }
 )
 """The keys of a request. "Extra inputs are not permitted.\""""

@@ -1,0 +1,64 @@
+"""Betas: features of the API that a request asks for in the header `anthropic-beta`.
+
+https://platform.claude.com/docs/en/api/beta-headers
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from services.domain.spec import ChatCompletionSpec
+from services.providers.base import Notes
+from services.providers.translate.unknown_members import members_of
+
+_SENT = re.compile(
+    r"(claude-code|effort|extended-cache-ttl|fine-grained-tool-streaming|interleaved-thinking"
+    r"|context-management|mid-conversation-system|prompt-caching|prompt-caching-scope"
+    r"|structured-outputs|thinking-token-count|token-efficient-tools)-20\d\d-?\d\d-?\d\d"
+)
+"""Those that change neither the price of a token nor what is stored. Not here: `context-1m` (dearer
+tokens), `files-api`, `skills` and `mcp-client` (storage, and addresses), `fast-mode`."""
+
+CONTEXT_MANAGEMENT: Final = "context_management"
+"""Field of the request that comes with a beta."""
+
+
+class _Edit(msgspec.Struct):
+    type: str
+
+
+class _ContextManagement(msgspec.Struct):
+    edits: list[_Edit] = []
+
+
+def beta_headers(spec: ChatCompletionSpec, notes: Notes) -> dict[str, str]:
+    """Return the header with the betas that are sent. Each other one has a note."""
+    if not spec.betas:
+        return {}
+    sent = [beta for beta in spec.betas if _SENT.fullmatch(beta)]
+    for beta in spec.betas:
+        if beta not in sent:
+            notes.dropped("betas", "A beta of this name is not passed on to the provider.")
+    return {"anthropic-beta": ",".join(sent)} if sent else {}
+
+
+def context_management(spec: ChatCompletionSpec) -> Mapping[str, msgspec.Raw]:
+    """Return the field `context_management`, if it is sent.
+
+    It is where it only leaves out earlier content. A compaction is another answer, which costs.
+    """
+    has_beta = any(beta.startswith("context-management-") for beta in spec.betas)
+    raw = (members_of(spec.extra_json) or {}).get(CONTEXT_MANAGEMENT) if has_beta else None
+    if raw is None:
+        return {}
+    try:
+        edits = msgspec.json.decode(raw, type=_ContextManagement).edits
+    except msgspec.ValidationError:
+        return {}
+    if not all(edit.type.startswith("clear_") for edit in edits):
+        return {}
+    return {CONTEXT_MANAGEMENT: raw}
