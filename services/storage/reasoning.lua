@@ -37,6 +37,9 @@ local function forget(turn)
   redis.call('ZREM', ages, turn)
 end
 
+-- A full server evicts either key alone.
+if redis.call('EXISTS', turns, ages) == 1 then redis.call('DEL', turns, ages) end
+
 for _, turn in ipairs(redis.call('ZRANGEBYSCORE', ages, '-inf', now_ms)) do forget(turn) end
 
 if ARGV[1] == 'recall' then
