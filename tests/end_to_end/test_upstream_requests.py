@@ -140,8 +140,9 @@ VALUES = st.recursive(
 TYPED: Mapping[str, st.SearchStrategy[Any]] = {
     "metadata": st.dictionaries(st.sampled_from(HOSTILE), st.text(max_size=8), max_size=2),
     "service_tier": st.sampled_from(["flex", "scale"]),
+    "extra_body": VALUES.filter(lambda value: not isinstance(value, dict)),
 }
-"""Names of the contract, whose values have a type."""
+"""Names whose values have a type. Members of `extra_body` are fields like others."""
 
 
 @st.composite
@@ -191,6 +192,19 @@ async def test_a_parameter_is_translated_or_left_out(stand: DialectStand, case: 
     assert {key: body[key] for key in body.keys() - kept} == {
         key: expected[key] for key in expected.keys() - kept
     }
+
+
+async def test_members_of_extra_body_are_fields(stand: DialectStand) -> None:
+    """What the body may not have, `extra_body` may not have either; the rest is sent."""
+    stand.provider.say(GREETING)
+    fields = dict.fromkeys(HOSTILE, "x") | SAID["system"] | {"temperature": 0.5}
+    fields = {name: value for name, value in fields.items() if name not in TYPED}
+    messages = fields.pop("messages")
+
+    nested = (await sent(stand, {"messages": messages, "extra_body": fields})).json()
+
+    assert nested == (await sent(stand, {"messages": messages, **fields})).json()
+    assert nested["temperature"] == 0.5
 
 
 async def test_only_the_channels_key_is_sent(stand: DialectStand) -> None:

@@ -4,6 +4,7 @@ Modules, in the order in which data flows:
 
     surface           the API's `Surface`
     decode            requests, field by field
+    extra_body        members of `extra_body` as fields of the request
     simple_request    most requests, in one step
     image_extraction  large images, cut out of the body
     messages          the conversation

@@ -20,6 +20,7 @@ from gateway.http.strict_json import parse, refuse_too_many_values
 from gateway.surfaces.images import ImageReader
 from gateway.surfaces.json_fields import integer, one_of, read
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
+from gateway.surfaces.openai_chat.extra_body import unpack
 from gateway.surfaces.openai_chat.image_extraction import extract_images
 from gateway.surfaces.openai_chat.messages import decode_messages
 from gateway.surfaces.openai_chat.reasoning import decode_reasoning, known_effort
@@ -138,6 +139,7 @@ def _from_simple(simple: SimpleRequest) -> ChatRequest:
 
 def _decode(body: bytes, config: EdgeConfig, extracted: dict[str, bytes]) -> ChatRequest:
     fields = parse(body)
+    unpack(fields)
     model = _required_model(fields)
     images = ImageReader(
         images_max=config.images_max, bytes_max=config.image_bytes_max, extracted=extracted

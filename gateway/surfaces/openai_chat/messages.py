@@ -115,6 +115,8 @@ class _ConversationReader:
     def __init__(self, images: ImageReader) -> None:
         self._parts = PartReader(images)
         self._function_calls: dict[str, str] = {}
+        """ID of the latest call of each function."""
+        self._function_calls_count = 0
 
     def message(self, at: str, message: _Message, unknown: Any) -> Message:
         role = one_of(f"{at}.role", message.role, MESSAGE_ROLES)
@@ -129,9 +131,9 @@ class _ConversationReader:
         ]
         if message.function_call is not None:
             call = self._function_call(message.function_call, member(unknown, "function_call"))
-            tool_calls.append(call)
+            tool_calls.insert(0, call)
         if role == "function":
-            role, tool_call_id = "tool", self._function_calls.get(name, "")
+            role, tool_call_id = "tool", self._function_calls.get(name, f"call_{name}")
         return Message(
             role=role,
             content=content,
@@ -163,7 +165,8 @@ class _ConversationReader:
 
     def _function_call(self, call: _EarlierCall, unknown: Any) -> ToolCall:
         # Function calls had no IDs, which tools need: the answer names the function.
-        call_id = f"call_{len(self._function_calls)}_{call.name}"
+        call_id = f"call_{self._function_calls_count}_{call.name}"
+        self._function_calls_count += 1
         self._function_calls[call.name] = call_id
         return ToolCall(
             id=call_id,

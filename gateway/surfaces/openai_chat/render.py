@@ -161,8 +161,6 @@ class ChunkRenderer:
         if index not in self._introduced:
             self._introduce(index, out)
         if type(delta) is ToolCallDelta:
-            if self._functions and delta.call_index:
-                return  # The old form has room for one call.
             members = self._tool_call(index, delta)
         else:
             members = _MEMBERS[type(delta)](delta)
@@ -176,7 +174,7 @@ class ChunkRenderer:
         )
 
     def _tool_call(self, index: int, call: ToolCallDelta) -> bytes:
-        if self._functions:
+        if self._functions and not call.call_index:
             piece: dict[str, object] = {"name": call.name} if call.name else {}
             piece["arguments"] = call.arguments
             return b'"function_call":' + _encode(function_call(piece, call))
@@ -184,7 +182,8 @@ class ChunkRenderer:
         if call.type == "custom":
             self._custom_calls.add(place)
         kind, argument = _CUSTOM if place in self._custom_calls else _FUNCTION
-        rendered: dict[str, object] = {"index": call.call_index}
+        # The old form has room for one call: further ones are in the new form beside it.
+        rendered: dict[str, object] = {"index": call.call_index - self._functions}
         if call.id:
             rendered |= {"id": call.id, "type": kind}
         named = {"name": call.name} if call.name else {}

@@ -90,11 +90,12 @@ def _message(message: Message, *, thinking_parts: bool, functions: bool) -> dict
         rendered["reasoning_details"] = msgspec.Raw(message.reasoning_details_json)
     if message.reasoning_state:
         rendered["reasoning_state"] = message.reasoning_state
-    if message.tool_calls and functions:
-        call = message.tool_calls[0]
-        rendered["function_call"] = function_call(_function(call), call)
-    elif message.tool_calls:
-        rendered["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+    calls = message.tool_calls
+    if calls and functions:
+        first, *calls = calls  # The old form has room for one call.
+        rendered["function_call"] = function_call(_function(first), first)
+    if calls:
+        rendered["tool_calls"] = [_tool_call(call) for call in calls]
     return with_others(rendered, message.extra_json)
 
 

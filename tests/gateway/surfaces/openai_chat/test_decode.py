@@ -197,6 +197,40 @@ def test_functions_are_tools() -> None:
     assert both.param == "functions"
 
 
+def test_members_of_extra_body_are_fields() -> None:
+    """Those of the contract, and those that are unknown; null is absent there, too."""
+    sent = {"temperature": 0.5, "seed": None, "stream": True, "thinking": {"type": "enabled"}}
+    nested = decoded(extra_body={**sent, "min_tokens": 3}, temperature=0.5)
+
+    assert nested == decoded(**sent, min_tokens=3)
+    assert nested.spec.extra_json == b'{"min_tokens":3}'
+
+
+def test_extra_body_is_checked_like_the_body() -> None:
+    """Errors of what is in it name the field, and one that differs from the body's its path."""
+    assert refused(extra_body={"temperature": "hot"}).param == "temperature"
+    assert refused(extra_body={"model": "other"}).param == "extra_body.model"
+    assert refused(extra_body={"messages": [1]}).param == "extra_body.messages"
+
+
+@pytest.mark.parametrize("value", [{"google": {"cached_content": "x"}}, "text", 5, [1], True])
+def test_other_extra_body_stays_an_unknown_field(value: object) -> None:
+    """Google's own member, and what is no object, are passed on or noted like other fields."""
+    assert json.loads(decoded(extra_body=value).spec.extra_json) == {"extra_body": value}
+
+
+def test_extra_body_in_extra_body_stays() -> None:
+    """One level is read, nothing is lost."""
+    inner = {"extra_body": {"seed": 1}, "google": {"a": 1}, "seed": 2}
+    spec = decoded(extra_body=inner).spec
+
+    assert (spec.seed, json.loads(spec.extra_json)) == (
+        2,
+        {"extra_body": {"extra_body": {"seed": 1}, "google": {"a": 1}}},
+    )
+    assert not decoded(extra_body={}).spec.extra_json
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),

@@ -150,11 +150,29 @@ def test_function_calls_become_tool_calls_with_ids() -> None:
     """The answer of a function belongs to the latest call of its name."""
     call = {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}
     result = {"role": "function", "name": "f", "content": "1"}
-    first, answered, second, again = decoded(call, result, call, result)
+    first, answered, second, again, third, _ = decoded(*[call, result] * 3)
     assert answered.role == "tool"
     assert answered.tool_call_id == first.tool_calls[0].id
     assert again.tool_call_id == second.tool_calls[0].id
-    assert first.tool_calls[0].id != second.tool_calls[0].id
+    assert len({each.tool_calls[0].id for each in (first, second, third)}) == 3
+
+
+def test_function_call_comes_before_further_calls() -> None:
+    """An answer to `functions` that has further calls comes back with all of them, in order."""
+    later = {"id": "c", "type": "function", "function": {"name": "g", "arguments": "{}"}}
+    called = {"role": "assistant", "function_call": {"name": "f"}, "tool_calls": [later]}
+    (message,) = decoded(called)
+
+    assert [each.name for each in message.tool_calls] == ["f", "g"]
+
+
+def test_result_of_a_function_that_was_not_called_is_kept() -> None:
+    """It has an ID that no call has."""
+    first, second = decoded(
+        {"role": "assistant", "function_call": {"name": "f"}},
+        {"role": "function", "name": "g", "content": "1"},
+    )
+    assert second.tool_call_id not in ("", first.tool_calls[0].id)
 
 
 def test_audio_and_files_are_decoded() -> None:

@@ -96,7 +96,7 @@ def test_the_first_piece_of_a_tool_call_has_its_name() -> None:
 
 
 def test_requests_with_functions_get_function_calls() -> None:
-    """With the finish reason from before there were tools, and one call, as in a whole answer."""
+    """With the finish reason from before there were tools. Further calls are in the new form."""
     *chunks, last = rendered(
         call(0, id="c", name="f", type="function"),
         call(0, arguments="{}"),
@@ -104,9 +104,11 @@ def test_requests_with_functions_get_function_calls() -> None:
         ChoiceFinished(finish_reason="tool_calls"),
         functions=True,
     )
-    assert [delta["function_call"] for delta in deltas(chunks)] == [
-        {"name": "f", "arguments": ""},
-        {"arguments": "{}"},
+    function = {"name": "f", "arguments": '{"a":1}'}
+    assert deltas(chunks) == [
+        {"function_call": {"name": "f", "arguments": ""}},
+        {"function_call": {"arguments": "{}"}},
+        {"tool_calls": [{"index": 0, "id": "d", "type": "function", "function": function}]},
     ]
     assert last["choices"][0]["finish_reason"] == "function_call"
 
@@ -165,7 +167,9 @@ def test_cost_is_exact(nano_usd: int, dollars: bytes) -> None:
     assert bytes(cost) == dollars
 
 
-def whole(sent: Message, *, thinking_parts: bool = False) -> dict[str, Any]:
+def whole(
+    sent: Message, *, thinking_parts: bool = False, functions: bool = False
+) -> dict[str, Any]:
     """Render a whole answer with this message, and return it."""
     answer = Completion(
         completion_id="chatcmpl-1",
@@ -173,7 +177,7 @@ def whole(sent: Message, *, thinking_parts: bool = False) -> dict[str, Any]:
         create_time_s=1,
         choices=[Choice(message=sent, finish_reason="stop")],
     )
-    body = json.loads(render_completion(answer, thinking_parts=thinking_parts))
+    body = json.loads(render_completion(answer, thinking_parts=thinking_parts, functions=functions))
     message: dict[str, Any] = body["choices"][0]["message"]
     return message
 
@@ -194,6 +198,17 @@ def test_content_is_null_beside_tool_calls_alone() -> None:
             {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
         ],
     }
+
+
+def test_further_calls_are_beside_the_function_call() -> None:
+    """The form that preceded tools has room for one call; nothing of the others is lost."""
+    calls = [ToolCall(id=each, name="f", arguments="{}") for each in "abc"]
+    one = whole(Message(role="assistant", tool_calls=calls[:1]), functions=True)
+    three = whole(Message(role="assistant", tool_calls=calls), functions=True)
+
+    assert one["function_call"] == three["function_call"] == {"name": "f", "arguments": "{}"}
+    assert "tool_calls" not in one
+    assert [each["id"] for each in three["tool_calls"]] == ["b", "c"]
 
 
 def test_an_empty_answer_is_an_empty_string() -> None:
