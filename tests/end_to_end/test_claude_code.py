@@ -69,6 +69,25 @@ async def test_a_tool_round(stand: DialectStand, tmp_path: Path) -> None:
     assert "Let me look." in str(second)
 
 
+async def test_a_cut_stream_is_asked_for_whole(stand: DialectStand, tmp_path: Path) -> None:
+    """The command repeats a request whose stream broke off, without a stream."""
+    stand.provider.say(Answer(parts=[text("It says")], breaks_off="cut"), TELLS)
+
+    shown = await run(stand, tmp_path)
+
+    assert shown.strip() == "It says tide. All done."
+
+
+async def test_a_short_overload_is_waited_out(stand: DialectStand, tmp_path: Path) -> None:
+    """The command retries after what the answer says."""
+    busy = Refused(status=529, kind="overloaded_error", message="Busy.")
+    stand.provider.say(*[busy] * 4, TELLS)
+
+    shown = await run(stand, tmp_path)
+
+    assert shown.strip() == "It says tide. All done."
+
+
 async def test_a_refusal_is_shown(stand: DialectStand, tmp_path: Path) -> None:
     """A request that the provider refuses is not repeated, and its message is shown."""
     message = "The tide table is too long."
