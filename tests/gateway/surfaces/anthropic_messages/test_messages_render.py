@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from anthropic.types import Message as SdkMessage
-from anthropic.types import RawMessageStreamEvent
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 
 from gateway.errors import ApiError
 from gateway.surfaces.anthropic_messages.render import EventRenderer
@@ -30,6 +28,7 @@ from services.domain.events import (
     ToolCallDelta,
 )
 from services.domain.usage import Usage
+from tests.stand.message_events import blocks_of, joined, read_events
 
 STARTED = Started(completion_id="chatcmpl-1", model="test/model", create_time_s=1_706_745_600)
 USAGE = Usage(
@@ -41,62 +40,12 @@ USAGE = Usage(
     cache_write_1h_token_count=10,
 )
 STOP = ChoiceFinished(finish_reason="stop")
-EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 
 
 def streamed(*events: Event, stops: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The events of a stream, each checked by the SDK's types, without `ping`."""
+    """The events of a stream, each rendered by itself."""
     renderer = EventRenderer(stops)
-    body = b"".join(renderer.render([each]) for each in (STARTED, *events)).decode()
-    assert body.endswith("\n\n")
-    found = []
-    for block in body.removesuffix("\n\n").split("\n\n"):
-        name, data = block.split("\n")
-        event = json.loads(data.removeprefix("data: "))
-        assert name == f"event: {event['type']}"
-        if event["type"] != "ping":
-            EVENT.validate_python(event)
-            found.append(event)
-    return found
-
-
-def content(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The blocks of a stream, of which one is open at a time, with dense indexes."""
-    blocks: list[dict[str, Any]] = []
-    is_open = False
-    for event in events:
-        match event["type"]:
-            case "content_block_start":
-                assert not is_open
-                assert event["index"] == len(blocks)
-                blocks.append({**event["content_block"], "arguments": ""})
-                is_open = True
-            case "content_block_delta":
-                assert is_open
-                assert event["index"] == len(blocks) - 1
-                _add(event["delta"], blocks[-1])
-            case "content_block_stop":
-                assert event["index"] == len(blocks) - 1
-                is_open = False
-    assert not is_open
-    for block in blocks:
-        if arguments := block.pop("arguments"):
-            block["input"] = json.loads(arguments)
-    return blocks
-
-
-def _add(delta: dict[str, Any], block: dict[str, Any]) -> None:
-    match delta:
-        case {"type": "text_delta", "text": text}:
-            block["text"] += text
-        case {"type": "thinking_delta", "thinking": text}:
-            block["thinking"] += text
-        case {"type": "signature_delta", "signature": seal}:
-            block["signature"] = seal
-        case {"type": "input_json_delta", "partial_json": piece}:
-            block["arguments"] += piece
-        case {"type": "citations_delta", "citation": citation}:
-            block["citations"] = [*(block.get("citations") or []), citation]
+    return read_events(b"".join(renderer.render([each]) for each in (STARTED, *events)).decode())
 
 
 def whole(*events: Event, stops: Sequence[str] = ()) -> dict[str, Any]:
@@ -150,7 +99,7 @@ def test_interleaved_calls_do_not_overlap() -> None:
         STOP,
         Finished(),
     )
-    blocks = content(streamed(*events))
+    blocks = blocks_of(streamed(*events))
     assert [(block.get("id"), block.get("input")) for block in blocks] == [
         ("c0", {"a": 1}),
         ("c1", {"b": 2}),
@@ -174,7 +123,7 @@ def test_reasoning_after_text_is_another_block() -> None:
         STOP,
         Finished(),
     )
-    assert [block["type"] for block in content(streamed(*events))] == [
+    assert [block["type"] for block in blocks_of(streamed(*events))] == [
         *("thinking", "text", "thinking")
     ]
 
@@ -201,7 +150,7 @@ def test_anthropics_seals_are_in_place() -> None:
         {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"},
         {"type": "redacted_thinking", "data": "eA=="},
     ]
-    assert content(streamed(*events))[:2] == expected
+    assert blocks_of(streamed(*events))[:2] == expected
     assert whole(*events)["content"][:2] == expected
 
 
@@ -214,7 +163,7 @@ def test_seals_of_others_are_one_block() -> None:
         STOP,
         Finished(),
     )
-    (seal, _) = content(streamed(*events))
+    (seal, _) = blocks_of(streamed(*events))
     assert seal == whole(*events)["content"][0]
     assert (seal["type"], seal["data"].partition(".")[0]) == ("redacted_thinking", "pomogator")
 
@@ -222,7 +171,7 @@ def test_seals_of_others_are_one_block() -> None:
 def test_a_state_without_other_seals_is_a_block() -> None:
     """As where the reasoning is left out of the answer."""
     events = (TextDelta("Yes."), ReasoningStateDelta("c3RhdGU"), STOP, Finished())
-    for blocks in (content(streamed(*events)), whole(*events)["content"]):
+    for blocks in (blocks_of(streamed(*events)), whole(*events)["content"]):
         assert {"type": "redacted_thinking", "data": "pomogator.state.c3RhdGU"} in blocks
 
 
@@ -252,7 +201,7 @@ def test_citations_are_of_the_text() -> None:
     cited = {"url": "https://example.org", "title": "Tides", "start_index": 0, "end_index": 4}
     extra = json.dumps({"annotations": [{"type": "url_citation", "url_citation": cited}]})
     events = (TextDelta("High tide."), ExtraDelta(extra.encode()), STOP, Finished())
-    for block in (content(streamed(*events))[0], whole(*events)["content"][0]):
+    for block in (blocks_of(streamed(*events))[0], whole(*events)["content"][0]):
         (citation,) = block["citations"]
         assert (citation["cited_text"], citation["url"]) == ("High", "https://example.org")
 
@@ -262,7 +211,7 @@ def test_blocks_of_other_types_are_kept() -> None:
     block = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}}
     extra = json.dumps({"content_parts": [block]}).encode()
     events = (TextDelta("Found."), ExtraDelta(extra), STOP, Finished())
-    assert block in content(streamed(*events))
+    assert block in blocks_of(streamed(*events))
     assert block in whole(*events)["content"]
 
 
@@ -297,15 +246,13 @@ def test_any_order_makes_the_whole_message(order: list[Any]) -> None:
             events.append(call(index, rest[index].pop(0), **first))
     events += [call(index, piece) for index in begun for piece in rest[index]]
     events += [STOP, Finished()]
-    made = content(streamed(*events))
+    made = blocks_of(streamed(*events))
     fold = Fold()
     fold.add([STARTED, *events])
     message = fold.answer.choices[0].message
-    parts = {"text": "", "thinking": ""}
-    for block in made:
-        if block["type"] in parts:
-            parts[block["type"]] += block[block["type"]]
-    assert parts["text"] == "".join(e.text for e in events if isinstance(e, TextDelta))
-    assert parts["thinking"] == "".join(e.text for e in events if isinstance(e, ReasoningDelta))
+    assert joined(made, "text") == "".join(e.text for e in events if isinstance(e, TextDelta))
+    assert joined(made, "thinking") == "".join(
+        e.text for e in events if isinstance(e, ReasoningDelta)
+    )
     calls = {block["id"]: block["input"] for block in made if block["type"] == "tool_use"}
     assert calls == {each.id: json.loads(each.arguments) for each in message.tool_calls}
