@@ -32,6 +32,8 @@ class CallerAnswer(msgspec.Struct, frozen=True):
     """Gets the headers of the answer, just before it begins."""
     clock: Clock
     """Dates the answer."""
+    is_drained: Callable[[], bool]
+    """Returns whether the caller has left, and the rest of the answer is not needed."""
     hides_reasoning: bool
     """Whether the caller wants an answer without its reasoning."""
     headers: Mapping[str, str]
@@ -91,6 +93,8 @@ class CallerAnswer(msgspec.Struct, frozen=True):
                 async for batch in answer.rest:
                     await self._count(batch, count)
                     events += batch
+                    if self.is_drained():
+                        raise asyncio.CancelledError
             except (asyncio.CancelledError, GeneratorExit):
                 self.ticket.is_abandoned = True
                 raise

@@ -107,6 +107,13 @@ class CallState(msgspec.Struct, kw_only=True):
         rule = self.drain_rules.get(attempts[-1].channel)
         return None if rule is None or rule.is_fulfilled(self.ticket) else rule
 
+    def is_drained(self) -> bool:
+        """Return whether the caller has disconnected, and the rest of the answer is not needed."""
+        if not self.is_abandoned or self.ticket is None:
+            return False
+        rule = self.drain_rules.get(self.record.attempts[-1].channel)
+        return rule is not None and rule.is_fulfilled(self.ticket)
+
     def time_left_s(self) -> float | None:
         """Return the seconds in which another attempt may begin; None: there is no deadline."""
         return 0.0 if self.is_abandoned else self.caller_time_left_s()

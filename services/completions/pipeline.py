@@ -144,6 +144,7 @@ class Pipeline:
                 ticket,
                 set_headers,
                 self._clock,
+                state.is_drained,
                 call.hides_reasoning,
                 call.headers,
                 call.request.counts_prompt,

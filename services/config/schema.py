@@ -153,7 +153,8 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     on_disconnect: Literal["auto", "cancel", "drain"] = "auto"
     """After a caller has disconnected: cancel the provider's request, or read its answer to the end
     for its usage, for providers that bill it anyway. `auto`: read it where the model reasons
-    without showing all of it, or where its row says that it is billed anyway (`billed_to_end`)."""
+    without showing all of it, or where its row says that it is billed anyway (`billed_to_end`);
+    where the prompt has media of unknown size, until the provider has counted it."""
     bills_abandoned: bool = True
     """Whether the provider bills a request that is cancelled after it was sent, before the answer.
     If so, the caller is charged the prompt as the gateway counts it; with `false`, nothing. Limits

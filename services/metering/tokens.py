@@ -135,6 +135,7 @@ def estimate_prompt(spec: ChatCompletionSpec) -> int:
         units = joined.encode("utf-16-le")[1::2]
         words += -(-3 * len(units.translate(None, KNOWN_PAGES)) // 2)
     frame = 2 * TOKENS_PER_MESSAGE * len(spec.messages) + TOKENS_PER_CALL * _tools_and_calls(spec)
+    frame += sum([max(0, len(message.content) - 1) for message in spec.messages])
     frame += TOOL_TOKENS_MAX if spec.tools else 0
     return words + other + frame + media_tokens + rare_tokens
 

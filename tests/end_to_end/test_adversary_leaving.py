@@ -20,7 +20,7 @@ from services.completions.drains import DRAINS_PER_ACCOUNT_MAX
 from services.config import BillingConfig
 from tests.stand.billing_stand import FORMS, NANO, BillingStand, billing_stand, piece
 from tests.stand.conversations import CALLED, LONG, Fields, after, details, part
-from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, Request, Script, sse
+from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, STALL, Request, Script, sse
 
 CALLS = DRAINS_PER_ACCOUNT_MAX + 4
 PROMPT_NANO, WRITTEN_NANO, COMPLETION_NANO = 3_000, 6_000, 3_000
@@ -129,3 +129,40 @@ async def test_calls_that_are_left_cost_what_the_provider_bills(tmp_path: Path, 
             steps = len(provider.bills) * STEP_TOKENS * COMPLETION_NANO
             assert charged >= sum(provider.bills) - steps, name
             assert charged <= CREDIT_NANO + steps, name
+
+
+def anthropic_event(kind: str, **members: Any) -> Mapping[str, Any]:
+    """An event of the Messages API."""
+    return {"type": kind, **members}
+
+
+COUNTED = {"input_tokens": 700, "output_tokens": 1}
+BEGINNING = sse(
+    anthropic_event("message_start", message={"role": "assistant", "usage": COUNTED}),
+    anthropic_event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+    anthropic_event(
+        "content_block_delta", index=0, delta={"type": "text_delta", "text": "A picture"}
+    ),
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_drain_for_the_prompt_ends_when_it_is_counted(tmp_path: Path, form: str) -> None:
+    """The rest of the answer is not made for a caller that has left: it would cost more."""
+    async with billing_stand(
+        tmp_path, price=PRICE, billing=BillingConfig(), channel={"dialect": "anthropic"}
+    ) as stand:
+        may_answer = asyncio.Event()
+        stand.script = [may_answer, SSE_HEAD, BEGINNING, STALL]
+        key = await stand.open_account("adversary", credit_nano=CREDIT_NANO)
+        picture = part(type="image_url", image_url={"url": "https://a.test/b.png"})
+        asking = asyncio.create_task(stand.ask(key, form, **picture, max_tokens=4_000))
+        request = await stand.upstream.request()
+        asking.cancel()
+        await asyncio.wait({asking})
+        assert not request.left.is_set()
+        may_answer.set()
+        await request.left.wait()
+        charged = CREDIT_NANO - await stand.balance(key)
+
+    assert charged in {700 * PROMPT_NANO + tokens * COMPLETION_NANO for tokens in range(1, 5)}
