@@ -3,10 +3,11 @@
 Modules, in the order in which data flows:
     keyring         authentication of keys, with a cache
     revocation      the end of calls in flight when their key is revoked
+    call_plan       scope, limits, prices and headers of a key's calls to a model, compiled
     gate            admission: scope, limits, hold
     answer_limit    bound of the tokens of an answer, for the hold
     prompt_limit    bound of the tokens of a prompt's media, for the hold
-    limits          the limits that apply to a call, by the rules of the configuration
+    limits          the limits that apply to a key's calls, by the rules of the configuration
     leases          requests, tokens and slots that calls have taken from limits
     limit_headers   the `x-ratelimit-…` headers
     hold_extension  extension of a hold by what the balance still has

@@ -15,7 +15,10 @@ MAX_TOKENS_CAP = 1_000_000
 
 def estimate_max_tokens(spec: ChatCompletionSpec, targets: Sequence[Target]) -> int:
     """Return the most tokens that all choices together may take, at any of the targets."""
-    return (spec.n or 1) * max([answer_limit(spec, target) for target in targets])
+    most = 0
+    for target in targets:
+        most = max(most, answer_limit(spec, target))
+    return (spec.n or 1) * most
 
 
 def answer_limit(spec: ChatCompletionSpec, target: Target) -> int:

@@ -119,8 +119,11 @@ class LimitLeases:
     async def take(self, plan: Sequence[Meter], tokens: int) -> Lease:
         """Take a request, `tokens` tokens and a slot from all meters of a plan.
 
-        Raises LimitExceeded; then nothing was taken.
+        Raises LimitExceeded; then nothing was taken. Leases taken before a reload of the rules
+        count after it.
         """
+        if not plan:
+            return self.unlimited
         lease_id = f"{self._process}.{next(self._serials)}"
         result = await self._counters.take(plan, tokens, lease_id)
         if result.refused >= 0:
@@ -134,7 +137,10 @@ class LimitLeases:
         return Lease(self, plan, result, tokens, lease_id)
 
     async def peek_headers(self, plan: Sequence[Meter]) -> Mapping[str, str]:
-        """Return the `x-ratelimit-…` headers of an answer that takes nothing."""
+        """Return the `x-ratelimit-…` headers of an answer that takes nothing.
+
+        Without a limit there are none: no number would be true.
+        """
         return rate_limit_headers(plan, await self._counters.peek(plan)) if plan else NO_HEADERS
 
     def settle(self, meters: Sequence[Meter], lease_id: str, *, requests: int, tokens: int) -> None:

@@ -8,15 +8,11 @@ that a refused call has taken nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from services.admission.leases import Lease, LimitLeases
 from services.config.limits import LimitConfig
 from services.storage.counters import Meter, MeterKind
-
-PLANS_MAX = 20_000
-"""The most subjects whose limits are cached."""
 
 EACH = "*"
 
@@ -48,39 +44,14 @@ class Subject(NamedTuple):
     """The key's own limits, over all models. They take precedence over rules."""
 
 
-class Limits:
-    """The limits of one configuration. Leases taken before a reload count after it."""
+class LimitRules:
+    """The rules of one configuration."""
 
-    def __init__(self, rules: Sequence[LimitConfig], leases: LimitLeases) -> None:
-        self._leases = leases
+    def __init__(self, rules: Sequence[LimitConfig]) -> None:
         self._call_rules = [rule for rule in rules if not rule.channel]
         self._channel_rules = [rule for rule in rules if rule.channel]
-        self._plans: dict[Subject, Sequence[Meter]] = {}
 
-    async def take(self, subject: Subject, tokens: int) -> Lease:
-        """Take a request, `tokens` tokens and a slot from all limits that apply.
-
-        Raises LimitExceeded; then nothing was taken.
-        """
-        plan = self._plans.get(subject)
-        if plan is None:
-            plan = self._plan(subject)
-        return await self._leases.take(plan, tokens) if plan else self._leases.unlimited
-
-    async def peek_headers(self, subject: Subject) -> Mapping[str, str]:
-        """Return the `x-ratelimit-…` headers of an answer that takes nothing.
-
-        Without a limit there are none: no number would be true.
-        """
-        return await self._leases.peek_headers(self._plans.get(subject) or self._plan(subject))
-
-    def _plan(self, subject: Subject) -> Sequence[Meter]:
-        if len(self._plans) >= PLANS_MAX:
-            self._plans.clear()
-        plan = self._plans[subject] = tuple(self._meters(subject))
-        return plan
-
-    def _meters(self, subject: Subject) -> Sequence[Meter]:
+    def meters(self, subject: Subject) -> Sequence[Meter]:
         """Return one meter per counter, with the limit of the most specific rule.
 
         Of equally specific rules the last decides.

@@ -9,9 +9,9 @@ from typing import cast
 
 import msgspec
 
+from services.admission.call_plan import CallPlan
 from services.admission.hold_extension import hold_the_rest
-from services.admission.leases import Lease
-from services.admission.limits import Limits, Subject
+from services.admission.leases import Lease, LimitLeases
 from services.clock import Clock
 from services.domain.completion import WholeAnswer
 from services.domain.events import Batch, Finished
@@ -45,20 +45,16 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Lease of the limits on key and model."""
     hold: Hold
     """The hold on the balance."""
-    prices: Mapping[str, Price]
-    """Prices at the call's admission, of all models that may answer."""
+    plan: CallPlan
+    """Plan of the call: has the prices at its admission, of all models that may answer."""
     price: Price
     """The price in force: that of the requested model, until another model answers."""
-    subject: Subject
-    """Key and model, as limits know them."""
     tokens: int
     """The estimate of the tokens that the call takes."""
     max_tokens: int
     """The part of `tokens` for the answer."""
-    limits: Limits
-    """Limits from which attempts take for their channel."""
-    markup_bp: int
-    """The account's markup on prices, in hundredths of a percent."""
+    leases: LimitLeases
+    """Leases of the limits on channels, which attempts take."""
     meter: UsageMeter
     """Counts the tokens that are passed on."""
     media_bound: Callable[[Sequence[Target]], int]
@@ -66,7 +62,7 @@ class Ticket(msgspec.Struct, kw_only=True):
     ledger: Ledger
     """Settles the hold."""
     clock: Clock
-    """Decides when a checkpoint is due."""
+    """Dates the answer, and decides when a checkpoint is due."""
     record: CallRecord
     """Record of the call, for logs, metrics and traces."""
     channel_lease: Lease | None = None
@@ -124,9 +120,8 @@ class Ticket(msgspec.Struct, kw_only=True):
         Raises Failure RATE_LIMIT_EXCEEDED.
         """
         self._release_channel(0)
-        call = self.subject
-        subject = Subject(key=call.key, model=call.model, channel=channel, own=call.own)
-        self.channel_lease = await self.limits.take(subject, self.tokens)
+        if meters := self.plan.channel_meters.get(channel):
+            self.channel_lease = await self.leases.take(meters, self.tokens)
 
     def abandon(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         """Note that the call ends after its request has left for `target`, before the answer.
@@ -142,8 +137,8 @@ class Ticket(msgspec.Struct, kw_only=True):
         if target.channel.bills_abandoned:
             unseen = Unseen(prompt_tokens=self._unseen_prompt(target))
             self.cut = self.meter.metered(decoder.usage, unseen)
-            price = self.prices[target.public_model]
-            self.cut_nano += cost_nano(self.cut.usage, price, markup_bp=self.markup_bp)
+            price = self.plan.prices[target.public_model]
+            self.cut_nano += cost_nano(self.cut.usage, price, markup_bp=self.plan.caller.markup_bp)
 
     def start_answer(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         """Note that `target` has begun to answer: from now on the call is charged."""
@@ -162,7 +157,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         if self.decoder is not None:
             self.meter.restart()  # A whole answer broke off. The caller has received nothing.
         self.decoder = decoder
-        self.price = self.prices[target.public_model]
+        self.price = self.plan.prices[target.public_model]
         self.thinking_tokens = thinking_tokens
         self.bills_abandoned = target.channel.bills_abandoned
         self.unseen_prompt_tokens = self._unseen_prompt(target)
@@ -291,7 +286,7 @@ class Ticket(msgspec.Struct, kw_only=True):
 
     @property
     def _step_nano(self) -> int:
-        return completion_nano(STEP_TOKENS, self.price, markup_bp=self.markup_bp)
+        return completion_nano(STEP_TOKENS, self.price, markup_bp=self.plan.caller.markup_bp)
 
     def _usage_so_far(self) -> Metered:
         """The usage of a call whose answer is not complete."""
@@ -315,4 +310,5 @@ class Ticket(msgspec.Struct, kw_only=True):
     def _cost(self, metered: Metered) -> int:
         if metered is self.cut:
             return self.cut_nano
-        return self.cut_nano + cost_nano(metered.usage, self.price, markup_bp=self.markup_bp)
+        markup_bp = self.plan.caller.markup_bp
+        return self.cut_nano + cost_nano(metered.usage, self.price, markup_bp=markup_bp)

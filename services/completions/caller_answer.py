@@ -9,7 +9,6 @@ from random import getrandbits
 import msgspec
 
 from services.admission.ticket import Ticket
-from services.clock import Clock
 from services.completions.idempotency import SetHeaders
 from services.completions.reasoning_memory import AnswerReader
 from services.domain.completion import Completion, WholeAnswer
@@ -30,8 +29,6 @@ class CallerAnswer(msgspec.Struct, frozen=True):
     """Charges the answer."""
     set_headers: SetHeaders
     """Gets the headers of the answer, just before it begins."""
-    clock: Clock
-    """Dates the answer."""
     is_drained: Callable[[], bool]
     """Returns whether the caller has left, and the rest of the answer is not needed."""
     hides_reasoning: bool
@@ -65,7 +62,7 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         started = Started(
             completion_id=_new_id(),
             model=answer.model,
-            create_time_s=int(self.clock.time()),
+            create_time_s=int(self.ticket.clock.time()),
             notes=answer.notes,
             prompt_usage=self.ticket.prompt_usage() if self.counts_prompt else None,
         )
@@ -123,7 +120,7 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         return Completion(
             completion_id=_new_id(),
             model=answer.model,
-            create_time_s=int(self.clock.time()),
+            create_time_s=int(self.ticket.clock.time()),
             choices=whole.choices,
             usage=usage,
             notes=answer.notes,

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, aclosing
 
 import msgspec
 
-from services.admission.gate import authorize
 from services.admission.keyring import Keyring
 from services.common.fair_share import CountedCall
 from services.common.off_loop import off_loop
@@ -100,10 +99,9 @@ class Completions:
         Nothing is taken from limits and balance. Raises Failure as `whole` does before admission.
         """
         caller = await self._keyring.authenticate(authorization)
-        snapshot = self._snapshots.current
         validate(spec)
-        authorize(caller, snapshot.catalog.resolve(spec.model).base_model)
-        return await off_loop(size, count_sent, spec, snapshot.gate.counter)
+        self._snapshots.current.plans.of(caller, spec.model).require_allowed()
+        return await off_loop(size, count_sent, spec, self._pipeline.gate.counter)
 
     def _recording(self, method: str, context: CallContext) -> AbstractContextManager[CallRecord]:
         return self._calls.recording(
@@ -118,9 +116,8 @@ class Completions:
 
     async def _add_limit_headers(self, failure: Failure, call: CompletionCall) -> None:
         """Add the `x-ratelimit-…` headers to a refusal, if the limits that apply are known."""
-        record = call.record
-        if record.model and not record.begun_at and not failure.headers:
-            failure.headers = await call.snapshot.gate.limit_headers(call.caller, record.model)
+        if call.plan is not None and not call.record.begun_at and not failure.headers:
+            failure.headers = await self._pipeline.gate.limit_headers(call.plan)
 
     async def _authenticated(
         self, request: CompletionRequest, context: CallContext, record: CallRecord

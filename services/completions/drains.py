@@ -25,15 +25,16 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from services.admission.call_plan import CallPlan
 from services.admission.prompt_limit import media_bound
 from services.admission.ticket import Ticket
 from services.common.plain_metrics import PlainMetrics
 from services.domain.events import Batch
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
+from services.providers.base import ModelRoute
 from services.providers.translate.unseen_reasoning import reasons_unseen
 from services.providers.upstream import LEFT
-from services.routing.catalog import ModelRoute
 from services.telemetry.calls import CallRecord
 
 T = TypeVar("T")
@@ -81,14 +82,12 @@ def drain_rules(spec: ChatCompletionSpec, routes: Sequence[ModelRoute]) -> Mappi
 class CallState(msgspec.Struct, kw_only=True):
     """Progress of a call, as far as it matters when the caller disconnects."""
 
-    routes: Sequence[ModelRoute]
-    """The requested model, then its fallbacks."""
+    plan: CallPlan
+    """Plan of the call."""
     drain_rules: Mapping[str, DrainRule]
     """Rules of the channels whose answers are drained."""
     record: CallRecord
     """Record of the call, with its attempts."""
-    account: str
-    """The account that pays."""
     caller_time_left_s: Callable[[], float | None]
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
     ticket: Ticket | None = None
@@ -200,7 +199,7 @@ class DrainPool:
         rule = state.drain_rule
         if rule is None or state.ticket is None:
             return False
-        account = state.account
+        account = state.record.account
         if self.running >= self._drains_max or self._by_account[account] >= DRAINS_PER_ACCOUNT_MAX:
             state.ticket.is_undrained = rule.is_billed
             return False

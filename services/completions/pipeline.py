@@ -11,15 +11,15 @@ needs it:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import TypeAlias, cast
 
-from services.admission.gate import AdmissionRequest, authorize
+from services.admission.call_plan import CallPlan
+from services.admission.gate import Gate
 from services.admission.revocation import ClosableIterator
 from services.admission.ticket import Ticket
-from services.clock import Clock
 from services.completions.caller_answer import CallerAnswer, without_reasoning
 from services.completions.completion_call import CompletionCall
 from services.completions.drains import CallState, DrainPool, drain_rules, outliving
@@ -37,7 +37,6 @@ from services.errors import UpstreamError
 from services.providers.base import Target
 from services.providers.upstream import LEFT
 from services.routing.attempts import cut_attempts_max
-from services.routing.catalog import ModelRoute
 from services.routing.failover import Failover
 from services.routing.route_request import RouteRequest
 
@@ -51,16 +50,17 @@ class Pipeline:
     def __init__(
         self,
         failover: Failover,
+        gate: Gate,
         idempotency: Idempotency,
         drains: DrainPool,
         reasoning: ReasoningMemory,
-        clock: Clock,
     ) -> None:
         self._failover = failover
+        self.gate = gate
+        """Admits the calls."""
         self._idempotency = idempotency
         self._drains = drains
         self._reasoning = reasoning
-        self._clock = clock
 
     def stream(self, call: CompletionCall, set_headers: SetHeaders) -> ClosableIterator[Batch]:
         """Return the batches of an answer, as the provider sends them.
@@ -87,9 +87,14 @@ class Pipeline:
 
     def _prepare(self, call: CompletionCall) -> CallState:
         validate(call.request.spec, call.request.parameter_policy)
-        route = call.snapshot.catalog.resolve(call.request.spec.model)
-        call.record.model = route.base_model
-        return _call_state(call, route)
+        plan = call.plan = call.snapshot.plans.of(call.caller, call.request.spec.model)
+        call.record.model = plan.model
+        return CallState(
+            plan=plan,
+            drain_rules=drain_rules(call.request.spec, plan.routes),
+            record=call.record,
+            caller_time_left_s=call.time_left_s,
+        )
 
     def _batches(
         self, call: CompletionCall, state: CallState, set_headers: SetHeaders, *, stream: bool
@@ -100,26 +105,26 @@ class Pipeline:
         )
         if stream and call.hides_reasoning:
             run = partial(_without_reasoning, run)
-        batches = self._with_replay(call, set_headers, run)
+        batches = self._with_replay(call, state.plan, set_headers, run)
         return self._drains.drain_on_disconnect(batches, state) if state.drain_rules else batches
 
     def _with_replay(
         self,
         call: CompletionCall,
+        plan: CallPlan,
         set_headers: SetHeaders,
         run: Callable[[], AsyncGenerator[Batch, None]],
     ) -> AsyncGenerator[Batch, None]:
         if call.idempotency_key is None:
             return run()
-        model = call.record.model
-        authorize(call.caller, model)
+        plan.require_allowed()
         idempotent = IdempotentCall(
             account=call.caller.account, key=call.idempotency_key, request=call.request
         )
 
         async def before_replay() -> None:
-            limits = await call.snapshot.gate.limit_headers(call.caller, model)
-            set_headers({**REPLAYED, **call.headers, **limits})
+            limits = await self.gate.limit_headers(plan)
+            set_headers({**REPLAYED, **plan.answer_headers, **limits})
 
         return self._idempotency.run_once(idempotent, run, before_replay)
 
@@ -133,9 +138,14 @@ class Pipeline:
         batches: bool = False,
     ) -> Answers:
         """Yield the answer: its batches, or a whole one as a completion or, with `batches`, one."""
-        recalled = await self._recalled(call)
-        wants = _admission(call, state.routes, recalled)
-        ticket = state.ticket = await call.snapshot.gate.admit(wants)
+        recalled, plan = await self._recalled(call), state.plan
+        ticket = state.ticket = await self.gate.admit(
+            plan,
+            call.request.spec,
+            call.record,
+            recalled_tokens=0 if recalled is None else recalled.prompt_tokens(),
+            cut_attempts_max=cut_attempts_max(plan.first_event_timeouts_s, call.time_left_s()),
+        )
         try:
             wanted = _routing(call, state, ticket, recalled, stream=stream)
             attempts = self._failover.begin(wanted)
@@ -143,10 +153,9 @@ class Pipeline:
             caller_answer = CallerAnswer(
                 ticket,
                 set_headers,
-                self._clock,
                 state.is_drained,
                 call.hides_reasoning,
-                call.headers,
+                plan.answer_headers,
                 call.request.counts_prompt,
                 reader,
             )
@@ -220,36 +229,6 @@ async def _completion(answers: ClosableIterator[Batch | Completion]) -> Completi
     return completion or fold.answer
 
 
-def _call_state(call: CompletionCall, route: ModelRoute) -> CallState:
-    fallbacks = call.snapshot.catalog.fallbacks(route) if route.fallbacks else ()
-    routes = [route, *(one for one in fallbacks if _may_answer(call, one.base_model))]
-    return CallState(
-        routes=routes,
-        drain_rules=drain_rules(call.request.spec, routes),
-        record=call.record,
-        account=call.caller.account,
-        caller_time_left_s=call.time_left_s,
-    )
-
-
-def _may_answer(call: CompletionCall, model: str) -> bool:
-    return call.caller.may_use(model) and call.snapshot.gate.sells(call.caller, model)
-
-
-def _admission(
-    call: CompletionCall, routes: Sequence[ModelRoute], recalled: RecalledReasoning | None
-) -> AdmissionRequest:
-    return AdmissionRequest(
-        record=call.record,
-        caller=call.caller,
-        spec=call.request.spec,
-        model=routes[0].base_model,
-        targets={route.base_model: route.targets for route in routes},
-        recalled_tokens=0 if recalled is None else recalled.prompt_tokens(),
-        cut_attempts_max=cut_attempts_max(routes, call.time_left_s()),
-    )
-
-
 def _routing(
     call: CompletionCall,
     state: CallState,
@@ -260,7 +239,7 @@ def _routing(
 ) -> RouteRequest:
     return RouteRequest(
         spec=call.request.spec,
-        routes=state.routes,
+        routes=state.plan.routes,
         take_channel_limits=ticket.take_channel_limits,
         record=call.record,
         on_abandoned=ticket.abandon,
@@ -269,7 +248,7 @@ def _routing(
         on_cut=ticket.cut_attempt,
         time_left_s=state.time_left_s,
         limits_output=ticket.is_bounded,
-        sends_provider_tools=call.snapshot.gate.sends_provider_tools(call.caller),
+        sends_provider_tools=state.plan.sends_provider_tools,
         restored=None if recalled is None else recalled.restored,
         strict=call.strict,
         stream=stream,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.admission.gate import Gate
+from services.admission.call_plan import CallPlans
 from services.config import BoundsConfig, ReasoningConfig
 from services.routing.catalog import Catalog
 
@@ -20,8 +20,8 @@ class Snapshot:
     """Names in certificates that may call a gRPC method, by method."""
     catalog: Catalog
     """Models and their channels."""
-    gate: Gate
-    """Admission by this configuration's limits and prices."""
+    plans: CallPlans
+    """Limits, prices and routes, compiled for each key and model."""
     reasoning: ReasoningConfig
     """What is remembered and shown of reasoning."""
 
@@ -38,9 +38,9 @@ class SnapshotHolder:
         """Return the current catalog."""
         return self.current.catalog
 
-    def gate(self) -> Gate:
-        """Return the current gate."""
-        return self.current.gate
+    def plans(self) -> CallPlans:
+        """Return the current plans."""
+        return self.current.plans
 
     def bounds(self) -> BoundsConfig:
         """Return the current bounds."""

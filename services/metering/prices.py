@@ -181,10 +181,11 @@ def estimate_nano(prompt_tokens: int, max_tokens: int, price: Price, *, markup_b
 
     `max_tokens` is for all choices together. No usage within both numbers costs more.
     """
-    highest = max(
-        prompt_tokens * rates.prompt_max + max_tokens * rates.completion_max
-        for rates in _rates_up_to(price, prompt_tokens)
-    )
+    highest = prompt_tokens * price.prompt_max + max_tokens * price.completion_max
+    for tier in price.tiers:
+        if prompt_tokens > tier.above_prompt_tokens:
+            cost = prompt_tokens * tier.prompt_max + max_tokens * tier.completion_max
+            highest = max(highest, cost)
     return _nano(highest + price.request, markup_bp)
 
 
@@ -282,11 +283,6 @@ def _shipped_names(channel: ChannelConfig, upstream_model: str) -> Iterator[str]
     """Yield the names under which the shipped list may have a provider's model."""
     vendor = "" if channel.dialect in FULL_NAMES else f"{channel.dialect}/"
     return _derivations(vendor + upstream_model, SNAPSHOT)
-
-
-def _rates_up_to(price: Price, prompt_tokens: int) -> Sequence[Rates]:
-    reached = [tier for tier in price.tiers if prompt_tokens > tier.above_prompt_tokens]
-    return [price, *reached]
 
 
 def _surcharge(tokens: int, rate: int, media: Iterable[tuple[int, int | None]]) -> int:

@@ -8,12 +8,13 @@ from google.protobuf import timestamp_pb2
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
-from services.admission.gate import Gate
+from services.admission.call_plan import CallPlans
 from services.admission.keyring import Caller, Keyring
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.models.model_times import ModelTimes
-from services.routing.catalog import Catalog, ModelRoute
+from services.providers.base import ModelRoute
+from services.routing.catalog import Catalog
 from services.rpc.call_context import Context, metadata_of
 from services.rpc.paging import Page
 
@@ -25,15 +26,15 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         self,
         keyring: Keyring,
         catalog: Callable[[], Catalog],
-        gate: Callable[[], Gate],
+        plans: Callable[[], CallPlans],
         times: ModelTimes,
         lists_thinking_names: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Create the servicer. `catalog` and `gate` return the current ones."""
+        """Create the servicer. `catalog` and `plans` return the current ones."""
         self._lists_thinking_names = lists_thinking_names
         self._keyring = keyring
         self._catalog = catalog
-        self._gate = gate
+        self._plans = plans
         self._times = times
 
     async def ListModels(
@@ -80,7 +81,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
 
     def _is_offered(self, caller: Caller, route: ModelRoute) -> bool:
         model = route.base_model
-        return caller.may_use(model) and self._gate().sells(caller, model)
+        return caller.may_use(model) and self._plans().sells(caller, model)
 
     async def _caller(self, context: Context) -> Caller:
         return await self._keyring.authenticate(metadata_of(context).get("authorization"))

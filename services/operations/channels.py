@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
 from services.operations.explainer import BREAKER_STATES
-from services.providers.base import Target
+from services.providers.base import ModelRoute, Target
 from services.providers.channel_failures import ChannelFailures
-from services.routing.catalog import Catalog, ModelRoute
+from services.routing.catalog import Catalog
 from services.routing.choice import score, tiers
 from services.routing.health import ChannelHealth
 

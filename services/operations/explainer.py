@@ -16,8 +16,8 @@ from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.errors import Failure
 from services.metering.prices import FREE, PriceList, estimate_nano
 from services.metering.tokens import estimate_prompt
-from services.providers.base import Dialect, Notes, Target
-from services.routing.catalog import Catalog, ModelRoute
+from services.providers.base import Dialect, ModelRoute, Notes, Target
+from services.routing.catalog import Catalog
 from services.routing.choice import order_targets, score
 from services.routing.health import ChannelHealth
 
@@ -47,8 +47,7 @@ class Explainer:
         Raise Failure if the call would be refused before routing.
         """
         validate(spec, policy)
-        route = self.catalog.resolve(spec.model)
-        routes = [route, *self.catalog.fallbacks(route)]
+        routes = self.catalog.resolve_all(spec.model)
         prompt_tokens = estimate_prompt(spec)
         media = media_bound(spec)
         most = [estimate_max_tokens(spec, one.targets) for one in routes]

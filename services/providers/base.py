@@ -7,7 +7,7 @@ status, headers and body of an error response ──error──► UpstreamError
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -70,6 +70,25 @@ class Target:
     def weight(self) -> float:
         """The share of calls: the channel's weight divided by the number of its keys."""
         return self.channel.weight / (1 + len(self.channel.spare_keys))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRoute:
+    """A public model and its targets."""
+
+    model: str
+    """The requested name, with its suffix."""
+    base_model: str
+    """The name by which prices, limits and key scopes are looked up: without a derived suffix."""
+    targets: Sequence[Target]
+    """The targets that serve it, one for each key of a channel, in no order. At least one."""
+    fallbacks: Sequence[str] = ()
+    """Public models that may answer in its place."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The model's capabilities at its first target."""
+        return self.targets[0].capabilities
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):

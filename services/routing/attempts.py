@@ -21,12 +21,11 @@ from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.domain.spec import ChatCompletionSpec
 from services.errors import REASONS, Failure, UpstreamError
-from services.providers.base import Dialect, Notes, Target, UpstreamRequest
+from services.providers.base import Dialect, ModelRoute, Notes, Target, UpstreamRequest
 from services.providers.overlong_answer import OverlongAnswerError
 from services.providers.upstream import Upstream, UpstreamAnswer
 from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures
-from services.routing.catalog import ModelRoute
 from services.routing.choice import order_targets
 from services.routing.health import ChannelHealth
 from services.routing.route_request import RouteRequest, StartedAnswer
@@ -288,15 +287,14 @@ class CallAttempts:
         return first
 
 
-def cut_attempts_max(routes: Sequence[ModelRoute], left_s: float | None) -> int:
-    """Return how many attempts a deadline may cut short for the sake of other channels."""
-    if left_s is None:
+def cut_attempts_max(timeouts_s: Sequence[float], left_s: float | None) -> int:
+    """Return how many attempts a deadline may cut short for the sake of other channels.
+
+    `timeouts_s` are the channels' timeouts of a first event, longest first.
+    """
+    if left_s is None or left_s * DEADLINE_SHARE >= timeouts_s[0]:
         return 0
-    channels = {target.channel.name: target.channel for each in routes for target in each.targets}
-    timeouts = [channel.first_token_timeout_s for channel in channels.values()]
-    if left_s * DEADLINE_SHARE >= max(timeouts):
-        return 0
-    return min(ATTEMPTS_MAX, len(channels)) - 1
+    return min(ATTEMPTS_MAX, len(timeouts_s)) - 1
 
 
 def _limited(target: Target, wanted: RouteRequest) -> Target:

@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from services.capabilities import Capabilities, lookup
+from services.capabilities import lookup
 from services.common.chat_names import THINKING_SUFFIX
 from services.config import ChannelConfig, Config, ModelConfig
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.providers.base import Target
+from services.providers.base import ModelRoute, Target
 
 ECHO_MAX = 64
 """Number of characters of an unknown model's name that a failure repeats."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRoute:
-    """A public model and its targets."""
-
-    model: str
-    """The requested name, with its suffix."""
-    base_model: str
-    """The name by which prices, limits and key scopes are looked up: without a derived suffix."""
-    targets: Sequence[Target]
-    """The targets that serve it, one for each key of a channel, in no order. At least one."""
-    fallbacks: Sequence[str] = ()
-    """Public models that may answer in its place."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The model's capabilities at its first target."""
-        return self.targets[0].capabilities
 
 
 class Catalog:
@@ -52,6 +32,11 @@ class Catalog:
                 facts={"model": _printable(model)},
             )
         return route
+
+    def resolve_all(self, model: str) -> Sequence[ModelRoute]:
+        """Return the route of a public name, and those of its fallbacks. Raises as `resolve`."""
+        route = self.resolve(model)
+        return [route, *self.fallbacks(route)]
 
     def fallbacks(self, route: ModelRoute) -> Sequence[ModelRoute]:
         """Return the routes that may answer in place of `route`, in this order.

@@ -9,9 +9,8 @@ import msgspec
 from services.domain.completion import WholeAnswer
 from services.domain.events import Batch, Note
 from services.domain.spec import ChatCompletionSpec
-from services.providers.base import Decoder, Target
+from services.providers.base import Decoder, ModelRoute, Target
 from services.providers.upstream import UpstreamAnswer
-from services.routing.catalog import ModelRoute
 from services.telemetry.calls import CallRecord
 
 

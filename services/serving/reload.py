@@ -11,17 +11,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.admission.gate import Gate
-from services.admission.leases import LimitLeases
-from services.admission.limits import Limits
-from services.clock import Clock
+from services.admission.call_plan import CallPlans
 from services.common.plain_metrics import ByLabels, PlainCounter, PlainMetrics
 from services.completions.snapshot import Snapshot, SnapshotHolder
 from services.config import Config, ConfigError
 from services.local.local_models import LocalModels
-from services.metering.ledger import Ledger
-from services.metering.prices import PriceList
-from services.metering.tokens import TokenCounter
 from services.routing.catalog import Catalog
 from services.routing.health import ChannelHealth
 from services.telemetry.call_metrics import AttemptMetrics
@@ -29,33 +23,16 @@ from services.telemetry.call_metrics import AttemptMetrics
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotFactory:
-    """Makes the snapshot of a configuration, at the start and at each reload."""
-
-    leases: LimitLeases
-    ledger: Ledger
-    counter: TokenCounter
-    clock: Clock
-
-    def make(self, config: Config) -> Snapshot:
-        """Return the snapshot of a configuration with resolved local models."""
-        gate = Gate(
-            limits=Limits(config.rules, self.leases),
-            ledger=self.ledger,
-            prices=PriceList.of(config),
-            counter=self.counter,
-            clock=self.clock,
-            refuse_unpriced=config.billing.unpriced == "refuse",
-            refuse_provider_tools=config.billing.provider_tools == "refuse",
-        )
-        return Snapshot(
-            bounds=config.bounds,
-            client_certificates=config.client_certificates,
-            catalog=Catalog(config),
-            gate=gate,
-            reasoning=config.reasoning,
-        )
+def snapshot_of(config: Config) -> Snapshot:
+    """Return the snapshot of a configuration with resolved local models."""
+    catalog = Catalog(config)
+    return Snapshot(
+        bounds=config.bounds,
+        client_certificates=config.client_certificates,
+        catalog=catalog,
+        plans=CallPlans(config, catalog.resolve_all),
+        reasoning=config.reasoning,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +42,6 @@ class Reloader:
     read: Callable[[], Config]
     """Reads the configuration. Raises ConfigError."""
     local: LocalModels
-    factory: SnapshotFactory
     snapshots: SnapshotHolder
     health: ChannelHealth
     """Health of the channels, each known by its key: a new key starts healthy."""
@@ -82,7 +58,7 @@ class Reloader:
         try:
             config = self.local.resolved(self.read())
             self._refuse_without_channels(config)
-            snapshot = self.factory.make(config)
+            snapshot = snapshot_of(config)
         except ConfigError as error:
             self.results[("refused",)].inc()
             log.error("config.refused", extra={"problems": str(error).splitlines()})  # noqa: TRY400 - no fault of ours

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from services.accounts.key_maker import KeyMaker
 from services.accounts.operator_services import OperatorServices
 from services.accounts.usage_servicer import UsageServicer
+from services.admission.gate import Gate
 from services.clock import Clock, SystemClock, system_chance
 from services.common.process_metrics import ProcessMetrics
 from services.completions.completions import Completions
@@ -48,7 +49,7 @@ from services.rpc.client_authorizer import ClientAuthorizer
 from services.rpc.health_service import HealthService, reporting_health
 from services.rpc.rpc_log import RpcLog
 from services.serving.process_parts import ProcessParts
-from services.serving.reload import Reloader, SnapshotFactory, reload_results
+from services.serving.reload import Reloader, reload_results, snapshot_of
 from services.serving.service import Service
 from services.serving.servicers import PUBLIC_SERVICES, OperatorServicers, PublicServicers
 from services.serving.stores import Stores, open_stores
@@ -83,7 +84,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         parts = _process_parts(stack, clock, tracer)
         stores = await open_stores(parts, config.state, state, env)
         local = await stack.enter_async_context(LocalModels(config))
-        reloader = await _reloader(parts, stores, local, read or (lambda: config))
+        reloader = _reloader(parts, local, read or (lambda: config))
         load_shedder = await _open_load_shedder(parts, reloader.snapshots, memory)
         health = await _open_health_service(parts, stores)
         completions = Completions(
@@ -134,17 +135,13 @@ def _process_parts(stack: AsyncExitStack, clock: Clock, tracer: CallTracer | Non
     )
 
 
-async def _reloader(
-    parts: ProcessParts, stores: Stores, local: LocalModels, read: Callable[[], Config]
-) -> Reloader:
-    factory = await _snapshot_factory(local.config, stores, parts.clock)
-    snapshots = SnapshotHolder(factory.make(local.config))
+def _reloader(parts: ProcessParts, local: LocalModels, read: Callable[[], Config]) -> Reloader:
+    snapshots = SnapshotHolder(snapshot_of(local.config))
     attempts = parts.call_metrics.attempts
     attempts.show(snapshots.current.catalog.targets_by_channel)
     return Reloader(
         read=read,
         local=local,
-        factory=factory,
         snapshots=snapshots,
         health=ChannelHealth(parts.clock),
         attempts=attempts,
@@ -165,7 +162,7 @@ def _public(
         models=ModelServicer(
             stores.keyring,
             snapshots.catalog,
-            snapshots.gate,
+            snapshots.plans,
             ModelTimes(stores.database, parts.clock),
             snapshots.lists_thinking_names,
         ),
@@ -190,11 +187,11 @@ def _operators(
     )
 
 
-async def _snapshot_factory(config: Config, stores: Stores, clock: Clock) -> SnapshotFactory:
+async def _gate(config: Config, stores: Stores, clock: Clock) -> Gate:
     counter = TokenCounter()
     if config.billing.tokenizer and not await counter.load():
         raise ConfigError("billing.tokenizer needs the extra: pip install 'pomogator[tokens]'")
-    return SnapshotFactory(leases=stores.leases, ledger=stores.ledger, counter=counter, clock=clock)
+    return Gate(leases=stores.leases, ledger=stores.ledger, counter=counter, clock=clock)
 
 
 async def _open_load_shedder(
@@ -247,10 +244,10 @@ async def _open_pipeline(
     declare_routing_metrics(parts.counters, catalog, health, failover.budget)
     return Pipeline(
         failover,
+        await _gate(reloader.local.config, stores, clock),
         await stack.enter_async_context(idempotency),
         await stack.enter_async_context(drains),
         reasoning,
-        clock,
     )
 
 
@@ -265,7 +262,7 @@ def _explainer(parts: ProcessParts, snapshots: SnapshotHolder, health: ChannelHe
     snapshot = snapshots.current
     return Explainer(
         catalog=snapshot.catalog,
-        prices=snapshot.gate.prices,
+        prices=snapshot.plans.prices,
         dialects=DIALECTS,
         health=health,
         chance=parts.chance,

@@ -19,7 +19,7 @@ import uvloop
 from services.accounts.key_maker import KeyMaker
 from services.admission.keyring import Keyring
 from services.admission.leases import LimitLeases
-from services.admission.limits import Limits, Subject
+from services.admission.limits import LimitRules, Subject
 from services.clock import SystemClock, system_chance
 from services.config import LimitConfig
 from services.domain.usage import Usage
@@ -47,14 +47,14 @@ async def measure(requests: int, concurrency: int) -> tuple[float, float]:
         _, secret = await KeyMaker(database, pepper, clock).make("acme")
         await database.write(credit_account, "acme", 10**15, "bench", 0)
         keyring = Keyring(database, pepper, clock, system_chance())
-        limits = Limits([RULE], LimitLeases(LocalCounters(clock), system_chance()))
+        meters = LimitRules([RULE]).meters(Subject(key="key", model="a/b"))
+        leases = LimitLeases(LocalCounters(clock), system_chance())
         async with Ledger(database, clock) as ledger:
 
             async def work() -> None:
                 for _ in range(requests // concurrency):
                     caller = await keyring.authenticate(f"Bearer {secret}")
-                    subject = Subject(key=caller.key_id, model="a/b")
-                    lease = await limits.take(subject, tokens=20)
+                    lease = await leases.take(meters, tokens=20)
                     hold = await ledger.reserve(
                         HoldRequest(
                             request_id="req-bench",

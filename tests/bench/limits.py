@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from services.admission.leases import LimitLeases
-from services.admission.limits import KeyLimits, Limits, Subject
+from services.admission.limits import KeyLimits, LimitRules, Subject
 from services.clock import SystemClock, system_chance
 from services.config.limits import LimitConfig
 from services.storage.counters import CounterStore, LocalCounters
@@ -29,11 +29,11 @@ async def measure(
     name: str, counters: CounterStore, rules: list[LimitConfig], own: KeyLimits
 ) -> None:
     """Prints what a call costs that is limited as a whole, and at one attempt."""
-    limits = Limits(rules, LimitLeases(counters, system_chance()))
+    compiled, leases = LimitRules(rules), LimitLeases(counters, system_chance())
     calls = [
         (
-            Subject(key=f"key-{index}", model="m", own=own),
-            Subject(key=f"key-{index}", model="m", channel="c"),
+            compiled.meters(Subject(key=f"key-{index}", model="m", own=own)),
+            compiled.meters(Subject(key=f"key-{index}", model="m", channel="c")),
         )
         for index in range(1000)
     ]
@@ -41,7 +41,7 @@ async def measure(
     async def run(first: int) -> None:
         for number in range(first, CALLS, CONCURRENT):
             whole, attempt = calls[number % len(calls)]
-            with await limits.take(whole, 1000) as lease, await limits.take(attempt, 1000) as inner:
+            with await leases.take(whole, 1000) as lease, await leases.take(attempt, 1000) as inner:
                 lease.reconcile(700)
                 inner.reconcile(700)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.bench.request_path import Figures, measure
 
 FILES_MAX = 118
-CALLS_MAX = {"streamed": 765, "whole": 525}
+CALLS_MAX = {"streamed": 735, "whole": 510}
 COROUTINES_MAX = 7
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
-from services.admission.leases import LimitExceeded, LimitLeases
+from services.admission.leases import Lease, LimitExceeded, LimitLeases
 from services.admission.limits import (
     KeyLimits,
-    Limits,
+    LimitRules,
     Subject,
 )
 from services.config.limits import LimitConfig
@@ -34,6 +34,22 @@ class FixedChance:
 def clock() -> FakeClock:
     """A clock that stands still."""
     return FakeClock()
+
+
+class Limits:
+    """Limits by rules, taken as calls take them."""
+
+    def __init__(self, rules: Sequence[LimitConfig], leases: LimitLeases) -> None:
+        self._rules = LimitRules(rules)
+        self._leases = leases
+
+    async def take(self, subject: Subject, tokens: int) -> Lease:
+        """Take from all limits that apply to the subject."""
+        return await self._leases.take(self._rules.meters(subject), tokens)
+
+    async def peek_headers(self, subject: Subject) -> Mapping[str, str]:
+        """Return the headers of an answer to the subject that takes nothing."""
+        return await self._leases.peek_headers(self._rules.meters(subject))
 
 
 def limits(clock: FakeClock, *rules: LimitConfig, chance: float = 0.0) -> Limits:

@@ -15,13 +15,12 @@ from services.domain.error_reason import ErrorReason
 from services.domain.events import TextDelta
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure, UpstreamError
-from services.providers.base import Decoder, Target
+from services.providers.base import Decoder, ModelRoute, Target
 from services.providers.http import HttpClient
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
 from services.routing.attempts import ATTEMPTS_MAX
 from services.routing.budget import RETRIES_PER_S
-from services.routing.catalog import ModelRoute
 from services.routing.failover import Failover
 from services.routing.health import ChannelHealth
 from services.routing.route_request import RouteRequest, StartedAnswer

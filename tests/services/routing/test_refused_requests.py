@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from services.routing.catalog import ModelRoute
+from services.providers.base import ModelRoute
 from tests.services.routing.targets import target
 from tests.services.routing.test_failover import FINE, setup
 from tests.stand.upstream import Script, answer, json_answer

@@ -44,8 +44,7 @@ async def test_a_reload_replaces_the_snapshot(tmp_path: Path, config: Config) ->
     assert (before.bounds, before.client_certificates) == (BoundsConfig(), {})
     assert (after.bounds.calls_max, after.client_certificates) == (7, {"*": ("edge.svc",)})
     assert before.catalog is not after.catalog
-    assert before.gate.limits is not after.gate.limits
-    assert before.gate.ledger is after.gate.ledger
+    assert before.plans is not after.plans
 
 
 async def test_a_reload_that_leaves_no_channel_is_refused(

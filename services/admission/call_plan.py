@@ -1,0 +1,127 @@
+"""Call plan: what a configuration and a key say of every call with that key to one model.
+
+A plan is compiled at the first such call. A reload of the configuration replaces all of them; a
+plan whose key has another scope or account since is compiled again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from services.admission.keyring import Caller
+from services.admission.limits import KeyLimits, LimitRules, Subject
+from services.common.chat_names import CONTENT_HEADER, TEXT_CONTENT, THINKING_SUFFIX
+from services.config import Config
+from services.domain.error_reason import ErrorReason
+from services.errors import Failure
+from services.metering.prices import FREE, Price, PriceList
+from services.providers.base import ModelRoute
+from services.storage.counters import Meter
+
+PLANS_MAX = 20_000
+"""The most plans that are kept."""
+
+_NOT_ALLOWED = "The key may not use this model."
+_UNPRICED = "This model has no price yet."
+
+
+class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Plan of the calls with one key to one model."""
+
+    caller: Caller
+    """The caller, as the key was when the plan was compiled."""
+    model: str
+    """The requested model, by the name of its price, its limits and the scopes of keys."""
+    routes: Sequence[ModelRoute]
+    """The requested model, then those of its fallbacks that the key may use and that are sold."""
+    prices: Mapping[str, Price]
+    """Prices of these models. Without that of the requested one where it is not sold."""
+    price_json: str
+    """Price of the requested model, for its holds."""
+    meters: Sequence[Meter]
+    """Limits on calls."""
+    channel_meters: Mapping[str, Sequence[Meter]]
+    """Limits on attempts, by channel. Channels without limits are left out."""
+    first_event_timeouts_s: Sequence[float]
+    """Timeouts of a first event of the channels, longest first."""
+    sends_provider_tools: bool
+    """Whether calls may use tools that a provider bills besides tokens."""
+    answer_headers: Mapping[str, str]
+    """Headers of answers that tell the edge how to show them."""
+
+    def require_allowed(self) -> None:
+        """Raise Failure MODEL_NOT_ALLOWED unless the key may use the model."""
+        if not self.caller.may_use(self.model):
+            raise _refused(ErrorReason.MODEL_NOT_ALLOWED, _NOT_ALLOWED, self.model)
+
+    def require_sold(self) -> None:
+        """Raise Failure MODEL_NOT_FOUND where the model has no price, and callers must pay."""
+        if self.model not in self.prices:
+            raise _refused(ErrorReason.MODEL_NOT_FOUND, _UNPRICED, self.model)
+
+
+class CallPlans:
+    """Plans of one configuration. A reload makes new ones."""
+
+    def __init__(self, config: Config, routes: Callable[[str], Sequence[ModelRoute]]) -> None:
+        """`routes` returns the route of a public name and those of its fallbacks, or raises."""
+        self.prices = PriceList.of(config)
+        """Prices of models."""
+        self._routes = routes
+        self._limits = LimitRules(config.rules)
+        self._refuses_unpriced = config.billing.unpriced == "refuse"
+        self._refuses_provider_tools = config.billing.provider_tools == "refuse"
+        self._shows_text = config.reasoning.content == "text"
+        self._plans: dict[tuple[str, str], CallPlan] = {}
+
+    def of(self, caller: Caller, model: str) -> CallPlan:
+        """Return the plan of a key's calls to a public name. Raises Failure MODEL_NOT_FOUND."""
+        plan = self._plans.get((caller.key_id, model))
+        if plan is None or plan.caller is not caller:
+            if len(self._plans) >= PLANS_MAX:
+                self._plans.clear()
+            plan = self._plans[caller.key_id, model] = self._compiled(caller, model)
+        return plan
+
+    def sells(self, caller: Caller, model: str) -> bool:
+        """Return whether a model has a price, or the caller may use it without one."""
+        if not self._refuses_unpriced or not caller.pays:
+            return True
+        return self.prices.lookup(model) is not None
+
+    def _compiled(self, caller: Caller, model: str) -> CallPlan:
+        requested, *fallbacks = self._routes(model)
+        base = requested.base_model
+        others = [one for one in fallbacks if self._may_answer(caller, one.base_model)]
+        routes = [requested, *others]
+        names = [one.base_model for one in routes if self.sells(caller, one.base_model)]
+        prices = {name: self.prices.lookup(name) or FREE for name in names}
+        channels = {each.channel.name: each.channel for one in routes for each in one.targets}
+        scope = caller.scope
+        own = KeyLimits(rpm=scope.rpm, tpm=scope.tpm, concurrency=scope.concurrency)
+        subject = Subject(key=caller.key_id, model=base, own=own)
+        meters = {name: self._limits.meters(subject._replace(channel=name)) for name in channels}
+        shows_text = (scope.text_content or self._shows_text) and model.endswith(THINKING_SUFFIX)
+        return CallPlan(
+            caller=caller,
+            model=base,
+            routes=routes,
+            prices=prices,
+            price_json=prices.get(base, FREE).to_json(),
+            meters=self._limits.meters(subject),
+            channel_meters={name: each for name, each in meters.items() if each},
+            first_event_timeouts_s=sorted(
+                [each.first_token_timeout_s for each in channels.values()], reverse=True
+            ),
+            sends_provider_tools=not (self._refuses_provider_tools and caller.pays),
+            answer_headers={CONTENT_HEADER: TEXT_CONTENT} if shows_text else {},
+        )
+
+    def _may_answer(self, caller: Caller, model: str) -> bool:
+        return caller.may_use(model) and self.sells(caller, model)
+
+
+def _refused(reason: ErrorReason, message: str, model: str) -> Failure:
+    return Failure(reason, message, param="model", facts={"model": model})
