@@ -9,7 +9,7 @@ middle of a stream.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from multidict import MultiMapping
@@ -42,7 +42,7 @@ class StreamRenderer(Protocol):
     finished: bool
     """Whether `Finished` was rendered."""
 
-    def render(self, events: Iterable[Event], /) -> bytes:
+    def render(self, events: Sequence[Event], /) -> bytes:
         """Render the events of one batch."""
 
     def error(self, error: ApiError, /) -> bytes:

@@ -159,8 +159,8 @@ class UsageMeter:
         prompt = final.prompt_token_count
         completion = final.completion_token_count
         flags = []
-        if not 0 < prompt <= COUNT_MAX:
-            prompt = self._count_prompt()
+        if not 0 < prompt <= COUNT_MAX:  # No prompt has no tokens: the provider left them out.
+            prompt = self._count_prompt(final)
             flags.append("prompt_replaced")
         zero_is_plausible = self._is_refused and completion == 0
         if not zero_is_plausible and not 0 < completion <= self._completion_max:
@@ -192,7 +192,7 @@ class UsageMeter:
     def _with_prompt(self, known: Usage, unseen: Unseen | None) -> Usage:
         """Return `known` with our count of the prompt."""
         if unseen is None:
-            return msgspec.structs.replace(known, prompt_token_count=self._count_prompt())
+            return msgspec.structs.replace(known, prompt_token_count=self._count_prompt(known))
         sent = count_sent(self._spec, self._counter) + unseen.prompt_tokens
         kept_for_an_hour = wanted_cache_write(self._spec)
         if kept_for_an_hour is None:
@@ -204,10 +204,12 @@ class UsageMeter:
             cache_write_1h_token_count=sent if kept_for_an_hour else 0,
         )
 
-    def _count_prompt(self) -> int:
+    def _count_prompt(self, reported: Usage) -> int:
+        """Count the prompt, which has at least what the provider reports as cached."""
         if self._prompt is None:
             self._prompt = count_prompt(self._spec, self._counter)
-        return self._prompt
+        cached = reported.cache_read_token_count + reported.cache_write_token_count
+        return max(self._prompt, min(cached, COUNT_MAX))
 
 
 def _consistent(

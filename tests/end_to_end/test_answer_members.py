@@ -50,22 +50,25 @@ USAGE = {
     "prompt_tokens_details": {"audio_tokens": 60, "video_tokens": 7},
     "completion_tokens_details": {"rejected_prediction_tokens": 5},
 }
+NAMED = {"provider": "Mill", "service_tier": "flex"}
+WHERE = "Where do you run?"
 OWN = {"cost": {"total_cost": 1}, "user_id": "operator"}
 
 
 def respond(request: Request) -> list[bytes]:
     """Answer with members everywhere, whole or streamed."""
     ends = {"finish_reason": "stop", "content_filter_results": FILTERS}
+    beside = BESIDE | NAMED if request.json()["messages"][0]["content"] == WHERE else BESIDE
     if not request.json()["stream"]:
         message = {"content": CONTENT, "tool_calls": [CALL], "mode": "fast"}
         choice = {"index": 0, "message": message, **ends}
-        return [json_answer({"choices": [choice], "usage": USAGE, **BESIDE, **OWN})]
+        return [json_answer({"choices": [choice], "usage": USAGE, **beside, **OWN})]
     deltas: list[dict[str, Any]] = [
         {"content": [CONTENT[0]], "mode": "fast"},
         {"content": [CONTENT[1]], "mode": "fast"},
         {"tool_calls": [{"index": 0, **CALL}]},
     ]
-    chunks = [{"choices": [{"index": 0, "delta": delta}], **BESIDE, **OWN} for delta in deltas]
+    chunks = [{"choices": [{"index": 0, "delta": delta}], **beside, **OWN} for delta in deltas]
     last = {"choices": [{"index": 0, "delta": {}, **ends}], "usage": USAGE}
     return [events_of([*chunks, last])]
 
@@ -127,6 +130,34 @@ async def test_a_stream_has_them(gateway: Gateway) -> None:
     assert [piece.get("mood") for piece in pieces if "mood" in piece] == ["eager"]
     assert [piece["function"]["version"] for piece in pieces if "mood" in piece] == [2]
     assert choices[-1]["content_filter_results"] == FILTERS
+
+
+@pytest.mark.parametrize(
+    ("question", "fields", "named"),
+    [
+        (WHERE, {}, "Mill"),
+        (WHERE, {"reasoning": {"effort": "low"}}, "Mill"),
+        ("Hello!", {"reasoning": {"effort": "low"}}, "house"),
+        ("Hello!", {}, None),
+    ],
+)
+async def test_streams_have_what_whole_answers_have(
+    gateway: Gateway, question: str, fields: Any, named: str | None
+) -> None:
+    """Beside the choices; the provider of OpenRouter's form is named in all chunks."""
+    said = {"messages": [{"role": "user", "content": question}], **fields}
+    whole = await asked(gateway, **said)
+    chunks = await asked(gateway, stream=True, **said)
+
+    once = {"object", "created", "id", "choices", "usage"}
+    streamed = {name: value for chunk in chunks for name, value in chunk.items()}
+    assert {name: streamed[name] for name in streamed.keys() - once} == {
+        name: whole[name] for name in whole.keys() - once
+    }
+    assert whole.get("provider") == named
+    assert whole.get("service_tier") == ("flex" if question == WHERE else None)
+    if fields:
+        assert {chunk["provider"] for chunk in chunks} == {named}
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -33,14 +33,13 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
 
     def render(self, completion: Completion, headers: Mapping[str, str]) -> bytes:
         """Render a whole answer. Its headers say whether the content must be a string."""
-        thinking = self.spec.thinking
         text_only = self.text_only or headers.get(CONTENT_HEADER) == TEXT_CONTENT
         return render_completion(
             completion,
             thinking_parts=not text_only and _promises_thinking(self.spec),
             include_cost=self.include_cost,
             functions=self.functions,
-            names_provider=thinking is not None and thinking.reasoning_details,
+            names_provider=self._names_provider,
         )
 
     def stream_renderer(self) -> ChunkRenderer:
@@ -49,7 +48,14 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
             include_usage=self.include_usage,
             include_cost=self.include_cost,
             functions=self.functions,
+            names_provider=self._names_provider,
         )
+
+    @property
+    def _names_provider(self) -> bool:
+        """Whether the request has OpenRouter's form, whose answers name a provider."""
+        thinking = self.spec.thinking
+        return thinking is not None and thinking.reasoning_details
 
 
 def _promises_thinking(spec: ChatCompletionSpec) -> bool:

@@ -6,7 +6,7 @@ text is put between two constants.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -46,8 +46,14 @@ class ChunkRenderer:
     """Renderer of one stream, in order. Each result is whole server-sent events."""
 
     def __init__(
-        self, *, include_usage: bool, include_cost: bool = False, functions: bool = False
+        self,
+        *,
+        include_usage: bool,
+        include_cost: bool = False,
+        functions: bool = False,
+        names_provider: bool = False,
     ) -> None:
+        """Create a renderer. See `render_whole.render_completion` for `names_provider`."""
         self._usage = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._include_usage = include_usage
         self._include_cost = include_cost
@@ -57,10 +63,16 @@ class ChunkRenderer:
         self.started = False
         """Whether the completion's id is known, which all chunks carry."""
         self.finished = False
+        self._names_provider = names_provider
+        self._provider = b""
+        self._fingerprint = b'"system_fingerprint":null,' if names_provider else b""
+        self._tier = b""
         self._set_head(_identity(Started(completion_id="", model="", create_time_s=0)))
 
-    def render(self, events: Iterable[Event]) -> bytes:
+    def render(self, events: Sequence[Event]) -> bytes:
         """Render the events of one batch."""
+        if events and type(last := events[-1]) is Finished and last.service_tier:
+            self._tier = b',"service_tier":' + _encode(last.service_tier)
         out: list[bytes] = []
         texts: list[tuple[str]] = []
         introduced = 0 in self._introduced
@@ -88,6 +100,8 @@ class ChunkRenderer:
         match event:
             case Started():
                 self.started = True
+                if self._names_provider:
+                    self._provider = _provider(_encode(event.model.partition("/")[0]))
                 self._set_head(_identity(event))
             case AnswerMembers():
                 self._answer_members(event, out)
@@ -125,9 +139,9 @@ class ChunkRenderer:
         """
         return b'data: {"error":%b}\n\n' % error.to_json()
 
-    def _set_head(self, identity: bytes, fingerprint: bytes = b"") -> None:
+    def _set_head(self, identity: bytes) -> None:
         self._identity = identity
-        self._head = identity + fingerprint
+        self._head = identity + self._provider + self._fingerprint
         self._choice = self._head + b'"choices":[{"index":'
         self._first_text = self._choice + b'0,"delta":{"content":'
         self._delta_end = b'},"finish_reason":null}]' + self._usage
@@ -141,16 +155,20 @@ class ChunkRenderer:
     def _answer_members(self, members: AnswerMembers, out: list[bytes]) -> None:
         """Render members beside the choices, those of the first batch in the first chunk.
 
-        All chunks carry the fingerprint: some clients take that of the last one.
+        All chunks carry the fingerprint, and the provider where it is named: some clients take
+        those of the last one.
         """
         if members.system_fingerprint:
-            fingerprint = b'"system_fingerprint":%b,' % _encode(members.system_fingerprint)
-            self._set_head(self._identity, fingerprint)
-        if not members.extra_json:
+            self._fingerprint = b'"system_fingerprint":%b,' % _encode(members.system_fingerprint)
+        found = _OBJECT.decode(members.extra_json or b"{}")
+        if self._names_provider and "provider" in found:
+            self._provider = _provider(one_line(bytes(found.pop("provider"))))
+        self._set_head(self._identity)
+        if not found:
             return
         role = b"" if 0 in self._introduced else _ROLE
         self._introduced.add(0)
-        others = one_line(members.extra_json)[1:-1]
+        others = one_line(_encode(found))[1:-1]
         out.append(
             b'%b0,"delta":{%b},"finish_reason":null}],%b%b'
             % (self._choice, role, others, self._usage)
@@ -203,7 +221,7 @@ class ChunkRenderer:
                 _encode(reason),
                 (b',"native_finish_reason":' + _encode(native) if native else b"")
                 + (b"," + one_line(choice.extra_json)[1:-1] if choice.extra_json else b""),
-                self._usage,
+                self._tier + self._usage,
             )
         )
 
@@ -212,18 +230,22 @@ class ChunkRenderer:
         if not self._include_usage:
             return
         cost = finished.cost_nano_usd or 0 if self._include_cost else None
-        tier = finished.service_tier
         out.append(
             b'%b"choices":[],"usage":%b%b}\n\n'
             % (
                 self._head,
                 _encode(render_usage(finished.usage or _NO_USAGE, cost)),
-                b',"service_tier":' + _encode(tier) if tier else b"",
+                self._tier,
             )
         )
 
 
 _NO_USAGE = Usage()
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _provider(name: bytes) -> bytes:
+    return b'"provider":%b,' % name
 
 
 def _identity(started: Started) -> bytes:

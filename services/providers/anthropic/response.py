@@ -60,7 +60,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         self._calls = 0
         self._stop_reason = ""
         self._has_ending = False  # Whether `message_delta` has been received.
-        self._done = False
+        self._stopped = False  # Whether `message_stop` has been received.
         self._text_index = 0
 
     def feed(self, event: SseEvent) -> list[Event]:
@@ -68,9 +68,11 @@ class AnthropicDecoder(RepeatedTextDecoder):
         self.last_text = ""
         if event.name == "content_block_delta":
             return self._delta(event.data)
-        if self._done or not event.data or event.name == "ping" or event.data == b"[DONE]":
+        if self.done or not event.data or event.name == "ping" or event.data == b"[DONE]":
             return []
         opened = wire.read(event.data, wire.EVENT)
+        if self._stopped and opened.type != "message_delta":
+            return []  # Only the finish reason may be late.
         if event.name == "error" or opened.type == "error" or bytes(opened.error):
             raise provider_failure(200, {}, event.data, own_error=False)
         return self._event(opened, event.data)
@@ -85,12 +87,16 @@ class AnthropicDecoder(RepeatedTextDecoder):
 
     @property
     def done(self) -> bool:
-        """Whether the message has ended."""
-        return self._done
+        """Whether the message has ended, and its finish reason is known."""
+        return self._stopped and self._has_ending
 
     def finish(self) -> list[Event]:
-        """End the stream: returns the sealed reasoning, the finish reason and the usage."""
-        if not self._done or not self._has_ending:
+        """End the stream: returns the sealed reasoning, the finish reason and the usage.
+
+        Raises UPSTREAM_DISCONNECTED where neither `message_stop` nor a finish reason has been
+        received.
+        """
+        if not self._stopped and not self._stop_reason:
             raise UpstreamError(
                 ErrorReason.UPSTREAM_DISCONNECTED,
                 "The provider's answer broke off.",
@@ -136,7 +142,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
                 self._extras.add_change(data, event.delta)
                 return self._end(wire.read(event.delta, wire.ENDING))
             case "message_stop":
-                self._done = True
+                self._stopped = True
         return []
 
     def _begin(self, message: wire.Message) -> None:
@@ -188,7 +194,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         delta = event.delta
         kind = delta.type
         opened = self._open.get(event.index)
-        if opened is None or self._done:
+        if opened is None or self._stopped:
             opened = self._block(event.index, kind)
         if opened is None:
             self._extras.add_delta(event.index, wire.read(data, wire.EVENT).delta)
@@ -212,7 +218,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         Some servers leave out the start of a block of text or reasoning: the delta begins one.
         Raises UPSTREAM_BAD_RESPONSE for arguments of a tool call that has not begun.
         """
-        if self._done:
+        if self._stopped:
             return None
         opened = self._open.get(index)
         if opened is not None or index in self._extras or kind not in _CONTENT_KINDS:

@@ -39,7 +39,7 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
     A total that is larger than its parts means reasoning that the provider left out of
     the completion (xAI and Google do), so the rest counts as completion. Cached tokens that
     the provider counts beside the prompt are added to it. Parts never exceed what they are
-    part of.
+    part of. The prompt is 0 where the provider does not count it, whatever it has in its cache.
     """
     completion = found.completion_tokens or found.output_tokens or 0
     total = found.total_tokens or 0
@@ -64,11 +64,13 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
         or 0
     )
     figures = (prompt, completion, total, reasoning, read, written)
-    if not 0 <= min(figures) <= max(figures) <= TOKENS_MAX or not any(figures):
+    if not 0 <= min(figures) <= max(figures) <= TOKENS_MAX:
         return None
+    if not (prompt or completion or read or written):
+        return None  # A total alone does not say what it consists of.
     if found.prompt_tokens is None and found.cache_read_input_tokens is not None:
         prompt += read + written  # Anthropic's input tokens are those that were not cached.
-    elif read or written:
+    elif prompt and (read or written):
         prompt += _beside(prompt, total - prompt - completion, reasoning, read, written)
     completion = max(completion, total - prompt)
     shares: dict[str, int] = {}
@@ -81,8 +83,8 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
         completion_token_count=int(completion),
         total_token_count=int(prompt) + int(completion),
         thinking_token_count=int(min(reasoning, completion)) if reasoning else 0,
-        cache_read_token_count=int(min(read, prompt)) if read else 0,
-        cache_write_token_count=int(min(written, prompt)) if written else 0,
+        cache_read_token_count=int(min(read, prompt or read)),
+        cache_write_token_count=int(min(written, prompt or written)),
         source="provider",
         extra_json=_extra_json(unknown) if unknown else b"",
         **shares,
@@ -90,13 +92,12 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
 
 
 def _prompt(found: wire.Usage, rest: float) -> float:
-    """Prompt tokens as reported. The rest of the total, if only the completion is."""
-    for reported in (found.prompt_tokens, found.input_tokens):
-        if reported:
-            return reported
+    """Prompt tokens as reported. The rest of the total, if only the completion is.
+
+    0 is no report: no prompt is that short.
+    """
     completion = found.output_tokens if found.completion_tokens is None else found.completion_tokens
-    unknown = found.prompt_tokens is None and found.input_tokens is None
-    return rest if unknown and completion is not None and rest > 0 else 0
+    return found.prompt_tokens or found.input_tokens or (max(rest, 0) if completion else 0)
 
 
 def _shares(details: wire.Wire, names: Iterable[tuple[str, str]], total: float) -> dict[str, int]:

@@ -150,6 +150,12 @@ def test_the_usage_is_available_at_any_time() -> None:
             "prompt_replaced",
             (PROMPT, 3),
         ),
+        (
+            {"prompt_token_count": 0, "completion_token_count": 3},
+            None,
+            "prompt_replaced",
+            (PROMPT, 3),
+        ),
     ],
 )
 def test_implausible_usage_is_replaced(
@@ -164,6 +170,18 @@ def test_implausible_usage_is_replaced(
     assert metered.usage.source == "counted"
     usage = metered.usage
     assert (usage.prompt_token_count, usage.completion_token_count) == expected
+
+
+def test_a_counted_prompt_has_what_was_cached() -> None:
+    """A provider that reports only the cached part of a prompt read at least that part."""
+    counts = {"completion_token_count": 2, "cache_write_token_count": 300}
+    ended = meter(TextDelta("fine"), finished(**counts, cache_read_token_count=900)).metered()
+    cut = meter(TextDelta("fine")).metered(Usage(cache_read_token_count=1200))
+
+    for usage in (ended.usage, cut.usage):
+        assert usage.prompt_token_count == 1200
+        assert usage.source == "counted"
+    assert ended.usage.cache_read_token_count == 900
 
 
 def test_a_small_excess_is_plausible() -> None:

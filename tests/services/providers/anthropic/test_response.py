@@ -255,9 +255,9 @@ def test_usage_in_detail() -> None:
     assert finished.service_tier == "default"
 
 
-@pytest.mark.parametrize("cut", range(1, len(TALK)))
+@pytest.mark.parametrize("cut", range(1, len(TALK) - 1))
 def test_a_cut_stream_is_an_error(cut: int) -> None:
-    """A stream that ends before its last event never looks complete; its usage is known."""
+    """A stream that ends before its finish reason never looks complete; its usage is known."""
     decoder, body = AnthropicDecoder(), wire(*TALK[:cut])
     streamed(body, decoder, iter([len(body)]))
     assert not decoder.done
@@ -287,6 +287,29 @@ def test_errors_after_success(kind: str, reason: str) -> None:
     with pytest.raises(UpstreamError) as failed:
         AnthropicDecoder().whole(json.dumps(failure).encode())
     assert failed.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("events", "native", "tokens"),
+    [
+        pytest.param([STOP], "", 1, id="no message_delta"),
+        pytest.param([STOP, closing("max_tokens")], "max_tokens", 5, id="message_delta after it"),
+        pytest.param([closing("max_tokens")], "max_tokens", 5, id="no message_stop"),
+        pytest.param([closing(None), STOP], "", 5, id="no reason"),
+        pytest.param([closing("max_tokens"), closing(None), STOP], "max_tokens", 5, id="null last"),
+        pytest.param([closing("x"), closing("max_tokens"), STOP], "max_tokens", 5, id="two"),
+        pytest.param([STOP, *said(0, "late"), STOP], "", 1, id="text after it"),
+    ],
+)
+def test_endings_in_another_order(events: list[Any], native: str, tokens: int) -> None:
+    """`message_stop` or a finish reason ends the answer, which then has a finish reason."""
+    answer = decoded(started(), *said(0, "Hi"), *events)
+
+    reason = "length" if native else "stop"
+    assert answer.text == "Hi"
+    last, _ = ending(answer)
+    assert last == ChoiceFinished(finish_reason=reason, native_finish_reason=native)
+    assert usage_of(answer).completion_token_count == tokens
 
 
 def test_two_beginnings() -> None:

@@ -621,6 +621,15 @@ def test_finds_usage(chunks: list[dict[str, Any]]) -> None:
         pytest.param(
             {"prompt_tokens": None, "total_tokens": 150}, (100, 50, 0, 0), id="no prompt tokens"
         ),
+        pytest.param(
+            {"prompt_tokens": 0, "total_tokens": 150}, (100, 50, 0, 0), id="zero prompt tokens"
+        ),
+        pytest.param({"prompt_tokens": None}, (0, 50, 0, 0), id="no prompt tokens, no total"),
+        pytest.param(
+            {"prompt_tokens": 0, "total_tokens": 50, "cached_tokens": 90},
+            (0, 50, 90, 0),
+            id="no prompt tokens but cached ones",
+        ),
     ],
 )
 def test_cached_tokens_beside_the_prompt(
@@ -639,6 +648,13 @@ def test_cached_tokens_beside_the_prompt(
             found.cache_write_token_count,
         )
         assert found.total_token_count == expected[0] + expected[1]
+
+
+def test_a_total_alone_is_no_usage() -> None:
+    """It does not say how much of it is the prompt."""
+    body = {"choices": STOP["choices"], "usage": {"total_tokens": 150, "prompt_tokens": 0}}
+
+    assert OpenAiDecoder().whole(json.dumps(body).encode()).usage is None
 
 
 def test_usage_survives_a_failure() -> None:
