@@ -149,7 +149,7 @@ class UsageMeter:
     def prompt_usage(self, known: Usage | None) -> Usage:
         """Return the usage of the prompt: as in the provider's report so far, else our count."""
         if known is None or not 0 < known.prompt_token_count <= COUNT_MAX:
-            return Usage(prompt_token_count=self._count_prompt(), source="counted")
+            return Usage(prompt_token_count=self._count_prompt(known or Usage()), source="counted")
         reported = msgspec.structs.replace(known, thinking_token_count=0, extra_json=b"")
         usage, _ = _consistent(reported, known.prompt_token_count, 0, "provider")
         return usage

@@ -22,6 +22,7 @@ Modules, in the order in which data flows:
     finish_reasons     providers' words for the end of an answer
     failures           classification of providers' errors
     failure_rules      tables of statuses, codes and phrases
+    overflow_phrases   phrases for a conversation that is longer than the context
 
 A provider that speaks an existing dialect needs no code, only configuration: a `[[channels]]`
 entry with its address, its models and, where it departs from the dialect, `quirks`.

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.domain.error_reason import ErrorReason
+from services.providers.overflow_phrases import GAP, OVERFLOWS, RATES
 
 _AUTH = ErrorReason.UPSTREAM_AUTH_FAILED
 _BAD = ErrorReason.UPSTREAM_BAD_RESPONSE
@@ -63,7 +64,7 @@ CODES: Mapping[str, ErrorReason] = {
             "authentication unauthenticated unauthorized"
         ),
         _CONTEXT: (
-            "1261 context_length_exceeded context_too_long context_window_exceeded "
+            "1261 336007 336103 context_length_exceeded context_too_long context_window_exceeded "
             "exceed_context_size_error input_too_long max_context_length_exceeded "
             "model_context_window_exceeded model_max_prompt_tokens_exceeded prompt_too_long "
             "token_limit_exceeded tokens_limit_reached"
@@ -101,7 +102,7 @@ CODES: Mapping[str, ErrorReason] = {
     for name in names.split()
 }
 """Reason by code or type, in lower case with underscores. 1261 is Z.ai's for a prompt that is too
-long."""
+long, 336007 and 336103 are Baidu's."""
 
 GENERAL_CODES: Mapping[str, ErrorReason] = {
     "bad_request": _INVALID,
@@ -131,17 +132,28 @@ class TextRule:
     """Statuses for which the rule holds. 0: the error has none, as in a stream."""
     pattern: re.Pattern[str]
     """The pattern of the phrase."""
+    unless: re.Pattern[str] | None = None
+    """The pattern of words with which the phrase means something else."""
+
+    def holds(self, status: int, text: str) -> bool:
+        """Return whether an error with this status and text has the reason."""
+        if status not in self.statuses or not self.pattern.search(text):
+            return False
+        return self.unless is None or not self.unless.search(text)
 
 
-def _rule(reason: ErrorReason, statuses: Sequence[int], *phrases: str) -> TextRule:
-    return TextRule(reason, frozenset(statuses), re.compile("|".join(phrases), re.IGNORECASE))
+def _rule(
+    reason: ErrorReason, statuses: Sequence[int], *phrases: str, unless: str = ""
+) -> TextRule:
+    return TextRule(
+        reason,
+        frozenset(statuses),
+        re.compile("|".join(phrases), re.IGNORECASE),
+        re.compile(unless, re.IGNORECASE) if unless else None,
+    )
 
 
 _REFUSED = (0, 400, 403, 404, 413, 422, 429)
-_CONTEXT_SIZE = r"context (?:length|limit|size|window)"
-_GAP = r"[^.;:\n]{0,80}?"  # A few words of the same sentence.
-_TOKENS = r"(?:(?:input|prompt) tokens?(?! per\b)|tokens in (?:the )?(?:input|prompt))"
-
 TEXTS: Sequence[TextRule] = (
     _rule(
         _AUTH,
@@ -164,54 +176,33 @@ TEXTS: Sequence[TextRule] = (
         r"request too large for",
         r"input or output tokens must be reduced",
     ),
-    _rule(
-        _CONTEXT,
-        (0, 400, 404, 413, 422, 500),
-        r"max(?:imum)? context|(?:maximum|max) (?:prompt|model) length|max_(?:model_len|seq_len)",
-        r"exceed(?:s|ed)?(?: the| this| your| available| maximum| model(?:'s)?)* " + _CONTEXT_SIZE,
-        _CONTEXT_SIZE + _GAP + r"\b(?:exceeds|exceeded)",
-        r"(?:configured|reached|exceeds) context (?:size|length)|context length (?:is|of) only",
-        r"(?:larger|longer|greater) than the (?:maximum |model.?s )?context|context the overflows",
-        r"(?:context|prompt)_(?:length|window)_exceeded|model_context_window_exceeded",
-        r"prompt (?:is )?too long|prompt exceeds? (?:the )?max(?:imum)? length",
-        r"input is too long for|input length" + _GAP + r"exceed|inputs?`? must have less than",
-        _TOKENS + r"(?: count)?\b" + _GAP + r"\bexceed(?:s|ed)?\b",
-        r"token count (?:is|of) [\d,]+ but (?:the )?model only supports",
-        r"exceed(?:s|ed)? (?:the )?(?:model|input|prompt|context)(?:'s)? (?:max )?token limit",
-        r"token limit exceeded for this model|exceed(?:s|ed)? max message tokens",
-        r"inputs?`? tokens \+ `?max_new_tokens`? must be",
-        r"too many (?:input |prompt )?tokens in (?:the )?(?:prompt|request|input)",
-        r"(?:request|prompt|input) has too many tokens|too many tokens: (?:size|total)",
-        r"too large for [\w.:/-]{1,80} model\. max size: \d+ tokens",
-        r"reduce the length of (?:the|your) (?:messages|prompt|input|conversation)",
-        r"range of input length should be",
-    ),
+    _rule(_CONTEXT, (0, 400, 404, 413, 422, 500), *OVERFLOWS, unless=RATES),
     _rule(
         _FETCH,
         (0, 400, 404, 422),
         r"error while (?:down)?loading (?:image|file|https?:)|timeout while downloading",
         r"(?:unable|failed|fail|could not|cannot|can't) (?:to )?"
-        r"(?:access|download|fetch|load|retrieve)\b" + _GAP + r"(?:image|file|picture|url|https?:)",
+        r"(?:access|download|fetch|load|retrieve)\b" + GAP + r"(?:image|file|picture|url|https?:)",
     ),
     _rule(
         _IMAGE,
         (0, 400, 413, 422),
         r"(?:unable|failed|could not|cannot|can't) (?:to )?"
-        r"(?:decode|identify|open|parse|process|read)\b" + _GAP + r"(?:image|picture)",
+        r"(?:decode|identify|open|parse|process|read)\b" + GAP + r"(?:image|picture)",
         r"(?:invalid|malformed|corrupt(?:ed)?|unsupported|unprocessable) (?:base64[ -])?image",
         r"not (?:represent )?a valid image|image(?: data)? is (?:not valid|invalid|corrupt)",
         r"image"
-        + _GAP
+        + GAP
         + r"(?:exceeds?|larger than|above)"
-        + _GAP
+        + GAP
         + r"(?:MB|bytes|maximum|limit|pixels)",
     ),
     _rule(
         _FILTERED,
         (0, 400, 403, 422),
-        r"violat(?:es?|ed|ing|ions? of)\b" + _GAP + r"(?:guidelines|polic(?:y|ies)|terms)",
+        r"violat(?:es?|ed|ing|ions? of)\b" + GAP + r"(?:guidelines|polic(?:y|ies)|terms)",
         r"content (?:management|moderation|filter(?:ing)?) (?:polic(?:y|ies)|system)",
-        r"(?:content|input|prompt|request|output)" + _GAP + r"(?:was|been|is) (?:flagged|blocked)",
+        r"(?:content|input|prompt|request|output)" + GAP + r"(?:was|been|is) (?:flagged|blocked)",
         r"requires moderation|inappropriate content|data_?inspection_?failed",
     ),
     _rule(_UNSUPPORTED, (0, 404), r"no endpoints found that (?:support|can handle)"),

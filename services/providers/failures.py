@@ -43,6 +43,7 @@ WAIT_MAX_S = 86_400.0
 
 _READ_MAX = 4000  # Characters of a message that are classified.
 _ALL = frozenset(REASONS)
+_MESSAGES = ("message", "error", "errors", "detail", "msg", "error_msg")  # Baidu's is the last.
 _NESTING_MAX = 5  # Nested errors: OpenRouter quotes Vertex, which quotes Gemini.
 
 
@@ -102,7 +103,7 @@ def classify(status: int, code: str, kind: str, message: str) -> ErrorReason:
     """
     text = message[:_READ_MAX]
     for rule in TEXTS:
-        if status in rule.statuses and rule.pattern.search(text):
+        if rule.holds(status, text):
             return rule.reason
     names = [name.lower().replace("-", "_") for name in (code, kind)]
     tables = (CODES,) if status else (CODES, GENERAL_CODES)
@@ -200,13 +201,14 @@ def _read_object(found: dict[str, object], depth: int) -> ProviderError:
     around = metadata if isinstance(metadata, dict) else {}
     error = ProviderError(
         code=_text(around.get("error_type"))
-        or _text(found.get("code")),  # OpenRouter's is more specific.
+        or _text(found.get("code"))  # OpenRouter's is more specific.
+        or _text(found.get("error_code")),
         kind=_text(found.get("type")) or _text(found.get("status")),
         param=_text(found.get("param")) or _location(found.get("loc")),
         status=next(_statuses(found), 0),
         headers=_headers(around.get("headers")) | _retry_info(found.get("details")),
     )
-    inner = [found.get(name) for name in ("message", "error", "errors", "detail", "msg")]
+    inner = [found.get(name) for name in _MESSAGES]
     details = found.get("details")  # A string repeats the message, or is a stack trace.
     for value in (*inner, details if isinstance(details, list) else None, around.get("raw")):
         if value:

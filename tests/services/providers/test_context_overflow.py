@@ -7,7 +7,11 @@ import json
 import pytest
 
 from services.domain.error_reason import ErrorReason
+from services.errors import UpstreamError
+from services.providers.base import SseEvent
 from services.providers.failures import classify, provider_failure
+from services.providers.registry import DIALECTS
+from tests.nightly.fuzz import able
 
 STATUSES = (0, 400, 413, 422, 500)
 """Statuses that providers send with it; 0 in a stream."""
@@ -104,9 +108,45 @@ OVERFLOWS = [
     "Please reduce your prompt; or completion length. maximum context length is 4097",
     "The model has a maximum context window of 8k",
     "Input exceeds maximum context size",
+    (
+        "The maximum context length of M-1 is 32768. However, answering your request will take "
+        "39000 tokens. Please reduce the length of the messages."
+    ),
+    "The total length of all messages is too long.",
+    "Prompt tokens too long",
+    "prompt tokens too long, max tokens is 7168",
+    "the max length of current question is 8000",
+    "Prompt 超长",
+    "输入内容过长",
+    "输入内容超过模型最大长度限制",
+    "输入长度超过模型上下文长度限制",
+    "输入总长度超过了模型的上下文窗口",
+    "上下文长度超出限制",
+    "请求的tokens数超出模型最大限制",
+    "number of input tokens (83000) have exceeded max_prompt_tokens (65536) limit.",
+    "Input length 203000 exceeds the maximum length 202752",
+    "Input length (265000) exceeds model's maximum context length (262144).",
+    "The prompt is too long: 40000, model maximum context length: 32767",
+    "Input prompt (2600 tokens) is too long and exceeds limit of 2048/2560",
+    "Prompt too long: 5100 tokens exceeds max_seq_len 2048 (leave room for output tokens)",
+    "Too many input tokens",
+    "Malformed input request: expected maxLength: 50000, actual: 60000, please try again.",
+    "<400> InternalError.Algo.InvalidParameter: Total message token length exceed model limit",
+    "Token indices sequence length is longer than the specified maximum sequence length (9 > 8)",
+    "Total number of tokens exceeds model's limit",
+    "tokens exceed the limit of context window",
+    "Prompt length 9000 exceeds maximum allowed 8192",
+    "Request contains too many tokens: 9000 > 8192",
+    "Cannot truncate prompt with n_keep (9000) >= n_ctx (4096)",
+    "Conversation is too long for this model",
+    "Context window is full",
+    "The request exceeds the maximum number of tokens supported by the model",
+    "Prompt length (9000) exceeds model context",
+    "litellm.ContextWindowExceededError: No.",
 ]
 """Messages of OpenAI, Anthropic, Google, xAI, MiniMax, Kimi, Z.ai, Together, LM Studio, GitHub,
-Azure, Mistral, Groq, Alibaba, Cohere, AWS, Volcengine, Cloudflare, vLLM, TGI, llama.cpp, Ollama."""
+Azure, Mistral, Groq, Alibaba, Cohere, AWS, Volcengine, Cloudflare, SambaNova, Perplexity, Baidu,
+SiliconFlow, Fireworks, vLLM, SGLang, TGI, llama.cpp, Ollama, and of proxies."""
 
 OTHERS = [
     (
@@ -132,11 +172,32 @@ OTHERS = [
         "This request would exceed the rate limit for your organization of 40,000 input "
         "tokens per minute"
     ),
+    "ThrottlingException: Too many tokens per day, please wait before trying again.",
+    (
+        "Number of request tokens has exceeded your daily rate limit. Please reduce the prompt "
+        "length or the maximum tokens requested, or try again later."
+    ),
+    "Requests have exceeded token rate limit of your current pricing tier of this model",
+    "Quota exceeded for metric: free_tier_input_token_count, limit: 250000, model: m",
+    "input token rate limit exceeded",
+    "Input token quota exceeded",
+    "Monthly token limit exceeded for this model",
+    "output tokens exceed the maximum of the model",
+    "logit_bias has tokens that exceed the model's vocabulary",
+    "thinking.budget_tokens exceeds max_tokens",
+    "prompt_cache_key is too long",
+    "Invalid 'tool_call_id': string too long. Expected a string with maximum length 40",
+    "您的账户已达到速率限制，当前模型的 tokens 超过每分钟限制",
+    "并发超过模型限制，请稍后重试",
+    "输入的图片大小超过模型限制",
+    "max_tokens 参数超过模型最大输出长度限制",
+    "余额不足，tokens 超过模型限额",
 ]
 """Messages with similar words that mean something else."""
 
 CODES = [
     "1261",
+    "336103",
     "context_length_exceeded",
     "exceed_context_size_error",
     "model_max_prompt_tokens_exceeded",
@@ -152,10 +213,26 @@ def test_an_overflow_is_found_by_its_words(message: str, status: int) -> None:
         {"error": {"message": message, "type": "invalid_request_error", "code": None}},
         {"code": "Client specified an invalid argument", "error": message},
         {"object": "error", "message": message},
+        {"error_code": 17, "error_msg": message},
     ]
     for body in bodies:
         error = provider_failure(status or 200, {}, json.dumps(body).encode())
         assert error.reason == "CONTEXT_LENGTH_EXCEEDED"
+
+
+@pytest.mark.parametrize("message", OVERFLOWS)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_overflow_in_an_answer(dialect: str, message: str) -> None:
+    """In the middle of a stream, and as a document with status 200."""
+    failure = {"type": "error", "error": {"type": "api_error", "message": message}}
+    body = json.dumps(failure).encode()
+    for name in ("", "error"):
+        with pytest.raises(UpstreamError) as streamed:
+            DIALECTS[dialect].decoder(able(dialect)).feed(SseEvent(name, body))
+        assert streamed.value.reason == "CONTEXT_LENGTH_EXCEEDED"
+    with pytest.raises(UpstreamError) as whole:
+        DIALECTS[dialect].decoder(able(dialect)).whole(body)
+    assert whole.value.reason == "CONTEXT_LENGTH_EXCEEDED"
 
 
 @pytest.mark.parametrize("status", STATUSES)

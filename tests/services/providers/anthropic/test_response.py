@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.domain.events import ChoiceFinished
+from services.domain.events import ChoiceFinished, FinishReason
 from services.domain.usage import Usage
 from services.errors import UpstreamError
 from services.providers.anthropic.response import AnthropicDecoder
@@ -305,7 +305,7 @@ def test_endings_in_another_order(events: list[Any], native: str, tokens: int) -
     """`message_stop` or a finish reason ends the answer, which then has a finish reason."""
     answer = decoded(started(), *said(0, "Hi"), *events)
 
-    reason = "length" if native else "stop"
+    reason: FinishReason = "length" if native else "stop"
     assert answer.text == "Hi"
     last, _ = ending(answer)
     assert last == ChoiceFinished(finish_reason=reason, native_finish_reason=native)
