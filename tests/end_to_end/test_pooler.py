@@ -11,7 +11,7 @@ import pytest
 from tests.stand.configuration import configuration
 from tests.stand.deployment import Client, Plan, connected_client, running_deployment
 from tests.stand.held_provider import ASKED, CHARGE_NANO_USD, HeldProvider
-from tests.stand.pgbouncer import PGBOUNCER, own_database, running_pgbouncer
+from tests.stand.pgbouncer import NEW_PGBOUNCER, PGBOUNCER, own_database, running_pgbouncer
 from tests.stand.upstream import FakeUpstream
 
 CALLS = 1000
@@ -19,12 +19,22 @@ CALLERS = 40
 CREDIT = 10_000 * CHARGE_NANO_USD
 
 
-@pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
-async def test_two_replicas_behind_a_pooler(tmp_path: Path, postgres_server: str) -> None:
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(PGBOUNCER, id="stable"),
+        pytest.param(NEW_PGBOUNCER, id="new", marks=pytest.mark.nightly),
+    ],
+)
+async def test_two_replicas_behind_a_pooler(
+    tmp_path: Path, postgres_server: str, program: str | None
+) -> None:
     """1,000 calls are served, a key revoked at one is refused at the other, the books are right."""
+    if program is None:
+        pytest.skip("pgbouncer is not installed")
     async with (
         own_database(postgres_server) as direct,
-        running_pgbouncer(direct, "transaction", size=10) as url,
+        running_pgbouncer(direct, "transaction", size=10, program=program) as url,
         FakeUpstream() as upstream,
     ):
         upstream.play(HeldProvider())

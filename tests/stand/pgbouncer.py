@@ -20,6 +20,9 @@ from tests.stand.server_process import running_server
 PGBOUNCER = shutil.which("pgbouncer", path=f"/usr/sbin:{os.environ['PATH']}")
 """The program; None where it is not installed."""
 
+NEW_PGBOUNCER = os.environ.get("POMOGATOR_NEW_PGBOUNCER")
+"""One of 1.21 or newer, which keeps prepared statements in transaction mode; None without it."""
+
 PoolMode = Literal["session", "transaction", "statement"]
 
 CONFIG = """
@@ -35,6 +38,9 @@ pool_mode = {mode}
 default_pool_size = {size}
 """
 
+STATEMENTS = "max_prepared_statements = 100\n"
+"""Setting of 1.21 or newer; an older one refuses to start with it."""
+
 
 @asynccontextmanager
 async def own_database(server: str) -> AsyncIterator[str]:
@@ -48,26 +54,29 @@ async def own_database(server: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def running_pgbouncer(database: str, mode: PoolMode, *, size: int = 8) -> AsyncIterator[str]:
+async def running_pgbouncer(
+    database: str, mode: PoolMode, *, size: int = 8, program: str | None = PGBOUNCER
+) -> AsyncIterator[str]:
     """The URL of the database through a PgBouncer with this many connections to the server."""
-    assert PGBOUNCER is not None
+    assert program is not None
     url = urlsplit(database)
     (host,) = parse_qs(url.query)["host"]
     port = free_port()
-    folder = _written(host, port, mode, size)
+    config = CONFIG.format(host=host, port=port, mode=mode, size=size)
+    folder = _written(config + STATEMENTS * (program == NEW_PGBOUNCER))
     user = ("-u", _owner(host)) if os.geteuid() == 0 else ()
     try:
-        async with running_server(port, PGBOUNCER, "-q", *user, str(folder / "pgbouncer.ini")):
+        async with running_server(port, program, "-q", *user, str(folder / "pgbouncer.ini")):
             yield f"postgresql://postgres@127.0.0.1:{port}{url.path}"
     finally:
         shutil.rmtree(folder)
 
 
-def _written(host: str, port: int, mode: PoolMode, size: int) -> Path:
+def _written(config: str) -> Path:
     """The folder of a configuration, which PgBouncer can read without being root."""
     folder = Path(tempfile.mkdtemp(prefix="pomogator-pgbouncer-"))
     folder.chmod(0o755)
-    (folder / "pgbouncer.ini").write_text(CONFIG.format(host=host, port=port, mode=mode, size=size))
+    (folder / "pgbouncer.ini").write_text(config)
     return folder
 
 
