@@ -57,7 +57,7 @@ RANGES: Sequence[tuple[str, float, float]] = (
 
 COUNTS: Sequence[tuple[str, int]] = (
     ("messages", 2000),
-    ("stop", 4),
+    ("stop", 64),
     ("tools", 128),
     ("metadata", 16),
     ("betas", 32),

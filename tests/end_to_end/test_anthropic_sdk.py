@@ -374,3 +374,18 @@ async def test_betas(stand: DialectStand, claude: AsyncAnthropic) -> None:
     else:
         assert "anthropic-beta" not in request.headers
         assert "context_management" in notes
+
+
+async def test_many_stop_sequences(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """Anthropic gets them all; elsewhere the first four are sent, with a note."""
+    stand.provider.say(GREETING)
+    stops = ["END", "STOP", "HALT", "FIN", "QUIT"]
+    raw = await claude.messages.with_raw_response.create(
+        model=MODEL, max_tokens=64, messages=MESSAGES, stop_sequences=stops
+    )
+    body = stand.provider.bodies[-1]
+    if stand.dialect == "anthropic":
+        assert body["stop_sequences"] == stops
+    else:
+        assert body["stop"] == stops[:4]
+        assert "stop" in raw.headers["x-pomogator-notes"]

@@ -34,7 +34,7 @@ from services.domain.conversation import Message
 from services.domain.spec import ChatCompletionSpec
 
 STOP_SEQUENCES_MAX = 1_024
-"""The most stop sequences that are decoded; the service accepts 4."""
+"""The most stop sequences that are decoded; the service accepts 64."""
 
 BILLING_HEADER = "anthropic_billing_header"
 """Name of the unknown field that keeps Claude Code's line in `system`, so that it has a note."""

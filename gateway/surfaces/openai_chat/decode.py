@@ -40,6 +40,9 @@ T = TypeVar("T")
 LOGIT_BIASES_MAX = 2_048
 """The most tokens in `logit_bias`."""
 
+STOPS_MAX = 4
+"""The most stop sequences in OpenAI's API."""
+
 METADATA_MAX = 256
 """The most members of `metadata` that are decoded; the service accepts 16."""
 
@@ -225,8 +228,12 @@ def _string(name: str, raw: Raw) -> str:
 
 
 def _stop(name: str, raw: Raw) -> list[str]:
-    stop = read(name, raw, _STOP)
-    return [stop] if isinstance(stop, str) else stop
+    stop: str | list[str] = read(name, raw, _STOP)
+    if isinstance(stop, str):
+        return [stop]
+    if len(stop) > STOPS_MAX:
+        raise invalid(name, f"At most {STOPS_MAX} are allowed.")
+    return stop
 
 
 def _logit_bias(name: str, raw: Raw) -> dict[int, float]:

@@ -43,6 +43,9 @@ OpenAI has none."""
 LONG_ANSWER_TOKENS = 8192
 """Whole answers that may be longer than this are requested as a stream."""
 
+STOPS_MAX = 4
+"""The most stop sequences of a request."""
+
 UNSTREAMED = frozenset({"audio"})
 """Fields that prevent a stream from being requested for a whole answer."""
 
@@ -117,6 +120,15 @@ def may_take_long(plan: ThinkingPlan) -> bool:
     return plan.active or (plan.max_tokens or 0) > LONG_ANSWER_TOKENS
 
 
+def _without_anthropics(spec: ChatCompletionSpec, notes: Notes) -> ChatCompletionSpec:
+    """Return the spec without what only Anthropic's API takes."""
+    if spec.betas:
+        notes.dropped("betas", "The provider has none of Anthropic's betas.")
+    if len(spec.stop) > STOPS_MAX:
+        notes.dropped("stop", f"The provider takes {STOPS_MAX} stop sequences: the first ones.")
+    return msgspec.structs.replace(spec, betas=[], stop=spec.stop[:STOPS_MAX])
+
+
 def common_body(
     spec: ChatCompletionSpec,
     target: Target,
@@ -126,8 +138,8 @@ def common_body(
 ) -> Json:
     """Body without messages and reasoning."""
     parameters.require_features(spec, target)
-    if spec.betas:
-        notes.dropped("betas", "The provider has none of Anthropic's betas.")
+    if spec.betas or len(spec.stop) > STOPS_MAX:
+        spec = _without_anthropics(spec, notes)
     body: Json = {"model": target.model, "messages": []}
     limit = plan.max_tokens
     if limit is None:

@@ -104,7 +104,7 @@ TOOL = Tool(name="t")
         ("messages", parts(*[PICTURE] * 21)),
         ("messages", parts(BIG_PICTURE)),
         ("messages[0].tool_call_id", message(role="tool")),
-        ("stop", {"stop": [*"abcde"]}),
+        ("stop", {"stop": ["a"] * 65}),
         ("stop", {"stop": [""]}),
         ("top_logprobs", {"top_logprobs": 3}),
         ("logit_bias", {"logit_bias": {7: 101.0}}),

@@ -74,7 +74,7 @@ SCALARS: Mapping[str, tuple[object, tuple[object, ...]]] = {
     "service_tier": ("flex", (1,)),
     "verbosity": ("low", ("lots", 1)),
     "reasoning_effort": ("high", (1, [])),
-    "stop": (["a"], (1, [1], {})),
+    "stop": (["a"], (1, [1], {}, [*"abcde"])),
     "metadata": ({"a": "b"}, ({"a": 1}, [])),
     "logit_bias": ({"50256": -100}, ({"a": 1}, {"5": "x"}, [])),
     "response_format": ({"type": "json_object"}, ("json", {"type": 1}, {})),

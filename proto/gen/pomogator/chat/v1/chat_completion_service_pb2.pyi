@@ -691,7 +691,9 @@ class ChatCompletionSpec(_message.Message):
 
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sequences that end the completion, none of them empty. At most 4."""
+        """Sequences that end the completion, none of them empty. At most 64. Providers other than
+        Anthropic get the first 4, with a note.
+        """
 
     @_builtins.property
     def thinking(self) -> Global___Thinking:
