@@ -237,7 +237,7 @@ class ClientConnection(RequestHandler):
             raise ConnectionError("an answer has begun already, or the client is gone")
         error = _parser_error(status, exc)
         error_id = new_request_id()
-        self._state.malformed.inc()
+        self._state.malformed.value += 1
         self._log_malformed(request, error, error_id)
         response = web.Response(
             status=error.status,

@@ -109,8 +109,8 @@ class RequestMetrics:
 
     def count_disconnect(self, *, answering: bool) -> None:
         """Count a client that disconnected. `answering`: its answer had begun."""
-        self._disconnects[("answering" if answering else "waiting",)].inc()
+        self._disconnects[("answering" if answering else "waiting",)].value += 1
 
     def count_stream_error(self, code: str) -> None:
         """Count a stream that ended with an error although its status was 200."""
-        self._stream_errors[(code,)].inc()
+        self._stream_errors[(code,)].value += 1

@@ -1,7 +1,7 @@
 """Metrics that are plain numbers, and take Prometheus' form when they are read.
 
     calls = metrics.counter("calls_total", "Calls that have ended.", "method")
-    calls[("create",)].inc()
+    calls[("create",)].value += 1
 
 The client library's own take a lock and up to six function calls for each step, and one call to
 the service moves eight of them. Count and read on the event loop's thread only.
@@ -32,10 +32,7 @@ class PlainCounter:
 
     def __init__(self) -> None:
         self.value = 0.0
-
-    def inc(self, amount: float = 1) -> None:
-        """Add `amount`."""
-        self.value += amount
+        """The number. Add to it."""
 
 
 class PlainHistogram:

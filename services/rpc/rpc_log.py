@@ -85,7 +85,7 @@ class RpcLog(grpc.aio.ServerInterceptor):
             else:
                 return answer
             finally:
-                self.ended[method.removeprefix("pomogator.").rpartition(".")[2], code].inc()
+                self.ended[method.removeprefix("pomogator.").rpartition(".")[2], code].value += 1
                 if span is not None:
                     span.end(code, reason)
                 line = {

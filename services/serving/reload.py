@@ -60,14 +60,14 @@ class Reloader:
             self._refuse_without_channels(config)
             snapshot = snapshot_of(config)
         except ConfigError as error:
-            self.results[("refused",)].inc()
+            self.results[("refused",)].value += 1
             log.error("config.refused", extra={"problems": str(error).splitlines()})  # noqa: TRY400 - no fault of ours
             raise
         self.snapshots.current = snapshot
         routes = snapshot.catalog.routes
         self.health.forget_all_but(target for route in routes for target in route.targets)
         self.attempts.show(snapshot.catalog.targets_by_channel)
-        self.results[("done",)].inc()
+        self.results[("done",)].value += 1
         log.info("config.reloaded", extra={"channels": [row.name for row in config.channels]})
 
     def _refuse_without_channels(self, config: Config) -> None:

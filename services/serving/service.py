@@ -68,7 +68,7 @@ class Service:
         """
         retry_after_s = self.load_shedder.retry_after_s(self.calls.inflight + 1, key)
         if retry_after_s is not None:
-            self.call_metrics.refused[("OVERLOADED",)].inc()
+            self.call_metrics.refused[("OVERLOADED",)].value += 1
         return retry_after_s
 
     async def serves(self) -> bool:

@@ -57,4 +57,4 @@ class CountedDatabase(DelegatingDatabase):
 
     def _count(self, failure: Failure) -> None:
         if failure.reason == ErrorReason.STORAGE_UNAVAILABLE:
-            self.failures.inc()
+            self.failures.value += 1

@@ -6,7 +6,7 @@ others are enumerations of this package and of the contract.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from services.common.plain_metrics import PlainMetrics
 from services.domain.usage import Usage
@@ -22,16 +22,18 @@ LATENCY_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 DURATION_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 TOKEN_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 
-# Parts of a usage that have a price each. Each is counted without the parts that it contains.
-TOKENS: Mapping[str, Callable[[Usage], int]] = {
-    "prompt": lambda usage: (
-        usage.prompt_token_count - usage.cache_read_token_count - usage.cache_write_token_count
-    ),
-    "cache_read": lambda usage: usage.cache_read_token_count,
-    "cache_write": lambda usage: usage.cache_write_token_count,
-    "completion": lambda usage: usage.completion_token_count - usage.thinking_token_count,
-    "thinking": lambda usage: usage.thinking_token_count,
-}
+
+def token_counts(usage: Usage) -> Mapping[str, int]:
+    """Return the parts of a usage that have a price each, without the parts that they contain."""
+    read, write = usage.cache_read_token_count, usage.cache_write_token_count
+    thinking = usage.thinking_token_count
+    return {
+        "prompt": usage.prompt_token_count - read - write,
+        "cache_read": read,
+        "cache_write": write,
+        "completion": usage.completion_token_count - thinking,
+        "thinking": thinking,
+    }
 
 
 class CallMetrics:
@@ -68,19 +70,19 @@ class CallMetrics:
     def observe(self, record: CallRecord) -> None:
         """Count a call that has ended."""
         method, model, reason = record.method, record.model, record.reason
-        self.requests[method, model, record.code, reason].inc()
+        self.requests[method, model, record.code, reason].value += 1
         self.durations[(method,)].observe(record.ended_at - record.opened_at)
         if method == "stream":
-            self.stream_ends[(record.end,)].inc()
+            self.stream_ends[(record.end,)].value += 1
         if record.attempts:
             self.attempts.observe(record)
         elif reason:
-            self.refused[(reason,)].inc()
+            self.refused[(reason,)].value += 1
         if reason in AUTH_FAILURES and not record.key_id:
             # With an ID it was accepted, and revoked while the call ran.
-            self.auth_failures[(reason,)].inc()
+            self.auth_failures[(reason,)].value += 1
         if outcome := "replay" if record.replayed else IDEMPOTENCY.get(reason):
-            self.idempotent_requests[(outcome,)].inc()
+            self.idempotent_requests[(outcome,)].value += 1
         self.usage.observe(record)
 
 
@@ -110,11 +112,11 @@ class AttemptMetrics:
     def observe(self, record: CallRecord) -> None:
         """Count the attempts of a call that has ended."""
         for attempt in record.attempts:
-            self.attempts[(attempt.channel,)].inc()
+            self.attempts[(attempt.channel,)].value += 1
             if attempt.reason:
-                self.errors[attempt.channel, attempt.reason].inc()
+                self.errors[attempt.channel, attempt.reason].value += 1
         if len(record.attempts) > 1:
-            self.retries.inc(len(record.attempts) - 1)
+            self.retries.value += len(record.attempts) - 1
         ttft_s = record.ttft_s
         if ttft_s is not None:
             self.time_to_first_token[(record.model,)].observe(ttft_s)
@@ -145,19 +147,16 @@ class UsageMetrics:
     def observe(self, record: CallRecord) -> None:
         """Count what a call cost: at its end or, where its answer was drained, later."""
         if record.settlement:
-            self.settlements[(record.settlement,)].inc()
-        if record.usage is not None:
-            self._observe_usage(record, record.usage)
-
-    def _observe_usage(self, record: CallRecord, usage: Usage) -> None:
+            self.settlements[(record.settlement,)].value += 1
+        if record.usage is None:
+            return
         labels = (record.model, record.channel)
-        for kind, count_of in TOKENS.items():
-            if count := count_of(usage):
-                self.tokens[(*labels, kind)].inc(count)
+        for kind, count in token_counts(record.usage).items():
+            if count:
+                self.tokens[(*labels, kind)].value += count
         if record.charge_nano:
-            self.cost[labels].inc(record.charge_nano)
+            self.cost[labels].value += record.charge_nano
         for flag in record.flags:
-            self.flags[(flag,)].inc()
-        gap_s = record.token_gap_s
-        if gap_s is not None and record.method == "stream":
+            self.flags[(flag,)].value += 1
+        if record.method == "stream" and (gap_s := record.token_gap_s) is not None:
             self.time_per_output_token[(record.model,)].observe(gap_s)

@@ -63,7 +63,7 @@ class Supervisor:
                 # The border of a task: no caller awaits its exception.
                 failures = 1 if clock() - begun >= WELL_S else failures + 1
                 log.exception("task.failed", extra={"task": name, "failures": failures})
-                self.failures[(name,)].inc()
+                self.failures[(name,)].value += 1
                 if failures == FAILURES_MAX:
                     self.given_up.set()
                     raise

@@ -19,7 +19,7 @@ def test_the_page_is_the_one_of_the_client_library(monkeypatch: pytest.MonkeyPat
     )
 
     for labels, amount in ((("create", "OK"), 1), (("stream", ""), 2.5), (("create", "OK"), 3)):
-        count[labels].inc(amount)
+        count[labels].value += amount
         counter.labels(*labels).inc(amount)
     for seconds in (0.0, 0.05, 0.06, 2.5, 7.0):
         durations[("create",)].observe(seconds)

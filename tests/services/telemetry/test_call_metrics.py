@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.common.metrics_page import serving_metrics
 from services.common.process_metrics import ProcessMetrics
 from services.domain.usage import Usage
-from services.telemetry.call_metrics import TOKENS, CallMetrics
+from services.telemetry.call_metrics import CallMetrics, token_counts
 from services.telemetry.calls import Attempt, CallRecord
 
 
@@ -51,7 +51,7 @@ def test_tokens_are_counted_once() -> None:
         total_token_count=150,
     )
 
-    counts = {kind: count_of(usage) for kind, count_of in TOKENS.items()}
+    counts = token_counts(usage)
 
     assert counts == {
         "prompt": 50,
