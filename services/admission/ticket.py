@@ -119,7 +119,8 @@ class Ticket(msgspec.Struct, kw_only=True):
 
         Raises Failure RATE_LIMIT_EXCEEDED.
         """
-        self._release_channel(0)
+        if self.channel_lease is not None:
+            self._release_channel(0)
         if meters := self.plan.channel_meters.get(channel):
             self.channel_lease = await self.leases.take(meters, self.tokens)
 

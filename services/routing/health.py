@@ -177,7 +177,11 @@ class ChannelHealth:
         self._states = {key: self._states[key] for key in kept & self._states.keys()}
 
     def _state(self, target: Target) -> _TargetState:
-        return self._states.setdefault(_key_of(target), _TargetState())
+        key = _key_of(target)
+        state = self._states.get(key)
+        if state is None:
+            state = self._states[key] = _TargetState()
+        return state
 
     def _score(self, target: Target, fastest_s: float) -> float:
         state = self._states.get(_key_of(target))

@@ -30,7 +30,7 @@ class CountedDatabase(DelegatingDatabase):
     ) -> T:
         """Delegate to the database, and count its failure."""
         try:
-            return await super().write(transaction, *args, **kwargs)
+            return await self._database.write(transaction, *args, **kwargs)
         except Failure as failure:
             self._count(failure)
             raise
@@ -40,7 +40,7 @@ class CountedDatabase(DelegatingDatabase):
     ) -> T:
         """Delegate to the database, and count its failure."""
         try:
-            return await super().write_unsynced(transaction, *args, **kwargs)
+            return await self._database.write_unsynced(transaction, *args, **kwargs)
         except Failure as failure:
             self._count(failure)
             raise
@@ -50,7 +50,7 @@ class CountedDatabase(DelegatingDatabase):
     ) -> T:
         """Delegate to the database, and count its failure."""
         try:
-            return await super().read(transaction, *args, **kwargs)
+            return await self._database.read(transaction, *args, **kwargs)
         except Failure as failure:
             self._count(failure)
             raise

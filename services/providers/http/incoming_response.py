@@ -148,8 +148,10 @@ class IncomingResponse:
         if self._paused and self._size > (piece := self._budget.share(READ_MAX_WHEN_BEHIND)):
             return self._beginning(piece)
         data = b"".join(chunks)  # A single chunk is not copied.
-        self._taken = self._size
-        self._clear()
+        self._taken, self._size = self._size, 0
+        chunks.clear()
+        if self._paused:
+            self._resume()
         return data
 
     def _beginning(self, size: int) -> bytes:
@@ -167,16 +169,15 @@ class IncomingResponse:
     def discard(self) -> None:
         """Drop unread data, release the budget, and resume reading from the socket."""
         self._budget.left += self._size + self._taken
-        self._taken = 0
-        self._clear()
-
-    def _clear(self) -> None:
+        self._taken = self._size = 0
         self._chunks.clear()
-        self._size = 0
         if self._paused:
-            self._paused = False
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
+            self._resume()
+
+    def _resume(self) -> None:
+        self._paused = False
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def expect_end(self, on_end: Callable[[], None]) -> None:
         """Stop reading, and call back once at the end of the body or at any further data."""

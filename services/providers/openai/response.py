@@ -42,27 +42,19 @@ class OpenAiDecoder(RepeatedTextDecoder):
         self._pack_state = pack_state
         self._details = details
         self._choices: dict[int, StreamedChoice] = {}
-        self._usage: Usage | None = None
+        self.usage: Usage | None = None
+        """The last reported usage."""
         self._service_tier = ""
         self._members = MembersBesideChoices()
-        self._done = False
-        self._in_text = False  # Whether the first choice has begun and has not ended.
-
-    @property
-    def done(self) -> bool:
+        self.done = False
         """Whether `[DONE]` has been received."""
-        return self._done
-
-    @property
-    def usage(self) -> Usage | None:
-        """The last reported usage."""
-        return self._usage
+        self._in_text = False  # Whether the first choice has begun and has not ended.
 
     def feed(self, event: SseEvent) -> list[Event]:
         """Decode one event. Events after `[DONE]` are ignored."""
         data = event.data
         self.last_text = ""
-        if self._done or event.name == "error" or not data.startswith(b"{"):
+        if self.done or event.name == "error" or not data.startswith(b"{"):
             return self._feed_other(event)
         chunk, unknown = wire.decode(data)
         text = chunk.text() if self._in_text else ""
@@ -87,10 +79,10 @@ class OpenAiDecoder(RepeatedTextDecoder):
         Raises UPSTREAM_DISCONNECTED where neither `[DONE]` nor a finish reason of each choice has
         been received.
         """
-        if not self._choices and not self._done:
+        if not self._choices and not self.done:
             raise wire.unreadable()
         answers = self._choices.values()
-        if not answers or not (self._done or all(answer.ended for answer in answers)):
+        if not answers or not (self.done or all(answer.ended for answer in answers)):
             raise UpstreamError(
                 ErrorReason.UPSTREAM_DISCONNECTED,
                 "The provider's answer broke off.",
@@ -118,7 +110,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
                 answer.end(choice.finish_reason, choice.native_finish_reason)
         return WholeAnswer(
             choices=[answers[index].made(self._pack_state) for index in sorted(answers)],
-            usage=self._usage,
+            usage=self.usage,
             service_tier=self._service_tier,
             system_fingerprint=self._members.system_fingerprint,
             extra_json=self._members.extra_json,
@@ -126,10 +118,10 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
     def _feed_other(self, event: SseEvent) -> list[Event]:
         data = event.data.strip()
-        if self._done or not data:
+        if self.done or not data:
             return []
         if data == DONE:
-            self._done = True
+            self.done = True
             return []
         if event.name == "error":
             raise _error_in_answer(data)
@@ -190,7 +182,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             raise _error_in_answer(error)
 
     def _count(self, found: wire.Usage, unknown: Any) -> None:
-        self._usage = normalized(found, unknown) or self._usage
+        self.usage = normalized(found, unknown) or self.usage
 
     def _endings(self) -> list[Event]:
         answers = [self._choices[index] for index in sorted(self._choices)]
@@ -198,7 +190,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
         if news := self._members.news():
             events.insert(0, news)
         events += [answer.finished() for answer in answers]
-        events.append(Finished(usage=self._usage, service_tier=self._service_tier))
+        events.append(Finished(usage=self.usage, service_tier=self._service_tier))
         return events
 
 
