@@ -5,9 +5,8 @@
 Edge and service run in this process, on real sockets, before a provider that sends five events.
 After one request that fills caches and pools, streamed and whole completions are traced in turn,
 each from the first byte of the request until the gateway has settled it. The figures are those of
-the trace with the fewest calls: periodic tasks run during the others. Counted are only functions
-in `gateway/` and `services/`, and only in the event loop's thread: SQLite's worker is not on the
-path.
+the trace with the fewest calls. Counted are only functions in `gateway/` and `services/`, and only
+in the event loop's thread: SQLite's worker is not on the path, nor are periodic tasks.
 
 A coroutine that is resumed is not called again: resumptions are counted apart. The provider sends
 an event of the stream only after the client has received the one before. A message passes the
@@ -51,6 +50,8 @@ OURS = tuple(f"{ROOT / folder}/" for folder in ("gateway", "services"))
 AFTER_AWAIT = 3
 """The argument of the instruction RESUME behind an `await`; behind a `yield` it is 1. Higher
 bits have another meaning."""
+PERIODIC = frozenset({"turns", "health", "loop lag", "ledger heartbeat", "idempotency sweep"})
+"""Names of tasks that run whether there are requests or not."""
 COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 MODEL = "house/model"
@@ -82,6 +83,9 @@ class Trace:
         """Counts a call. A profile function of `sys.setprofile`."""
         code = frame.f_code
         if event not in {"call", "return"} or not code.co_filename.startswith(OURS):
+            return
+        task = asyncio.current_task()
+        if task is not None and task.get_name() in PERIODIC:
             return
         if event == "return":
             if code.co_flags & COROUTINE and not _awaits(frame):
