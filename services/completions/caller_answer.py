@@ -87,11 +87,11 @@ class CallerAnswer(msgspec.Struct, frozen=True):
                     return await self._completion(answer, first)
                 count = self.counting(answer)
                 events = await self.begin(answer, count)
+                self._leave_if_drained()
                 async for batch in answer.rest:
                     await self._count(batch, count)
                     events += batch
-                    if self.is_drained():
-                        raise asyncio.CancelledError
+                    self._leave_if_drained()
             except (asyncio.CancelledError, GeneratorExit):
                 self.ticket.is_abandoned = True
                 raise
@@ -101,6 +101,10 @@ class CallerAnswer(msgspec.Struct, frozen=True):
                 return without_reasoning(events) if self.hides_reasoning else events
             finally:
                 answer.close()
+
+    def _leave_if_drained(self) -> None:
+        if self.is_drained():
+            raise asyncio.CancelledError
 
     def _start(self, answer: StartedAnswer) -> None:
         self.ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)

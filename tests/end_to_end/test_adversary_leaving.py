@@ -8,7 +8,6 @@ answer, which it begins when all callers have left.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from services.completions.drains import DRAINS_PER_ACCOUNT_MAX
 from services.config import BillingConfig
 from tests.stand.billing_stand import FORMS, NANO, BillingStand, billing_stand, piece
 from tests.stand.conversations import CALLED, LONG, Fields, after, details, part
+from tests.stand.dear_prompts import prompt_tokens
 from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, STALL, Request, Script, sse
 
 CALLS = DRAINS_PER_ACCOUNT_MAX + 4
@@ -30,8 +30,6 @@ PRICE: Mapping[str, Any] = {
     "completion_usd_per_mtok": 3,
 }
 CREDIT_NANO = 7 * NANO
-IMAGE_TOKENS, DOCUMENT_TOKENS = 16_384, 1_000_000
-TOOL_TOKENS = 12
 
 MARK = {"cache_control": {"type": "ephemeral"}}
 MANY_TOOLS = [
@@ -79,13 +77,7 @@ class Provider:
     def play(self, request: Request) -> Script:
         """Answer with the usage that is billed."""
         body = request.json()
-        names = ("messages", "response_format")
-        prompt = sum(len(json.dumps(body.get(name, ""))) // 4 for name in names)
-        prompt += TOOL_TOKENS * len(body.get("tools", ()))
-        contents = [sent["content"] for sent in body["messages"] if sent.get("content")]
-        kinds = [each["type"] for parts in contents if isinstance(parts, list) for each in parts]
-        prompt += IMAGE_TOKENS * kinds.count("image_url")
-        prompt += DOCUMENT_TOKENS * sum(kind in {"video_url", "file"} for kind in kinds)
+        prompt = prompt_tokens(body)
         written = prompt if b"cache_control" in request.body else 0
         self.bills.append((prompt - written) * PROMPT_NANO + written * WRITTEN_NANO)
         usage = {
@@ -136,6 +128,7 @@ def anthropic_event(kind: str, **members: Any) -> Mapping[str, Any]:
     return {"type": kind, **members}
 
 
+DRAIN_SECONDS = 30.0
 COUNTED = {"input_tokens": 700, "output_tokens": 1}
 BEGINNING = sse(
     anthropic_event("message_start", message={"role": "assistant", "usage": COUNTED}),
@@ -150,7 +143,10 @@ BEGINNING = sse(
 async def test_a_drain_for_the_prompt_ends_when_it_is_counted(tmp_path: Path, form: str) -> None:
     """The rest of the answer is not made for a caller that has left: it would cost more."""
     async with billing_stand(
-        tmp_path, price=PRICE, billing=BillingConfig(), channel={"dialect": "anthropic"}
+        tmp_path,
+        price=PRICE,
+        billing=BillingConfig(),
+        channel={"dialect": "anthropic", "drain_seconds": DRAIN_SECONDS},
     ) as stand:
         may_answer = asyncio.Event()
         stand.script = [may_answer, SSE_HEAD, BEGINNING, STALL]
@@ -162,7 +158,8 @@ async def test_a_drain_for_the_prompt_ends_when_it_is_counted(tmp_path: Path, fo
         await asyncio.wait({asking})
         assert not request.left.is_set()
         may_answer.set()
-        await request.left.wait()
+        async with asyncio.timeout(DRAIN_SECONDS / 2):
+            await request.left.wait()
         charged = CREDIT_NANO - await stand.balance(key)
 
     assert charged in {700 * PROMPT_NANO + tokens * COMPLETION_NANO for tokens in range(1, 5)}
