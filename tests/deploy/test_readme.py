@@ -31,7 +31,7 @@ MAPPED = """
 """
 
 
-OF_UPGRADES = frozenset({"--install", "--create-namespace", "--reuse-values"})
+OF_UPGRADES = frozenset({"--install", "--reuse-values"})
 """Options without a meaning where no release is made."""
 
 
