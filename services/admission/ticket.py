@@ -140,6 +140,18 @@ class Ticket(msgspec.Struct, kw_only=True):
             self.cut = self.meter.metered(decoder.usage, unseen)
             price = self.plan.prices[target.public_model]
             self.cut_nano += cost_nano(self.cut.usage, price, markup_bp=self.plan.caller.markup_bp)
+        else:
+            self.miss_answer(target, decoder)
+
+    def miss_answer(self, target: Target, decoder: Decoder) -> None:
+        """Note that `target` has the prompt, and did not begin to answer in time.
+
+        The call costs that prompt, once for all such attempts, unless another target answers or is
+        abandoned.
+        """
+        is_charged = self.record.begun_at or self.bills_abandoned
+        if self.decoder is None or not is_charged:
+            self._set_target(target, decoder, 0)
 
     def start_answer(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         """Note that `target` has begun to answer: from now on the call is charged."""
@@ -228,9 +240,7 @@ class Ticket(msgspec.Struct, kw_only=True):
             self.record.settlement = "voided"
             return
         metered = self.metered
-        is_unbilled = self.decoder is None or (
-            self.is_abandoned and not self.record.begun_at and not self.bills_abandoned
-        )
+        is_unbilled = self.decoder is None or not (self.record.begun_at or self.bills_abandoned)
         if metered is None:
             metered = self.cut if is_unbilled and self.cut else self._usage_at_end()
             self.charge_nano = min(self._cost(metered), self._charge_max)

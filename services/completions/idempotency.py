@@ -1,4 +1,4 @@
-"""Idempotency: a call with an idempotency key runs once, and equal calls get its answer.
+"""Idempotency: a call with an idempotency key is answered once, and equal calls get that answer.
 
 A caller that sends a key (`idempotency-key`, 1 to 255 printable ASCII characters) may repeat
 its call without paying again. Keys belong to accounts. A call whose key was used before gets:
@@ -18,8 +18,8 @@ Only a complete answer is stored, for a day, and for an account no more than 64 
 100,000 keys, the latest ones: of older answers only the key is kept, older keys are forgotten.
 Every other end of a call releases its key, so that the next call with the key runs: a refusal, a
 provider's failure, a cancellation, an answer that broke off (the caller has paid for what it
-received, and pays for the next call), a killed process (once its lease has ended). Of requests only
-a keyed digest is stored; answers are stored only for calls with a key.
+received, at least the prompt, and pays for the next call), a killed process (once its lease has
+ended). Of requests only a keyed digest is stored; answers are stored only for calls with a key.
 """
 
 from __future__ import annotations

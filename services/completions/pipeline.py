@@ -246,6 +246,7 @@ def _routing(
         on_unread=ticket.start_answer,
         on_overlong=ticket.charge_overlong,
         on_cut=ticket.cut_attempt,
+        on_late=ticket.miss_answer,
         time_left_s=state.time_left_s,
         limits_output=ticket.is_bounded,
         sends_provider_tools=state.plan.sends_provider_tools,

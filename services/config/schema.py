@@ -156,9 +156,10 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     without showing all of it, or where its row says that it is billed anyway (`billed_to_end`);
     where the prompt has media of unknown size, until the provider has counted it."""
     bills_abandoned: bool = True
-    """Whether the provider bills a request that is cancelled after it was sent, before the answer.
-    If so, the caller is charged the prompt as the gateway counts it; with `false`, nothing. Limits
-    on requests and tokens stay spent in either case."""
+    """Whether the provider bills a request that is cancelled after it was sent, before the answer:
+    its caller left, or `first_token_timeout_s` passed. If so, a caller who gets no other answer
+    is charged the prompt as the gateway counts it; with `false`, nothing. Limits on requests and
+    tokens stay spent in either case."""
     drain_seconds: DrainSeconds = 30.0
     """Timeout of draining an answer."""
     trace_context: bool = False

@@ -233,6 +233,11 @@ class UpstreamAnswer:
                 return LEFT
             raise self._closed_by(error) from None
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the provider has the request, and a timeout of the gateway has passed."""
+        return self.is_sent and self._timeouts.lost
+
     def close(self) -> None:
         """Cancel the request at the provider, unless it is complete. Returns at once."""
         self._is_closed = True

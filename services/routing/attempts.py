@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
@@ -19,13 +18,13 @@ from services.clock import Chance, Clock
 from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
-from services.domain.spec import ChatCompletionSpec
-from services.errors import REASONS, Failure, UpstreamError
+from services.errors import Failure, UpstreamError
 from services.providers.base import Dialect, ModelRoute, Notes, Target, UpstreamRequest
 from services.providers.overlong_answer import OverlongAnswerError
 from services.providers.upstream import Upstream, UpstreamAnswer
 from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures
+from services.routing.call_targets import for_decoder, for_encoder
 from services.routing.choice import order_targets
 from services.routing.health import ChannelHealth
 from services.routing.route_request import RouteRequest, StartedAnswer
@@ -35,9 +34,6 @@ ATTEMPTS_MAX = 3
 DEADLINE_SHARE = 0.5
 """The share of the time until the caller's deadline in which an answer has to begin, while another
 channel could be asked."""
-
-
-_TIMEOUT = REASONS[ErrorReason.UPSTREAM_TIMEOUT]
 
 
 class RoutingParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +158,7 @@ class CallAttempts:
         if headers := wanted.record.start_attempt(target):
             request = msgspec.structs.replace(request, headers={**request.headers, **headers})
         dialect = parts.dialects[channel.dialect]
-        decoder = dialect.decoder(_shown(target, wanted.spec))
+        decoder = dialect.decoder(for_decoder(target, wanted.spec))
         timeout_s = channel.first_token_timeout_s if request.may_stream else channel.total_timeout_s
         first_s = self._share_of_deadline_s(target, timeout_s)
         upstream_answer = parts.upstream.answer(request, target, dialect, decoder, first_s)
@@ -170,8 +166,8 @@ class CallAttempts:
             first = await self._first_batch(target, upstream_answer, streamed=request.streamed)
         except UpstreamError as error:
             wanted.record.fail_attempt(error)
-            if first_s < timeout_s and upstream_answer.is_sent and error.row is _TIMEOUT:
-                wanted.on_cut(target, decoder)
+            if upstream_answer.is_late and error.reason is ErrorReason.UPSTREAM_TIMEOUT:
+                (wanted.on_cut if first_s < timeout_s else wanted.on_late)(target, decoder)
             is_overlong = isinstance(error, OverlongAnswerError)
             if is_overlong:
                 wanted.on_overlong(target, decoder, request.thinking_tokens)
@@ -249,7 +245,7 @@ class CallAttempts:
         if step.route is not wanted.routes[0]:
             notes.replaced("model", f"`{step.route.model}` answers in its place.")
         dialect = self._parts.dialects[target.channel.dialect]
-        limited = _limited(target, wanted)
+        limited = for_encoder(target, wanted)
         try:
             spec = wanted.spec if wanted.restored is None else wanted.restored(wanted.spec, target)
             request = dialect.encode(spec, limited, notes, stream=step.streamed)
@@ -295,22 +291,6 @@ def cut_attempts_max(timeouts_s: Sequence[float], left_s: float | None) -> int:
     if left_s is None or left_s * DEADLINE_SHARE >= timeouts_s[0]:
         return 0
     return min(ATTEMPTS_MAX, len(timeouts_s)) - 1
-
-
-def _limited(target: Target, wanted: RouteRequest) -> Target:
-    """Return the target of an encoder, which is told what the caller's money does not cover."""
-    limits_output = wanted.limits_output and wanted.spec.max_tokens is None
-    if not limits_output and wanted.sends_provider_tools:
-        return target
-    sends_tools = wanted.sends_provider_tools
-    return replace(target, limits_output=limits_output, sends_provider_tools=sends_tools)
-
-
-def _shown(target: Target, spec: ChatCompletionSpec) -> Target:
-    """Return the target of a decoder, which is told what the answer is to have."""
-    if spec.thinking is None or not spec.thinking.reasoning_details:
-        return target
-    return replace(target, reasoning_details=True)
 
 
 def _deadline_passed() -> Failure:

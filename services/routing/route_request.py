@@ -58,6 +58,8 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Called likewise where an answer is larger than what is read of any."""
     on_cut: Callable[[Target, Decoder], None]
     """Called where a target has a request, and the caller's deadline leaves it no more time."""
+    on_late: Callable[[Target, Decoder], None]
+    """Called where a target has a request, and does not begin to answer within its own timeout."""
     time_left_s: Callable[[], float | None] = lambda: None
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
     limits_output: bool = False

@@ -64,6 +64,8 @@ PROMPT_USD, COMPLETION_USD = Decimal(1), Decimal(2)
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 CHARGE = 10 * 1_000 + 5 * 2_000
 """The cost of `USAGE` in nanodollars."""
+PROMPT_CHARGE = 9 * 1_000
+"""The cost of `PROMPT` as the gateway counts it: a token for four bytes, and four for a message."""
 
 TIMEOUT_S = 10.0
 

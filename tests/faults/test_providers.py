@@ -21,6 +21,7 @@ from tests.faults.fault_stand import (
     CHARGE,
     END,
     FINE,
+    PROMPT_CHARGE,
     PROVIDER_KEY,
     STEADY,
     TEXT,
@@ -112,13 +113,13 @@ async def test_silence_before_the_first_token_fails_over(stand: FaultStand, scri
 
 
 async def test_silence_of_every_provider_is_504(stand: FaultStand) -> None:
-    """It is 504, and nothing is charged. Row 54."""
+    """It is 504, and the prompt, which both providers have, is charged once. Row 54."""
     stand.play([STALL], second=[SSE_HEAD, STALL])
 
     reply = await stand.ask()
 
     assert (reply.status, reply.code) == (504, "upstream_timeout")
-    assert await stand.charged() == (0, 0)
+    assert await stand.charged() == (1, PROMPT_CHARGE)
 
 
 @pytest.mark.parametrize("size", [512 * 1024, 1_900_000])

@@ -10,7 +10,16 @@ from openai import AsyncOpenAI
 
 from tests.faults.conftest import OpenStand
 from tests.faults.dialect_answers import FORMS, DialectAnswers
-from tests.faults.fault_stand import CHARGE, MESSAGES, MODEL, TEXT, FaultStand, fitting, piece
+from tests.faults.fault_stand import (
+    CHARGE,
+    MESSAGES,
+    MODEL,
+    PROMPT_CHARGE,
+    TEXT,
+    FaultStand,
+    fitting,
+    piece,
+)
 from tests.stand.upstream import (
     CUT,
     RESET,
@@ -131,7 +140,7 @@ async def test_providers_are_paid_for_a_prompt_that_a_deadline_cuts(
     reply = await stand.ask(headers={"x-pomogator-timeout": "0.4"})
 
     assert reply.status >= 400
-    assert await stand.charged() == (1, prompts * 9_000)
+    assert await stand.charged() == (1, prompts * PROMPT_CHARGE)
 
 
 async def test_a_provider_that_bills_no_abandoned_calls_is_not_paid(open_stand: OpenStand) -> None:

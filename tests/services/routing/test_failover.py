@@ -81,6 +81,7 @@ class Setup:
             on_unread=self.abandon,
             on_overlong=self.abandon,
             on_cut=lambda *_: None,
+            on_late=lambda *_: None,
         )
         with closing(await self.failover.begin(wanted).open()) as answer:
             first = answer.first
@@ -287,6 +288,7 @@ async def test_closing_an_answer_closes_the_connection(stack: AsyncExitStack) ->
         on_unread=served.abandon,
         on_overlong=served.abandon,
         on_cut=lambda *_: None,
+        on_late=lambda *_: None,
     )
 
     with closing(await served.failover.begin(wanted).open()) as answer:

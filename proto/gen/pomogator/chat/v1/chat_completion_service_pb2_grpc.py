@@ -43,13 +43,14 @@ class ChatCompletionServiceStub:
     can refuse some calls when many wait.
 
     `idempotency-key` metadata, 1 to 255 printable ASCII characters, ensures that a
-    call is made and billed once. An equal call with the same key and account fails
+    complete answer is made and billed once. An equal call with the same key and account fails
     with IDEMPOTENCY_IN_PROGRESS while the first one runs. For a day after that it
     gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
     the initial metadata, or ALREADY_EXISTS if the answer is not stored: it was too
     long, or the account has too many newer ones. Another call with that key fails with
     IDEMPOTENCY_MISMATCH. A call that failed, broke off or was cancelled frees the key:
-    the next call with it is made and billed.
+    the next call with it is made and billed, and what the call before it was billed, such
+    as its prompt, is not deducted.
     """
 
     def __init__(self, channel):
@@ -93,13 +94,14 @@ class ChatCompletionServiceServicer:
     can refuse some calls when many wait.
 
     `idempotency-key` metadata, 1 to 255 printable ASCII characters, ensures that a
-    call is made and billed once. An equal call with the same key and account fails
+    complete answer is made and billed once. An equal call with the same key and account fails
     with IDEMPOTENCY_IN_PROGRESS while the first one runs. For a day after that it
     gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
     the initial metadata, or ALREADY_EXISTS if the answer is not stored: it was too
     long, or the account has too many newer ones. Another call with that key fails with
     IDEMPOTENCY_MISMATCH. A call that failed, broke off or was cancelled frees the key:
-    the next call with it is made and billed.
+    the next call with it is made and billed, and what the call before it was billed, such
+    as its prompt, is not deducted.
     """
 
     def CreateChatCompletion(self, request, context):
@@ -176,13 +178,14 @@ class ChatCompletionService:
     can refuse some calls when many wait.
 
     `idempotency-key` metadata, 1 to 255 printable ASCII characters, ensures that a
-    call is made and billed once. An equal call with the same key and account fails
+    complete answer is made and billed once. An equal call with the same key and account fails
     with IDEMPOTENCY_IN_PROGRESS while the first one runs. For a day after that it
     gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
     the initial metadata, or ALREADY_EXISTS if the answer is not stored: it was too
     long, or the account has too many newer ones. Another call with that key fails with
     IDEMPOTENCY_MISMATCH. A call that failed, broke off or was cancelled frees the key:
-    the next call with it is made and billed.
+    the next call with it is made and billed, and what the call before it was billed, such
+    as its prompt, is not deducted.
     """
 
     @staticmethod

@@ -35,13 +35,14 @@ class ChatCompletionServiceStub:
     can refuse some calls when many wait.
 
     `idempotency-key` metadata, 1 to 255 printable ASCII characters, ensures that a
-    call is made and billed once. An equal call with the same key and account fails
+    complete answer is made and billed once. An equal call with the same key and account fails
     with IDEMPOTENCY_IN_PROGRESS while the first one runs. For a day after that it
     gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
     the initial metadata, or ALREADY_EXISTS if the answer is not stored: it was too
     long, or the account has too many newer ones. Another call with that key fails with
     IDEMPOTENCY_MISMATCH. A call that failed, broke off or was cancelled frees the key:
-    the next call with it is made and billed.
+    the next call with it is made and billed, and what the call before it was billed, such
+    as its prompt, is not deducted.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -82,13 +83,14 @@ class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
     can refuse some calls when many wait.
 
     `idempotency-key` metadata, 1 to 255 printable ASCII characters, ensures that a
-    call is made and billed once. An equal call with the same key and account fails
+    complete answer is made and billed once. An equal call with the same key and account fails
     with IDEMPOTENCY_IN_PROGRESS while the first one runs. For a day after that it
     gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
     the initial metadata, or ALREADY_EXISTS if the answer is not stored: it was too
     long, or the account has too many newer ones. Another call with that key fails with
     IDEMPOTENCY_MISMATCH. A call that failed, broke off or was cancelled frees the key:
-    the next call with it is made and billed.
+    the next call with it is made and billed, and what the call before it was billed, such
+    as its prompt, is not deducted.
     """
 
     @_abc_1.abstractmethod
