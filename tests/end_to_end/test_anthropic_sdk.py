@@ -389,3 +389,29 @@ async def test_many_stop_sequences(stand: DialectStand, claude: AsyncAnthropic) 
     else:
         assert body["stop"] == stops[:4]
         assert "stop" in raw.headers["x-pomogator-notes"]
+
+
+async def test_cited_documents(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """Anthropic gets them to cite from; elsewhere they are files, and a note says the rest."""
+    stand.provider.say(GREETING)
+    cited = [{"type": "char_location", "cited_text": "High", "document_index": 0}]
+    document = {
+        "type": "document",
+        "source": {"type": "text", "media_type": "text/plain", "data": "High tide at noon."},
+        "title": "tides",
+        "citations": {"enabled": True},
+    }
+    turns: Any = [
+        {"role": "user", "content": [document]},
+        {"role": "assistant", "content": [{"type": "text", "text": "High.", "citations": cited}]},
+        *MESSAGES,
+    ]
+    raw = await claude.messages.with_raw_response.create(model=MODEL, max_tokens=64, messages=turns)
+    first, second, *_ = stand.provider.bodies[-1]["messages"]
+    if stand.dialect == "anthropic":
+        assert first["content"] == [document]
+        assert second["content"][0]["citations"] == cited
+        assert "x-pomogator-notes" not in raw.headers
+    else:
+        assert first["content"][0]["file"]["filename"] == "tides"
+        assert "citations" in raw.headers["x-pomogator-notes"]

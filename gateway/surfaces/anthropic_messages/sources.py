@@ -15,6 +15,8 @@ from services.common.known_members import OTHER_TAG
 from services.domain.conversation import ContentPart, FilePart, ImagePart, OtherPart
 
 _NONE = Raw()
+_UNCITED = {"enabled": False}
+"""Citations as they are where a document does not name them."""
 
 
 class _Source(Struct, forbid_unknown_fields=True, tag_field="type"):
@@ -85,21 +87,17 @@ def image_part(at: str, block: ImageBlock, unknown: Any, images: ImageReader) ->
 
 
 def document_part(block: DocumentBlock, unknown: Any) -> ContentPart:
-    """Return the part of a document.
-
-    One that is to be cited, or that has another source, stays in Anthropic's form: no other API
-    has such documents.
-    """
+    """Return the part of a document. One with another source stays in Anthropic's form."""
     mark, source = json_of(block.cache_control), block.source
-    if isinstance(source, _OtherSource) or _is_cited(block):
-        return _as_it_is(_members(block), unknown, mark)
-    if context := json_of(block.context):
-        unknown = {**(unknown or {}), "context": Raw(context)}
+    if isinstance(source, _OtherSource):
+        return _as_it_is({"type": "document", "source": source.json}, _more(block, unknown), mark)
+    others = _more(block, unknown)
+    others.pop("title", None)
     return FilePart(
         uri=_uri(source),
         filename=block.title or "",
         cache_control_json=mark,
-        extra_json=to_json(unknown),
+        extra_json=to_json(others),
     )
 
 
@@ -113,24 +111,16 @@ def _uri(source: _Base64Source | _UrlSource | _TextSource) -> str:
             return f"data:{source.media_type};base64,{source.data}"
 
 
-def _is_cited(block: DocumentBlock) -> bool:
-    """Whether the model is to cite the document."""
-    raw = json_of(block.citations)
-    if not raw:
-        return False
-    citations = msgspec.json.decode(raw)
-    return not isinstance(citations, dict) or citations.get("enabled") is not False
-
-
-def _members(block: DocumentBlock) -> dict[str, object]:
-    source = block.source
-    sent: object = source.json if isinstance(source, _OtherSource) else source
-    members: dict[str, object] = {"type": "document", "source": sent}
+def _more(block: DocumentBlock, unknown: Any) -> dict[str, object]:
+    """Return the members of a document beside its source and mark."""
+    members: dict[str, object] = {**(unknown or {})}
     if block.title is not None:
         members["title"] = block.title
-    for name, raw in (("context", block.context), ("citations", block.citations)):
-        if value := json_of(raw):
-            members[name] = Raw(value)
+    if context := json_of(block.context):
+        members["context"] = Raw(context)
+    citations = json_of(block.citations)
+    if citations and msgspec.json.decode(citations) != _UNCITED:
+        members["citations"] = Raw(citations)
     return members
 
 

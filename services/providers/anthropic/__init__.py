@@ -5,6 +5,7 @@ Modules, in the order in which data flows:
     request         body of `POST /messages`
     prefill         marks of a message from which the answer goes on
     messages        conversation in the request
+    own_members     members of the API that have no field
     parts           content blocks of its messages
     tools           tools in the request, and the tool choice
     betas           features that are not generally available

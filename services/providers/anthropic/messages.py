@@ -215,7 +215,7 @@ def _interleaved(
     """The assistant's turn in its original order. Edited text is sent in its current form."""
     text = "".join(part.text for part in message.content if isinstance(part, TextPart))
     lengths = [block.length for block in state if isinstance(block, reasoning_state.Text)]
-    plain = all(block["type"] == "text" and "cache_control" not in block for block in texts)
+    plain = all(block.keys() == {"type", "text"} for block in texts)
     intact = plain and sum(lengths) == len(text)
     blocks: list[Json] = []
     at = 0

@@ -13,6 +13,7 @@ from services.domain.conversation import (
     TextPart,
 )
 from services.providers.anthropic.cache_marks import mark_end
+from services.providers.anthropic.own_members import OF_DOCUMENTS, citations_of, own_members
 from services.providers.base import Notes, Target
 from services.providers.translate import images
 from services.providers.translate.data_files import data_file
@@ -48,7 +49,8 @@ def text_blocks(text: str) -> list[Json]:
 def _blocks(part: ContentPart, target: Target, notes: Notes) -> list[Json]:
     match part:
         case TextPart():
-            return text_blocks(part.text)
+            cited = citations_of(part.extra_json)
+            return [block | cited for block in text_blocks(part.text)]
         case ImagePart():
             return _image(part, target, notes)
         case FilePart():
@@ -76,7 +78,8 @@ def _image(image: ImagePart, target: Target, notes: Notes) -> list[Json]:
 def _file(file: FilePart) -> list[Json]:
     """Document block: PDF and text by value, any type by reference."""
     title: Json = {"title": file.filename} if file.filename else {}
-    return [{"type": "document", "source": _source(file.uri), **title}]
+    own = own_members(file.extra_json, OF_DOCUMENTS)
+    return [{"type": "document", "source": _source(file.uri), **title, **own}]
 
 
 def _source(uri: str) -> Json:

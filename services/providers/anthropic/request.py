@@ -16,12 +16,12 @@ from services.domain.spec import ChatCompletionSpec, ResponseFormat
 from services.providers.anthropic.betas import beta_headers, context_management
 from services.providers.anthropic.cache_marks import MARKS_MAX, drop_excess
 from services.providers.anthropic.messages import Conversation, conversation
+from services.providers.anthropic.own_members import unsent_paths
 from services.providers.anthropic.parts import Json
 from services.providers.anthropic.prefill import without_marks
 from services.providers.anthropic.tools import (
     can_force,
     forcing_hint,
-    is_sent_with_tool,
     knows_tool,
     tool_choice,
     tool_definitions,
@@ -95,7 +95,7 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
     spec = _with_schema(spec, target, notes)
     if unknown:
         # One of them may have become a schema.
-        drop_members([path for path in unknown_paths(spec) if not is_sent_with_tool(path)], notes)
+        drop_members(unsent_paths(spec), notes)
     legal = made_legal(spec, target, notes, plain_reasoning=False)
     spec = legal.spec
     messages = conversation(legal, target, notes)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 
 from services.domain.spec import ChatCompletionSpec, Tool, ToolChoiceMode
+from services.providers.anthropic.own_members import OF_TOOLS, own_members
 from services.providers.anthropic.parts import Json
 from services.providers.base import Notes, Target
 from services.providers.translate.other_types import other_object
@@ -17,7 +18,6 @@ from services.providers.translate.parameters import (
     require,
     shows_tools,
 )
-from services.providers.translate.unknown_members import members_of
 
 CHOICES: Mapping[ToolChoiceMode, str] = {
     "auto": "auto",
@@ -34,11 +34,6 @@ _RUN_BY_CLIENTS = re.compile(r"(bash|computer|memory|text_editor)_20\d{6}")
 """Those that the caller runs, so that they cost tokens and nothing else. Of the others, a search
 costs a cent, and code is billed by the hour (https://platform.claude.com/docs/en/about-claude/pricing).
 """
-
-_OWN_MEMBERS = ("defer_loading", "eager_input_streaming", "input_examples")
-"""Members of a tool that the API has and the contract has not."""
-
-_OWN_PATH = re.compile(rf"tools\[\d+\]\.({'|'.join(_OWN_MEMBERS)})")
 
 _NO_ARGUMENTS: Json = {"type": "object", "properties": {}}
 
@@ -137,20 +132,13 @@ def _function(tool: Tool, target: Target, notes: Notes) -> Json:
     definition: Json = {"name": tool.name, "input_schema": schema}
     if tool.description:
         definition["description"] = tool.description
-    if tool.extra_json:
-        others = members_of(tool.extra_json) or {}
-        definition |= {name: others[name] for name in _OWN_MEMBERS if name in others}
+    definition |= own_members(tool.extra_json, OF_TOOLS)
     if tool.strict:
         if target.capabilities.structured_output:
             definition["strict"] = True
         else:
             notes.dropped("tools", "This model does not hold arguments to a schema (`strict`).")
     return definition
-
-
-def is_sent_with_tool(path: str) -> bool:
-    """Whether a member that no field has is sent: one of a tool that the API has."""
-    return _OWN_PATH.fullmatch(path) is not None
 
 
 def _schema(parameters_json: bytes) -> object:
