@@ -43,7 +43,7 @@ WAIT_MAX_S = 86_400.0
 
 _READ_MAX = 4000  # Characters of a message that are classified.
 _ALL = frozenset(REASONS)
-_MESSAGES = ("message", "error", "errors", "detail", "msg", "error_msg")  # Baidu's is the last.
+_MESSAGES = ("message", "error", "errors", "detail", "msg", "error_msg", "base_resp", "status_msg")
 _NESTING_MAX = 5  # Nested errors: OpenRouter quotes Vertex, which quotes Gemini.
 
 

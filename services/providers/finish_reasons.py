@@ -47,18 +47,21 @@ def finish_reason(word: str) -> FinishReason:
     return FINISH_REASONS.get(name) or ("content_filter" if name.endswith("filter") else "stop")
 
 
-def raise_if_failure(word: str) -> None:
-    """Raise UpstreamError if the provider's `word` says that it failed."""
-    if word in FINISH_REASONS:
+def raise_if_failure(word: str, native: str = "") -> None:
+    """Raise UpstreamError if the provider's `word` says that it failed.
+
+    `native` is the word of a provider behind this one. It counts where a tool call is malformed.
+    """
+    if word in FINISH_REASONS and native in {word, ""}:
         return
     name = _name(word)
-    failure = FAILURES.get(name)
-    if failure is not None:
-        raise UpstreamError(failure, "The provider failed while it answered.")
-    if _MALFORMED in name:
+    if _MALFORMED in name or _MALFORMED in _name(native):
         raise UpstreamError(
             ErrorReason.UPSTREAM_ERROR, "The model generated a malformed tool call."
         )
+    failure = FAILURES.get(name)
+    if failure is not None:
+        raise UpstreamError(failure, "The provider failed while it answered.")
 
 
 def _name(word: str) -> str:

@@ -6,7 +6,8 @@ liberties that providers make necessary:
 - an event that the end of the body left without its blank line counts if its data
   is complete, since hand-made servers close right after `data: [DONE]`;
 - a line `error: {…}`, which the standard ignores, is an event named `error`:
-  llama-box (GPUStack) ends a failed stream in this way.
+  llama-box (GPUStack) ends a failed stream in this way. Others write `{"error": …}`
+  without the name of a field.
 """
 
 from __future__ import annotations
@@ -196,6 +197,9 @@ def event_of(block: bytes) -> SseEvent | None:
         elif field == b"error":
             name = "error"
             data.append(value)
+        elif field == b'{"error"':
+            name = "error"
+            data.append(line)
     joined = b"\n".join(data)
     return SseEvent(name, joined) if joined else None
 

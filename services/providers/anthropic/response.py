@@ -156,17 +156,17 @@ class AnthropicDecoder(RepeatedTextDecoder):
         self._usage.add(message.usage)
 
     def _start(self, index: int, content: msgspec.Raw) -> list[Event]:
+        events = self._stop(index)  # Of a block before this one, where its end was left out.
         if wire.read(content, wire.KIND).type not in wire.BLOCK_KINDS:
             self._extras.add_block(content, index)
-            return []
+            return events
         block = wire.read(content, wire.BLOCK)
         opened = open_block(block, self._blocks)
         members = self._extras.add_read_block(opened, content)
         self._open[index] = opened
         self._blocks.append(opened)
         if block.type == "tool_use":
-            return [self._call(opened, block, members)]
-        events: list[Event] = []
+            events.append(self._call(opened, block, members))
         if block.text:
             events.append(_text(opened, block.text))
         if block.thinking:
@@ -190,7 +190,8 @@ class AnthropicDecoder(RepeatedTextDecoder):
         try:
             event = wire.DELTA.decode(data)
         except (ValueError, RecursionError) as error:
-            return _ignored(data, error)
+            wire.check_unread_delta(data, error)
+            return []
         delta = event.delta
         kind = delta.type
         opened = self._open.get(event.index)
@@ -221,7 +222,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         if self._stopped:
             return None
         opened = self._open.get(index)
-        if opened is not None or index in self._extras or kind not in _CONTENT_KINDS:
+        if opened is not None or index in self._extras or kind not in wire.CONTENT_KINDS:
             return opened
         if kind not in _UNMISTAKABLE:
             raise UpstreamError(
@@ -235,9 +236,13 @@ class AnthropicDecoder(RepeatedTextDecoder):
         return opened
 
     def _stop(self, index: int) -> list[Event]:
-        """Handle the end of a block. A tool call without arguments gets an empty object."""
+        """Handle the end of a block."""
         opened = self._open.pop(index, None)
-        if opened is None or opened.started:
+        return [] if opened is None else self._rest(opened)
+
+    def _rest(self, opened: OpenBlock) -> list[Event]:
+        """Return what a block has at its end: its seal, or the arguments given at its start."""
+        if opened.started:
             return []
         if opened.kind != "tool_use":
             return self._seal(opened)
@@ -268,8 +273,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         ]
         if state := sealed_reasoning(self._blocks):
             events.insert(0, ReasoningStateDelta(state))
-        unsealed = [event for opened in self._open.values() for event in self._seal(opened)]
-        return unsealed + events
+        return [event for opened in self._open.values() for event in self._rest(opened)] + events
 
     def _reasoning(self, block: OpenBlock, text: str) -> ReasoningDelta:
         block.pieces.append(text)
@@ -292,15 +296,5 @@ def _arguments(block: OpenBlock, fragment: str) -> ToolCallDelta:
     return ToolCallDelta(call_index=block.call, arguments=fragment)
 
 
-_CONTENT_KINDS = frozenset({"text_delta", "thinking_delta", "input_json_delta"})
 _UNMISTAKABLE: Mapping[str, str] = {"text_delta": "text", "thinking_delta": "thinking"}
 """Block types by the type of a delta that needs no start of its block."""
-_DELTA_KINDS = _CONTENT_KINDS | {"signature_delta"}
-
-
-def _ignored(data: bytes, error: Exception) -> list[Event]:
-    """Raise UpstreamError unless the delta is of an unknown type, which is ignored."""
-    delta = wire.read(data, wire.EVENT).delta
-    if wire.read(delta, wire.KIND).type in _DELTA_KINDS:
-        raise wire.unreadable() from error
-    return []

@@ -132,6 +132,11 @@ class Message(msgspec.Struct):
 BLOCK_KINDS = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
 """Types of blocks that are read."""
 
+CONTENT_KINDS = frozenset({"text_delta", "thinking_delta", "input_json_delta"})
+"""Types of deltas with content of the answer."""
+
+_DELTA_KINDS = CONTENT_KINDS | {"signature_delta"}
+
 Json = dict[str, object]
 
 TYPE = frozenset({"type"})
@@ -156,6 +161,12 @@ def read(data: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
     try:
         return decoder.decode(data)
     except (ValueError, RecursionError) as error:
+        raise unreadable() from error
+
+
+def check_unread_delta(data: bytes, error: Exception) -> None:
+    """Raise UPSTREAM_BAD_RESPONSE unless the delta that failed to decode is of an unknown type."""
+    if read(read(data, EVENT).delta, KIND).type in _DELTA_KINDS:
         raise unreadable() from error
 
 

@@ -57,7 +57,7 @@ class ChoiceState:
 
         Raises UpstreamError if the provider says that it failed.
         """
-        raise_if_failure(word)
+        raise_if_failure(word, native or "")
         self.ended = True
         if not self.finish_reason or self.reopened:
             self.finish_reason = word
@@ -75,6 +75,18 @@ class ChoiceState:
     def members_json(self) -> bytes:
         """Members of the choice that have no field, as a JSON object. Empty: there are none."""
         return msgspec.json.encode(self._members) if self._members else b""
+
+
+def older_message(choice: wire.Choice) -> wire.Message | None:
+    """Return the message of a choice that has only the older API's `text`."""
+    if choice.text is msgspec.UNSET:
+        return None
+    try:
+        return wire.Message(content=msgspec.json.decode(choice.text, type=str | None))
+    except msgspec.ValidationError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError):  # As of half a surrogate pair.
+        raise wire.unreadable() from None
 
 
 def pieces(content: list[wire.ContentPart | str]) -> Iterator[tuple[PlainDelta, str]]:

@@ -17,10 +17,11 @@ from services.domain.events import Event, Finished, TextDelta
 from services.domain.usage import Usage
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
-from services.providers.failures import provider_failure, read_error
+from services.providers.failures import read_error
 from services.providers.openai import wire
 from services.providers.openai.answer_members import MembersBesideChoices
 from services.providers.openai.choice_state import StatePacker
+from services.providers.openai.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.openai.streamed_choice import StreamedChoice
 from services.providers.openai.usage import normalized
 from services.providers.openai.whole_choice import WholeChoice
@@ -96,7 +97,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
         self._take_head(found, unknown, data)
         self._members.add(found, unknown)
         if not found.choices:
-            raise _error_in_answer(data) if read_error(data).message else wire.unreadable()
+            raise error_in_answer(data) if read_error(data).message else wire.unreadable()
         answers: dict[int, WholeChoice] = {}
         for number, choice in enumerate(found.choices):
             index = _checked_index(choice)
@@ -124,7 +125,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             self.done = True
             return []
         if event.name == "error":
-            raise _error_in_answer(data)
+            raise error_in_answer(data)
         events, _ = self._take(*wire.decode(data), data)
         return events
 
@@ -162,24 +163,26 @@ class OpenAiDecoder(RepeatedTextDecoder):
         if chunk.x_groq is not None:
             self._take_groq(chunk.x_groq, member(unknown, "x_groq"))
         if error := wire.present(chunk.error):
-            raise _error_in_answer(data if chunk.choices is None else error)
+            raise error_in_answer(data if chunk.choices is None else error)
         if chunk.service_tier:
             self._service_tier = chunk.service_tier
         if not chunk.choices and "error" in (chunk.object, chunk.type):
-            raise _error_in_answer(data)
+            raise error_in_answer(data)
+        if unknown and chunk.choices is None and chunk.usage is None:
+            raise_flat_error(data, unknown)
 
     def _take_groq(self, extras: wire.GroqExtras, unknown: Any) -> None:
         if extras.usage is not None:
             self._count(extras.usage, member(unknown, "usage"))
         if error := wire.present(extras.error):
-            raise _error_in_answer(error)
+            raise error_in_answer(error)
 
     def _take_choice_head(self, choice: wire.Choice, unknown: Any) -> None:
         """Take what a choice has beside its message. Raises UpstreamError if that is an error."""
         if choice.usage is not None:
             self._count(choice.usage, member(unknown, "usage"))
         if error := wire.present(choice.error):
-            raise _error_in_answer(error)
+            raise error_in_answer(error)
 
     def _count(self, found: wire.Usage, unknown: Any) -> None:
         self.usage = normalized(found, unknown) or self.usage
@@ -200,8 +203,3 @@ def _checked_index(choice: wire.Choice) -> int:
     if not 0 <= index < CHOICES_MAX:
         raise wire.unreadable()
     return index
-
-
-def _error_in_answer(error: bytes) -> UpstreamError:
-    """Error that a provider reports in an answer with status 200."""
-    return provider_failure(200, {}, error, own_error=False)

@@ -24,6 +24,7 @@ from services.providers.openai.choice_state import (
     ChoiceState,
     PlainDelta,
     StatePacker,
+    older_message,
     pieces,
 )
 from services.providers.openai.extras import gather
@@ -40,7 +41,7 @@ class StreamedChoice(ChoiceState):
         any of them is new or has changed.
         """
         # Perplexity sends both: the message repeats all deltas so far.
-        delta = choice.delta or choice.message
+        delta = choice.delta or choice.message or older_message(choice)
         changed = self.add_members(choice, unknown)
         begin = len(events)
         if delta is not None:

@@ -14,7 +14,13 @@ from services.domain.conversation import ContentPart, Message, ReasoningPart, Te
 from services.domain.events import ReasoningDelta, RefusalDelta, TextDelta
 from services.providers.finish_reasons import finish_reason
 from services.providers.openai import wire
-from services.providers.openai.choice_state import ChoiceState, PlainDelta, StatePacker, pieces
+from services.providers.openai.choice_state import (
+    ChoiceState,
+    PlainDelta,
+    StatePacker,
+    older_message,
+    pieces,
+)
 from services.providers.openai.extras import Json, gather
 from services.providers.openai.logprobs import joined, logprobs_of
 
@@ -32,7 +38,7 @@ class WholeChoice(ChoiceState):
 
     def add(self, choice: wire.Choice, unknown: Any) -> None:
         """Add a choice with this index."""
-        message = choice.message or choice.delta
+        message = choice.message or choice.delta or older_message(choice)
         self.add_members(choice, unknown)
         before = self._size()
         if message is not None:

@@ -150,7 +150,7 @@ class Choice(Wire, frozen=True, gc=False):
     logprobs: Logprobs | None = None
     error: Json = UNSET
     usage: Usage | None = None  # Moonshot.
-    text: Json = UNSET  # Together: the content once more.
+    text: Json = UNSET  # Of the older API. Together: the content once more.
     token_ids: Json = UNSET  # vLLM, with the next one.
     stop_reason: Json = UNSET
     matched_stop: Json = UNSET  # SGLang.

@@ -118,3 +118,15 @@ def test_the_table_is_in_the_form_of_its_lookup() -> None:
     for word in (*FINISH_REASONS, *FAILURES):
         assert word == word.lower().replace("-", "_")
         assert finish_reason(f" {word.upper()} ") == FINISH_REASONS.get(word, "stop")
+
+
+@pytest.mark.parametrize("word", ["stop", "error", "tool_calls"])
+def test_a_malformed_call_in_the_native_word(word: str) -> None:
+    """OpenRouter says `stop` where Gemini has failed to write a call."""
+    ends = {"finish_reason": word, "native_finish_reason": "MALFORMED_FUNCTION_CALL"}
+    chunk = json.dumps({"choices": [{"index": 0, "delta": {}, **ends}]}).encode()
+    body = json.dumps({"choices": [{"message": {"content": ""}, **ends}]}).encode()
+    with pytest.raises(UpstreamError, match="malformed tool call"):
+        OpenAiDecoder().feed(SseEvent("", chunk))
+    with pytest.raises(UpstreamError, match="malformed tool call"):
+        OpenAiDecoder().whole(body)

@@ -118,6 +118,7 @@ def test_last_event_without_blank_line(end: bytes, events: list[SseEvent]) -> No
 def test_error_field() -> None:
     """A line `error:`, which is in no standard, is an event of that name."""
     assert parse(b'error: {"code":500}\n\n') == [SseEvent("error", b'{"code":500}')]
+    assert parse(b'{"error":{"code":500}}\n\n') == [SseEvent("error", b'{"error":{"code":500}}')]
 
 
 def test_refuses_what_is_too_large_after_what_is_not() -> None:

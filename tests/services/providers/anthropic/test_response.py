@@ -312,6 +312,22 @@ def test_endings_in_another_order(events: list[Any], native: str, tokens: int) -
     assert usage_of(answer).completion_token_count == tokens
 
 
+def test_blocks_without_an_end() -> None:
+    """They end with the message, or where another block begins at their place."""
+    answer = decoded(
+        started(),
+        begun(0, "tool_use", id="a", name="look", input={"city": "Rome"}),
+        begun(0, "tool_use", id="b", name="wait", input={}),
+        more(0, "input_json_delta", partial_json='{"s": 1}'),
+        begun(1, "tool_use", id="c", name="go", input={}),
+        closing("tool_use"),
+        STOP,
+    )
+
+    arguments = [json.loads(call["arguments"]) for call in answer.calls]
+    assert arguments == [{"city": "Rome"}, {"s": 1}, {}]
+
+
 def test_two_beginnings() -> None:
     """A repeated beginning is ignored; another answer in the middle of one is an error."""
     once = decoded(started(), *said(0, "Hi"), closing(), STOP)

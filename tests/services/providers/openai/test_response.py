@@ -683,6 +683,9 @@ def test_usage_survives_a_failure() -> None:
         },
         {"object": "error", "message": "Slow down", "type": "rate_limit_error"},
         {"choices": [], "x_groq": {"error": {"message": "Slow down", "status": 429}}},
+        {"code": "Throttling.RateQuota", "message": "Slow down", "request_id": "r"},
+        {"code": 429, "msg": "Slow down"},
+        {"status": 429, "message": "Slow down", "choices": None},
     ],
 )
 def test_errors_in_chunks(chunk: dict[str, Any]) -> None:
@@ -702,6 +705,35 @@ def test_error_events(data: bytes) -> None:
     with pytest.raises(UpstreamError) as failed:
         OpenAiDecoder().feed(SseEvent("error", data))
     assert failed.value.reason == ErrorReason.UPSTREAM_OVERLOADED
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {"detail": "Too long"},
+        {"error_code": 9, "error_msg": "Too long"},
+        {"id": "x", "choices": None, "base_resp": {"status_code": 2013, "status_msg": "Too long"}},
+    ],
+)
+def test_errors_that_only_their_members_show(chunk: dict[str, Any]) -> None:
+    """They are no members of a whole answer, though `[DONE]` follows."""
+    with pytest.raises(UpstreamError, match="Too long"):
+        stream(delta(content="a"), chunk)
+    with pytest.raises(UpstreamError, match="Too long"):
+        OpenAiDecoder().whole(json.dumps(chunk).encode())
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {"status": "queued", "message": "Second in the queue."},
+        {"choices": None, "base_resp": {"status_code": 0, "status_msg": "success"}},
+        {"choices": [], "detail": "fine"},
+    ],
+)
+def test_other_chunks_without_choices_are_no_errors(chunk: dict[str, Any]) -> None:
+    """Their members are passed on."""
+    assert deltas(stream(delta(content="a"), chunk, STOP)) == [TextDelta("a")]
 
 
 @pytest.mark.parametrize("error", [None, {}, "", False, []])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.domain.conversation import TextPart
 from services.domain.events import Event
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
@@ -77,6 +78,19 @@ def streamed(chunks: list[Json], *, details: bool = False) -> list[Event]:
 def frame(chunk: Json) -> SseEvent:
     """The chunk as a server-sent event."""
     return SseEvent("", json.dumps(chunk).encode())
+
+
+@pytest.mark.parametrize("piece", ["Hello", "Grüße 🙂", ""])
+def test_the_older_form_of_a_text(piece: str) -> None:
+    """A choice without a message has its text in `text`; beside a message that is the same."""
+    whole = {"choices": [{"index": 0, "text": piece * 2, "finish_reason": "stop"}]}
+    chunk = {"choices": [{"index": 0, "text": piece}]}
+    last = {"choices": [{"index": 0, "text": "more", "delta": {}, "finish_reason": "stop"}]}
+    answer = decoder().whole(json.dumps(whole).encode())
+
+    expected = [TextPart(text=piece * 2)] if piece else []
+    assert answer.choices[0].message.content == expected
+    assert_equal(answer, streamed([chunk, chunk, last]))
 
 
 def tool_call(index: int, call: Json, arguments: str, *, first: bool = True) -> Json:
