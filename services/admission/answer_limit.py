@@ -6,11 +6,8 @@ from collections.abc import Sequence
 
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Notes, Target
-from services.providers.translate.parameters import default_limit
+from services.providers.translate.parameters import default_limit, longest_answer
 from services.providers.translate.thinking import plan
-
-MAX_TOKENS_CAP = 1_000_000
-"""The most tokens that any answer is expected to take; callers may ask for any number."""
 
 
 def estimate_max_tokens(spec: ChatCompletionSpec, targets: Sequence[Target]) -> int:
@@ -27,10 +24,7 @@ def answer_limit(spec: ChatCompletionSpec, target: Target) -> int:
     It is the limit that the encoder sends, which may be higher than `max_tokens`: some models take
     at least a minimum of reasoning on top.
     """
-    most = target.capabilities.max_output_tokens
-    limit, budget = spec.max_tokens or 0, 0
-    if most:
-        limit = min(limit, most)
+    limit, budget = min(spec.max_tokens or 0, longest_answer(target.capabilities)), 0
     if (
         spec.reasoning_effort
         or spec.other_reasoning_effort
@@ -41,4 +35,4 @@ def answer_limit(spec: ChatCompletionSpec, target: Target) -> int:
         limit, budget = thinking.max_tokens or 0, thinking.budget_tokens
     if not limit:
         limit = default_limit(target.capabilities, budget)
-    return min(limit, MAX_TOKENS_CAP)
+    return limit

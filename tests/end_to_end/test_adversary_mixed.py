@@ -45,11 +45,7 @@ SEEDS = int(os.environ.get("POMOGATOR_EXAMPLES", "2"))
 ROUNDS = 12
 WORDS_MAX = 200
 WORDS_PER_PIECE = 20
-OUT_OF_BOUND = {"the largest limit"}
-"""A limit above a million is held for as a million: see `deploy/THREATS.md`."""
-KINDS = [
-    fields for name, fields in {**ATTACKS, **LEAVING}.items() if name not in OUT_OF_BOUND
-]  # fmt: skip
+KINDS = list({**ATTACKS, **LEAVING}.values())
 
 
 class Provider:

@@ -28,6 +28,11 @@ DEFAULT_MAX_TOKENS = 4096
 answer beside a reasoning budget."""
 
 
+LONGEST_ANSWER = 1_000_000
+"""The most tokens that an answer of any model is expected to take; callers may ask for any number.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     """Parameter of the contract that not all providers support."""
@@ -73,11 +78,16 @@ def accepted(
 
 def output_limit(spec: ChatCompletionSpec, target: Target, notes: Notes) -> int | None:
     """`max_tokens`, clamped to the model's maximum. None if the caller set none."""
-    most, limit = target.capabilities.max_output_tokens, spec.max_tokens
-    if limit is None or not most or limit <= most:
+    most, limit = longest_answer(target.capabilities), spec.max_tokens
+    if limit is None or limit <= most:
         return limit
     notes.clamped("max_tokens", f"This model writes at most {most} tokens.")
     return most
+
+
+def longest_answer(capabilities: Capabilities) -> int:
+    """Return the largest output limit that is sent to a model."""
+    return capabilities.max_output_tokens or LONGEST_ANSWER
 
 
 def default_limit(capabilities: Capabilities, budget_tokens: int = 0) -> int:

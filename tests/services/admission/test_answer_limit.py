@@ -19,7 +19,7 @@ MODELS = (
     "gpt-4o", "gpt-5", "gpt-5.1", "o3", "gemini-2.5-pro", "deepseek-v3.1", "unheard-of",
 )  # fmt: skip
 EFFORTS_ASKED: tuple[Effort | None, ...] = (None, "none", "minimal", "low", "high", "max")
-LIMITS = (None, 1, 20, 1024, 1025, 5_000, 500_000)
+LIMITS = (None, 1, 20, 1024, 1025, 5_000, 500_000, 2**31 - 1)
 SENT = ("max_tokens", "max_completion_tokens")
 
 
