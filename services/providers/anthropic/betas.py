@@ -31,7 +31,7 @@ class _Edit(msgspec.Struct):
     type: str
 
 
-class _ContextManagement(msgspec.Struct):
+class _ContextManagement(msgspec.Struct, forbid_unknown_fields=True):
     edits: list[_Edit] = []
 
 
