@@ -8,6 +8,7 @@ Modules, in the order in which data flows:
     openai             dialect of OpenAI's chat completions
     openrouter         dialect of OpenRouter, derived from OpenAI's
     anthropic          dialect of Anthropic's Messages API
+    fault_location     paths of objects that a dialect refuses
     upstream           one call to a provider, with its timeouts
     channel_failures   the last failure of each target, and causes in the log
     timeouts           deadlines of one call

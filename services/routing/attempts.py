@@ -20,6 +20,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.errors import Failure, UpstreamError
 from services.providers.base import Dialect, ModelRoute, Notes, Target, UpstreamRequest
+from services.providers.fault_location import locate
 from services.providers.overlong_answer import OverlongAnswerError
 from services.providers.upstream import Upstream, UpstreamAnswer
 from services.routing.budget import RetryBudget
@@ -251,7 +252,9 @@ class CallAttempts:
             request = dialect.encode(spec, limited, notes, stream=step.streamed)
         except Failure as refusal:
             # Another channel may support what this one does not, for the same model.
-            self._failures.refusal = self._failures.refusal or refusal
+            if self._failures.refusal is None:
+                locate(refusal, wanted.spec, dialect, limited, strict=wanted.strict)
+                self._failures.refusal = refusal
             return None
         return _Candidate(step.route.model, target, notes, request)
 

@@ -25,6 +25,11 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"n": 0}, "n", "invalid_value"),
     ({"messages": []}, "messages", "invalid_value"),
     ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role", "invalid_value"),
+    (
+        {"messages": [*MESSAGES, {"role": "assistant", "reasoning_state": "?"}, *MESSAGES]},
+        "messages[1].reasoning_state",
+        "invalid_value",
+    ),
     ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
     ({"extra_body": {"thinking": {"budget_tokens": 1}}}, "thinking.budget_tokens", "invalid_value"),
     ({"model": "house/unknown"}, "model", "model_not_found"),

@@ -122,7 +122,7 @@ def _definition(tool: Tool, target: Target, notes: Notes) -> Json:
         else _function(tool, target, notes)
     )
     if tool.cache_control_json:
-        definition["cache_control"] = raw_object(tool.cache_control_json, "tools")
+        definition["cache_control"] = raw_object(tool.cache_control_json, "cache_control")
     return definition
 
 
@@ -145,6 +145,6 @@ def _schema(parameters_json: bytes) -> object:
     """Schema of a tool. Only the top-level type `object`, which the API requires, is added."""
     if not parameters_json:
         return _NO_ARGUMENTS
-    schema = raw_object(parameters_json, "tools")
+    schema = raw_object(parameters_json, "parameters")
     keys = msgspec.json.decode(schema, type=dict[str, msgspec.Raw])
     return schema if "type" in keys else {"type": "object", "properties": {}, **keys}

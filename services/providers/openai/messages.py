@@ -74,7 +74,7 @@ def tool(offered: Tool, marks: CacheMarks) -> Json:
     custom = offered.type == "custom"
     if offered.parameters_json:
         key = "format" if custom else "parameters"
-        found[key] = valid_json(offered.parameters_json, "tools")
+        found[key] = valid_json(offered.parameters_json, "parameters")
     if offered.strict is not None and not custom:
         found["strict"] = offered.strict
     made = _of_type(offered.type, found)

@@ -93,6 +93,6 @@ def _earlier(
 def _details(sent: Message, target: Target, notes: Notes) -> msgspec.Raw | None:
     """Array `reasoning_details` of an earlier turn, unchanged."""
     if sent.reasoning_details_json:
-        return messages.valid_json(sent.reasoning_details_json, "messages")
+        return messages.valid_json(sent.reasoning_details_json, "reasoning_details")
     blocks = reasoning_state.unpack(sent.reasoning_state, target.channel.dialect, notes)
     return next((block.json for block in blocks if isinstance(block, Details)), None)

@@ -101,7 +101,7 @@ def read_details(details_json: bytes) -> list[Detail]:
         return gathered(msgspec.json.decode(details_json, type=list[Detail]))
     except (ValueError, RecursionError) as error:
         refusal = "A message's `reasoning_details` cannot be read."
-        raise Failure(ErrorReason.INVALID_FIELD, refusal, param="messages") from error
+        raise Failure(ErrorReason.INVALID_FIELD, refusal, param="reasoning_details") from error
 
 
 def in_openai_form(message: Message, notes: Notes) -> Message:

@@ -62,4 +62,4 @@ def unpack(state: str, dialect: str, notes: Notes) -> Sequence[Block]:
 
 def _refusal(what: str) -> Failure:
     message = f"A message's `reasoning_state` {what}."
-    return Failure(ErrorReason.INVALID_FIELD, message, param="messages")
+    return Failure(ErrorReason.INVALID_FIELD, message, param="reasoning_state")

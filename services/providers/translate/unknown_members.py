@@ -129,7 +129,7 @@ class _Extra(NamedTuple):
             if "extra_content" in members:
                 message = "A tool call has `extra_content` twice."
                 raise Failure(ErrorReason.INVALID_FIELD, message, param=param)
-            members["extra_content"] = raw_object(self.extra_content_json, param)
+            members["extra_content"] = raw_object(self.extra_content_json, "extra_content")
         return members
 
 

@@ -41,6 +41,6 @@ def _marked(call: ToolCall) -> ToolCall:
     """Return the call with the value for no signature, beside what other providers want back."""
     content: dict[str, object] = {"google": {"thought_signature": SKIPPED}}
     if call.extra_content_json:
-        others = raw_object(call.extra_content_json, "messages")
+        others = raw_object(call.extra_content_json, "extra_content")
         content = msgspec.json.decode(others, type=dict[str, object]) | content
     return msgspec.structs.replace(call, extra_content_json=msgspec.json.encode(content))

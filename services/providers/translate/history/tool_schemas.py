@@ -54,7 +54,7 @@ def _pattern(rejects: frozenset[str]) -> re.Pattern[bytes]:
 
 
 def _flattened(tool: Tool, rejects: Collection[str], notes: Notes) -> Tool:
-    raw = raw_object(tool.parameters_json, "tools")
+    raw = raw_object(tool.parameters_json, "parameters")
     schema = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     left_out = {name: schema.pop(name) for name in rejects if name in schema}
     if not left_out:

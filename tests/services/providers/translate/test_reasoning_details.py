@@ -56,7 +56,7 @@ def test_other_json_is_refused(written: bytes) -> None:
     with pytest.raises(Failure) as refused:
         read_details(written)
 
-    assert refused.value.param == "messages"
+    assert refused.value.param == "reasoning_details"
 
 
 def message(*details: dict[str, Any], **fields: Any) -> Message:

@@ -83,7 +83,7 @@ def test_refuses_what_is_not_ours(state: str) -> None:
     """Anything that `pack` did not make is an invalid field, never a crash."""
     with pytest.raises(Failure) as refused:
         unpack(state, "anthropic", Notes())
-    assert (refused.value.param, refused.value.reason) == ("messages", "INVALID_FIELD")
+    assert (refused.value.param, refused.value.reason) == ("reasoning_state", "INVALID_FIELD")
 
 
 def test_is_bounded() -> None:
