@@ -264,8 +264,12 @@ def texts(body: object) -> frozenset[str]:
 
 
 def is_about(param: str, way: Path) -> bool:
-    """Whether a note is about an object on the way to a member: it is lost as a whole."""
+    """Whether a note is about an object on the way to a member, or about what is in the member.
+
+    A call in the form that preceded tools is noted as the first tool call.
+    """
     if param == "messages":  # Said once for all of them.
         return way[-1] in {"name", "reasoning_state"} or "reasoning_details" in way
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in way)
-    return param in way or "".join(steps)[1:].startswith(param)
+    path, told = "".join(steps)[1:], param.replace("tool_calls[0]", "function_call")
+    return param in way or path.startswith((param, told)) or told.startswith(f"{path}.")
