@@ -21,6 +21,7 @@ Modules, in the order in which data flows:
     repeated_frame     fast path for events that differ only in their text
     tool_call_ids      IDs of tool calls where a provider gives none, or one twice
     finish_reasons     providers' words for the end of an answer
+    errors_in_answers  errors in an answer with status 200
     failures           classification of providers' errors
     failure_rules      tables of statuses, codes and phrases
     overflow_phrases   phrases for a conversation that is longer than the context

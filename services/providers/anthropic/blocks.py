@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from services.providers.anthropic import wire
 from services.providers.anthropic.messages import NAME
 from services.providers.tool_call_ids import made_id, own_id
@@ -12,6 +14,9 @@ from services.providers.translate import reasoning_state
 from services.providers.translate.reasoning_details import ANTHROPIC_FORMAT, Detail, gather
 
 NO_ARGUMENTS = b"{}"
+
+_NOTHING = frozenset({b"", b"null"})
+_STRING = msgspec.json.Decoder(str)
 
 _REASONING_KINDS = frozenset({"thinking", "redacted_thinking"})
 
@@ -63,6 +68,14 @@ def open_block(block: wire.Block, before: Sequence[OpenBlock]) -> OpenBlock:
         data=block.data or "",
         place=next_place(block.type, before),
     )
+
+
+def given_arguments(block: wire.Block) -> bytes:
+    """Return the arguments of a tool call in its block: JSON, from some servers as a string."""
+    given = bytes(block.input)
+    if given[:1] == b'"':
+        given = wire.read(given, _STRING).encode()
+    return NO_ARGUMENTS if given in _NOTHING else given
 
 
 def tool_call_id(block: wire.Block, message_id: str | None, blocks: Sequence[OpenBlock]) -> str:

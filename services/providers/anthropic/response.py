@@ -29,8 +29,8 @@ from services.domain.usage import Usage
 from services.errors import UpstreamError
 from services.providers.anthropic import wire
 from services.providers.anthropic.blocks import (
-    NO_ARGUMENTS,
     OpenBlock,
+    given_arguments,
     next_place,
     open_block,
     sealed_reasoning,
@@ -40,7 +40,8 @@ from services.providers.anthropic.extras import CITATION, Extras
 from services.providers.anthropic.usage import UsageCount
 from services.providers.anthropic.whole_message import choice_of
 from services.providers.base import SseEvent
-from services.providers.failures import provider_failure
+from services.providers.errors_in_answers import error_in_answer, raise_flat_error
+from services.providers.failures import read_error
 from services.providers.finish_reasons import finish_reason, raise_if_failure
 from services.providers.repeated_frame import RepeatedTextDecoder
 from services.providers.translate.reasoning_details import encode
@@ -74,7 +75,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         if self._stopped and opened.type != "message_delta":
             return []  # Only the finish reason may be late.
         if event.name == "error" or opened.type == "error" or bytes(opened.error):
-            raise provider_failure(200, {}, event.data, own_error=False)
+            raise error_in_answer(event.data)
         return self._event(opened, event.data)
 
     def add_texts(self, texts: Sequence[str], events: list[Event]) -> None:
@@ -98,8 +99,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         """
         if not self._stopped and not self._stop_reason:
             raise UpstreamError(
-                ErrorReason.UPSTREAM_DISCONNECTED,
-                "The provider's answer broke off.",
+                ErrorReason.UPSTREAM_DISCONNECTED, "The provider's answer broke off."
             )
         return self._ending()
 
@@ -107,9 +107,9 @@ class AnthropicDecoder(RepeatedTextDecoder):
         """Decode an answer that is one JSON document."""
         message = wire.read(body, wire.MESSAGE)
         if message.type == "error" or bytes(message.error):
-            raise provider_failure(200, {}, body, own_error=False)
+            raise error_in_answer(body)
         if message.content is None:
-            raise wire.unreadable()
+            raise error_in_answer(body) if read_error(body).message else wire.unreadable()
         self._usage.add(message.usage)
         self._extras.add_message(body)
         choice = choice_of(message, self._extras, details=self._details)
@@ -143,6 +143,8 @@ class AnthropicDecoder(RepeatedTextDecoder):
                 return self._end(wire.read(event.delta, wire.ENDING))
             case "message_stop":
                 self._stopped = True
+            case "":
+                raise_flat_error(data, wire.others(data, wire.EVENT_FIELDS))
         return []
 
     def _begin(self, message: wire.Message) -> None:
@@ -176,7 +178,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
     def _call(self, opened: OpenBlock, block: wire.Block, members: wire.Json) -> ToolCallDelta:
         opened.call_id = tool_call_id(block, self._message_id, self._blocks)
         opened.call = self._calls
-        opened.arguments = bytes(block.input) or NO_ARGUMENTS
+        opened.arguments = given_arguments(block)
         self._calls += 1
         return ToolCallDelta(
             call_index=opened.call,

@@ -11,8 +11,8 @@ from services.domain.completion import Choice
 from services.domain.conversation import ContentPart, Message, ReasoningPart, TextPart, ToolCall
 from services.providers.anthropic import wire
 from services.providers.anthropic.blocks import (
-    NO_ARGUMENTS,
     OpenBlock,
+    given_arguments,
     open_block,
     reasoning_details,
     sealed_reasoning,
@@ -95,7 +95,7 @@ class _Content:
 
 def _tool_call(call_id: str, block: wire.Block, members: wire.Json) -> ToolCall:
     try:
-        arguments = (bytes(block.input) or NO_ARGUMENTS).decode()
+        arguments = given_arguments(block).decode()
     except UnicodeDecodeError as error:  # What is skipped over, msgspec does not check.
         raise wire.unreadable() from error
     return ToolCall(

@@ -10,7 +10,6 @@ Modules, in the order in which data flows:
     harmless_fields      fields that change neither price, model, storage nor an address
     response             answers, whole or streamed
     wire                 types of an answer's JSON
-    errors_in_answers    errors in an answer with status 200
     odd_fields           fields of unexpected types
     answer_members       members of an answer beside its choices
     choice_state         state of one choice

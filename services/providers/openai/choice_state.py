@@ -18,6 +18,9 @@ from services.providers.translate.reasoning_details import Detail
 StatePacker = Callable[[list[Detail]], str]
 """Function that packs `reasoning_details` into the reasoning state, which callers send back."""
 
+_REASONING = frozenset({"reasoning", "reasoning_text", "thinking"})
+"""Types of parts whose `text` is reasoning."""
+
 PlainDelta = type[TextDelta | ReasoningDelta | RefusalDelta]
 """Kind of a piece of text."""
 
@@ -93,9 +96,10 @@ def pieces(content: list[wire.ContentPart | str]) -> Iterator[tuple[PlainDelta, 
     """Pieces of text in a content array, in its order. None of them is empty."""
     for item in content:
         part = wire.ContentPart(text=item) if isinstance(item, str) else item
-        if reasoning := _flat(part.thinking):
+        reasons = part.type in _REASONING
+        if reasoning := _flat(part.thinking) or (reasons and part.text):
             yield ReasoningDelta, reasoning
-        if part.text:
+        if part.text and not reasons:
             yield TextDelta, part.text
         if part.refusal:
             yield RefusalDelta, part.refusal

@@ -17,11 +17,11 @@ from services.domain.events import Event, Finished, TextDelta
 from services.domain.usage import Usage
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
+from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.failures import read_error
 from services.providers.openai import wire
 from services.providers.openai.answer_members import MembersBesideChoices
 from services.providers.openai.choice_state import StatePacker
-from services.providers.openai.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.openai.streamed_choice import StreamedChoice
 from services.providers.openai.usage import normalized
 from services.providers.openai.whole_choice import WholeChoice

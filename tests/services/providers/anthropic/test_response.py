@@ -328,6 +328,41 @@ def test_blocks_without_an_end() -> None:
     assert arguments == [{"city": "Rome"}, {"s": 1}, {}]
 
 
+@pytest.mark.parametrize(
+    ("given", "arguments"),
+    [('{"city": "Rome"}', '{"city": "Rome"}'), ("", "{}"), (None, "{}"), ({"a": 1}, '{"a": 1}')],
+)
+def test_arguments_at_the_start_of_a_call(given: object, arguments: str) -> None:
+    """Some servers have them as a string, or as null."""
+    call = {"type": "tool_use", "id": "a", "name": "look", "input": given}
+    body = {"type": "message", "content": [call], "stop_reason": "tool_use"}
+    start = {"type": "content_block_start", "index": 0, "content_block": call}
+
+    (streamed_call,) = decoded(started(), start, ended(0), closing("tool_use"), STOP).calls
+    (whole_call,) = gathered(AnthropicDecoder().whole(json.dumps(body).encode()).events()).calls
+    assert streamed_call == whole_call == {"id": "a", "name": "look", "arguments": arguments}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": 500, "msg": "Too long", "success": False},
+        {"code": "InvalidParameter", "message": "Too long", "request_id": "r"},
+        {"detail": "Too long"},
+        {"error_code": 9, "error_msg": "Too long"},
+    ],
+)
+def test_errors_in_other_forms(error: dict[str, Any]) -> None:
+    """Servers with the API of Anthropic send errors of their own, with status 200."""
+    data = json.dumps(error).encode()
+    for name in ("", "error"):
+        decoder = AnthropicDecoder()
+        with pytest.raises(UpstreamError, match="Too long"):
+            decoder.feed(SseEvent(name, data))
+    with pytest.raises(UpstreamError, match="Too long"):
+        AnthropicDecoder().whole(data)
+
+
 def test_two_beginnings() -> None:
     """A repeated beginning is ignored; another answer in the middle of one is an error."""
     once = decoded(started(), *said(0, "Hi"), closing(), STOP)

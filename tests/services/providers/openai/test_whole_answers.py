@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.domain.conversation import TextPart
+from services.domain.conversation import ReasoningPart, TextPart
 from services.domain.events import Event
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
@@ -78,6 +78,20 @@ def streamed(chunks: list[Json], *, details: bool = False) -> list[Event]:
 def frame(chunk: Json) -> SseEvent:
     """The chunk as a server-sent event."""
     return SseEvent("", json.dumps(chunk).encode())
+
+
+@pytest.mark.parametrize("kind", ["reasoning", "reasoning_text", "thinking"])
+def test_parts_of_reasoning(kind: str) -> None:
+    """Their text is no text of the answer, whichever member has it."""
+    parts = [{"type": kind, "text": "Hm."}, {"type": "output_text", "text": "Yes."}]
+    end = {"finish_reason": "stop"}
+    whole = {"choices": [{"index": 0, "message": {"content": parts}, **end}]}
+    chunk = {"choices": [{"index": 0, "delta": {"content": parts}, **end}]}
+    answer = decoder().whole(json.dumps(whole).encode())
+
+    expected = [ReasoningPart(text="Hm."), TextPart(text="Yes.")]
+    assert answer.choices[0].message.content == expected
+    assert_equal(answer, streamed([chunk]))
 
 
 @pytest.mark.parametrize("piece", ["Hello", "Grüße 🙂", ""])
