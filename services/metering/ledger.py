@@ -195,12 +195,12 @@ class Ledger:
             raise unavailable()
         if hold.row.amount > BALANCE_MAX:
             raise insufficient()
-        self._open[hold.id] = hold
+        self._open[hold.row.id] = hold
         try:
             await self._books.reserve(hold.row)
         except BaseException:
             hold.ended = True
-            del self._open[hold.id]
+            del self._open[hold.row.id]
             raise
 
     async def withdraw(
@@ -273,8 +273,8 @@ class Ledger:
         if hold.ended:
             return
         hold.ended = True
-        self._open.pop(hold.id, None)
-        self._dirty.pop(hold.id, None)
+        self._open.pop(hold.row.id, None)
+        self._dirty.pop(hold.row.id, None)
         self._books.end(hold.row, charge_nano)
         for extension in hold.extensions:
             extension.ended = True

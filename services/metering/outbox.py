@@ -94,8 +94,9 @@ class Outbox:
     def put(self, hold_end: HoldEnd) -> None:
         """Queue the end of a hold."""
         hold_id = hold_end.hold.id
-        self._hold_ids.update(_ids(hold_end))
+        self._hold_ids.add(hold_id)
         if hold_end.extensions:
+            self._hold_ids.update([each.id for each in hold_end.extensions])
             self._extended.append(hold_end)
         elif hold_id in self._unwritten:
             self._unwritten[hold_id] = hold_end
@@ -223,7 +224,9 @@ class Outbox:
 
     def _note_delivered(self, ends: Sequence[HoldEnd]) -> None:
         for hold_end in ends:
-            self._hold_ids.difference_update(_ids(hold_end))
+            self._hold_ids.discard(hold_end.hold.id)
+            for extension in hold_end.extensions:
+                self._hold_ids.discard(extension.id)
         self._delivered.set()
         self._delivered = asyncio.Event()
 
@@ -237,10 +240,6 @@ async def _until_available(write: Callable[[], Coroutine[None, None, T]]) -> T:
         except Failure:
             await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
-
-
-def _ids(hold_end: HoldEnd) -> list[str]:
-    return [hold_end.hold.id, *(each.id for each in hold_end.extensions)]
 
 
 def batched(items: Sequence[E], size: int) -> Iterator[Sequence[E]]:
