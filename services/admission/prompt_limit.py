@@ -8,7 +8,8 @@ import msgspec
 
 from services.domain.conversation import FilePart, ImagePart, OtherPart, TextPart
 from services.domain.spec import ChatCompletionSpec
-from services.metering.prompt_contents import COMMAS_MAX, FILE_TOKENS, IMAGE_TOKENS
+from services.metering.json_budget import JsonBudget
+from services.metering.prompt_contents import FILE_TOKENS, IMAGE_TOKENS
 from services.providers.base import Target
 
 _MARKS_OF_MEDIA = (b"://", b"file_id", b'"image')
@@ -22,11 +23,12 @@ def media_bound(spec: ChatCompletionSpec) -> Callable[[Sequence[Target]], int]:
     given by an address or an ID, and parts of other types, such as videos.
     """
     images = documents = 0
+    budget = JsonBudget()
     for message in spec.messages:
         for part in message.content:
             if type(part) is not TextPart:
                 images += type(part) is ImagePart
-                documents += _has_unknown_size(part)
+                documents += _has_unknown_size(part, budget)
 
     def bound(targets: Sequence[Target]) -> int:
         rows = [target.capabilities for target in targets]
@@ -41,20 +43,18 @@ def _none(_: Sequence[Target]) -> int:
     return 0
 
 
-def _has_unknown_size(part: object) -> bool:
+def _has_unknown_size(part: object, budget: JsonBudget) -> bool:
     match part:
         case FilePart():
             return not part.uri.startswith("data:")
         case OtherPart():
-            return _has_media(part.json)
+            return not budget.take(part.json) or _has_media(part.json)
         case _:
             return False
 
 
 def _has_media(json: bytes) -> bool:
     """Whether a part of another type is anything but texts and a document by value."""
-    if json.count(b",") > COMMAS_MAX:
-        return True
     try:
         value = msgspec.json.decode(json)
         kind = value.get("type") if isinstance(value, dict) else None

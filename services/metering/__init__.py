@@ -2,6 +2,7 @@
 
 Modules, in the order in which data flows:
 
+    json_budget      bound of the JSON of a request that is looked into
     prompt_contents  texts of a prompt, and tokens of its other contents
     tokens           estimates and counts of tokens
     prices           price lists, and the cost of a call

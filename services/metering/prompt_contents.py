@@ -27,6 +27,7 @@ from services.domain.conversation import (
     TextPart,
 )
 from services.domain.spec import ChatCompletionSpec
+from services.metering.json_budget import VALUES_MAX, Texts
 
 IMAGE_TOKENS = 2000
 """Tokens of a large image. The providers' formulas give 85 to about this number."""
@@ -63,10 +64,6 @@ SEALED_CHARS_PER_TOKEN = 3
 """Characters of base64 per token of the reasoning that they seal. The text itself has four
 characters per token or more, and base64 has a third more of them. Providers verify seals."""
 
-COMMAS_MAX = 20_000
-"""Commas in JSON that is looked into, which takes a microsecond for three values. What has more of
-them counts as text, seals and files included."""
-
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=\r\n"
 """Bytes of base64 in any alphabet."""
 
@@ -89,7 +86,7 @@ _IsOpaque = Callable[[Json, str, str], bool]
 
 def contents(spec: ChatCompletionSpec) -> Contents:
     """Return what every provider counts."""
-    texts: list[str] = []
+    texts = Texts()
     media_tokens = 0
     for message in spec.messages:
         for part in message.content:
@@ -110,7 +107,7 @@ def contents(spec: ChatCompletionSpec) -> Contents:
 
 def rare_contents(spec: ChatCompletionSpec) -> Contents:
     """Return the rest of what may travel, some of which a provider counts."""
-    texts: list[str] = []
+    texts = Texts()
     tokens = 0
     for message in spec.messages:
         if message.reasoning_state or message.reasoning_details_json:
@@ -146,7 +143,7 @@ def _members(spec: ChatCompletionSpec) -> Iterator[bytes]:
                 yield part.extra_json
 
 
-def _of_media(part: ImagePart | AudioPart | FilePart | OtherPart, texts: list[str]) -> int:
+def _of_media(part: ImagePart | AudioPart | FilePart | OtherPart, texts: Texts) -> int:
     """Return the tokens of a part, and add its texts."""
     match part:
         case ImagePart():
@@ -208,7 +205,7 @@ def _text_of_file(uri: str) -> str | None:
     return None if is_packed else raw.decode(errors="replace")
 
 
-def _of_sealed_reasoning(message: Message, texts: list[str]) -> int:
+def _of_sealed_reasoning(message: Message, texts: Texts) -> int:
     """Return the tokens of the reasoning of an earlier turn, and add its readable texts."""
     state, sealed = message.reasoning_state, message.reasoning_details_json
     tokens = _of_json(sealed, texts, _is_seal, SEALED_CHARS_PER_TOKEN) if sealed else 0
@@ -221,9 +218,12 @@ def _of_sealed_reasoning(message: Message, texts: list[str]) -> int:
     return tokens
 
 
-def _of_message_members(extra_json: bytes, texts: list[str]) -> int:
+def _of_message_members(extra_json: bytes, texts: Texts) -> int:
     """Return the tokens of a message's other members, and add their texts."""
     tokens = 0
+    if extra_json.count(b",") > VALUES_MAX:
+        texts.append(extra_json.decode(errors="replace"))
+        return 0
     with suppress(ValueError, RecursionError):  # Then the request is refused later on.
         members = msgspec.json.decode(extra_json, type=dict[str, msgspec.Raw])
         if members.pop("audio", None) is not None:  # Its ID is sent, and not its data.
@@ -232,9 +232,9 @@ def _of_message_members(extra_json: bytes, texts: list[str]) -> int:
     return tokens + _of_json(extra_json, texts, _is_data_url, FILE_BYTES_PER_TOKEN)
 
 
-def _of_json(json: bytes, texts: list[str], is_opaque: _IsOpaque, chars_per_token: int) -> int:
+def _of_json(json: bytes, texts: Texts, is_opaque: _IsOpaque, chars_per_token: int) -> int:
     """Return the tokens of the opaque strings in JSON, and add all of the rest as a text."""
-    if json.count(b",") > COMMAS_MAX:
+    if not texts.budget.take(json):
         texts.append(json.decode(errors="replace"))
         return 0
     try:

@@ -1,13 +1,14 @@
 """Number of fields in an encoded message, counted before any object is built from it.
 
 A field of two bytes becomes an object of a hundred in Python, so that a message of 48 MiB could
-take gigabytes. https://protobuf.dev/programming-guides/encoding/
+take gigabytes. So could the values of JSON in the fields whose names end in `_json`, which count as
+fields do. https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
@@ -15,15 +16,22 @@ _VARINT, _I64, _LEN, _GROUP, _GROUP_END, _I32 = range(6)
 _FIXED = {_I64: 8, _I32: 4, _GROUP: 0, _GROUP_END: 0}
 _TEXTS = frozenset({FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES})
 
-_Fields: TypeAlias = "dict[int, Descriptor | None]"
+_JSON: Final = "json"
+_NO_SEPARATORS = bytes(byte for byte in range(256) if byte not in b',:[{"')
+
+_Fields: TypeAlias = "dict[int, Descriptor | Literal['json'] | None]"
 
 
 @lru_cache(maxsize=1024)
 def _counted_fields(message: Descriptor) -> _Fields:
-    """Fields whose content counts: messages, with their type, and packed numbers, with None."""
-    return {
-        field.number: field.message_type for field in message.fields if field.type not in _TEXTS
-    }
+    """Fields whose content counts: messages, with their type, JSON, and packed numbers (None)."""
+    fields: _Fields = {}
+    for field in message.fields:
+        if field.type not in _TEXTS:
+            fields[field.number] = field.message_type
+        elif field.name.endswith("_json"):
+            fields[field.number] = _JSON
+    return fields
 
 
 def count_fields(data: bytes, message: Descriptor, most: int) -> int:
@@ -51,10 +59,12 @@ def count_fields(data: bytes, message: Descriptor, most: int) -> int:
             fields = _counted_fields(kind)
             number = tag >> 3
             inner = fields.get(number)
-            if inner is not None:
+            if inner == _JSON:
+                count += count_separators(data[at : min(at + size, end)], most)
+            elif inner is not None:
                 ends.append((min(at + size, end), inner))
                 continue
-            if number in fields:
+            elif number in fields:
                 count += size  # Packed numbers take a byte or more each.
             at += size
         elif wire in _FIXED:
@@ -62,6 +72,19 @@ def count_fields(data: bytes, message: Descriptor, most: int) -> int:
         else:
             return count
     return count
+
+
+def count_separators(json: bytes, most: int) -> int:
+    """Return the number of JSON's values and names, or more than `most` where it has more.
+
+    Each has a separator before it, which is counted outside of strings.
+    """
+    if b"\\" in json:
+        json = json.replace(rb"\\", b"").replace(rb"\"", b"")
+    kept = json.translate(None, _NO_SEPARATORS)
+    if kept.count(b'"') > 2 * most:
+        return most + 1  # Two quotes are a string, and so a value or a name.
+    return len(b"".join(kept.split(b'"')[::2]))
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

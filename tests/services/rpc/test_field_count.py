@@ -74,3 +74,34 @@ def test_any_bytes_are_counted(data: bytes) -> None:
     except DecodeError:
         return
     assert found >= fields_of(made)
+
+
+@pytest.mark.parametrize(
+    ("json", "values"),
+    [
+        ("", 0),
+        ("{}", 1),
+        ('{"a":[0,1,{"b":null}]}', 7),
+        ('{"text":"one, two: [three] {four}"}', 2),
+        (r'{"a\"b,[":"\\","c":1}', 4),
+    ],
+)
+def test_values_of_json_are_fields(json: str, values: int) -> None:
+    """They, too, become objects; what a string has is text."""
+    made = pb.CreateChatCompletionRequest()
+    made.spec.extra_json = json
+    spec_and_json = 2 if json else 1
+    made.spec.SetInParent()
+
+    assert count_fields(made.SerializeToString(), REQUEST, MANY) == spec_and_json + values
+
+
+@pytest.mark.parametrize("json", ["[" + "[]," * 2000 + "0]", '["a"' + ',"a"' * 2000 + "]"])
+def test_values_of_many_small_fields_add_up(json: str) -> None:
+    """A request is no smaller for being divided among fields."""
+    made = pb.CreateChatCompletionRequest()
+    for _ in range(10):
+        made.spec.messages.add(role=content_pb2.ROLE_USER).content.add(text="x", extra_json=json)
+
+    assert count_fields(made.SerializeToString(), REQUEST, MANY) > 10 * 2000
+    assert count_fields(made.SerializeToString(), REQUEST, 5000) > 5000
