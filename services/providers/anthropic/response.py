@@ -94,8 +94,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
     def finish(self) -> list[Event]:
         """End the stream: returns the sealed reasoning, the finish reason and the usage.
 
-        Raises UPSTREAM_DISCONNECTED where neither `message_stop` nor a finish reason has been
-        received.
+        Raises UPSTREAM_DISCONNECTED unless `message_stop` or a finish reason has been received.
         """
         if not self._stopped and not self._stop_reason:
             raise UpstreamError(
@@ -258,9 +257,8 @@ class AnthropicDecoder(RepeatedTextDecoder):
         self._stop_reason = ending.stop_reason or self._stop_reason
         raise_if_failure(self._stop_reason)
         explanation = ending.stop_details.explanation if ending.stop_details else None
-        if self._stop_reason != "refusal" or not explanation:
-            return []
-        return [RefusalDelta(explanation)]
+        refused = self._stop_reason == "refusal"
+        return [RefusalDelta(explanation)] if refused and explanation else []
 
     def _ending(self) -> list[Event]:
         native = self._stop_reason

@@ -10,7 +10,7 @@ Modules, in the order in which data flows:
     harmless_fields      fields that change neither price, model, storage nor an address
     response             answers, whole or streamed
     wire                 types of an answer's JSON
-    odd_fields           fields of unexpected types
+    odd_fields           fields of unexpected types, read as well as they can be
     answer_members       members of an answer beside its choices
     choice_state         state of one choice
     streamed_choice      choice of a stream, as events

@@ -1,7 +1,8 @@
 """Types of the JSON that OpenAI-compatible providers answer.
 
-Every field may be missing or null. A value of an unexpected type counts as null, so that one such
-field does not fail the whole answer. Members without a field are returned beside the value.
+Every field may be missing or null. A value of an unexpected type is read as well as it can be, so
+that one such field does not fail the whole answer. Members without a field are returned beside the
+value.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from services.common.known_members import shape_of, split
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
-from services.providers.openai.odd_fields import forget
+from services.providers.openai.odd_fields import mend
 
 Json = Raw | UnsetType
 """Field that is decoded later, if it is set."""
@@ -269,7 +270,7 @@ def unreadable() -> UpstreamError:
 
 
 def _tolerant(data: bytes) -> tuple[Chunk, Any]:
-    """Decode the data again, without unknown members and the fields of unexpected types."""
+    """Decode the data again, without unknown members, and with odd fields mended."""
     try:
         known, unknown = split(Raw(data), _shape)
         if unknown is not None:
@@ -281,7 +282,7 @@ def _tolerant(data: bytes) -> tuple[Chunk, Any]:
                 return _decoder.decode(data), unknown
             except msgspec.ValidationError as error:
                 found: object = msgspec.json.decode(data)
-                if not forget(found, str(error)):
+                if not mend(found, str(error)):
                     break
             data = msgspec.json.encode(found)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -269,7 +269,8 @@ def test_finish_reasons_in_every_slicing(words: list[str | dict[str, Any]]) -> N
             ],
         ),
         ({"content": "<think>r</think>a"}, [TextDelta("<think>r</think>a")]),
-        ({"content": 7, "role": 8, "refusal": ["odd"]}, []),
+        ({"content": 7, "role": 8, "refusal": ["odd"]}, [TextDelta("7")]),
+        ({"content": {"type": "text", "text": "a"}, "reasoning": {"odd": 1}}, [TextDelta("a")]),
     ],
 )
 def test_contents(message: dict[str, Any], expected: list[Event]) -> None:
@@ -648,6 +649,18 @@ def test_cached_tokens_beside_the_prompt(
             found.cache_write_token_count,
         )
         assert found.total_token_count == expected[0] + expected[1]
+
+
+def test_numbers_as_strings() -> None:
+    """Usage, indexes and IDs of another type are read all the same."""
+    piece = {"index": "1", "id": 7, "function": {"name": "f", "arguments": "{}"}}
+    usage = {"prompt_tokens": "12", "completion_tokens": "3.0", "total_tokens": "many"}
+    events = stream(delta(tool_calls=piece), STOP, {"choices": {}, "usage": usage})
+
+    (call,) = [event for event in events if isinstance(event, ToolCallDelta)]
+    assert (call.id, call.name, call.arguments) == ("7", "f", "{}")
+    found = counted(events)
+    assert (found.prompt_token_count, found.completion_token_count) == (12, 3)
 
 
 def test_a_total_alone_is_no_usage() -> None:
