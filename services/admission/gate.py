@@ -11,6 +11,7 @@ from services.admission.leases import LimitLeases
 from services.admission.prompt_limit import media_bound
 from services.admission.ticket import Ticket
 from services.clock import Clock
+from services.common.off_loop import off_loop
 from services.domain.spec import ChatCompletionSpec
 from services.metering.holds import HoldRequest
 from services.metering.ledger import Ledger
@@ -39,13 +40,15 @@ class Gate:
         spec: ChatCompletionSpec,
         record: CallRecord,
         *,
+        size: int = 0,
         recalled_tokens: int = 0,
         cut_attempts_max: int = 0,
     ) -> Ticket:
         """Admit a call with a validated request. The ticket must be closed when the call is over.
 
-        The prompt gets `recalled_tokens` of remembered reasoning besides, at most, and the caller's
-        deadline may cut `cut_attempts_max` attempts, which cost their prompt.
+        `size` is how many bytes of the request are read. The prompt gets `recalled_tokens` of
+        remembered reasoning besides, at most, and the caller's deadline may cut `cut_attempts_max`
+        attempts, which cost their prompt.
 
         Raises Failure: MODEL_NOT_ALLOWED, MODEL_NOT_FOUND for a model without a price,
         RATE_LIMIT_EXCEEDED, INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
@@ -54,7 +57,7 @@ class Gate:
         plan.require_allowed()
         plan.require_sold()
         caller = plan.caller
-        prompt_tokens = estimate_prompt(spec) + recalled_tokens
+        prompt_tokens = await off_loop(size, estimate_prompt, spec) + recalled_tokens
         media = media_bound(spec)
         max_tokens = amount = 0
         for route in plan.routes:

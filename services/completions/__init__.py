@@ -14,6 +14,7 @@ Modules, in the order in which data flows:
     idempotency       calls with an idempotency key, which run once
     stored_calls      what the database keeps of such a call
     reasoning_memory  sealed reasoning for clients that do not send it back
+    canonical_arguments  arguments of tool calls in one form, to recognize them
     drains            answers that are read to their end without their caller
     fold              a whole answer from the chunks of a stream
 """

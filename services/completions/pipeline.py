@@ -33,6 +33,7 @@ from services.completions.reasoning_memory import (
 from services.completions.validation import validate
 from services.domain.completion import Completion
 from services.domain.events import Batch
+from services.domain.spec import read_bytes
 from services.errors import UpstreamError
 from services.providers.base import Target
 from services.providers.upstream import LEFT
@@ -138,16 +139,18 @@ class Pipeline:
         batches: bool = False,
     ) -> Answers:
         """Yield the answer: its batches, or a whole one as a completion or, with `batches`, one."""
-        recalled, plan = await self._recalled(call), state.plan
+        size, plan = read_bytes(call.request.spec), state.plan
+        recalled = await self._recalled(call, size)
         ticket = state.ticket = await self.gate.admit(
             plan,
             call.request.spec,
             call.record,
+            size=size,
             recalled_tokens=0 if recalled is None else recalled.prompt_tokens(),
             cut_attempts_max=cut_attempts_max(plan.first_event_timeouts_s, call.time_left_s()),
         )
         try:
-            wanted = _routing(call, state, ticket, recalled, stream=stream)
+            wanted = _routing(call, state, ticket, recalled, size, stream=stream)
             attempts = self._failover.begin(wanted)
             reader = self._reader(call) if call.request.spec.tools else None
             caller_answer = CallerAnswer(
@@ -192,12 +195,12 @@ class Pipeline:
         finally:
             ticket.close()
 
-    async def _recalled(self, call: CompletionCall) -> RecalledReasoning | None:
+    async def _recalled(self, call: CompletionCall, size: int) -> RecalledReasoning | None:
         """Return what is remembered of the messages. None: nothing, as of those without calls."""
         spec = call.request.spec
         if not call.snapshot.reasoning.remember or not any(m.tool_calls for m in spec.messages):
             return None
-        return await self._reasoning.recall(call.caller.account, spec)
+        return await self._reasoning.recall(call.caller.account, spec, size)
 
     def _reader(self, call: CompletionCall) -> Callable[[Target], AnswerReader] | None:
         if not call.snapshot.reasoning.remember:
@@ -234,11 +237,13 @@ def _routing(
     state: CallState,
     ticket: Ticket,
     recalled: RecalledReasoning | None,
+    size: int,
     *,
     stream: bool,
 ) -> RouteRequest:
     return RouteRequest(
         spec=call.request.spec,
+        size=size,
         routes=state.plan.routes,
         take_channel_limits=ticket.take_channel_limits,
         record=call.record,

@@ -17,7 +17,9 @@ from functools import partial
 import msgspec
 
 from services.capabilities import family_name
+from services.common.off_loop import off_loop
 from services.common.plain_metrics import PlainMetrics
+from services.completions.canonical_arguments import canonical
 from services.domain.completion import WholeAnswer
 from services.domain.conversation import Message, TextPart, ToolCall
 from services.domain.events import Batch, Finished, ReasoningStateDelta, ToolCallDelta
@@ -108,11 +110,16 @@ class ReasoningMemory:
             lambda: self._recalled,
         )
 
-    async def recall(self, account: str, spec: ChatCompletionSpec) -> RecalledReasoning:
-        """Return what is remembered of the account's messages that lack reasoning."""
+    async def recall(
+        self, account: str, spec: ChatCompletionSpec, size: int = 0
+    ) -> RecalledReasoning:
+        """Return what is remembered of the account's messages that lack reasoning.
+
+        `size`: bytes of the spec that are read.
+        """
         if not any(map(_lacks_reasoning, spec.messages)):
             return RecalledReasoning({})
-        keys = _keys_of(spec.messages)
+        keys = await off_loop(size, _keys_of, spec.messages)
         asked = [key for of_message in keys.values() for pair in of_message for key in pair]
         found = dict(zip(asked, await self._store.recall(account, asked), strict=True))
         turns = {
@@ -261,7 +268,7 @@ def _keys_of(messages: Sequence[Message]) -> Mapping[int, Sequence[tuple[str, st
 
 def _of_call(call: ToolCall) -> bytes:
     """Return a digest of a tool call, however the client writes its arguments."""
-    parts = (call.id, call.name, _canonical(call.arguments))
+    parts = (call.id, call.name, canonical(call.arguments))
     return _digest(msgspec.msgpack.encode(parts)).digest()
 
 
@@ -273,25 +280,3 @@ def _with(before: hashlib.blake2b, data: bytes) -> hashlib.blake2b:
     digest = before.copy()
     digest.update(data)
     return digest
-
-
-def _canonical(arguments: str) -> bytes:
-    """Return arguments in a form that does not depend on white space, order and number format."""
-    text = arguments.strip() or "{}"
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
-        return text.encode("utf-8", "surrogatepass")
-    return msgspec.json.encode(_with_integers(value), order="sorted")
-
-
-def _with_integers(value: object) -> object:
-    """Return a value with 1.0 as 1: JavaScript knows no difference."""
-    match value:
-        case float() if value.is_integer():
-            return int(value)
-        case list():
-            return [_with_integers(item) for item in value]
-        case dict():
-            return {key: _with_integers(item) for key, item in value.items()}
-    return value

@@ -12,7 +12,16 @@ from typing import Literal, get_args
 
 import msgspec
 
-from services.domain.conversation import Message, ToolType
+from services.domain.conversation import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    OtherPart,
+    ReasoningPart,
+    TextPart,
+    ToolType,
+)
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 """Effort of reasoning."""
@@ -35,6 +44,9 @@ ResponseFormatType = Literal["", "text", "json_object", "json_schema"]
 ParameterPolicy = Literal["", "adapt", "strict"]
 """What to do with parameters that a model cannot honour: as the key says; map, clamp or drop them
 with a note; refuse the call."""
+
+ITEM_BYTES = 64
+"""Bytes of text whose reading takes as long as a message, a part, a tool or a call of one does."""
 
 
 class Thinking(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,3 +166,35 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     parameter_policy: ParameterPolicy = ""
     counts_prompt: bool = False
     """Whether `Started` has the usage of the prompt."""
+
+
+def read_bytes(spec: ChatCompletionSpec) -> int:
+    """Return the bytes of a request, without images: their base64 is passed on as it is."""
+    size = len(spec.extra_json) + ITEM_BYTES * len(spec.tools)
+    for tool in spec.tools:
+        size += len(tool.parameters_json) + len(tool.other_json) + len(tool.description)
+    if (form := spec.response_format) is not None:
+        size += len(form.schema_json) + len(form.other_json)
+    return size + sum(map(_message_bytes, spec.messages))
+
+
+def _message_bytes(message: Message) -> int:
+    size = ITEM_BYTES * (1 + len(message.content) + len(message.tool_calls))
+    size += len(message.extra_json) + len(message.refusal)
+    size += len(message.reasoning_state) + len(message.reasoning_details_json)
+    for part in message.content:
+        match part:
+            case TextPart() | ReasoningPart():
+                size += len(part.text)
+            case FilePart():
+                size += len(part.uri)
+            case AudioPart():
+                size += len(part.base64)
+            case OtherPart():
+                size += len(part.json)
+            case ImagePart():
+                pass
+        size += len(part.extra_json) + len(part.cache_control_json)
+    for call in message.tool_calls:
+        size += len(call.arguments) + len(call.extra_json) + len(call.extra_content_json)
+    return size

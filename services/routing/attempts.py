@@ -20,12 +20,11 @@ from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.errors import Failure, UpstreamError
 from services.providers.base import Dialect, ModelRoute, Notes, Target, UpstreamRequest
-from services.providers.fault_location import locate
 from services.providers.overlong_answer import OverlongAnswerError
 from services.providers.upstream import Upstream, UpstreamAnswer
 from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures
-from services.routing.call_targets import for_decoder, for_encoder
+from services.routing.call_targets import encoded, for_decoder
 from services.routing.choice import order_targets
 from services.routing.health import ChannelHealth
 from services.routing.route_request import RouteRequest, StartedAnswer
@@ -107,7 +106,7 @@ class CallAttempts:
         """
         wanted, failures = self._wanted, self._failures
         while step := self._next_step():
-            candidate = self._encoded(step)
+            candidate = await self._encoded(step)
             if candidate is None:
                 continue
             if not self._may_try(step.target):
@@ -239,22 +238,18 @@ class CallAttempts:
             or self._share_of_deadline_s(target, timeout_s) < timeout_s
         )
 
-    def _encoded(self, step: _Step) -> _Candidate | None:
+    async def _encoded(self, step: _Step) -> _Candidate | None:
         """The request in the form of the target. None: it has no form for it."""
         wanted, target = self._wanted, step.target
         notes = Notes(strict=wanted.strict)
         if step.route is not wanted.routes[0]:
             notes.replaced("model", f"`{step.route.model}` answers in its place.")
         dialect = self._parts.dialects[target.channel.dialect]
-        limited = for_encoder(target, wanted)
         try:
-            spec = wanted.spec if wanted.restored is None else wanted.restored(wanted.spec, target)
-            request = dialect.encode(spec, limited, notes, stream=step.streamed)
+            request = await encoded(wanted, dialect, target, notes, stream=step.streamed)
         except Failure as refusal:
             # Another channel may support what this one does not, for the same model.
-            if self._failures.refusal is None:
-                locate(refusal, wanted.spec, dialect, limited, strict=wanted.strict)
-                self._failures.refusal = refusal
+            self._failures.refusal = self._failures.refusal or refusal
             return None
         return _Candidate(step.route.model, target, notes, request)
 

@@ -1,12 +1,37 @@
-"""Targets of one call, as its encoder and its decoder are told of them."""
+"""Targets of one call, as its encoder and its decoder are told of them, and its encoded request."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from services.common.off_loop import off_loop
 from services.domain.spec import ChatCompletionSpec
-from services.providers.base import Target
+from services.errors import Failure
+from services.providers.base import Dialect, Notes, Target, UpstreamRequest
+from services.providers.fault_location import locate
 from services.routing.route_request import RouteRequest
+
+
+async def encoded(
+    wanted: RouteRequest, dialect: Dialect, target: Target, notes: Notes, *, stream: bool
+) -> UpstreamRequest:
+    """Return the request in the form of a target.
+
+    Raises Failure, whose `param` is the path of what the target has no form for.
+    """
+    return await off_loop(wanted.size, _encoded, wanted, dialect, target, notes, stream=stream)
+
+
+def _encoded(
+    wanted: RouteRequest, dialect: Dialect, target: Target, notes: Notes, *, stream: bool
+) -> UpstreamRequest:
+    limited = for_encoder(target, wanted)
+    try:
+        spec = wanted.spec if wanted.restored is None else wanted.restored(wanted.spec, target)
+        return dialect.encode(spec, limited, notes, stream=stream)
+    except Failure as refusal:
+        locate(refusal, wanted.spec, dialect, limited, strict=wanted.strict)
+        raise
 
 
 def for_encoder(target: Target, wanted: RouteRequest) -> Target:

@@ -43,6 +43,8 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     spec: ChatCompletionSpec
     """The request."""
+    size: int = 0
+    """Bytes of it that are read."""
     routes: Sequence[ModelRoute]
     """The requested model, then its fallbacks."""
     take_channel_limits: Callable[[str], Awaitable[None]]

@@ -16,7 +16,7 @@ from msgspec import Meta, Raw, Struct
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
-from gateway.http.strict_json import parse, refuse_too_many_values
+from gateway.http.strict_json import LARGE_BYTES, parse, refuse_too_many_values
 from gateway.surfaces.images import ImageReader
 from gateway.surfaces.json_fields import integer, one_of, read
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
@@ -90,7 +90,10 @@ async def decode_off_loop(body: bytes, config: EdgeConfig) -> ChatRequest:
     """
     if len(body) <= OFF_LOOP_BYTES:
         return decode(body, config)
-    rest, extracted = extract_images(body)
+    if len(body) > LARGE_BYTES:
+        rest, extracted = await off_loop(len(body), extract_images, body)
+    else:
+        rest, extracted = extract_images(body)
     if extracted and len(rest) <= OFF_LOOP_BYTES:
         request = _decode_rest(rest, extracted, config)
         if request is not None:
@@ -113,7 +116,8 @@ def _decode_extracted(
 ) -> ChatRequest:
     if not extracted:
         refuse_too_many_values(body)
-        simple = read_simple(body)
+        # Of a large text that is no role the decoder would make a message as large.
+        simple = read_simple(body) if len(body) <= LARGE_BYTES else None
         return decode_any(body, config) if simple is None else _from_simple(simple)
     return _decode_rest(rest, extracted, config) or decode_any(body, config)
 

@@ -11,6 +11,7 @@ https://openrouter.ai/docs/guides/best-practices/reasoning-tokens
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -26,6 +27,10 @@ ANTHROPIC_FORMAT = "anthropic-claude-v1"
 GEMINI_FORMAT = "google-gemini-v1"
 _GEMINI = "google"
 UNKNOWN_FORMAT = "unknown"
+
+OPEN_ITEMS_MAX = 16
+"""The latest items that a fragment may continue. Without it many items would take the square of
+their number in time."""
 
 _GROWING = ("text", "summary", "data")
 """Members that arrive in fragments. Other members are sent once, or repeated."""
@@ -83,7 +88,10 @@ def gathered(fragments: Iterable[Mapping[str, object]]) -> list[Detail]:
 
 def gather(fragment: Mapping[str, object], details: list[Detail]) -> None:
     """Add a fragment to the item that it continues, else as an item of its own."""
-    whole = next((one for one in reversed(details) if _continues(fragment, one)), None)
+    whole = None
+    if fragment.get("index") is not None:
+        latest = islice(reversed(details), OPEN_ITEMS_MAX)
+        whole = next((one for one in latest if _continues(fragment, one)), None)
     if whole is None:
         details.append(dict(fragment))
         return
@@ -167,11 +175,9 @@ def word(detail: Mapping[str, object], name: str) -> str:
 
 def _continues(fragment: Mapping[str, object], whole: Detail) -> bool:
     """Whether a fragment continues an item: at least index and type must be the same."""
-    if fragment.get("index") is None:
+    if any(fragment.get(name) != whole.get(name) for name in ("index", "type")):
         return False
     if whole.get("signature") and any(fragment.get(name) for name in _GROWING):
         return False  # A signature ends what it signs.
     ids = fragment.get("id"), whole.get("id")
-    if None not in ids and ids[0] != ids[1]:
-        return False
-    return all(fragment.get(name) == whole.get(name) for name in ("index", "type"))
+    return None in ids or ids[0] == ids[1]

@@ -10,6 +10,7 @@ from services.errors import Failure
 from services.providers.base import Notes
 from services.providers.translate.reasoning_details import (
     GEMINI_FORMAT,
+    OPEN_ITEMS_MAX,
     gathered,
     gemini_seal,
     in_openai_form,
@@ -48,6 +49,29 @@ def test_items_without_an_index_stay_apart() -> None:
     items = [fragment("text", None, text="a"), fragment("text", None, text="b")]
 
     assert gathered(items) == items
+
+
+class CountedIndex(int):
+    """An index that counts how often it is compared."""
+
+    compared = 0
+
+    def __ne__(self, other: object) -> bool:
+        """Count, and compare."""
+        CountedIndex.compared += 1
+        assert isinstance(other, int)
+        return int(self) != int(other)
+
+    __hash__ = int.__hash__
+
+
+def test_many_items_are_gathered_in_time_of_their_number() -> None:
+    """A fragment is compared with the latest items only; one of an older item stays apart."""
+    fragments = [fragment("text", CountedIndex(index), text="a") for index in range(1_000)]
+    again = fragment("text", 0, text="b")
+
+    assert gathered([*fragments, again]) == [*fragments, again]
+    assert CountedIndex.compared <= OPEN_ITEMS_MAX * 1_001
 
 
 @pytest.mark.parametrize("written", [b'"text"', b"[1]", b"{", b"[" * 2000])
