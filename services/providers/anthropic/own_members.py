@@ -10,7 +10,7 @@ from services.domain.conversation import FilePart, TextPart
 from services.domain.spec import ChatCompletionSpec
 from services.providers.translate.unknown_members import (
     UnknownMembers,
-    member_path,
+    member_paths,
     members_of,
     says_something,
     unknown_members,
@@ -56,10 +56,11 @@ def citations_of(extra_json: bytes) -> dict[str, object]:
 def unsent_paths(spec: ChatCompletionSpec) -> list[str]:
     """Return the paths of all unknown members that say something, but for those that are sent."""
     return [
-        member_path(found.path, name)
+        path
         for found in unknown_members(spec)
         for name, raw in found.members.items()
         if name not in _sent(found, spec) and says_something(name, raw)
+        for path in member_paths(found.path, name, raw)
     ]
 
 

@@ -25,6 +25,7 @@ from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.openai.cache_marks import CacheMarks
 from services.providers.translate import images
+from services.providers.translate.data_files import repaired, repaired_uri
 from services.providers.translate.history import reasoning
 from services.providers.translate.other_types import (
     BLOCKS_OF_SERVER_TOOLS,
@@ -198,7 +199,7 @@ def _bare_part(part: SentPart, target: Target, notes: Notes) -> Json:
         case AudioPart():
             return {
                 "type": "input_audio",
-                "input_audio": {"data": part.base64, "format": part.format},
+                "input_audio": {"data": repaired(part.base64), "format": part.format},
             }
         case FilePart():
             return {"type": "file", "file": _file(part)}
@@ -219,7 +220,9 @@ def _image(part: ImagePart, target: Target, notes: Notes) -> Json:
 
 
 def _file(part: FilePart) -> Json:
-    found: Json = {"file_id": part.file_id} if part.file_id else {"file_data": part.uri}
+    found: Json = (
+        {"file_id": part.file_id} if part.file_id else {"file_data": repaired_uri(part.uri)}
+    )
     if part.filename:
         found["filename"] = part.filename
     return found

@@ -1,4 +1,4 @@
-"""Files by value: data URLs taken apart."""
+"""Files by value: data URLs taken apart, and their base64 repaired."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from services.common.image_format import checked
 
 _NO_TEXT = ("image/", "audio/", "video/", "font/")
 """Media types of files that are no text, whatever their bytes are."""
+
+
+_FAULTS = (" ", "\t", "\r", "\n", "-", "_")
+"""Characters of base64 that has line breaks, or the alphabet for URLs."""
 
 
 class DataFile(NamedTuple):
@@ -44,3 +48,24 @@ def data_file(uri: str) -> DataFile | None:
     except ValueError:
         return None
     return DataFile(mime_type, base64)
+
+
+def repaired(base64: str) -> str:
+    """Return base64 without white space, with padding and in the usual alphabet.
+
+    Text that is no base64 stays as it is: what a provider takes is for the provider to say.
+    """
+    if len(base64) % 4 == 0 and not any(fault in base64 for fault in _FAULTS):
+        return base64
+    try:
+        return checked(base64.encode())[0].decode()
+    except ValueError:
+        return base64
+
+
+def repaired_uri(uri: str) -> str:
+    """Return a URL with its base64 repaired, if it is a data URL that has any."""
+    head, comma, data = uri.partition(",")
+    if head[:5].lower() != "data:" or not head.lower().endswith(";base64"):
+        return uri
+    return f"{head}{comma}{repaired(data)}"

@@ -29,6 +29,11 @@ _SENT_BACK = frozenset(
 )
 """Members of answers that SDKs and frameworks send back where they are empty."""
 
+_OBJECTS = frozenset(
+    {"allowed_tools", "custom", "file", "function", "image_url", "input_audio", "json_schema"}
+)
+"""Objects within others whose unknown members are theirs, while they are sent themselves."""
+
 Place = Literal[
     "thinking", "tool", "tool_choice", "response_format", "message", "part", "tool_call"
 ]
@@ -70,11 +75,19 @@ def unknown_members(spec: ChatCompletionSpec) -> Sequence[UnknownMembers]:
 def unknown_paths(spec: ChatCompletionSpec, known: Collection[str] = ()) -> list[str]:
     """Return the paths of all unknown members that say something, but for names in `known`."""
     return [
-        member_path(found.path, name)
+        path
         for found in unknown_members(spec)
         for name, raw in found.members.items()
         if name not in known and says_something(name, raw)
+        for path in member_paths(found.path, name, raw)
     ]
+
+
+def member_paths(path: str, name: str, raw: msgspec.Raw) -> list[str]:
+    """Return the paths of a member, or of those in it if it is an object that the contract has."""
+    own = member_path(path, name)
+    within = members_of(raw) if name in _OBJECTS else None
+    return [member_path(own, each) for each in within] if within else [own]
 
 
 def drop_members(paths: Iterable[str], notes: Notes) -> None:

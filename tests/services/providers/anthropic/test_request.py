@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.config import Quirks
-from services.domain.conversation import Message, TextPart
+from services.domain.conversation import ImagePart, Message, TextPart
 from services.domain.spec import ChatCompletionSpec, ResponseFormat, Thinking, Tool
 from services.errors import Failure
 from services.providers.anthropic import DIALECT
@@ -394,3 +394,25 @@ def test_a_schema_beside_json_object_holds() -> None:
     body, notes = sent(response_format=form, target=target_of("claude-3-5-haiku-latest"))
     assert "output_config" not in body
     assert notes["response_format.schema"] == "dropped"
+
+
+def test_members_of_objects_that_are_sent_have_their_own_path() -> None:
+    """The image, the tool and the schema are sent: the note is about the member within."""
+    image = ImagePart(uri="https://a.example/a.png", extra_json=b'{"image_url":{"crop":1},"x":2}')
+    tool = Tool(name="look", extra_json=b'{"function":{"returns":{}}}')
+    form = ResponseFormat(
+        type="json_schema",
+        name="s",
+        schema_json=b'{"type":"object","additionalProperties":false}',
+        extra_json=b'{"json_schema":{"y":3}}',
+    )
+    shown = Message(role="user", content=[TextPart(text="a"), image])
+
+    _, notes = sent(shown, tools=[tool], response_format=form)
+
+    assert notes == {
+        "messages[0].content[1].image_url.crop": "dropped",
+        "messages[0].content[1].x": "dropped",
+        "tools[0].function.returns": "dropped",
+        "response_format.json_schema.y": "dropped",
+    }
