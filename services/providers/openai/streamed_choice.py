@@ -34,18 +34,19 @@ from services.providers.openai.logprobs import logprobs_of
 class StreamedChoice(ChoiceState):
     """Choice of a stream."""
 
+    _has_deltas = False  # Whether any chunk had a delta.
+
     def add(self, choice: wire.Choice, unknown: Any, events: list[Event]) -> bool:
         """Add the events of a chunk's choice.
 
         Returns whether it has other members, which are returned when the choice is complete, and
         any of them is new or has changed.
         """
-        # Perplexity sends both: the message repeats all deltas so far.
-        delta = choice.delta or choice.message or older_message(choice)
+        delta = self._message_of(choice)
         changed = self.add_members(choice, unknown)
         begin = len(events)
         if delta is not None:
-            name = "message" if choice.delta is None else "delta"
+            name = "delta" if delta is choice.delta else "message"
             within = member(unknown, name) if unknown else None
             changed |= self._add_message(delta, within, events)
         if choice.logprobs is not None:
@@ -74,6 +75,18 @@ class StreamedChoice(ChoiceState):
             native_finish_reason=self.native_finish_reason,
             extra_json=self.members_json(),
         )
+
+    def _message_of(self, choice: wire.Choice) -> wire.Message | None:
+        """Return what a chunk adds.
+
+        A message repeats all deltas before it: Perplexity sends both, and MiniMax ends with a
+        message. Without deltas it is the answer.
+        """
+        delta, message = choice.delta, choice.message
+        if not self._has_deltas and message is not None and _is_empty(delta):
+            delta = message
+        self._has_deltas = self._has_deltas or choice.delta is not None
+        return delta or older_message(choice)
 
     def _add_message(self, delta: wire.Message, unknown: Any, events: list[Event]) -> bool:
         """Add the events of a delta: reasoning first, as it was generated first.
@@ -112,6 +125,13 @@ class StreamedChoice(ChoiceState):
         call_id = self.tool_calls.id_at(call.call_index)
         details_json = self.reasoning.seal(call.extra_content_json, call.call_index, call_id)
         return [ReasoningDelta("", self.index, details_json=details_json)] if details_json else []
+
+
+def _is_empty(delta: wire.Message | None) -> bool:
+    """Return whether a delta has nothing but a role."""
+    if delta is None:
+        return True
+    return not delta.content and delta == wire.Message(role=delta.role, content=delta.content)
 
 
 def _attach(logprobs_json: bytes, index: int, events: list[Event], begin: int) -> None:

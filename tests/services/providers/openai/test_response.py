@@ -651,6 +651,31 @@ def test_cached_tokens_beside_the_prompt(
         assert found.total_token_count == expected[0] + expected[1]
 
 
+@pytest.mark.parametrize(
+    "choices",
+    [
+        pytest.param(
+            [{"delta": {"content": "ab"}}, {"message": {"content": "ab"}}], id="once more"
+        ),
+        pytest.param(
+            [
+                {"delta": {"role": "assistant", "content": ""}, "message": {"content": ""}},
+                {"delta": {"content": "a"}, "message": {"content": "a"}},
+                {"delta": {"content": "b"}, "message": {"content": "ab"}},
+            ],
+            id="beside each delta",
+        ),
+        pytest.param([{"delta": {}, "message": {"content": "ab"}}], id="beside an empty delta"),
+        pytest.param([{"message": {"content": "ab"}}, {"delta": {}}], id="alone"),
+    ],
+)
+def test_messages_in_a_stream(choices: list[dict[str, Any]]) -> None:
+    """A message repeats the deltas, or is the answer where there are none."""
+    events = stream(*({"choices": [choice]} for choice in choices), STOP)
+
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "ab"
+
+
 def test_numbers_as_strings() -> None:
     """Usage, indexes and IDs of another type are read all the same."""
     piece = {"index": "1", "id": 7, "function": {"name": "f", "arguments": "{}"}}
