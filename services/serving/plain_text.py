@@ -47,7 +47,7 @@ def unencrypted(config: Config) -> Iterator[tuple[str, str]]:
         ("state.database_direct_url", state.database_direct_url),
     ):
         if _database_is_plain(secret.reveal()):
-            yield key, "?sslmode=verify-full"
+            yield key, "?sslmode=verify-full&sslrootcert=system"
     redis = urlsplit(config.state.redis_url.reveal())
     if redis.scheme == "redis" and not _is_here(redis.hostname):
         yield "state.redis_url", "rediss://"

@@ -53,9 +53,12 @@ CLOSED_STATES = ("08", "57P01", "57P02", "57P03", "25006")
 """SQLSTATEs, or their first characters, after which a connection is of no use: it is broken, or its
 server shuts down, starts up or is read-only."""
 
-PERMANENT_STATES = ("28", "3D000", "3F000", "42501")
+PERMANENT_STATES = ("28", "3D000", "3F000", "42501", "42704")
 """SQLSTATEs, or their first characters, that stay until an operator mends the cause: password,
-name of the database, schema, privilege."""
+name of the database, schema, privilege, name of a parameter."""
+
+NO_TLS = "rejected SSL upgrade"
+"""Words of the driver where the URL demands TLS."""
 
 RENAMED_STATES = ("26000", "42P05")
 """SQLSTATEs of a named statement that is on another session: a pooler is in between."""
@@ -77,7 +80,7 @@ class PostgresConnector:
         except UrlError as error:
             raise StateError(f"{key}: {error}") from None
         for parameter in self._url.unmet:
-            extra = {"parameter": parameter, "remedy": "sslmode=verify-full"}
+            extra = {"parameter": parameter, "remedy": "sslmode=verify-full&sslrootcert=system"}
             log.warning("database_parameter.ignored", extra=extra)
         self._hosts = list(self._url.hosts)
         """Hosts, those that failed last at the end."""
@@ -169,7 +172,9 @@ def is_permanent(error: BaseException) -> bool:
         return all(is_permanent(each) for each in error.errors)
     if isinstance(error, asyncpg.PostgresError):
         return _state(error).startswith(PERMANENT_STATES)
-    return isinstance(error, asyncpg.ClientConfigurationError | ssl.SSLCertVerificationError)
+    if isinstance(error, asyncpg.ClientConfigurationError | ssl.SSLCertVerificationError):
+        return True
+    return NO_TLS in str(error)
 
 
 def describe(error: BaseException) -> str:
@@ -194,6 +199,8 @@ def _describe_system(error: OSError) -> str:
         return f"tls: {error.reason or error}"
     if isinstance(error, TimeoutError) and error.errno is None:
         return str(error) or "no answer in time"
+    if NO_TLS in str(error):
+        return "the server does not speak TLS, which sslmode demands"
     if error.errno is None:
         return str(error) or type(error).__name__  # The driver's words, or several of the system.
     return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)

@@ -6,6 +6,7 @@ The driver names neither the parameter nor the values that it allows.
 from __future__ import annotations
 
 import math
+import os
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,7 +83,10 @@ def check_parameters(query: Mapping[str, str]) -> None:
             raise UrlError(f"{name}: must be {' or '.join(allowed)}, not {given!r}")
     if query.get("sslnegotiation") == "direct" and query.get("sslmode") not in VERIFYING:
         raise UrlError(f"sslnegotiation: direct needs sslmode={' or '.join(VERIFYING)}")
-    if query.get("sslmode") == "disable":
+    mode = query.get("sslmode", "")
+    if mode in VERIFYING[1:] and not (query.get("sslrootcert") or _has_default_authority()):
+        raise UrlError(f"sslmode: {mode} needs sslrootcert=FILE or sslrootcert={SYSTEM}")
+    if mode == "disable":
         return
     for name in FILES:
         if given := query.get(name, ""):
@@ -108,6 +112,12 @@ def drop_ignored(query: dict[str, str]) -> tuple[str, ...]:
         for name, value in dropped.items()
         if name in DEMANDS and (not DEMANDS[name] or value in DEMANDS[name])
     )
+
+
+def _has_default_authority() -> bool:
+    """Return whether the driver finds certificates of authorities where the URL names none."""
+    default = "~/.postgresql/root.crt"
+    return bool(os.environ.get("PGSSLROOTCERT")) or Path(default).expanduser().exists()
 
 
 def _check_file(name: str, path: str) -> None:

@@ -21,6 +21,9 @@ CONNECT_TIMEOUT_S = 2.0
 
 PORT = 6379
 
+WRONG_NUMBER = "DB index"
+"""Beginning of the server's words for a database that it does not have."""
+
 FORM = "redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER], rediss://… with TLS, or unix://…"
 """Form of a URL."""
 
@@ -76,4 +79,4 @@ def describe(error: Exception) -> tuple[str, bool]:
         return f"tls: certificate verify failed: {cause.verify_message}", True
     if isinstance(cause, OSError) and cause.errno:
         return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror), False
-    return text or type(error).__name__, False
+    return text or type(error).__name__, text.startswith(WRONG_NUMBER)

@@ -91,6 +91,10 @@ def test_system_certificates_verify_the_host(
         ("h/d?sslmode=on", "sslmode: must be disable or allow or prefer or require or verify-ca "),
         ("h/d?sslmode=verify_full", "or verify-full, not 'verify_full'"),
         ("h/d?ssl_min_protocol_version=1.2", "ssl_min_protocol_version: must be TLSv1 or "),
+        (
+            "h/d?sslmode=verify-full",
+            "sslmode: verify-full needs sslrootcert=FILE or sslrootcert=sy",
+        ),
         ("h/d?sslnegotiation=direct", "sslnegotiation: direct needs sslmode=require or "),
         ("h/d?connect_timeout=soon", "connect_timeout: must be a number of seconds, 0 or more"),
         ("h/d?connect_timeout=inf", "connect_timeout: must be a number of seconds, 0 or more"),
@@ -127,14 +131,14 @@ def test_files_of_a_connection_in_plain_text_are_not_read() -> None:
 async def test_each_of_several_hosts_has_its_reason() -> None:
     """The error of a start has all addresses in the order of the attempts."""
     first, second = free_ports(2)
-    url = f"postgresql://u:word@127.0.0.1:{first},host.invalid:5,[::1]:{second}/d"
+    url = f"postgresql://u:word@127.0.0.1:{first},host.invalid:5,127.0.0.1:{second}/d"
 
     with pytest.raises(StateError) as refused:
         await PostgresDatabase.open(url)
 
     assert str(refused.value) == (
         f"state.database_url: 127.0.0.1:{first}: Connection refused; "
-        f"host.invalid:5: Name or service not known; [::1]:{second}: Connection refused"
+        f"host.invalid:5: Name or service not known; 127.0.0.1:{second}: Connection refused"
     )
 
 

@@ -88,6 +88,24 @@ async def test_a_database_without_a_trusted_certificate_is_refused(
             await PostgresDatabase.open(encrypted(database_port, postgres_url, **query))
 
 
+async def test_a_database_that_does_not_speak_tls_is_refused() -> None:
+    """Where the URL demands it, the reason says so, and no password is sent."""
+    received = asyncio.get_running_loop().create_future()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readexactly(len(SSL_REQUEST))
+        writer.write(b"N")
+        received.set_result(asked + await reader.read())
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"postgresql://u:word@127.0.0.1:{port}/d?sslmode=require"
+        with pytest.raises(StateError, match="the server does not speak TLS, which sslmode"):
+            await PostgresDatabase.open(url)
+        assert await received == SSL_REQUEST
+
+
 async def test_counters_need_a_trusted_certificate(tls: ssl.SSLContext, trusted: Path) -> None:
     """`rediss://` connects to a trusted server only."""
     with running_valkey() as valkey:
