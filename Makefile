@@ -46,6 +46,7 @@ nightly: $(VENV)/.dev ## Kill a thousand times, audit, compare with a model, fuz
 		$(BIN)/python -m tests.nightly.state_machine --layout $$layout || exit; done
 	$(BIN)/python -m tests.nightly.fuzz
 	$(BIN)/python -m tests.nightly.request_members
+	$(BIN)/python -m tests.nightly.message_blocks
 	$(BIN)/python -m tests.nightly.answer_members
 	$(BIN)/python -m tests.nightly.key_timing
 	@for topology in single split; do \
