@@ -157,6 +157,8 @@ class Capabilities:
     """Whether the user's message may follow the result of a tool."""
     tool_call_ids: ToolCallIds = ANY_IDS
     """Form of the IDs of tool calls."""
+    participant_names: bool = True
+    """Whether the messages of the conversation's participants may have a `name`."""
     tool_results: ToolResults = "any"
     """Results of tool calls in a conversation: `any`, as they come; `turn`, exactly one for each
     call, before the assistant's next turn; `adjacent`, also directly after the message of the
@@ -224,6 +226,7 @@ class CapabilityOverrides(
     turns: Turns | None = None
     user_after_tool: bool | None = None
     tool_call_ids: ToolCallIds | None = None
+    participant_names: bool | None = None
     tool_results: ToolResults | None = None
     reasoning_replay: ReasoningReplay | None = None
     thought_signatures: bool | None = None

@@ -49,8 +49,10 @@ def message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> J
     if sent.is_error:
         _tell_failure(parts, sent, notes)
     found["content"] = _content(parts, sent)
-    if sent.name:
+    if sent.name and (sent.role == "tool" or target.capabilities.participant_names):
         found["name"] = sent.name
+    elif sent.name:
+        notes.dropped("messages", "The provider has no names of participants.")
     if sent.refusal:
         found["refusal"] = sent.refusal
     if calls:
@@ -122,7 +124,7 @@ class EarlierReasoning:
 
 def plain_content(parts: list[Json]) -> object:
     """Content of these parts: a string if they are a text and nothing else."""
-    if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
+    if len(parts) == 1 and parts[0].keys() == {"type", "text"} and parts[0]["type"] == "text":
         return parts[0]["text"]
     return parts
 

@@ -231,3 +231,13 @@ def test_modes_of_reasoning_reach_compatible_channels() -> None:
     notes_of_model = Notes()
     DIALECTS["openai"].encode(spec, target_of("gpt-4o", "openai"), notes_of_model)
     assert told(notes_of_model) == {"thinking.type": "dropped"}
+
+
+def test_part_of_another_type_with_a_text_keeps_its_type() -> None:
+    """Only a part of the type `text` becomes a string."""
+    part = OtherPart(json=b'{"type":"document_text","text":"a"}')
+    spec = ChatCompletionSpec(model="m", messages=user(part))
+    body = DIALECTS["openai"].encode(spec, target_of("some-model", "openai"), Notes()).body
+
+    (message,) = json.loads(body)["messages"]
+    assert message["content"] == [{"type": "document_text", "text": "a"}]

@@ -38,6 +38,7 @@ from services.providers.openai import DIALECT
 from services.providers.openai.pass_through import NAMED_ONLY, NEVER
 from services.providers.openai.request import UNSTREAMED
 from services.providers.translate import reasoning_state
+from tests.services.providers.targets import target_of, told
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAAB"
 
@@ -590,4 +591,25 @@ def test_unknown_members_of_stream_options(pass_through: Any, sent: dict[str, An
     assert notes.keys() == {
         f"stream_options.{name}"
         for name in {"include_obfuscation", "x", "include_usage"} - sent.keys()
+    }
+
+
+def test_names_of_participants_are_left_out_where_they_are_refused() -> None:
+    """Mistral takes names of tools alone. Others get all."""
+    named = Message(role="user", name="bob", content=[TextPart(text="Hi")])
+    called = ToolCall(id="abcdefghi", name="look")
+    asked = Message(role="assistant", tool_calls=[called])
+    answered = Message(
+        role="tool", name="look", tool_call_id="abcdefghi", content=[TextPart(text="1")]
+    )
+    spec = ChatCompletionSpec(model="m", messages=[named, asked, answered])
+    found = {}
+    for model in ("mistral-large-2512", "gpt-4o"):
+        notes = Notes()
+        body = json.loads(DIALECT.encode(spec, target_of(model, "openai"), notes).body)
+        found[model] = [each.get("name") for each in body["messages"]], told(notes)
+
+    assert found == {
+        "mistral-large-2512": ([None, None, "look"], {"messages": "dropped"}),
+        "gpt-4o": (["bob", None, "look"], {}),
     }
