@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,12 +20,11 @@ from services.rpc.listener import listening
 from tests.faults.conftest import OpenStand
 from tests.faults.fault_stand import MODEL, FaultStand, fitting
 from tests.faults.processes import priced_configuration
-from tests.faults.test_memory import GATEWAY, asked, group
+from tests.faults.test_memory import asked
+from tests.stand.control_group import control_group
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
-
-__all__ = ["group"]
 
 MIB = 2**20
 STREAMS = pytest.mark.parametrize("streamed", [True, False])
@@ -45,19 +43,19 @@ MANY = b"\x0a" + b"\x80\x80\x80\x08" + b"\x12\x00" * (8 * MIB)
 
 
 @pytest.fixture
-async def server(group: Path, tmp_path: Path) -> AsyncIterator[Server]:
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
     """A gateway with 1 GiB of memory, which has to live through the test."""
-    (group / "memory.limit_in_bytes").write_text(str(1024 * MIB))
     async with FakeUpstream() as upstream:
         upstream.play(fitting)
-        program = (sys.executable, "-c", GATEWAY.format(group=group))
         config = priced_configuration(upstream.url)
-        async with running_server(tmp_path, config, program=program) as running:
-            assert await asked(running) == (200, None)
-            yield running
-            async with asyncio.timeout(60):
-                while (await asked(running))[0] != 200:  # noqa: ASYNC110
-                    await asyncio.sleep(0.1)  # Memory may be short for a moment.
+        with control_group(1024 * MIB) as group:
+            program = group.program("services")
+            async with running_server(tmp_path, config, program=program) as running:
+                assert await asked(running) == (200, None)
+                yield running
+                async with asyncio.timeout(60):
+                    while (await asked(running))[0] != 200:  # noqa: ASYNC110
+                        await asyncio.sleep(0.1)  # Memory may be short for a moment.
 
 
 async def call(

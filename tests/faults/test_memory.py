@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -16,7 +15,7 @@ import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 
-from gateway.overload.cgroup import MEMBERSHIP, ROOT, ContainerMemory
+from gateway.overload.cgroup import ContainerMemory
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.thresholds import (
     CLOSE_BYTES_MIN,
@@ -38,6 +37,7 @@ from tests.faults.fault_stand import (
 )
 from tests.faults.log_and_metrics import by
 from tests.faults.processes import ASKED, priced_configuration
+from tests.stand.control_group import ControlGroup, control_group
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
@@ -177,11 +177,7 @@ async def test_any_form_of_request_is_refused_under_memory_pressure(open_stand: 
 
 MIB = 2**20
 LIMIT = 512 * MIB
-INSIDE = "import runpy; open('{group}/cgroup.procs', 'w').write('0'); "
-GATEWAY = INSIDE + "runpy.run_module('services', None, '__main__')"
-NEIGHBOUR = (
-    INSIDE
-    + """
+NEIGHBOUR = """
 import mmap, sys
 held = []
 print(0, flush=True)
@@ -193,32 +189,22 @@ for line in sys.stdin:
         held.pop().close()
     print(len(held), flush=True)
 """
-)
 
 
 @pytest.fixture
-def group() -> Iterator[Path]:
-    """A control group that may have little memory. Skips where none can be made."""
-    try:
-        lines = [line.split(":", 2) for line in MEMBERSHIP.read_text().splitlines()]
-        (own,) = [path for _, kind, path in lines if "memory" in kind.split(",")]
-        folder = ROOT / "memory" / own.lstrip("/") / f"pomogator-{os.getpid()}"
-        folder.mkdir()
-        (folder / "memory.limit_in_bytes").write_text(str(LIMIT))
-    except (OSError, ValueError) as error:
-        pytest.skip(f"no control group can be made here: {error!r}")
-    yield folder
-    with suppress(OSError):
-        folder.rmdir()
+def group() -> Iterator[ControlGroup]:
+    """A control group with 512 MiB of memory."""
+    with control_group(LIMIT) as made:
+        yield made
 
 
 @asynccontextmanager
-async def neighbour(group: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def neighbour(group: ControlGroup) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process in the same group, which holds as many MiB as it is told."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        NEIGHBOUR.format(group=group),
+        group.join + NEIGHBOUR,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -244,14 +230,13 @@ async def fill(other: asyncio.subprocess.Process, held: int, used_share: float) 
 
 
 async def test_a_process_in_a_full_control_group_refuses_and_lives(
-    group: Path, tmp_path: Path
+    group: ControlGroup, tmp_path: Path
 ) -> None:
     """A real process in a real control group refuses while others fill it, and survives. Row 77."""
     async with FakeUpstream() as upstream, neighbour(group) as other:
         upstream.play(fitting)
         config = priced_configuration(upstream.url)
-        program = (sys.executable, "-c", GATEWAY.format(group=group))
-        async with running_server(tmp_path, config, program=program) as server:
+        async with running_server(tmp_path, config, program=group.program("services")) as server:
             assert await asked(server) == (200, None)
             held = await fill(other, 0, (MEMORY_LOW + MEMORY_SHORT) / 2)
             await server.event("memory_stage.started", stage="low")
