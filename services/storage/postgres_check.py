@@ -10,7 +10,6 @@ from typing import Any
 from services.storage.base import ConnectionCheck, DatabaseOptions, StateError
 from services.storage.postgres_connector import (
     CONNECTION_ERRORS,
-    Connection,
     PostgresConnector,
     describe,
     is_permanent,
@@ -58,30 +57,35 @@ async def _check_schema(connector: PostgresConnector) -> str:
 
 
 async def _check_notices(direct: PostgresConnector, sender: PostgresConnector) -> str:
-    listening = await direct.connect()
-    try:
-        try:
-            sending = await sender.connect()
-        except CONNECTION_ERRORS:
-            return ""  # The check of the other URL tells why.
-        try:
-            return await _check_hearing(listening, sending)
-        finally:
-            sending.terminate()
-    finally:
-        listening.terminate()
-
-
-async def _check_hearing(listening: Connection, sending: Connection) -> str:
     channel = f"check_{secrets.token_hex(8)}"
     heard = asyncio.Event()
-    async with asyncio.timeout(TIMEOUT_S):
-        await listening.add_listener(channel, lambda *_: heard.set())
-        async with sending.transaction():  # A pooler may tear two statements apart.
-            await sending.execute("SELECT pg_notify($1, '')", channel)
+    listening = await direct.connect()
     try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await listening.add_listener(channel, lambda *_: heard.set())
+        if not await _notify(sender, channel):
+            return ""  # The check of the other URL tells why.
         async with asyncio.timeout(TIMEOUT_S):
             await heard.wait()
     except TimeoutError:
         return "notices that are sent over state.database_url do not arrive: a pooler?"
+    finally:
+        listening.terminate()
     return ""
+
+
+async def _notify(sender: PostgresConnector, channel: str) -> bool:
+    """Send a notice, and return whether that was possible."""
+    try:
+        connection = await sender.connect()
+    except CONNECTION_ERRORS:
+        return False
+    try:
+        # A pooler may tear two statements apart.
+        async with asyncio.timeout(TIMEOUT_S), connection.transaction():
+            await connection.execute("SELECT pg_notify($1, '')", channel)
+    except CONNECTION_ERRORS:
+        return False
+    finally:
+        connection.terminate()
+    return True

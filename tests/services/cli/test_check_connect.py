@@ -210,6 +210,23 @@ async def test_a_direct_url_that_leads_to_a_pooler_fails(
     assert "permanent: notices that are sent" in rows["state.database_direct_url"]
 
 
+@pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+async def test_a_pooler_without_transactions_is_not_the_direct_urls_failure(
+    shell: Shell, postgres_server: str
+) -> None:
+    """The line of the direct URL tells of that server alone."""
+    async with (
+        own_database(postgres_server) as url,
+        running_pgbouncer(url, "statement") as pooled,
+    ):
+        shell.config.write_text(CHANNEL.format(name="a", url="http://127.0.0.1:1", more=""))
+        both = {"POMOGATOR_DATABASE_URL": pooled, "POMOGATOR_DATABASE_DIRECT_URL": url}
+        rows = rows_of(await check(shell, 1, **both))
+
+    assert rows["state.database_url"].endswith(" the server closed the connection")
+    assert rows["state.database_direct_url"].endswith(" OK")
+
+
 async def test_a_parameter_of_redis_that_is_unknown_is_named(shell: Shell) -> None:
     """It would end the client without a word."""
     shell.config.write_text(CHANNEL.format(name="a", url="http://127.0.0.1:1", more=""))
