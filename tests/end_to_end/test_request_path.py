@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.bench.request_path import Figures, measure
 
 FILES_MAX = 122
-CALLS_MAX = {"streamed": 712, "whole": 498}
+CALLS_MAX = {"streamed": 712, "whole": 494}
 COROUTINES_MAX = 7
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import get_args
 
 import msgspec
@@ -14,6 +14,16 @@ from services.domain.events import FinishReason, ToolCallDelta
 from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage
 
 _FINISH_REASONS = frozenset(get_args(FinishReason)) - {""}
+
+# Members of usage, by name: `audio_tokens` for `prompt_audio_token_count`.
+_PROMPT_SHARES = tuple(
+    (name, name.removeprefix("prompt_").replace("_token_count", "_tokens"))
+    for name in PROMPT_SHARES
+)
+_COMPLETION_SHARES = tuple(
+    (name, name.removeprefix("completion_").replace("_token_count", "_tokens"))
+    for name in COMPLETION_SHARES
+)
 
 
 def extra_content(call: ToolCall | ToolCallDelta) -> dict[str, object]:
@@ -48,22 +58,21 @@ def render_usage(usage: Usage, cost_nano_usd: int | None) -> dict[str, object]:
     rendered["prompt_tokens_details"] = {
         "cached_tokens": usage.cache_read_token_count,
         "cache_write_tokens": usage.cache_write_token_count,
-        **_shares(usage, PROMPT_SHARES, "prompt_"),
+        **_shares(usage, _PROMPT_SHARES),
     }
     rendered["completion_tokens_details"] = {
         "reasoning_tokens": usage.thinking_token_count,
-        **_shares(usage, COMPLETION_SHARES, "completion_"),
+        **_shares(usage, _COMPLETION_SHARES),
     }
     if cost_nano_usd is not None:
         rendered["cost"] = msgspec.Raw(exact_usd(cost_nano_usd).encode())
     return with_others(rendered, usage.extra_json)
 
 
-def _shares(usage: Usage, names: Iterable[str], prefix: str) -> dict[str, int]:
+def _shares(usage: Usage, shown: Sequence[tuple[str, str]]) -> dict[str, int]:
     """Return shares of a total that are more than 0: `audio_tokens` and the like."""
-    counts = {name: getattr(usage, name) for name in names}
-    return {
-        f"{name.removeprefix(prefix).removesuffix('_token_count')}_tokens": count
-        for name, count in counts.items()
-        if count
-    }
+    shares = {}
+    for name, member in shown:
+        if count := getattr(usage, name):
+            shares[member] = count
+    return shares
