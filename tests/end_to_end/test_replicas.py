@@ -14,7 +14,7 @@ import resource
 import secrets
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,6 +195,15 @@ def how_it_ended(text: str) -> str:
     assert (done, empty) == ("data: [DONE]", "")
     error = json.loads(last.removeprefix("data: ")).get("error")
     return str(error["code"]) if error else ""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def core_dumps() -> Iterator[None]:
+    """Processes may dump core, as far as the machine allows it."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, before)
 
 
 @pytest.fixture(scope="module")

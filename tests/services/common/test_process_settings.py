@@ -13,11 +13,16 @@ from services.common.process_settings import (
     raise_fd_limit,
 )
 
+FEW_DESCRIPTORS = 512
+
 
 @pytest.fixture(params=[resource.RLIMIT_NOFILE, resource.RLIMIT_CORE])
 def limits(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
-    """A soft and a hard limit of this process, restored afterwards."""
+    """Limits of this process, neither of which is the wanted one yet. Restored afterwards."""
     before = resource.getrlimit(request.param)
+    hard = before[1]
+    soft = FEW_DESCRIPTORS if request.param == resource.RLIMIT_NOFILE else hard
+    resource.setrlimit(request.param, (soft, hard))
     yield before
     resource.setrlimit(request.param, before)
 
