@@ -8,12 +8,18 @@ GAP = r"[^.;:\n]{0,80}?"  # A few words of the same sentence.
 
 _CONTEXT_SIZE = r"context (?:length|limit|size|window)"
 _PROMPT_TOKENS = r"(?:(?:input|prompt) tokens?(?! per\b)|tokens in (?:the )?(?:input|prompt))"
-_PROMPT_COUNT = r"(?<!output )(?<!completion )\btokens?"
+_OTHER_TOKENS = (
+    *("budget", "completion", "generated", "max", "maximum"),
+    *("new", "output", "reasoning", "thinking"),
+)
+_PROMPT_COUNT = "".join(f"(?<!{word} )" for word in _OTHER_TOKENS) + r"\btokens?"
 _ANY_PROMPT = r"(?:conversation|input|messages|prompt|request)\b"
 _TOKENS = r"(?:input |prompt )?tokens"
 _PROMPT = r"(?:conversation|input|messages?|prompt|query|question)"
 _EXCEEDS = r"\bexceed(?:s|ed)?\b"
-_TEXT = "(?:(?!图|音|视频|文件)[^。\\n]){0,20}?"  # A few characters about a text, in Chinese.
+_TEXT = (
+    "(?:(?!图|音|视频|文件|参数|缓存)[^。\\n]){0,20}?"  # A few characters about a text, in Chinese.
+)
 _OVER = "(?:超过|超出|大于)"
 
 OVERFLOWS: Sequence[str] = (
@@ -43,7 +49,7 @@ OVERFLOWS: Sequence[str] = (
     r"(?:prompt|上下文|输入|提示词|对话|消息)(?:内容|文本)?(?:总?长度)?\s*(?:超长|过长|太长)",
     f"上下文{_TEXT}{_OVER}|{_OVER}{_TEXT}上下文",
     f"(?:prompt|输入|消息|对话){_TEXT}{_OVER}{_TEXT}(?:最大长度|长度限制|模型)",
-    f"(?<!_)tokens?{_TEXT}{_OVER}{_TEXT}模型",
+    f"(?<!_)tokens?{_TEXT}{_OVER}{_TEXT}模型|(?<!_)tokens?(?:数量?|总数|长度)?{_OVER}了?(?:上限|最大)",
 )
 """Patterns of these phrases, in lower or upper case."""
 
