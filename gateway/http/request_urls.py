@@ -60,7 +60,9 @@ class UrlList:
     def not_found(self, path: str) -> str:
         """Return the message of a 404 for `path`, which it does not quote."""
         paths = {known for _, known in self._urls}
-        close = difflib.get_close_matches(path, paths, n=1) if len(path) <= _PATH_MAX else ()
+        above = any(known.startswith(f"{path.rstrip('/')}/") for known in paths)
+        near = len(path) <= _PATH_MAX and not above  # All that is below /v1 is as near to it.
+        close = difflib.get_close_matches(path, paths, n=1) if near else ()
         parts = ["There is nothing at this URL."]
         if close:
             parts.append(f"Did you mean {' and '.join(self._methods(close[0]))}?")

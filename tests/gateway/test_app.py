@@ -96,6 +96,16 @@ async def test_a_404_names_what_there_is(edge: Edge, path: str, wanted: str) -> 
     assert path not in body["error"]["message"].replace(wanted, "")
 
 
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/chat"])
+async def test_a_404_of_a_base_url_lists_all(edge: Edge, path: str) -> None:
+    """A client whose base URL lacks the rest of a path is told every path, and not any one."""
+    async with edge.http.get(path) as response:
+        message = (await response.json())["error"]["message"]
+    assert response.status == 404
+    assert "Did you mean" not in message
+    assert "GET /v1/balance, POST /v1/chat/completions, " in message
+
+
 @pytest.mark.parametrize("more", ["/", "?a=b", "/?a=b"])
 @pytest.mark.parametrize("header", ["X", "Expect"])
 async def test_a_slash_or_a_query_changes_nothing(edge: Edge, more: str, header: str) -> None:
