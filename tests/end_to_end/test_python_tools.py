@@ -265,3 +265,37 @@ async def test_functions(stand: DialectStand, client: AsyncOpenAI) -> None:
     asked: Any = completion.choices[0].message.model_dump(exclude_none=True)
     answer = await client.chat.completions.create(messages=[QUESTION, asked, said], **request)
     assert answer.choices[0].message.content == "18 °C, noon."
+
+
+async def test_further_calls_of_functions(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """A provider that calls twice although it was told not to: both calls arrive, and come back."""
+    twice = Answer(
+        parts=[call("toolu_1", "weather", '{"city":"Rome"}'), call("toolu_2", "time", "{}")],
+        stop="tool_calls",
+    )
+    stand.provider.say(twice, twice, unsigned(ANSWERS))
+    request: Any = {"model": MODEL, "functions": [tool["function"] for tool in TOOLS]}
+
+    completion = await client.chat.completions.create(messages=[QUESTION], **request)
+    async with client.chat.completions.stream(messages=[QUESTION], **request) as stream:
+        async for _ in stream:
+            pass
+        streamed = stream.current_completion_snapshot
+
+    for choice in (completion.choices[0], streamed.choices[0]):
+        assert choice.message.function_call is not None
+        assert choice.message.function_call.name == "weather"
+        (other,) = choice.message.tool_calls or []
+        assert other.type == "function"
+        assert (other.id, other.function.name) == ("toolu_2", "time")
+    asked: Any = completion.choices[0].message.model_dump(exclude_none=True)
+    said: list[Any] = [
+        {"role": "function", "name": "weather", "content": "18 °C"},
+        {"role": "tool", "tool_call_id": "elsewhere", "content": "noon"},
+    ]
+    # The provider of these tests compares turns by their IDs, and the old form has none.
+    asked["tool_calls"][0]["id"] = "elsewhere"
+    await client.chat.completions.create(messages=[QUESTION, asked, *said], **request)
+    sent = stand.provider.requests[-1].body.decode()
+    assert "18 °C" in sent
+    assert "has no result" not in sent
