@@ -2,8 +2,9 @@
 
     python -m tests.bench.instructions [--cells A,B] [--seconds S]
 
-Needs valgrind, gcc and taskset. Instructions are counted from user space alone and repeat to about
-one percent, whatever else the machine does; they are no times. One call is in flight at a time.
+Needs valgrind, gcc and taskset. Instructions are counted from user space alone; they are no times.
+They repeat to about one percent on an idle machine. On a busy one they vary by five: periodic tasks
+run by the clock, and then there are more of them for each call. One call is in flight at a time.
 """
 
 from __future__ import annotations
