@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Iterable, Sequence
+from typing import TypeGuard
 
 import msgspec
 
@@ -17,11 +17,32 @@ BETWEEN = "\n\n"
 def merged(messages: Sequence[Message], notes: Notes) -> Message:
     """Return one message with the content of all, and the first one's role."""
     notes.mapped("messages", "Messages of one role in a row are sent as one.")
-    return reduce(lambda one, other: _joined(one, other, notes), messages)
+    whole = messages[0]
+    content = _Content()
+    content.add(whole.content)
+    for other in messages[1:]:
+        if whole.cache_control_json:
+            content.mark_end(whole.cache_control_json, notes)
+        content.add(other.content)
+        whole = _joined(whole, other, notes)
+    return msgspec.structs.replace(
+        whole,
+        content=content.parts(),
+        tool_calls=[call for message in messages for call in message.tool_calls],
+        refusal=BETWEEN.join(message.refusal for message in messages if message.refusal),
+    )
+
+
+def joined_parts(*contents: Iterable[ContentPart]) -> list[ContentPart]:
+    """Return all parts. Plain texts that meet become one: many servers take a string only."""
+    joined = _Content()
+    for content in contents:
+        joined.add(content)
+    return joined.parts()
 
 
 def _joined(one: Message, other: Message, notes: Notes) -> Message:
-    one = _marked_within(one, notes)
+    """Return the fields of two messages besides content, calls and refusal."""
     if one.name != other.name:
         notes.dropped("messages", "A message of several participants is sent without a name.")
     for name in ("reasoning_state", "reasoning_details_json", "extra_json"):
@@ -29,10 +50,7 @@ def _joined(one: Message, other: Message, notes: Notes) -> Message:
             notes.dropped("messages", f"Only one `{name}` of a message is sent.")
     return msgspec.structs.replace(
         one,
-        content=joined_parts(one.content, other.content),
         name=one.name if one.name == other.name else "",
-        tool_calls=[*one.tool_calls, *other.tool_calls],
-        refusal=BETWEEN.join(filter(None, (one.refusal, other.refusal))),
         reasoning_state=one.reasoning_state or other.reasoning_state,
         reasoning_details_json=one.reasoning_details_json or other.reasoning_details_json,
         extra_json=one.extra_json or other.extra_json,
@@ -40,28 +58,44 @@ def _joined(one: Message, other: Message, notes: Notes) -> Message:
     )
 
 
-def _marked_within(message: Message, notes: Notes) -> Message:
-    """Return a message with its cache mark on its last part instead."""
-    mark = message.cache_control_json
-    if not mark:
-        return message
-    content = [*message.content]
-    if not content:
-        notes.dropped("cache_control", "The end of this message is not marked.")
-    elif not content[-1].cache_control_json:
-        content[-1] = msgspec.structs.replace(content[-1], cache_control_json=mark)
-    return msgspec.structs.replace(message, content=content, cache_control_json=b"")
+class _Content:
+    """Content of several messages, in time that grows with its size."""
+
+    def __init__(self) -> None:
+        self._parts: list[ContentPart] = []
+        self._texts: list[str] = []
+        """Texts of the last part, if it is a plain text."""
+
+    def add(self, content: Iterable[ContentPart]) -> None:
+        """Add the content of one message."""
+        meets = bool(self._texts)
+        for part in content:
+            if meets and _is_plain(part):
+                self._texts.append(part.text)
+            else:
+                self._join_texts()
+                self._parts.append(part)
+                self._texts = [part.text] if _is_plain(part) else []
+            meets = False
+
+    def mark_end(self, mark: bytes, notes: Notes) -> None:
+        """Put a message's cache mark on its last part instead."""
+        self._join_texts()
+        self._texts = []
+        if not self._parts:
+            notes.dropped("cache_control", "The end of this message is not marked.")
+        elif not self._parts[-1].cache_control_json:
+            self._parts[-1] = msgspec.structs.replace(self._parts[-1], cache_control_json=mark)
+
+    def parts(self) -> list[ContentPart]:
+        """Return all parts."""
+        self._join_texts()
+        return self._parts
+
+    def _join_texts(self) -> None:
+        if len(self._texts) > 1:
+            self._parts[-1] = TextPart(text=BETWEEN.join(self._texts))
 
 
-def joined_parts(one: list[ContentPart], other: list[ContentPart]) -> list[ContentPart]:
-    """Return all parts. Plain texts that meet become one: many servers take a string only."""
-    if not one or not other:
-        return [*one, *other]
-    last, first = one[-1], other[0]
-    if isinstance(last, TextPart) and isinstance(first, TextPart) and _are_plain(last, first):
-        return [*one[:-1], TextPart(text=f"{last.text}{BETWEEN}{first.text}"), *other[1:]]
-    return [*one, *other]
-
-
-def _are_plain(*parts: ContentPart) -> bool:
-    return not any(part.cache_control_json or part.extra_json for part in parts)
+def _is_plain(part: ContentPart) -> TypeGuard[TextPart]:
+    return isinstance(part, TextPart) and not (part.cache_control_json or part.extra_json)

@@ -7,12 +7,13 @@ the user's. A result after other messages moves to the calls of its turn.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from services.capabilities import ToolResults
-from services.domain.conversation import ContentPart, Message, TextPart
+from services.domain.conversation import ContentPart, Message, TextPart, ToolCall
 from services.providers.base import Notes
 from services.providers.translate.history.merging import joined_parts, merged
 
@@ -77,30 +78,25 @@ class _Turns:
 
     def paired(self, run: Numbered, rest: Numbered) -> list[Message]:
         """Return the messages of a turn, the results of its calls, and the other messages."""
-        waiting = [
-            (call.id, f"messages[{index}].tool_calls[{number}]")
-            for index, message in run
-            for number, call in enumerate(message.tool_calls)
-        ]
+        waiting = _OpenCalls(run)
         results: list[Message] = []
         others: list[Message] = []
         for index, message in rest:
             if message.role != "tool":
                 others.append(message)
                 continue
-            call = next((each for each in waiting if each[0] == message.tool_call_id), None)
-            if call is None:
+            if not waiting.answer(message.tool_call_id):
                 detail = "The result of a tool is sent as text: its turn has no such open call."
                 self._note(f"messages[{index}].tool_call_id", detail)
                 others.append(_as_text(message))
                 continue
             if others:
                 self._notes.mapped("messages", "Results of tools are sent right after their calls.")
-            waiting.remove(call)
             results.append(message)
-        for call_id, path in waiting:
+        for index, number, call in waiting.rest():
+            path = f"messages[{index}].tool_calls[{number}]"
             self._note(path, "A tool call without a result is sent with one that says so.")
-            results.append(_answer(call_id))
+            results.append(_answer(call.id))
         return [*self._turn([message for _, message in run]), *results, *others]
 
     def _turn(self, run: list[Message]) -> list[Message]:
@@ -113,6 +109,33 @@ class _Turns:
     def _note(self, param: str, detail: str) -> None:
         self._noted += 1
         self._notes.changed(param if self._noted <= NOTES_MAX else "messages", detail)
+
+
+class _OpenCalls:
+    """Calls of one turn that have no result yet."""
+
+    def __init__(self, run: Numbered) -> None:
+        self._calls: list[tuple[int, int, ToolCall] | None] = [
+            (index, number, call)
+            for index, message in run
+            for number, call in enumerate(message.tool_calls)
+        ]
+        self._places: dict[str, deque[int]] = {}
+        for place, call in enumerate(self._calls):
+            if call is not None:
+                self._places.setdefault(call[2].id, deque()).append(place)
+
+    def answer(self, call_id: str) -> bool:
+        """Take the first open call with this ID. Returns whether there is one."""
+        places = self._places.get(call_id)
+        if not places:
+            return False
+        self._calls[places.popleft()] = None
+        return True
+
+    def rest(self) -> list[tuple[int, int, ToolCall]]:
+        """Return each open call in order, after the indexes of its message and in that message."""
+        return [call for call in self._calls if call is not None]
 
 
 def _answer(call_id: str) -> Message:

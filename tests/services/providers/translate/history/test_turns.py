@@ -146,3 +146,15 @@ def test_merging_says_what_it_loses(one: dict[str, str], two: dict[str, str]) ->
     assert json.dumps([note.action for note in notes.all]) == '["mapped", "dropped"]'
     with pytest.raises(Failure):
         merged(both, Notes(strict=True))
+
+
+def test_many_messages_are_one() -> None:
+    """Texts of plain parts that meet are one text; parts of one message stay apart."""
+    marked = msgspec.structs.replace(user("c"), cache_control_json=b"{}")
+    found = merged([user("a"), user("b", "B"), marked, user(), user("d"), user("e")], Notes())
+
+    assert [(part.text, part.cache_control_json) for part in found.content] == [  # type: ignore[union-attr]
+        ("a\n\nb", b""),
+        ("B\n\nc", b"{}"),
+        ("d\n\ne", b""),
+    ]
