@@ -80,7 +80,7 @@ bench: $(VENV)/.dev ## Measure the gateway beside nginx and others; see tests/be
 	@$(BIN)/python -m tests.bench.gateway $(ARGS)
 
 bench-faults: $(VENV)/.dev ## Measure faults against their targets: clients that do not read, frozen services, overload …
-	@failed=0; for bench in growth unread disconnects frozen rolling overload amplification; do \
+	@failed=0; for bench in growth unread disconnects frozen rolling overload hostile_bodies amplification; do \
 		echo "== $$bench"; $(BIN)/python -m tests.bench.$$bench || failed=1; done; exit $$failed
 
 bench-parts: $(VENV)/.dev ## Measure single parts: edge, service, client, ledger, limits, metering.

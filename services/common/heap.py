@@ -17,6 +17,7 @@ takes precedence.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -57,7 +58,12 @@ def keep_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Return all freed memory to the kernel, if the C library is glibc."""
+    """Return all freed memory to the kernel, if the C library is glibc.
+
+    A request that failed may be left in a cycle with its traceback, until garbage is collected:
+    an idle process never does that by itself.
+    """
+    gc.collect()
     with suppress(AttributeError):
         # https://man7.org/linux/man-pages/man3/malloc_trim.3.html
         ctypes.CDLL(None).malloc_trim(0)

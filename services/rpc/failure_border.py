@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, nullcontext
 from inspect import isawaitable
@@ -199,6 +200,8 @@ class _Guard:
             raise error
         request_id = current_request_id()
         failure = to_failure(error, request_id)
+        # gRPC keeps the context of a failure, and its frames the request, which may be large.
+        traceback.clear_frames(error.__traceback__)
         status = failure.to_status(field_path(self._method, failure.param))
         status.details.add().Pack(RequestInfo(request_id=request_id))
         details = (STATUS_DETAILS, status.SerializeToString())
