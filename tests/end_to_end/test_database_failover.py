@@ -13,7 +13,12 @@ from tests.stand.configuration import configuration
 from tests.stand.databases import running_postgres
 from tests.stand.deployment import Client, Plan, connected_client, running_deployment
 from tests.stand.held_provider import ASKED, CHARGE_NANO_USD, HeldProvider
-from tests.stand.replication import kill_server, running_standby, socket_folder
+from tests.stand.replication import (
+    kill_server,
+    replicate_synchronously,
+    running_standby,
+    socket_folder,
+)
 from tests.stand.upstream import FakeUpstream
 
 CALLERS = 8
@@ -55,10 +60,11 @@ class Load:
 async def test_calls_go_on_at_a_promoted_standby(tmp_path: Path) -> None:
     """Calls of the meantime are 503; then all are served, and the books are right.
 
-    Holds are replicated without a wait. So a hold may be lost with its primary, and its call is
-    not charged: one of each caller at most.
+    The standby has each charge before its transaction ends. Holds are replicated without a wait. So
+    a hold may be lost with its primary, and its call is not charged: one of each caller at most.
     """
     with running_postgres() as primary, running_standby(primary) as standby:
+        await replicate_synchronously(primary)
         folders = f"{socket_folder(primary)},{socket_folder(standby)}"
         url = f"postgresql://postgres@/postgres?host={folders}&target_session_attrs=read-write"
         async with FakeUpstream() as upstream:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
 import psutil
 
 SYSTEM_USER = "embedded_postgres"
@@ -37,6 +38,14 @@ def running_standby(primary: str) -> Iterator[str]:
             yield server.get_uri()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+async def replicate_synchronously(primary: str) -> None:
+    """Let synchronous transactions of a server wait until a standby has them."""
+    connection = await asyncpg.connect(primary)
+    await connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    await connection.execute("SELECT pg_reload_conf()")
+    await connection.close()
 
 
 def socket_folder(url: str) -> str:
