@@ -255,7 +255,7 @@ async def read_words_and_leave(stand: BillingStand, key: str, words: int, **fiel
     await (await stand.upstream.request(number)).left.wait()
 
 
-EFFORTS: Sequence[Effort | None] = (None, "low", "medium", "high")
+EFFORTS: Sequence[Effort | None] = (None, *BUDGETS)
 
 
 @pytest.mark.parametrize("effort", EFFORTS)
