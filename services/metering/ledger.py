@@ -22,8 +22,8 @@ hold and its extensions is recorded (`holds.overrun`). The balance may then be n
 the sum of the overruns, and further calls are refused until it is not. If a call costs less, only
 its cost is charged.
 
-Crashes: usage that a killed process had not written is not charged. Of a stream that is at most
-its last second. The settlement of a complete call stays in the outbox for some 20 ms and then
+Crashes: usage that a killed process had not written is not charged. Of a stream that is about its
+last second. The settlement of a complete call stays in the outbox for some 20 ms and then
 until its commit, because no answer waits for it. If the process is killed meanwhile, the call is
 charged at its last checkpoint, and not at all if it took less than a second or came whole.
 
@@ -72,7 +72,7 @@ and the next sweep finds it still not renewed, since the clock may have jumped."
 
 HEARTBEAT_S = 0.5
 """Interval of the heartbeat, which writes checkpoints. Calls update theirs as often (`CHECKPOINT_S`
-in the ticket), so a kill loses at most one second of a stream."""
+in the ticket), so a kill loses about one second of a stream."""
 
 LEASE_HEARTBEATS = 2
 """Heartbeats between renewals of the lease."""

@@ -115,19 +115,31 @@ async def test_an_unknown_block_of_anthropic_is_skipped(anthropic: FaultStand) -
     assert (reply.error, reply.content, reply.finishes) == (None, TEXT, ["stop"])
 
 
-BROKEN_OFF: dict[str, tuple[dict[str, Any], ...]] = {
-    "no message_stop": (started(IN), BLOCK, FIRST, SECOND, CLOSED, ended(usage=OUT)),
-    "no message_delta": (started(IN), BLOCK, FIRST, SECOND, CLOSED, STOPPED),
-    "an open block": (started(IN), BLOCK, FIRST, SECOND),
+SHORT_ENDINGS = {
+    "no message_stop": (ended(usage=OUT),),
+    "no message_delta": (STOPPED,),
 }
 
 
-@pytest.mark.parametrize("what", BROKEN_OFF)
-async def test_an_anthropic_message_without_its_end_is_truncated(
+@pytest.mark.parametrize("what", SHORT_ENDINGS)
+async def test_one_of_the_last_two_events_of_anthropic_is_an_end(
     anthropic: FaultStand, what: str
 ) -> None:
-    """A message without one of its last two events is truncated. Row 65."""
-    anthropic.first.play([SSE_HEAD + said(*BROKEN_OFF[what]) + LAST_CHUNK])
+    """Either of `message_delta` and `message_stop` tells that the message is whole. Row 65."""
+    events = (started(IN), BLOCK, FIRST, SECOND, CLOSED, *SHORT_ENDINGS[what])
+    anthropic.first.play([SSE_HEAD + said(*events) + LAST_CHUNK])
+
+    reply = await anthropic.ask()
+
+    assert (reply.error, reply.content, reply.finishes) == (None, TEXT, ["stop"])
+    calls, charge = await anthropic.charged()
+    assert calls == 1
+    assert 0 < charge <= CHARGE
+
+
+async def test_an_anthropic_message_without_its_end_is_truncated(anthropic: FaultStand) -> None:
+    """A message with neither of its last two events is truncated. Row 65."""
+    anthropic.first.play([SSE_HEAD + said(started(IN), BLOCK, FIRST, SECOND) + LAST_CHUNK])
 
     reply = await anthropic.ask()
 
