@@ -11,9 +11,9 @@ _STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":
 
 
 def event(name: str, members: Mapping[str, object]) -> bytes:
-    """Return an event. Its data has the event's name as `type`."""
-    kind = name.encode()
-    return b"event: %b\ndata: %b\n\n" % (kind, _encode({"type": name, **members}))
+    """Return an event. Its data has the event's name as `type`, whatever the members have."""
+    kind = {"type": name}
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), _encode({**kind, **members, **kind}))
 
 
 class BlockEvents:

@@ -98,6 +98,8 @@ def _reasoning(message: Message) -> Iterator[Json]:
     is_sealed = False
     details_json = message.reasoning_details_json
     details = read_details(details_json) if details_json else []
+    if not any(detail.words for detail in details):
+        yield from _plain(part.text for part in message.content if type(part) is ReasoningPart)
     for detail in details:
         seal = (detail.signature or "") if detail.is_native else ""
         if detail.words or seal:
@@ -105,8 +107,6 @@ def _reasoning(message: Message) -> Iterator[Json]:
         if detail.data and detail.is_native:
             yield {"type": "redacted_thinking", "data": detail.data}
         is_sealed = is_sealed or detail.is_sealed
-    if not details:
-        yield from _plain(part.text for part in message.content if type(part) is ReasoningPart)
     if any(detail.is_sealed and not detail.is_native for detail in details):
         yield {"type": "redacted_thinking", "data": sealed_details([details_json])}
     elif message.reasoning_state and not is_sealed:

@@ -10,12 +10,13 @@ Clients of this API keep such blocks and send them back without a change.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.errors import invalid
+from gateway.errors import ApiError, invalid
+from gateway.http.strict_json import parse
 from gateway.surfaces.anthropic_messages.blocks import (
     Block,
     RedactedBlock,
@@ -38,7 +39,6 @@ _ITEMS = msgspec.json.Decoder(list[Raw])
 class Detail(Struct):
     """An item of `reasoning_details`, or a fragment of one, as far as it becomes a block."""
 
-    type: str = ""
     format: str | None = None
     index: int | None = None
     text: str | None = None
@@ -63,14 +63,22 @@ class Detail(Struct):
 
 
 _DETAILS = msgspec.json.Decoder(list[Detail])
+_OBJECTS = msgspec.json.Decoder(list[dict[str, object]])
+_TEXTS = ("format", "text", "summary", "data", "signature")
 
 
 def read_details(details_json: bytes) -> list[Detail]:
-    """Return the items of an answer's `reasoning_details`; none where they have another form."""
+    """Return the items of an answer's `reasoning_details`, without members of other types."""
     try:
         return _DETAILS.decode(details_json)
     except msgspec.ValidationError:
-        return []
+        return [_readable(item) for item in _OBJECTS.decode(details_json)]
+
+
+def _readable(item: Mapping[str, object]) -> Detail:
+    index = item.get("index")
+    texts = {name: value for name in _TEXTS if isinstance(value := item.get(name), str)}
+    return Detail(index=index if isinstance(index, int) else None, **texts)
 
 
 def sealed_details(details_json: Iterable[bytes]) -> str:
@@ -165,6 +173,8 @@ _SEALED = (sealed_blocks.Thought, sealed_blocks.Redacted)
 
 def _unsealed(param: str, data: str) -> list[Raw]:
     try:
-        return _ITEMS.decode(base64.b64decode(data, validate=True))
-    except ValueError:
+        # As strict as with the body, which does not show what base64 contains.
+        members = parse(b'{"details":%b}' % base64.b64decode(data, validate=True))
+        return _ITEMS.decode(members["details"])
+    except (ApiError, KeyError, ValueError):
         raise invalid(param, f"Invalid {param}: it is not one that this service gave.") from None

@@ -30,6 +30,8 @@ class ThinkingBlocks:
             self._think(delta.text, None)
             return
         details = read_details(delta.details_json)
+        if not any(detail.words for detail in details):
+            self._think(delta.text, None)
         for detail in details:
             self._add(detail)
         if not all(detail.is_native for detail in details):

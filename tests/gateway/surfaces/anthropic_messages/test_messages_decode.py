@@ -150,6 +150,28 @@ def test_claude_codes_billing_line_is_no_instruction() -> None:
     assert json.loads(spec.extra_json) == {"anthropic_billing_header": line}
 
 
+@pytest.mark.parametrize(
+    "sealed",
+    [
+        b"",
+        b"null",
+        b"{}",
+        b"[" * 20_000 + b"]" * 20_000,
+        b"[" * 80 + b"]" * 80,
+        b'[{"text":"\xff"}]',
+        b'[{"text":"\\ud800"}]',
+        b'[{"text":"a","text":"b"}]',
+    ],
+    ids=lambda sealed: repr(sealed[:20]),
+)
+def test_sealed_json_is_read_as_strictly_as_the_body(sealed: bytes) -> None:
+    """A client may seal what it likes: base64 hides it from the reader of the body."""
+    data = f"pomogator.details.{base64.b64encode(sealed).decode()}"
+    block = {"type": "redacted_thinking", "data": data}
+    error = refused(messages=[{"role": "assistant", "content": [block]}])
+    assert (error.status, error.param) == (400, "messages[0].content[0].data")
+
+
 def test_omitted_reasoning_is_left_out() -> None:
     """`display: omitted`, and its state is asked for in one piece."""
     thinking = spec_of(thinking={"type": "adaptive", "display": "omitted"}).thinking

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from anthropic.types import Message as SdkMessage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -166,6 +167,31 @@ def test_seals_of_others_are_one_block() -> None:
     (seal, _) = blocks_of(streamed(*events))
     assert seal == whole(*events)["content"][0]
     assert (seal["type"], seal["data"].partition(".")[0]) == ("redacted_thinking", "pomogator")
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "reasoning.text", "text": "Hm.", "index": "0"},
+        {"type": "reasoning.text", "text": "Hm.", "index": 0, "signature": 7},
+        {"type": "thought", "content": "Hm."},
+        {"text": ["Hm."]},
+    ],
+    ids=str,
+)
+def test_reasoning_is_shown_whatever_the_form_of_its_details(item: dict[str, Any]) -> None:
+    """A text that the details do not have in a known place is that of the delta."""
+    events = (ReasoningDelta("Hm.", details_json=details(item)), TextDelta("Yes."), STOP)
+    for blocks in (whole(*events, Finished())["content"], blocks_of(streamed(*events, Finished()))):
+        assert [block.get("thinking") or block["text"] for block in blocks] == ["Hm.", "Yes."]
+
+
+def test_a_member_of_the_answer_does_not_rename_an_event() -> None:
+    """Clients find the kind of an event in its `type`."""
+    others = ExtraDelta(b'{"type":"text","delta":"a","usage":1}')
+    *_, ending, last = streamed(TextDelta("a"), others, STOP, Finished())
+    assert (ending["type"], last["type"]) == ("message_delta", "message_stop")
+    assert ending["delta"]["stop_reason"] == "end_turn"
 
 
 def test_a_state_without_other_seals_is_a_block() -> None:
