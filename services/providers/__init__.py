@@ -25,6 +25,7 @@ Modules, in the order in which data flows:
     failures           classification of providers' errors
     failure_rules      tables of statuses, codes and phrases
     overflow_phrases   phrases for a conversation that is longer than the context
+    retry_delay        delay that a provider asks for, in headers or in words
 
 A provider that speaks an existing dialect needs no code, only configuration: a `[[channels]]`
 entry with its address, its models and, where it departs from the dialect, `quirks`.

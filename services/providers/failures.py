@@ -2,7 +2,7 @@
 
     body ──read_error──► ProviderError ──classify──► a reason of our contract
                                        ──public_message──► message for the caller
-    headers, message ──retry_after_s──► retry delay
+    headers, message ──retry_delay.retry_after_s──► retry delay
     all of these: provider_failure()
 
 Providers are inconsistent: one reports an empty account as 402, one as 429, one as 400. So the
@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -33,13 +32,11 @@ from services.providers.failure_rules import (
     TEXTS,
     UNSPOKEN_CODES,
 )
+from services.providers.retry_delay import retry_after_s
 from services.providers.surrogate_joiner import read_replaced
 
 MESSAGE_MAX = 500
 """Characters of a provider's message that a caller may see."""
-
-WAIT_MAX_S = 86_400.0
-"""Upper bound of a plausible retry delay."""
 
 _READ_MAX = 4000  # Characters of a message that are classified.
 _ALL = frozenset(REASONS)
@@ -87,7 +84,7 @@ def provider_failure(
         status=effective,
         param=public_param(error.param) or row.param,
         facts={PROVIDER_CODE: code} if code else None,
-        retry_after_s=retry_after_s(hints, error.message),
+        retry_after_s=retry_after_s(hints, error.message[:_READ_MAX]),
     )
     is_page = effective == FIREWALLED and body.lstrip().startswith(b"<")
     failure.is_of_request = is_page or OF_THE_REQUEST.search(error.message[:_READ_MAX]) is not None
@@ -150,27 +147,6 @@ def public_code(code: str) -> str:
     name = code.lower().replace("-", "_")
     known = name in CODES or name in GENERAL_CODES
     return "" if known or public_message(code) != code else code
-
-
-def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None:
-    """The retry delay that the provider asks for, in seconds. None if it asks for none.
-
-    The longer of `retry-after` and `retry-after-ms` counts: Azure sends 1 and 0. Dates and
-    `x-ratelimit-reset` (OpenRouter's, milliseconds since 1970) are relative to the response's
-    `date`, so that clocks need not agree. Last, the message: "Please try again in 1m0.36s."
-    """
-    now = _date(headers.get("date", ""))
-    waits = [
-        _number(headers.get("retry-after", "")),
-        _number(headers.get("retry-after-ms", ""), 0.001),
-        _until(_date(headers.get("retry-after", "")), now),
-    ]
-    given = [wait for wait in waits if wait is not None]
-    if given:
-        return min(max(given), WAIT_MAX_S)
-    wait = _until(_epoch(headers.get("x-ratelimit-reset", "")), now)
-    wait = _spoken(message) if wait is None else wait
-    return None if wait is None else min(wait, WAIT_MAX_S)
 
 
 def _decoded(text: str) -> object | None:
@@ -264,55 +240,3 @@ def _text(value: object) -> str:
     if isinstance(value, str):
         return value
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
-
-
-_NUMBER = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
-_SPOKEN = re.compile(
-    r"(?:try again|retry|wait|reset)\w*\W+(?:(?:after|in|for|at least)\W+){0,2}"
-    r"((?:\d{1,9}(?:\.\d{1,9})?\s?(?:ms|milliseconds?|h|hours?|m|min|minutes?|s|sec|seconds?)\b\s?|"
-    r"\d{1,9}(?:\.\d{1,9})?[hm](?=\d))+)",
-    re.IGNORECASE | re.ASCII,
-)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s?([a-z]+)", re.IGNORECASE | re.ASCII)
-_UNITS_S: Mapping[str, float] = {"ms": 0.001, "mi": 60.0, "m": 60.0, "h": 3600.0, "s": 1.0}
-
-
-def _spoken(message: str) -> float | None:
-    """The delay in a sentence such as "Please try again in 1m0.36s."."""
-    found = _SPOKEN.search(message[:_READ_MAX])
-    if found is None:
-        return None
-    parts = _DURATION.findall(found[1])
-    return sum(float(number) * _unit_s(unit.lower()) for number, unit in parts)
-
-
-def _unit_s(unit: str) -> float:
-    if unit.startswith("milli"):
-        return 0.001
-    return _UNITS_S.get(unit[:2]) or _UNITS_S[unit[0]]
-
-
-def _number(text: str, unit_s: float = 1.0) -> float | None:
-    return float(text) * unit_s if _NUMBER.fullmatch(text.strip()) else None
-
-
-def _date(text: str) -> float | None:
-    """Seconds since 1970 of an HTTP date (RFC 9110, section 5.6.7)."""
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError, TypeError):
-        return None
-
-
-def _epoch(text: str) -> float | None:
-    """Seconds since 1970, from seconds or milliseconds. None for small numbers: they are delays."""
-    if not re.fullmatch(r"\d{10}|\d{13}", text, re.ASCII):
-        return None
-    return int(text) / (1000 if len(text) == 13 else 1)
-
-
-def _until(then: float | None, now: float | None) -> float | None:
-    """Seconds from `now` to `then`. None if one is unknown or the time has passed."""
-    if then is None or now is None or then < now:
-        return None
-    return then - now

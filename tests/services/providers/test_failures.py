@@ -16,8 +16,8 @@ from services.providers.failures import (
     provider_failure,
     public_message,
     read_error,
-    retry_after_s,
 )
+from services.providers.retry_delay import retry_after_s
 
 NESTED = json.dumps({"error": {"message": "inner", "type": "t", "param": "p", "code": "c"}})
 
