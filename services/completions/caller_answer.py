@@ -64,7 +64,7 @@ class CallerAnswer(msgspec.Struct, frozen=True):
             model=answer.model,
             create_time_s=int(self.ticket.clock.time()),
             notes=answer.notes,
-            prompt_usage=self.ticket.prompt_usage() if self.counts_prompt else None,
+            prompt_usage=await self.ticket.prompt_usage() if self.counts_prompt else None,
         )
         return [started, *batch]
 

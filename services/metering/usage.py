@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from services.common.off_loop import off_loop
 from services.domain.completion import WholeAnswer
 from services.domain.events import (
     ChoiceFinished,
@@ -20,7 +21,7 @@ from services.domain.events import (
     TextDelta,
     ToolCallDelta,
 )
-from services.domain.spec import ChatCompletionSpec
+from services.domain.spec import ChatCompletionSpec, read_bytes
 from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage, UsageSource
 from services.metering.cache_writes import wanted_cache_write
 from services.metering.tokens import (
@@ -146,10 +147,12 @@ class UsageMeter:
             case Finished():
                 self._final = event.usage
 
-    def prompt_usage(self, known: Usage | None) -> Usage:
+    async def prompt_usage(self, known: Usage | None) -> Usage:
         """Return the usage of the prompt: as in the provider's report so far, else our count."""
         if known is None or not 0 < known.prompt_token_count <= COUNT_MAX:
-            return Usage(prompt_token_count=self._count_prompt(known or Usage()), source="counted")
+            size = read_bytes(self._spec)
+            counted = await off_loop(size, self._count_prompt, known or Usage())
+            return Usage(prompt_token_count=counted, source="counted")
         reported = msgspec.structs.replace(known, thinking_token_count=0, extra_json=b"")
         usage, _ = _consistent(reported, known.prompt_token_count, 0, "provider")
         return usage

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.common.off_loop import OFF_LOOP_BYTES
 from services.domain.conversation import Message, TextPart
 from services.domain.events import (
     ChoiceFinished,
@@ -286,6 +288,41 @@ def test_a_marked_prompt_of_an_ended_call_is_a_cache_write(places: Any, *, hour:
 
     assert usage.cache_write_token_count == usage.prompt_token_count > 0
     assert usage.cache_write_1h_token_count == (usage.prompt_token_count if hour else 0)
+
+
+class ThreadedCounter(TokenCounter):
+    """Counter that notes its threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[int] = set()
+
+    def count(self, text: str) -> int:
+        """Count, in whatever thread this is."""
+        self.threads.add(threading.get_ident())
+        return super().count(text)
+
+
+@pytest.mark.parametrize(("chars", "on_loop"), [(100, True), (OFF_LOOP_BYTES + 1, False)])
+async def test_a_large_prompt_is_counted_off_the_loop(chars: int, *, on_loop: bool) -> None:
+    """The start of a stream tells the usage of a prompt that its provider has not counted yet."""
+    spec = ChatCompletionSpec(
+        model="m", messages=[Message(role="user", content=[TextPart(text="a" * chars)])]
+    )
+    counter = ThreadedCounter()
+    usage = await UsageMeter(spec, counter).prompt_usage(None)
+
+    assert usage.prompt_token_count == count_prompt(spec, COUNTER)
+    assert (counter.threads == {threading.get_ident()}) == on_loop
+
+
+async def test_the_start_of_a_stream_has_the_providers_count_of_the_prompt() -> None:
+    """Without a count of ours."""
+    counter = ThreadedCounter()
+    usage = await UsageMeter(SPEC, counter).prompt_usage(Usage(prompt_token_count=90))
+
+    assert (usage.prompt_token_count, usage.source) == (90, "provider")
+    assert not counter.threads
 
 
 def test_a_prompt_that_the_provider_has_counted_is_charged_as_it_says() -> None:
