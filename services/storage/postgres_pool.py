@@ -23,7 +23,7 @@ FULL_S = 0.5
 """Time without attempts to connect after the server had no slot left."""
 
 IDLE_MAX_S = 300.0
-"""Time after which an unused connection is closed."""
+"""Time after which an unused connection is closed, at the end of the next transaction."""
 
 CLOSE_TIMEOUT_S = 5.0
 
@@ -71,13 +71,6 @@ class PostgresPool:
         for connection, _ in self._idle:
             self._discard(connection)
         self._idle.clear()
-
-    def close_unused(self) -> None:
-        """Close connections that have been unused for `IDLE_MAX_S`."""
-        old = self._clock() - IDLE_MAX_S
-        while len(self._idle) > 1 and self._idle[0][1] < old:
-            connection, _ = self._idle.pop(0)
-            self._discard(connection)
 
     async def close(self) -> None:
         """Close all connections. No transaction runs any more."""
@@ -157,6 +150,14 @@ class PostgresPool:
             self._discard(connection)
         elif not self._wake(connection):
             self._idle.append((connection, self._clock()))
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        """Close connections that have been unused for `IDLE_MAX_S`."""
+        old = self._clock() - IDLE_MAX_S
+        while len(self._idle) > 1 and self._idle[0][1] < old:
+            connection, _ = self._idle.pop(0)
+            self._discard(connection)
 
     def _discard(self, connection: Connection) -> None:
         connection.terminate()

@@ -8,7 +8,7 @@ import pytest
 
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.storage import postgres, postgres_notices
+from services.storage import postgres, postgres_notices, postgres_pool
 from services.storage.base import DatabaseOptions, StateError, Transaction
 from services.storage.postgres import PostgresDatabase, numbered
 from services.storage.schema import VERSION
@@ -55,6 +55,23 @@ async def test_lost_connections_are_replaced(
     assert all(isinstance(result, str | Failure) for result in results)
     assert await database.write(put, "after") == "after"
     assert database.healthy
+
+
+async def test_connections_of_a_burst_are_closed(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were unused for some time, when another transaction ends."""
+    database = await PostgresDatabase.open(postgres_url, DatabaseOptions(notices=False))
+    await asyncio.gather(*(database.write(put, f"n{n}") for n in range(8)))
+    assert database._pool.size > 1
+
+    await database.read(count)
+    assert database._pool.size > 1
+    monkeypatch.setattr(postgres_pool, "IDLE_MAX_S", 0.01)
+    while database._pool.size > 1:
+        await asyncio.sleep(0.01)
+        assert await database.read(count) == 8
+    await database.close()
 
 
 async def test_a_busy_pool_is_no_lost_listen(
