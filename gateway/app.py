@@ -30,7 +30,7 @@ from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.overload_metrics import declare_call_metrics
 from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.surfaces.completion_handler import CompletionHandler
-from gateway.surfaces.openai_models.models_handler import ModelsHandler
+from gateway.surfaces.models.models_handler import ModelsHandler
 from gateway.surfaces.token_count_handler import TokenCountHandler
 from gateway.telemetry.request_observer import OBSERVER, RequestObserver
 from gateway.transcoding import routes

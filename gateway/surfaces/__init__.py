@@ -5,7 +5,7 @@ Modules, in the order in which data flows:
     base                 the seam: `Surface`, what a new API implements
     openai_chat          OpenAI's chat completions
     anthropic_messages   Anthropic's Messages
-    openai_models        OpenAI's list of models
+    models               models that a key may use
     surface_handler      admission and decoding of all requests with a prompt
     completion_handler   decode, call, render, for every surface
     token_count_handler  decode, count, render

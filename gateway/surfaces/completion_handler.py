@@ -22,11 +22,9 @@ from gateway.http.exchange import Exchange
 from gateway.surfaces.answer_headers import cost_header, notes_header
 from gateway.surfaces.base import Route, StreamRenderer
 from gateway.surfaces.event_stream import EventStream
-from gateway.surfaces.surface_handler import SurfaceHandler
+from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
 from services.domain.events import Event, Started
 from services.domain.spec import CompletionRequest
-
-_MODEL_LOGGED_MAX = 128
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +51,7 @@ class CompletionHandler(SurfaceHandler):
         surface.check_headers(headers)
         request, request_bytes = await self.decoded(exchange, key, surface.decode)
         spec, streams = request.spec, request.stream
-        exchange.outcome.update(model=spec.model[:_MODEL_LOGGED_MAX], stream=streams)
+        exchange.outcome.update(model=spec.model[:MODEL_LOGGED_MAX], stream=streams)
         call = CallOptions(
             key=key,
             request_id=exchange.reply.request_id,

@@ -25,6 +25,9 @@ from gateway.http.middleware import BEGUN
 from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.surfaces.base import Route, Surface
 
+MODEL_LOGGED_MAX = 128
+"""Characters of a model's name in the access log."""
+
 T = TypeVar("T")
 
 Decode: TypeAlias = Callable[[bytes, MultiMapping[str], EdgeConfig], Awaitable[T]]

@@ -12,9 +12,7 @@ from gateway.http.call_options import deadline_s, trace_context
 from gateway.http.credentials import api_key
 from gateway.http.exchange import Exchange
 from gateway.surfaces.base import Route
-from gateway.surfaces.surface_handler import SurfaceHandler
-
-_MODEL_LOGGED_MAX = 128
+from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
 
 
 class TokenCountHandler(SurfaceHandler):
@@ -31,7 +29,7 @@ class TokenCountHandler(SurfaceHandler):
         key = api_key(headers, surface.credential_headers)
         surface.check_headers(headers)
         spec, request_bytes = await self.decoded(exchange, key, surface.decode_prompt)
-        exchange.outcome["model"] = spec.model[:_MODEL_LOGGED_MAX]
+        exchange.outcome["model"] = spec.model[:MODEL_LOGGED_MAX]
         call = CallOptions(
             key=key,
             request_id=reply.request_id,

@@ -22,11 +22,3 @@ class JsonBudget:
             return False
         self._left -= values
         return True
-
-
-class Texts(list[str]):
-    """Texts of a prompt, and the budget of the JSON that has others."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.budget = JsonBudget()

@@ -27,7 +27,7 @@ from services.domain.conversation import (
     TextPart,
 )
 from services.domain.spec import ChatCompletionSpec
-from services.metering.json_budget import VALUES_MAX, Texts
+from services.metering.json_budget import VALUES_MAX, JsonBudget
 
 IMAGE_TOKENS = 2000
 """Tokens of a large image. The providers' formulas give 85 to about this number."""
@@ -84,9 +84,17 @@ _IsOpaque = Callable[[Json, str, str], bool]
 """Whether a string is no text, by the object that has it, its name and the string."""
 
 
+class _Texts(list[str]):
+    """Texts of a prompt, and the budget of the JSON that has others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.budget = JsonBudget()
+
+
 def contents(spec: ChatCompletionSpec) -> Contents:
     """Return what every provider counts."""
-    texts = Texts()
+    texts = _Texts()
     media_tokens = 0
     for message in spec.messages:
         for part in message.content:
@@ -107,7 +115,7 @@ def contents(spec: ChatCompletionSpec) -> Contents:
 
 def rare_contents(spec: ChatCompletionSpec) -> Contents:
     """Return the rest of what may travel, some of which a provider counts."""
-    texts = Texts()
+    texts = _Texts()
     tokens = 0
     for message in spec.messages:
         if message.reasoning_state or message.reasoning_details_json:
@@ -143,7 +151,7 @@ def _members(spec: ChatCompletionSpec) -> Iterator[bytes]:
                 yield part.extra_json
 
 
-def _of_media(part: ImagePart | AudioPart | FilePart | OtherPart, texts: Texts) -> int:
+def _of_media(part: ImagePart | AudioPart | FilePart | OtherPart, texts: _Texts) -> int:
     """Return the tokens of a part, and add its texts."""
     match part:
         case ImagePart():
@@ -205,7 +213,7 @@ def _text_of_file(uri: str) -> str | None:
     return None if is_packed else raw.decode(errors="replace")
 
 
-def _of_sealed_reasoning(message: Message, texts: Texts) -> int:
+def _of_sealed_reasoning(message: Message, texts: _Texts) -> int:
     """Return the tokens of the reasoning of an earlier turn, and add its readable texts."""
     state, sealed = message.reasoning_state, message.reasoning_details_json
     tokens = _of_json(sealed, texts, _is_seal, SEALED_CHARS_PER_TOKEN) if sealed else 0
@@ -218,7 +226,7 @@ def _of_sealed_reasoning(message: Message, texts: Texts) -> int:
     return tokens
 
 
-def _of_message_members(extra_json: bytes, texts: Texts) -> int:
+def _of_message_members(extra_json: bytes, texts: _Texts) -> int:
     """Return the tokens of a message's other members, and add their texts."""
     tokens = 0
     if extra_json.count(b",") > VALUES_MAX:
@@ -232,7 +240,7 @@ def _of_message_members(extra_json: bytes, texts: Texts) -> int:
     return tokens + _of_json(extra_json, texts, _is_data_url, FILE_BYTES_PER_TOKEN)
 
 
-def _of_json(json: bytes, texts: Texts, is_opaque: _IsOpaque, chars_per_token: int) -> int:
+def _of_json(json: bytes, texts: _Texts, is_opaque: _IsOpaque, chars_per_token: int) -> int:
     """Return the tokens of the opaque strings in JSON, and add all of the rest as a text."""
     if not texts.budget.take(json):
         texts.append(json.decode(errors="replace"))

@@ -52,7 +52,7 @@ class Metered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unseen(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider may bill for a call that its caller has ended, beside what is known of it."""
+    """Tokens that may be billed for a call which its caller has ended, beside the known ones."""
 
     thinking_tokens: int = 0
     """Plausible reasoning of each choice."""

@@ -94,7 +94,7 @@ class Ending(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What a choice's end says."""
+    """End of a choice, as its provider tells it."""
 
     finish_reason: str
     native_finish_reason: str

@@ -17,7 +17,7 @@ def event(name: str, members: Mapping[str, object]) -> bytes:
 
 
 class BlockEvents:
-    """Writer of blocks, whose indexes are dense. `out` are the events so far: take them away."""
+    """Writer of blocks, with an index without gaps. The caller takes the events from `out`."""
 
     def __init__(self) -> None:
         self.out: list[bytes] = []

@@ -117,7 +117,7 @@ class BlockReader:
     def contents(
         self, at: str, blocks: str | Sequence[InResult] | None, unknown: Any
     ) -> list[ContentPart]:
-        """Return the parts of a text or of blocks. They are never none: an empty text is one."""
+        """Return the parts of a text or of blocks: at least one, which may be an empty text."""
         if isinstance(blocks, str) or not blocks:
             return [TextPart(text=blocks if isinstance(blocks, str) else "")]
         return [

@@ -5,7 +5,8 @@ A result of a tool becomes a message of its own, before the rest of its turn.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -28,12 +29,12 @@ from gateway.surfaces.images import ImageReader
 from gateway.surfaces.json_fields import json_of, one_of
 from gateway.surfaces.unknown_members import Reader, to_json
 from services.common.known_members import item, member
-from services.domain.conversation import ContentPart, Message, TextPart, ToolCall
+from services.domain.conversation import ContentPart, Message, Role, TextPart, ToolCall
 
 MESSAGES_MAX = 10_000
 """The most messages that are decoded; the service accepts 2,000."""
 
-ROLES = ("user", "assistant", "system")
+ROLES: Sequence[Literal["user", "assistant", "system"]] = ("user", "assistant", "system")
 """Authors of messages. `system`: instructions in the middle of a conversation."""
 
 
@@ -101,7 +102,7 @@ class _ConversationReader:
         role = one_of(f"{at}.role", message.role, ROLES)
         if isinstance(message.content, str):
             content: list[ContentPart] = [TextPart(text=message.content)]
-            return [Message(role=_word(role), content=content, extra_json=_own(unknown))]
+            return [Message(role=role, content=content, extra_json=_own(unknown))]
         within, of_blocks = f"{at}.content", member(unknown, "content")
         if role == "assistant":
             made = [self._assistant(within, message.content, of_blocks)]
@@ -135,7 +136,7 @@ class _ConversationReader:
             extra_json=to_json(members),
         )
 
-    def _others(self, at: str, role: str, blocks: list[Block], unknown: Any) -> list[Message]:
+    def _others(self, at: str, role: Role, blocks: list[Block], unknown: Any) -> list[Message]:
         results: list[Message] = []
         parts: list[ContentPart] = []
         for index, block in enumerate(blocks):
@@ -147,7 +148,7 @@ class _ConversationReader:
             else:
                 parts.append(self._blocks.part(where, block, of_block))
         if parts or not results:
-            results.append(Message(role=_word(role), content=parts))
+            results.append(Message(role=role, content=parts))
         return results
 
     def _result(self, at: str, block: ToolResultBlock, unknown: Any) -> Message:
@@ -161,10 +162,6 @@ class _ConversationReader:
             cache_control_json=json_of(block.cache_control),
             is_error=bool(block.is_error),
         )
-
-
-def _word(role: str) -> Any:
-    return role
 
 
 def _own(unknown: Any) -> bytes:

@@ -5,8 +5,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.models.v1 import model_service_pb2 as models
 
+from gateway.surfaces.models.models_handler import LIST_PATH, MODEL_PATH
 from gateway.surfaces.openai_chat.surface import OpenAIChat
-from gateway.surfaces.openai_models.models_handler import LIST_PATH, MODEL_PATH
 
 
 def contract_routes(service: ServiceDescriptor) -> list[tuple[str, str, str]]:

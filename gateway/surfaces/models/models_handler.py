@@ -43,7 +43,7 @@ class OpenAIModels:
 
 
 class _Client(NamedTuple):
-    """What the handler knows of one API's clients."""
+    """Clients of one API."""
 
     form: ModelsForm
     credential_headers: Sequence[str]
