@@ -110,9 +110,9 @@ class Ticket(msgspec.Struct, kw_only=True):
         usage = self.decoder.usage if self.decoder else None
         return usage is not None and usage.prompt_token_count > 0
 
-    async def prompt_usage(self) -> Usage:
+    def prompt_usage(self) -> Usage:
         """Return the usage of the prompt: the provider's if it has reported it, else our count."""
-        return await self.meter.prompt_usage(self.decoder.usage if self.decoder else None)
+        return self.meter.prompt_usage(self.decoder.usage if self.decoder else None)
 
     async def take_channel_limits(self, channel: str) -> None:
         """Take from the limits of the next channel, and release those of the one before.

@@ -53,6 +53,17 @@ class CallerAnswer(msgspec.Struct, frozen=True):
 
         return count_and_read
 
+    async def open(self, attempts: CallAttempts) -> StartedAnswer:
+        """Return the next answer that begins, ready to begin for the caller."""
+        answer = await attempts.open()
+        if self.counts_prompt:
+            try:
+                await self.ticket.meter.prepare_prompt_usage(answer.decoder.usage)
+            except BaseException:
+                self.discard(answer)
+                raise
+        return answer
+
     async def begin(self, answer: StartedAnswer, count: Callable[[Batch], None]) -> Batch:
         """Begin to charge an answer. Return its first batch. `count` is from `counting`."""
         self._start(answer)
@@ -64,7 +75,7 @@ class CallerAnswer(msgspec.Struct, frozen=True):
             model=answer.model,
             create_time_s=int(self.ticket.clock.time()),
             notes=answer.notes,
-            prompt_usage=await self.ticket.prompt_usage() if self.counts_prompt else None,
+            prompt_usage=self.ticket.prompt_usage() if self.counts_prompt else None,
         )
         return [started, *batch]
 

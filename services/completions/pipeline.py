@@ -170,7 +170,9 @@ class Pipeline:
                         yield LEFT
                 yield whole
                 return
-            opening = outliving(attempts.open(), outlives_caller, caller_answer.discard)
+            opening = outliving(
+                caller_answer.open(attempts), outlives_caller, caller_answer.discard
+            )
             async with aclosing(opening) as answers:
                 while (answer := await anext(answers)) is None:
                     yield LEFT

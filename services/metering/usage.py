@@ -147,12 +147,15 @@ class UsageMeter:
             case Finished():
                 self._final = event.usage
 
-    async def prompt_usage(self, known: Usage | None) -> Usage:
+    async def prepare_prompt_usage(self, known: Usage | None) -> None:
+        """Count a prompt that `known` does not count, so that `prompt_usage` takes no time."""
+        if not _has_prompt(known):
+            await off_loop(read_bytes(self._spec), self._count_prompt, Usage())
+
+    def prompt_usage(self, known: Usage | None) -> Usage:
         """Return the usage of the prompt: as in the provider's report so far, else our count."""
-        if known is None or not 0 < known.prompt_token_count <= COUNT_MAX:
-            size = read_bytes(self._spec)
-            counted = await off_loop(size, self._count_prompt, known or Usage())
-            return Usage(prompt_token_count=counted, source="counted")
+        if known is None or not _has_prompt(known):
+            return Usage(prompt_token_count=self._count_prompt(known or Usage()), source="counted")
         reported = msgspec.structs.replace(known, thinking_token_count=0, extra_json=b"")
         usage, _ = _consistent(reported, known.prompt_token_count, 0, "provider")
         return usage
@@ -162,7 +165,7 @@ class UsageMeter:
         prompt = final.prompt_token_count
         completion = final.completion_token_count
         flags = []
-        if not 0 < prompt <= COUNT_MAX:  # No prompt has no tokens: the provider left them out.
+        if not _has_prompt(final):  # No prompt has no tokens: the provider left them out.
             prompt = self._count_prompt(final)
             flags.append("prompt_replaced")
         zero_is_plausible = self._is_refused and completion == 0
@@ -180,7 +183,7 @@ class UsageMeter:
 
     def _counted(self, known: Usage, unseen: Unseen | None) -> Metered:
         """Return our own count, with the prompt as reported by the provider, if it was."""
-        if not 0 < known.prompt_token_count <= COUNT_MAX:
+        if not _has_prompt(known):
             known = self._with_prompt(known, unseen)
         given = unseen or Unseen()
         text = self._text.total
@@ -258,6 +261,11 @@ def _shares_within(reported: Usage, prompt: int, completion: int) -> Mapping[str
             if count := getattr(reported, name):
                 within[name] = min(max(0, count), total)
     return within
+
+
+def _has_prompt(usage: Usage | None) -> bool:
+    """Return whether a usage counts the prompt, plausibly."""
+    return usage is not None and 0 < usage.prompt_token_count <= COUNT_MAX
 
 
 def _has_counts(usage: Usage) -> bool:

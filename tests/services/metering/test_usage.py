@@ -310,16 +310,21 @@ async def test_a_large_prompt_is_counted_off_the_loop(chars: int, *, on_loop: bo
         model="m", messages=[Message(role="user", content=[TextPart(text="a" * chars)])]
     )
     counter = ThreadedCounter()
-    usage = await UsageMeter(spec, counter).prompt_usage(None)
+    meter = UsageMeter(spec, counter)
+    await meter.prepare_prompt_usage(None)
 
-    assert usage.prompt_token_count == count_prompt(spec, COUNTER)
     assert (counter.threads == {threading.get_ident()}) == on_loop
+    counter.threads.clear()
+    assert meter.prompt_usage(None).prompt_token_count == count_prompt(spec, COUNTER)
+    assert not counter.threads
 
 
 async def test_the_start_of_a_stream_has_the_providers_count_of_the_prompt() -> None:
     """Without a count of ours."""
     counter = ThreadedCounter()
-    usage = await UsageMeter(SPEC, counter).prompt_usage(Usage(prompt_token_count=90))
+    meter, known = UsageMeter(SPEC, counter), Usage(prompt_token_count=90)
+    await meter.prepare_prompt_usage(known)
+    usage = meter.prompt_usage(known)
 
     assert (usage.prompt_token_count, usage.source) == (90, "provider")
     assert not counter.threads
