@@ -284,11 +284,13 @@ class CallAttempts:
 def cut_attempts_max(timeouts_s: Sequence[float], left_s: float | None) -> int:
     """Return how many attempts a deadline may cut short for the sake of other channels.
 
-    `timeouts_s` are the channels' timeouts of a first event, longest first.
+    `timeouts_s` are the channels' timeouts of a first event, longest first. The attempts before a
+    cut one may have taken such a timeout each.
     """
-    if left_s is None or left_s * DEADLINE_SHARE >= timeouts_s[0]:
+    if left_s is None:
         return 0
-    return min(ATTEMPTS_MAX, len(timeouts_s)) - 1
+    longest_s, others = timeouts_s[0], min(ATTEMPTS_MAX, len(timeouts_s)) - 1
+    return sum((left_s - late * longest_s) * DEADLINE_SHARE < longest_s for late in range(others))
 
 
 def _deadline_passed() -> Failure:
