@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,31 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
+from pomogator.accounts.v1 import account_service_pb2, key_service_pb2, ledger_service_pb2
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import content_pb2
+from pomogator.models.v1 import model_service_pb2
 from pomogator.operations.v1 import operations_service_pb2 as ops
 from pomogator.operations.v1 import operations_service_pb2_grpc as ops_grpc
+from pomogator.usage.v1 import usage_service_pb2 as usage
+from pomogator.usage.v1 import usage_service_pb2_grpc as usage_grpc
 
 from services.rpc.local_channel import local_channel
 from tests.stand import held_provider
 
 UNKNOWN = 99
+
+MODULES: Sequence[Any] = (
+    account_service_pb2,
+    key_service_pb2,
+    ledger_service_pb2,
+    pb,
+    model_service_pb2,
+    ops,
+    usage,
+)
+"""Every service but the relay, which callers do not see."""
 
 
 def request() -> pb.CreateChatCompletionRequest:
@@ -73,6 +88,27 @@ def test_the_request_has_every_enum() -> None:
     assert found == enums_of(pb.CreateChatCompletionRequest.DESCRIPTOR, set())
 
 
+def test_all_requests_with_an_enum_are_tested_below() -> None:
+    """A new enum in another request needs a test of its own."""
+    services = [
+        service for module in MODULES for service in module.DESCRIPTOR.services_by_name.values()
+    ]
+    with_enums = {
+        method.name
+        for service in services
+        for method in service.methods
+        if enums_of(method.input_type, set())
+    }
+
+    assert with_enums == {
+        "CreateChatCompletion",
+        "StreamChatCompletion",
+        "CountPromptTokens",
+        "ExplainChatCompletion",
+        "ListUsage",
+    }
+
+
 async def refusal(call: Any) -> tuple[str, str, list[str]]:
     """Return the status code, the reason and the fields at fault of a call that fails."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -87,7 +123,7 @@ async def refusal(call: Any) -> tuple[str, str, list[str]]:
 
 
 async def test_every_unknown_number_is_refused_with_its_path(tmp_path: Path) -> None:
-    """Whole, streamed and explained: as the caller's fault, not the gateway's."""
+    """Whole, streamed, explained and counted: as the caller's fault, not the gateway's."""
     async with (
         held_provider.held_gateway(tmp_path) as (gateway, _, _),
         local_channel(gateway.service.register) as channel,
@@ -111,3 +147,21 @@ async def test_every_unknown_number_is_refused_with_its_path(tmp_path: Path) -> 
             assert await refusal(streamed.read()) == expected
             asked = ops.ExplainChatCompletionRequest.FromString(data)
             assert await refusal(explain(asked)) == expected
+            if message is not wrong:  # All but the policy, which does not change a prompt.
+                counted = pb.CountPromptTokensRequest(spec=wrong.spec)
+                assert await refusal(stub.CountPromptTokens(counted, metadata=key)) == expected
+
+
+async def test_an_unknown_number_in_requests_of_usage_is_refused(tmp_path: Path) -> None:
+    """The only other request with an enum."""
+    async with (
+        held_provider.held_gateway(tmp_path) as (gateway, _, _),
+        local_channel(gateway.service.register) as channel,
+    ):
+        key = (("authorization", f"Bearer {gateway.key}"),)
+        asked = usage.ListUsageRequest()
+        ((path, _, field),) = enum_fields(asked)
+        setattr(asked, field.name, UNKNOWN)
+        call = usage_grpc.UsageServiceStub(channel).ListUsage(asked, metadata=key)
+
+        assert await refusal(call) == ("INVALID_ARGUMENT", "INVALID_FIELD", [path])
