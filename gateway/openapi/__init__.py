@@ -24,11 +24,13 @@ from google.protobuf.descriptor import ServiceDescriptor
 from gateway.errors import ROWS
 from gateway.openapi.paths import describe
 from gateway.openapi.schemas import Schema, Schemas
+from gateway.surfaces.anthropic_messages import errors as anthropic
 from gateway.transcoding.bindings import bindings
 
 __all__ = ["handler", "openapi"]
 
 COMPLETIONS_PATH = "/v1/chat/completions"
+MESSAGES_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
 
 _PARAMETER = re.compile(r"\{([^}]*)\}")
 
@@ -70,23 +72,37 @@ def _by_hand() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(
         resources.files(__name__).joinpath("chat.json").read_text("utf-8")
     )
-    document["paths"][COMPLETIONS_PATH]["post"]["responses"] |= _failures()
+    paths = document["paths"]
+    paths[COMPLETIONS_PATH]["post"]["responses"] |= _failures()
+    for path in MESSAGES_PATHS:
+        paths[path]["post"]["responses"] |= _anthropic_failures()
     return document
 
 
 def _failures() -> Schema:
     """Return the response of each status with which a call can fail, with its codes."""
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     codes: dict[int, list[str]] = {}
     for row in ROWS:
         codes.setdefault(row.http, []).append(f"`{row.code}`")
     return {
-        str(status): {
-            "description": f"`code` is one of: {', '.join(dict.fromkeys(codes[status]))}.",
-            "content": content,
-        }
+        str(status): _failure(
+            f"`code` is one of: {', '.join(dict.fromkeys(codes[status]))}.", "Error"
+        )
         for status in sorted(codes)
     }
+
+
+def _anthropic_failures() -> Schema:
+    """Return the response of each status in Anthropic's form, with its type."""
+    return {
+        str(status): _failure(f"`type` is `{anthropic.TYPES[status]}`.", "AnthropicError")
+        for status in sorted({anthropic.status_of(row) for row in ROWS})
+    }
+
+
+def _failure(description: str, schema: str) -> Schema:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"description": description, "content": content}
 
 
 def shape(path: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.errors import ApiError
+from gateway.errors import ApiError, HttpReason
 from gateway.http.error_answer import ErrorAnswer
 
 REQUEST_ID_HEADER = "request-id"
@@ -47,7 +47,7 @@ TYPES: Mapping[int, str] = {
 def render_error(error: ApiError, request_id: str) -> ErrorAnswer:
     """Render a failure before anything was sent."""
     headers = {REQUEST_ID_HEADER: request_id, **error.headers()}
-    return ErrorAnswer(_status(error), error_json(error, request_id), headers)
+    return ErrorAnswer(status_of(error.row), error_json(error, request_id), headers)
 
 
 def error_json(error: ApiError, request_id: str) -> bytes:
@@ -60,8 +60,9 @@ def error_members(error: ApiError) -> dict[str, object]:
     message, param = error.message, error.param
     if param and param not in message:
         message = f"{param}: {message}"
-    return {"error": {"type": TYPES[_status(error)], "message": message}}
+    return {"error": {"type": TYPES[status_of(error.row)], "message": message}}
 
 
-def _status(error: ApiError) -> int:
-    return OVERLOADED if error.row.type == "overloaded_error" else error.status
+def status_of(row: HttpReason) -> int:
+    """Return the status of a reason."""
+    return OVERLOADED if row.type == "overloaded_error" else row.http

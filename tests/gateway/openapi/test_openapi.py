@@ -15,9 +15,10 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.models.v1 import model_service_pb2 as models
 
 from gateway.config import EdgeConfig
-from gateway.errors import ROWS, invalid
+from gateway.errors import ROWS, ApiError, invalid
 from gateway.openapi import handler, openapi
 from gateway.openapi.schemas import Schemas
+from gateway.surfaces.anthropic_messages.errors import render_error
 from gateway.surfaces.openai_chat.decode import FIELDS, decode
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
@@ -168,6 +169,20 @@ def test_each_failure_is_described() -> None:
 
     for row in ROWS:
         assert f"`{row.code}`" in responses[str(row.http)]["description"]
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_each_failure_in_anthropics_form_is_described(path: str) -> None:
+    """The status and the type are those of the rendered error, which fits the schema."""
+    document = openapi()
+    responses = document["paths"][path]["post"]["responses"]
+
+    for row in ROWS:
+        answer = render_error(ApiError(row.reason, "It failed."), "req-1")
+        body = json.loads(answer.body)
+
+        assert f"`{body['error']['type']}`" in responses[str(answer.status)]["description"]
+        assert_fits(document, "AnthropicError", body)
 
 
 def test_reasoning_in_openrouters_form_fits_the_schema() -> None:
