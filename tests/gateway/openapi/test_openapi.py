@@ -15,16 +15,21 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.models.v1 import model_service_pb2 as models
 
 from gateway.config import EdgeConfig
-from gateway.errors import ROWS, ApiError, invalid
+from gateway.errors import invalid
 from gateway.openapi import handler, openapi
 from gateway.openapi.schemas import Schemas
-from gateway.surfaces.anthropic_messages.errors import render_error
 from gateway.surfaces.openai_chat.decode import FIELDS, decode
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall
-from services.domain.events import ChoiceFinished, Finished, ReasoningDelta, Started, TextDelta
+from services.domain.events import (
+    ChoiceFinished,
+    Finished,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+)
 from services.domain.usage import Usage
 from services.rpc.local_channel import local_channel
 from tests.gateway.surfaces.test_routes import contract_routes
@@ -161,28 +166,6 @@ def test_each_known_field_is_described() -> None:
 
     assert {"model", "messages", *EXAMPLES} == described.keys()
     assert FIELDS.keys() <= described.keys()
-
-
-def test_each_failure_is_described() -> None:
-    """Every status has its codes."""
-    responses = openapi()["paths"]["/v1/chat/completions"]["post"]["responses"]
-
-    for row in ROWS:
-        assert f"`{row.code}`" in responses[str(row.http)]["description"]
-
-
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
-def test_each_failure_in_anthropics_form_is_described(path: str) -> None:
-    """The status and the type are those of the rendered error, which fits the schema."""
-    document = openapi()
-    responses = document["paths"][path]["post"]["responses"]
-
-    for row in ROWS:
-        answer = render_error(ApiError(row.reason, "It failed."), "req-1")
-        body = json.loads(answer.body)
-
-        assert f"`{body['error']['type']}`" in responses[str(answer.status)]["description"]
-        assert_fits(document, "AnthropicError", body)
 
 
 def test_reasoning_in_openrouters_form_fits_the_schema() -> None:

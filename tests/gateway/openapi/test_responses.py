@@ -1,0 +1,45 @@
+"""Statuses and headers of answers in the OpenAPI document."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.errors import ROWS, ApiError
+from gateway.openapi import openapi
+from gateway.surfaces.answer_headers import notes_header
+from gateway.surfaces.anthropic_messages.errors import render_error
+from services.domain.events import Note
+from tests.gateway.openapi.test_openapi import assert_fits
+
+
+def test_each_failure_is_described() -> None:
+    """Every status has its codes."""
+    responses = openapi()["paths"]["/v1/chat/completions"]["post"]["responses"]
+
+    for row in ROWS:
+        assert f"`{row.code}`" in responses[str(row.http)]["description"]
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_each_failure_in_anthropics_form_is_described(path: str) -> None:
+    """The status and the type are those of the rendered error, which fits the schema."""
+    document = openapi()
+    responses = document["paths"][path]["post"]["responses"]
+
+    for row in ROWS:
+        answer = render_error(ApiError(row.reason, "It failed."), "req-1")
+        body = json.loads(answer.body)
+
+        assert f"`{body['error']['type']}`" in responses[str(answer.status)]["description"]
+        assert_fits(document, "AnthropicError", body)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_the_headers_with_notes_are_described(path: str) -> None:
+    """Also the number of those that do not fit."""
+    sent = notes_header([Note(param="p", action="dropped", detail="x" * 1000)] * 3)
+
+    assert sent.keys() <= openapi()["paths"][path]["post"]["responses"]["200"]["headers"].keys()
+    assert len(sent) == 2
