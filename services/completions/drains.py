@@ -49,7 +49,7 @@ DRAINS_PER_ACCOUNT_MAX = 16
 
 
 class DrainRule(msgspec.Struct, frozen=True):
-    """How the answers of a channel are drained."""
+    """How the answers of a model at a channel are drained."""
 
     timeout_s: float
     """Timeout of a drain."""
@@ -63,8 +63,12 @@ class DrainRule(msgspec.Struct, frozen=True):
         return self.is_for_prompt and ticket.has_counted_prompt
 
 
-def drain_rules(spec: ChatCompletionSpec, routes: Sequence[ModelRoute]) -> Mapping[str, DrainRule]:
-    """Return the rules of those channels whose answers to `spec` are drained, by name."""
+DrainRules = Mapping[tuple[str, str], DrainRule]
+"""Rules by the name of a channel and the provider's name of a model."""
+
+
+def drain_rules(spec: ChatCompletionSpec, routes: Sequence[ModelRoute]) -> DrainRules:
+    """Return the rules of those models whose answers to `spec` are drained."""
     rules = {}
     media = media_bound(spec)
     for route in routes:
@@ -74,8 +78,9 @@ def drain_rules(spec: ChatCompletionSpec, routes: Sequence[ModelRoute]) -> Mappi
                 continue
             is_billed = channel.on_disconnect == "drain" or target.capabilities.billed_to_end
             reasons = is_billed or reasons_unseen(spec, target)
-            if reasons or (media((target,)) and channel.name not in rules):
-                rules[channel.name] = DrainRule(channel.drain_seconds, is_billed, not reasons)
+            name = channel.name, target.model
+            if reasons or (media((target,)) and name not in rules):
+                rules[name] = DrainRule(channel.drain_seconds, is_billed, not reasons)
     return rules
 
 
@@ -84,8 +89,8 @@ class CallState(msgspec.Struct, kw_only=True):
 
     plan: CallPlan
     """Plan of the call."""
-    drain_rules: Mapping[str, DrainRule]
-    """Rules of the channels whose answers are drained."""
+    drain_rules: DrainRules
+    """Rules of the models whose answers are drained."""
     record: CallRecord
     """Record of the call, with its attempts."""
     caller_time_left_s: Callable[[], float | None]
@@ -97,20 +102,21 @@ class CallState(msgspec.Struct, kw_only=True):
 
     @property
     def drain_rule(self) -> DrainRule | None:
-        """The rule of the current attempt's channel, if its answer is to be drained."""
+        """The rule of the current attempt, if its answer is to be drained."""
         if self.ticket is None or self.ticket.metered is not None or self.record.settlement:
             return None  # Nothing was spent yet, or the whole usage is known.
         attempts = self.record.attempts
         if not attempts or attempts[-1].reason:
             return None  # No attempt is in flight.
-        rule = self.drain_rules.get(attempts[-1].channel)
+        rule = self.drain_rules.get((attempts[-1].channel, attempts[-1].model))
         return None if rule is None or rule.is_fulfilled(self.ticket) else rule
 
     def is_drained(self) -> bool:
         """Return whether the caller has disconnected, and the rest of the answer is not needed."""
         if not self.is_abandoned or self.ticket is None:
             return False
-        rule = self.drain_rules.get(self.record.attempts[-1].channel)
+        attempt = self.record.attempts[-1]
+        rule = self.drain_rules.get((attempt.channel, attempt.model))
         return rule is not None and rule.is_fulfilled(self.ticket)
 
     def time_left_s(self) -> float | None:

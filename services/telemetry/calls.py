@@ -64,6 +64,8 @@ class Attempt:
 
     channel: str
     """Name of the channel."""
+    model: str
+    """The provider's name of the model."""
     reason: str = ""
     """Reason of its failure in the contract. Empty: it did not fail."""
 
@@ -139,7 +141,7 @@ class CallRecord:
 
     def start_attempt(self, target: TracedTarget) -> Mapping[str, str]:
         """Record a request to a provider. Returns the trace headers to send with it."""
-        self.attempts.append(Attempt(target.channel.name))
+        self.attempts.append(Attempt(target.channel.name, target.model))
         return NO_HEADERS if self.spans is None else self.spans.start_attempt(target)
 
     def fail_attempt(self, error: UpstreamError) -> None:

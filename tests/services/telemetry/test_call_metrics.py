@@ -65,9 +65,9 @@ def test_tokens_are_counted_once() -> None:
 @pytest.mark.parametrize(
     ("attempts", "retries", "errors"),
     [
-        ([Attempt("a")], 0.0, None),
-        ([Attempt("a", "UPSTREAM_ERROR"), Attempt("b")], 1.0, 1.0),
-        ([Attempt("a", "UPSTREAM_ERROR"), Attempt("a", "UPSTREAM_ERROR")], 1.0, 2.0),
+        ([Attempt("a", "m")], 0.0, None),
+        ([Attempt("a", "m", "UPSTREAM_ERROR"), Attempt("b", "m")], 1.0, 1.0),
+        ([Attempt("a", "m", "UPSTREAM_ERROR"), Attempt("a", "m", "UPSTREAM_ERROR")], 1.0, 2.0),
     ],
 )
 def test_attempts_and_failures_are_counted(
@@ -91,7 +91,7 @@ def test_attempts_and_failures_are_counted(
         ("KEY_REVOKED", {}, 1.0),
         ("AUTH_UNAVAILABLE", {}, 1.0),
         ("KEY_REVOKED", {"key_id": "key-1", "begun_at": 1.5}, None),
-        ("KEY_REVOKED", {"key_id": "key-1", "attempts": [Attempt("a")]}, None),
+        ("KEY_REVOKED", {"key_id": "key-1", "attempts": [Attempt("a", "m")]}, None),
         ("RATE_LIMIT_EXCEEDED", {"key_id": "key-1"}, None),
     ],
 )
