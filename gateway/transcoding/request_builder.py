@@ -77,6 +77,7 @@ def _load(body: bytes) -> Any:
             body.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_float=WrittenFloat.of,
+            parse_int=_read_integer,
             parse_constant=_refuse_constant,
         )
     except UnicodeDecodeError as error:
@@ -96,6 +97,11 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) < len(pairs):
         raise json_error("duplicate_key", "An object of the body has a key twice.")
     return members
+
+
+def _read_integer(text: str) -> int:
+    """Return the integer. Calls of Python between long ones let other threads run."""
+    return int(text)
 
 
 def _refuse_constant(name: str) -> Any:

@@ -9,16 +9,24 @@ import json
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 import pytest
+from pomogator.accounts.v1 import account_service_pb2 as accounts
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import content_pb2
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.overload.thresholds import BODY_COST_ARRIVING
 from gateway.surfaces.openai_chat.decode import decode
+from gateway.transcoding.bindings import bindings
+from gateway.transcoding.request_builder import build
+from services.common.contract.chat import read_request
+from services.errors import Failure
+from services.rpc.large_requests import COST_ENCODED, LargeRequest, decoded
 from tests.faults.conftest import OpenStand
 from tests.faults.fault_stand import MODEL, TEXT, fitting
 from tests.stand.hostile_bodies import ACCEPTED, REFUSED
@@ -51,6 +59,16 @@ def body_of(name: str) -> bytes:
 
 
 @contextmanager
+def peak_bytes() -> Iterator[Callable[[], int]]:
+    """A function that returns the most memory that Python's objects took in the context."""
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@contextmanager
 def readers_on_this_thread() -> Iterator[set[str]]:
     """Those of `READERS` that run on the thread of the test, which is the loop's."""
     seen: set[str] = set()
@@ -72,15 +90,39 @@ def readers_on_this_thread() -> Iterator[set[str]]:
 def test_a_hostile_body_is_read_in_the_memory_that_is_counted(name: str) -> None:
     """Whether it is refused or not, nothing larger is built of it on the way. Row 25."""
     body = body_of(name)
-    tracemalloc.start()
-    try:
+    with peak_bytes() as peak:
         with suppress(ApiError):
             decode(body, EdgeConfig())
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
 
-    assert peak <= len(body) * (BODY_COST_ARRIVING - 1) + SMALL_BYTES
+        assert peak() <= len(body) * (BODY_COST_ARRIVING - 1) + SMALL_BYTES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hostile_body_of_an_operator_is_read_in_little_memory(name: str) -> None:
+    """Its JSON is bounded before it is read. Row 25."""
+    services = accounts.DESCRIPTOR.services_by_name.values()
+    binding = next(each for each in bindings(services) if each.method.name == "CreateAccount")
+    body = body_of(name)
+    with peak_bytes() as peak:
+        with pytest.raises(ApiError):
+            build(binding, {}, "", body)
+
+        assert peak() <= len(body) * (BODY_COST_ARRIVING - 1) + 2 * SMALL_BYTES
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_hostile_json_in_a_message_is_read_in_the_memory_that_is_counted(name: str) -> None:
+    """As an unknown member of a request over gRPC, and as the arguments of a call. Row 25."""
+    text = body_of(name).decode(errors="replace")
+    spec = chat.ChatCompletionSpec(model=MODEL, extra_json=text)
+    spec.messages.add(role=content_pb2.ROLE_ASSISTANT).tool_calls.add(name="f", arguments=text)
+    request = chat.CreateChatCompletionRequest(spec=spec)
+    large = LargeRequest(request.SerializeToString(), type(request).FromString)
+    with peak_bytes() as peak:
+        with suppress(Failure):
+            await decoded(large, read_request)
+
+        assert peak() <= len(large.data) * COST_ENCODED + SMALL_BYTES
 
 
 @pytest.mark.parametrize("name", [each for each in REFUSED if each in QUICK])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
+import asyncpg
 import pytest
 
 from services.storage.base import DatabaseOptions, StateError
@@ -86,21 +88,27 @@ async def test_a_direct_url_is_listened_to(
 
 async def test_a_pooler_that_appears_later_costs_no_call(direct_url: str) -> None:
     """Statements that were named are unnamed from the first error on, and it reaches no caller."""
-    async with running_pgbouncer(direct_url, "transaction", size=4) as url:
-        databases = [
-            await PostgresDatabase.open(url, DatabaseOptions(prepared_statements="auto"))
-            for _ in range(2)
-        ]
-        for database in databases:
-            # As if the address had led to the server until now.
-            database._connector.named_statements = True
-            database._pool.expire()
+    async with (
+        running_pgbouncer(direct_url, "transaction", size=4) as url,
+        AsyncExitStack() as stack,
+    ):
+        options = DatabaseOptions(prepared_statements="auto", notices=False)
+        database = await PostgresDatabase.open(url, options)
+        stack.push_async_callback(database.close)
+        # As if the address had led to the server until now.
+        database._connector.named_statements = True
+        database._pool.expire()
+        await database.write(put, "first")
 
-        await asyncio.gather(*(databases[n % 2].write(put, f"n{n}") for n in range(100)))
+        for number in range(3):
+            # The transaction of another client takes the server's connection that has statements.
+            other = await asyncpg.connect(url, statement_cache_size=0)
+            stack.push_async_callback(other.close)
+            await other.execute("BEGIN")
+            await database.write(put, f"beside {number}")
 
-        assert not all(database._connector.named_statements for database in databases)
-        assert await databases[0].read(count) == 100
-        await asyncio.gather(*(database.close() for database in databases))
+        assert not database._connector.named_statements
+        assert await database.read(count) == 4
 
 
 async def test_statement_mode_is_refused(direct_url: str) -> None:
