@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from services.common.call_names import IDEMPOTENCY_KEY_HEADER
+from services.common.off_loop import off_loop
 from services.common.request_headers import is_idempotency_key
 from services.completions.stored_calls import (
     AnswerRecording,
@@ -41,7 +42,7 @@ from services.completions.stored_calls import (
 )
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch, Finished
-from services.domain.spec import CompletionRequest
+from services.domain.spec import CompletionRequest, read_bytes
 from services.errors import Failure
 from services.providers.upstream import LEFT
 from services.storage.base import Database
@@ -171,7 +172,9 @@ class Idempotency:
         STORAGE_UNAVAILABLE; and the failures of `run_call`.
         """
         run = Run(account=call.account, key=call.key, id=secrets.token_hex(8))
-        fingerprint = request_fingerprint(call.request, self._pepper)
+        request = call.request
+        size = read_bytes(request.spec)
+        fingerprint = await off_loop(size, request_fingerprint, request, self._pepper)
         used = await self._claim(run, fingerprint)
         if used is not None:
             answer = _stored_answer(used, fingerprint)

@@ -38,6 +38,7 @@ READERS = {
     "gateway/surfaces/openai_chat/decode.py:_decode",
     "services/metering/tokens.py:estimate_prompt",
     "services/completions/reasoning_memory.py:_keys_of",
+    "services/completions/stored_calls.py:request_fingerprint",
     "services/providers/openai/request.py:encode",
 }
 """Functions whose time grows with a request."""
@@ -136,7 +137,7 @@ async def test_a_hostile_body_is_refused(open_stand: OpenStand, name: str) -> No
 
 @pytest.mark.parametrize("size", [1_000, 1_000_000])
 async def test_a_large_request_is_read_off_the_loop(open_stand: OpenStand, size: int) -> None:
-    """Decoding, the estimate of its tokens, the digests of its calls and encoding. Row 25."""
+    """Decoding, the estimate of its tokens, digests and encoding. Row 25."""
     stand = await open_stand()
     stand.play(fitting)
     function = {"name": "f", "arguments": json.dumps({"a": "x" * size})}
@@ -149,7 +150,7 @@ async def test_a_large_request_is_read_off_the_loop(open_stand: OpenStand, size:
 
     assert threading.current_thread() is threading.main_thread()
     with readers_on_this_thread() as seen:
-        reply = await stand.ask(messages=messages)
+        reply = await stand.ask(messages=messages, headers={"Idempotency-Key": "a"})
 
     assert reply.content == TEXT
     assert seen == (READERS if size < 65_536 else set())
