@@ -60,7 +60,7 @@ class _Search:
         self._strict = strict and failure.reason == ErrorReason.UNSUPPORTED_FEATURE
 
     def in_messages(self, spec: ChatCompletionSpec) -> str:
-        """Return the path of a message, or of its part or tool call. Empty: it is none of them."""
+        """Return the path of a message, or of its part or tool call. Empty: not in the messages."""
         index = _found(spec.messages, self._fails)
         if index is None:
             return ""

@@ -23,7 +23,7 @@ EVICTED_S = 1.1
 
 
 async def test_reasoning_is_evicted_before_counters() -> None:
-    """With the settings of the composition, limits stay shared, and none in use begins anew."""
+    """With compose's settings, limits stay shared, and counters in use are not evicted."""
     flags = list(SERVICES["valkey"]["command"][1:])
     flags[flags.index("--maxmemory") + 1] = f"{MEMORY_MB}mb"
     with running_valkey(*flags) as valkey:
