@@ -38,6 +38,7 @@ from services.errors import UpstreamError
 from services.providers.base import Target
 from services.providers.upstream import LEFT
 from services.routing.attempts import cut_attempts_max
+from services.routing.completion_form import CompletionForm
 from services.routing.failover import Failover
 from services.routing.route_request import RouteRequest
 
@@ -150,8 +151,15 @@ class Pipeline:
             cut_attempts_max=cut_attempts_max(plan.first_event_timeouts_s, call.time_left_s()),
         )
         try:
-            wanted = _routing(call, state, ticket, recalled, size, stream=stream)
-            attempts = self._failover.begin(wanted)
+            form = CompletionForm(
+                spec=call.request.spec,
+                dialects=self._failover.dialects,
+                size=size,
+                limits_output=ticket.is_bounded,
+                sends_provider_tools=plan.sends_provider_tools,
+                restored=None if recalled is None else recalled.restored,
+            )
+            attempts = self._failover.begin(_routing(call, state, ticket, form, stream=stream))
             reader = self._reader(call) if call.request.spec.tools else None
             caller_answer = CallerAnswer(
                 ticket,
@@ -238,14 +246,12 @@ def _routing(
     call: CompletionCall,
     state: CallState,
     ticket: Ticket,
-    recalled: RecalledReasoning | None,
-    size: int,
+    form: CompletionForm,
     *,
     stream: bool,
 ) -> RouteRequest:
     return RouteRequest(
-        spec=call.request.spec,
-        size=size,
+        form=form,
         routes=state.plan.routes,
         take_channel_limits=ticket.take_channel_limits,
         record=call.record,
@@ -255,9 +261,6 @@ def _routing(
         on_cut=ticket.cut_attempt,
         on_late=ticket.miss_answer,
         time_left_s=state.time_left_s,
-        limits_output=ticket.is_bounded,
-        sends_provider_tools=state.plan.sends_provider_tools,
-        restored=None if recalled is None else recalled.restored,
         strict=call.strict,
         stream=stream,
     )

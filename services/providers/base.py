@@ -112,7 +112,8 @@ class Notes:
     """Notes about changes to the request. In strict mode, dropping a parameter fails the call."""
 
     def __init__(self, *, strict: bool = False) -> None:
-        self._strict = strict
+        self.strict = strict
+        """Whether what cannot be honoured is refused."""
         self._notes: dict[tuple[str, NoteAction], Note] = {}
 
     def mapped(self, param: str, detail: str) -> None:
@@ -143,7 +144,7 @@ class Notes:
         return list(self._notes.values())
 
     def _refuse_strict(self, param: str, detail: str) -> None:
-        if self._strict:
+        if self.strict:
             raise Failure(ErrorReason.UNSUPPORTED_FEATURE, detail, param=param)
 
     def _add(self, param: str, action: NoteAction, detail: str) -> None:
@@ -186,8 +187,23 @@ class Decoder(Protocol):
         ...
 
 
-class Dialect(Protocol):
-    """The API of one family of providers."""
+class ProviderApi(Protocol):
+    """The API of one family of providers, whatever is asked of it: credentials and errors."""
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        """Map a response with a status other than 200 to an error. Header names are lower case.
+
+        The message is the provider's own, without secrets, where it helps the caller.
+        """
+        ...
+
+    def auth_headers(self, key: str) -> Mapping[str, str]:
+        """Headers that carry the channel's key."""
+        ...
+
+
+class Dialect(ProviderApi, Protocol):
+    """Completions at one family of providers."""
 
     def encode(
         self, spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
@@ -202,15 +218,4 @@ class Dialect(Protocol):
 
     def decoder(self, target: Target) -> Decoder:
         """Create the decoder of one answer."""
-        ...
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """Map a response with a status other than 200 to an error. Header names are lower case.
-
-        The message is the provider's own, without secrets, where it helps the caller.
-        """
-        ...
-
-    def auth_headers(self, key: str) -> Mapping[str, str]:
-        """Headers that carry the channel's key."""
         ...

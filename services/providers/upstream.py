@@ -18,7 +18,7 @@ from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.errors import UpstreamError
-from services.providers.base import Decoder, Dialect, Target, UpstreamRequest
+from services.providers.base import Decoder, ProviderApi, Target, UpstreamRequest
 from services.providers.channel_failures import ChannelFailures
 from services.providers.http import (
     HttpClient,
@@ -101,7 +101,7 @@ class Upstream:
         self,
         request: UpstreamRequest,
         target: Target,
-        dialect: Dialect,
+        api: ProviderApi,
         decoder: Decoder,
         first_s: float = math.inf,
     ) -> UpstreamAnswer:
@@ -113,15 +113,15 @@ class Upstream:
         channel = target.channel
         of_channel = channel.first_token_timeout_s if request.may_stream else math.inf
         timeouts = Timeouts(self._clock, channel, first_s=min(first_s, of_channel))
-        post = partial(self._post, request, target, dialect)
+        post = partial(self._post, request, target, api)
         on_failure = partial(self._failures.add, target)
-        return UpstreamAnswer(post, dialect, decoder, timeouts, on_failure)
+        return UpstreamAnswer(post, api, decoder, timeouts, on_failure)
 
     async def _post(
         self,
         request: UpstreamRequest,
         target: Target,
-        dialect: Dialect,
+        api: ProviderApi,
         on_sent: Callable[[], None],
     ) -> HttpResponse:
         channel = target.channel
@@ -129,7 +129,7 @@ class Upstream:
             (channel.base_url, channel.tls),
             channel.with_query(request.path),
             request.streamed,
-            dialect.auth_headers,
+            api.auth_headers,
             target.key.reveal(),
             (*channel.sent_headers, *request.headers.items()),
         )
@@ -149,8 +149,8 @@ class UpstreamAnswer:
     """
 
     __slots__ = (
+        "_api",
         "_decoder",
-        "_dialect",
         "_failure",
         "_is_closed",
         "_on_failure",
@@ -165,7 +165,7 @@ class UpstreamAnswer:
     def __init__(
         self,
         post: Callable[[Callable[[], None]], Awaitable[HttpResponse]],
-        dialect: Dialect,
+        api: ProviderApi,
         decoder: Decoder,
         timeouts: Timeouts,
         on_failure: Callable[[UpstreamError, str], None],
@@ -177,7 +177,7 @@ class UpstreamAnswer:
         """
         self._post = post
         self._on_failure = on_failure
-        self._dialect = dialect
+        self._api = api
         self._decoder = decoder
         self._timeouts = timeouts
         self._stream: StreamReader | None = None
@@ -266,7 +266,7 @@ class UpstreamAnswer:
         self._timeouts.watch(response.close)
         if response.status != HTTP_OK:
             body = await _read_error_body(response, self._timeouts)
-            raise self._dialect.error(response.status, response.headers, body)
+            raise self._api.error(response.status, response.headers, body)
         data = await _read_beginning(response)
         if data[:1] not in {b"{", b"["}:
             while (batch := self._decode(response, data)) is None:

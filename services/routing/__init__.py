@@ -6,7 +6,7 @@ Modules, in the order in which data flows:
     route_request    the request with the routes that may answer it, and an answer that has begun
     failover         the attempts of all calls
     attempts         the attempts of one call: targets in turn until one begins to answer
-    call_targets     targets as the encoder and the decoder of one call are told of them
+    completion_form  a completion as each target is told of it, and the decoder of its answer
     call_failures    the failures of these attempts, and the one that the caller gets
     budget           the retry budget, a share of the calls
     health           circuit breakers, error rates and latencies of channels

@@ -9,7 +9,7 @@ targets are asked for a stream, and at last the late one again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -19,12 +19,11 @@ from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.errors import Failure, UpstreamError
-from services.providers.base import Dialect, ModelRoute, Notes, Target, UpstreamRequest
+from services.providers.base import ModelRoute, Notes, Target, UpstreamRequest
 from services.providers.overlong_answer import OverlongAnswerError
 from services.providers.upstream import Upstream, UpstreamAnswer
 from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures
-from services.routing.call_targets import encoded, for_decoder
 from services.routing.choice import order_targets
 from services.routing.health import ChannelHealth
 from services.routing.route_request import RouteRequest, StartedAnswer
@@ -41,8 +40,6 @@ class RoutingParts(msgspec.Struct, frozen=True, kw_only=True):
 
     upstream: Upstream
     """Sends requests."""
-    dialects: Mapping[str, Dialect]
-    """Dialects by name."""
     health: ChannelHealth
     """Health of the targets."""
     clock: Clock
@@ -157,11 +154,10 @@ class CallAttempts:
         channel, request = target.channel, candidate.request
         if headers := wanted.record.start_attempt(target):
             request = msgspec.structs.replace(request, headers={**request.headers, **headers})
-        dialect = parts.dialects[channel.dialect]
-        decoder = dialect.decoder(for_decoder(target, wanted.spec))
+        api, decoder = wanted.form.dialects[channel.dialect], wanted.form.decoder(target)
         timeout_s = channel.first_token_timeout_s if request.may_stream else channel.total_timeout_s
         first_s = self._share_of_deadline_s(target, timeout_s)
-        upstream_answer = parts.upstream.answer(request, target, dialect, decoder, first_s)
+        upstream_answer = parts.upstream.answer(request, target, api, decoder, first_s)
         try:
             first = await self._first_batch(target, upstream_answer, streamed=request.streamed)
         except UpstreamError as error:
@@ -244,9 +240,8 @@ class CallAttempts:
         notes = Notes(strict=wanted.strict)
         if step.route is not wanted.routes[0]:
             notes.replaced("model", f"`{step.route.model}` answers in its place.")
-        dialect = self._parts.dialects[target.channel.dialect]
         try:
-            request = await encoded(wanted, dialect, target, notes, stream=step.streamed)
+            request = await wanted.form.encoded(target, notes, stream=step.streamed)
         except Failure as refusal:
             # Another channel may support what this one does not, for the same model.
             self._failures.refusal = self._failures.refusal or refusal

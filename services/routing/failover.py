@@ -25,9 +25,10 @@ class Failover:
         chance: Chance,
     ) -> None:
         self.budget = RetryBudget(clock)
+        self.dialects = dialects
+        """Dialects of completions, by name."""
         self._parts = RoutingParts(
             upstream=upstream,
-            dialects=dialects,
             health=health,
             clock=clock,
             chance=chance,

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
 from services.domain.completion import WholeAnswer
 from services.domain.events import Batch, Note
-from services.domain.spec import ChatCompletionSpec
-from services.providers.base import Decoder, ModelRoute, Target
+from services.providers.base import (
+    Decoder,
+    ModelRoute,
+    Notes,
+    ProviderApi,
+    Target,
+    UpstreamRequest,
+)
 from services.providers.upstream import UpstreamAnswer
 from services.telemetry.calls import CallRecord
 
@@ -38,13 +45,28 @@ class StartedAnswer(msgspec.Struct, frozen=True):
         self.rest.close()
 
 
+class RequestForm(Protocol):
+    """A request, as each of its targets is told of it, and how their answers are read."""
+
+    @property
+    def dialects(self) -> Mapping[str, ProviderApi]:
+        """The dialects that it can be sent in, by name."""
+
+    async def encoded(self, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
+        """Return the request in the form of a target.
+
+        Raises Failure, whose `param` is the path of what the target has no form for.
+        """
+
+    def decoder(self, target: Target) -> Decoder:
+        """Return the decoder of one answer of a target."""
+
+
 class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request, and the routes that may answer it."""
 
-    spec: ChatCompletionSpec
+    form: RequestForm
     """The request."""
-    size: int = 0
-    """Bytes of it that are read."""
     routes: Sequence[ModelRoute]
     """The requested model, then its fallbacks."""
     take_channel_limits: Callable[[str], Awaitable[None]]
@@ -64,13 +86,6 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Called where a target has a request, and does not begin to answer within its own timeout."""
     time_left_s: Callable[[], float | None] = lambda: None
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
-    limits_output: bool = False
-    """Whether every request needs an output limit, since the caller's money is limited."""
-    sends_provider_tools: bool = True
-    """Whether tools may be sent that a provider bills besides tokens."""
-    restored: Callable[[ChatCompletionSpec, Target], ChatCompletionSpec] | None = None
-    """Returns the request with the reasoning that its messages lack, if the target can read it.
-    None: nothing is remembered."""
     strict: bool = False
     """Whether to refuse a target that cannot honour a parameter."""
     stream: bool = True

@@ -14,6 +14,7 @@ from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.providers.base import Decoder, Target
 from services.routing.attempts import cut_attempts_max
+from services.routing.completion_form import CompletionForm
 from services.routing.route_request import RouteRequest
 from tests.services.routing.test_failover import Setup, setup
 from tests.stand.upstream import SSE_HEAD, STALL
@@ -37,10 +38,10 @@ async def cuts(served: Setup, left_s: float) -> int:
     def note(target: Target, _: Decoder) -> None:
         cut.append(target.channel.name)
 
+    message = Message(role="user", content=[TextPart(text="Hello")])
+    spec = ChatCompletionSpec(model="public/m", messages=[message])
     wanted = RouteRequest(
-        spec=ChatCompletionSpec(
-            model="public/m", messages=[Message(role="user", content=[TextPart(text="Hello")])]
-        ),
+        form=CompletionForm(spec=spec, dialects=served.failover.dialects),
         routes=[replace(route, targets=targets)],
         take_channel_limits=served.take_limits,
         record=served.record,

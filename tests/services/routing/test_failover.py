@@ -21,6 +21,7 @@ from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
 from services.routing.attempts import ATTEMPTS_MAX
 from services.routing.budget import RETRIES_PER_S
+from services.routing.completion_form import CompletionForm
 from services.routing.failover import Failover
 from services.routing.health import ChannelHealth
 from services.routing.route_request import RouteRequest, StartedAnswer
@@ -73,7 +74,7 @@ class Setup:
         message = Message(role="user", content=[TextPart(text="Hello")])
         spec = ChatCompletionSpec(model="public/m", messages=[message])
         wanted = RouteRequest(
-            spec=spec,
+            form=CompletionForm(spec=spec, dialects=DIALECTS),
             routes=routes or [self.route()],
             take_channel_limits=self.take_limits,
             record=self.record,
@@ -280,7 +281,7 @@ async def test_closing_an_answer_closes_the_connection(stack: AsyncExitStack) ->
     served = await setup(stack, FAILS_LATER[:1])
     spec = ChatCompletionSpec(model="public/m")
     wanted = RouteRequest(
-        spec=spec,
+        form=CompletionForm(spec=spec, dialects=DIALECTS),
         routes=[served.route()],
         take_channel_limits=served.take_limits,
         record=served.record,

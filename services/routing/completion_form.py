@@ -1,0 +1,63 @@
+"""Completion form: a completion as each target is told of it, and the decoder of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import msgspec
+
+from services.common.off_loop import off_loop
+from services.domain.spec import ChatCompletionSpec
+from services.errors import Failure
+from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
+from services.providers.fault_location import locate
+
+
+class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
+    """The request for a completion. See `services.routing.route_request.RequestForm`."""
+
+    spec: ChatCompletionSpec
+    """The completion."""
+    dialects: Mapping[str, Dialect]
+    """Dialects by name."""
+    size: int = 0
+    """Bytes of the request that are read."""
+    limits_output: bool = False
+    """Whether every request needs an output limit, since the caller's money is limited."""
+    sends_provider_tools: bool = True
+    """Whether tools may be sent that a provider bills besides tokens."""
+    restored: Callable[[ChatCompletionSpec, Target], ChatCompletionSpec] | None = None
+    """Returns the request with the reasoning that its messages lack, if the target can read it.
+    None: nothing is remembered."""
+
+    async def encoded(self, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
+        """Return the request in the form of a target.
+
+        Raises Failure, whose `param` is the path of what the target has no form for.
+        """
+        return await off_loop(self.size, self._encoded, target, notes, stream=stream)
+
+    def decoder(self, target: Target) -> Decoder:
+        """Return the decoder of one answer, which is told what the answer is to have."""
+        thinking = self.spec.thinking
+        if thinking is not None and thinking.reasoning_details:
+            target = replace(target, reasoning_details=True)
+        return self.dialects[target.channel.dialect].decoder(target)
+
+    def _encoded(self, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
+        dialect, limited = self.dialects[target.channel.dialect], self._for_encoder(target)
+        try:
+            spec = self.spec if self.restored is None else self.restored(self.spec, target)
+            return dialect.encode(spec, limited, notes, stream=stream)
+        except Failure as refusal:
+            locate(refusal, self.spec, dialect, limited, strict=notes.strict)
+            raise
+
+    def _for_encoder(self, target: Target) -> Target:
+        """Return the target of an encoder, which is told what the caller's money does not cover."""
+        limits_output = self.limits_output and self.spec.max_tokens is None
+        if not limits_output and self.sends_provider_tools:
+            return target
+        sends_tools = self.sends_provider_tools
+        return replace(target, limits_output=limits_output, sends_provider_tools=sends_tools)
