@@ -23,6 +23,7 @@ from gateway.surfaces.answer_headers import cost_header, notes_header
 from gateway.surfaces.base import Route, StreamRenderer
 from gateway.surfaces.event_stream import EventStream
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
+from services.common.request_headers import session_id
 from services.domain.events import Event, Started
 from services.domain.spec import CompletionRequest
 
@@ -61,7 +62,10 @@ class CompletionHandler(SurfaceHandler):
             trace_context=trace_context(headers),
         )
         asked = CompletionRequest(
-            spec=spec, parameter_policy=policy, counts_prompt=streams and surface.counts_prompt
+            spec=spec,
+            parameter_policy=policy,
+            counts_prompt=streams and surface.counts_prompt,
+            session_id=session_id(headers, spec.user, spec.prompt_cache_key),
         )
         if streams:
             renderer, reply = request.stream_renderer(), self.backend.stream(asked, call)

@@ -4,13 +4,43 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Sequence
 from random import getrandbits
+from typing import Protocol
+
+import msgspec
 
 # https://www.rfc-editor.org/rfc/rfc9110#section-11.1: a scheme has no case.
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+
+SESSION_HEADERS: Sequence[str] = (
+    "x-session-id",
+    "x-claude-code-session-id",
+    "session-id",  # Codex
+    "x-session-affinity",  # opencode
+)
+"""Headers that may name the session of a request; the first of them counts."""
+SESSION_CHARS_MAX = 255
+"""The most characters of a session's ID. A longer one is none."""
+
+_USER_CHARS_MAX = 4_096
+"""The longest `user` in which a session is looked for."""
+_SESSION_IN_USER = re.compile(r"user_.*_session_([0-9a-f-]{8,64})")
+"""The form of Claude Code's `metadata.user_id` before it became a JSON object."""
+
+
+class _User(msgspec.Struct):
+    session_id: str = ""
+
+
+_USER = msgspec.json.Decoder(_User)
+
+
+class _Headers(Protocol):
+    def get(self, name: str, /) -> str | None: ...
 
 
 def new_request_id() -> str:
@@ -46,3 +76,35 @@ def has_bearer_token(authorization: str | None, expected: str) -> bool:
     """Whether the header carries this token. The time that it takes tells nothing about it."""
     given = (bearer_token(authorization) or "").encode("utf-8", "surrogateescape")
     return hmac.compare_digest(given, expected.encode())
+
+
+def session_id(headers: _Headers, user: str = "", prompt_cache_key: str = "") -> str:
+    """Return the session of a request by its headers, or else by its body; empty: none is named.
+
+    Callers choose these names: they tell the sessions of one account apart and prove nothing.
+    """
+    for name in SESSION_HEADERS:
+        if (given := headers.get(name)) and _is_session_id(given):
+            return given
+    if user and (given := _session_of_user(user)):
+        return given
+    return prompt_cache_key if prompt_cache_key and _is_session_id(prompt_cache_key) else ""
+
+
+def _is_session_id(text: str) -> bool:
+    return 0 < len(text) <= SESSION_CHARS_MAX and text.isprintable()
+
+
+def _session_of_user(user: str) -> str:
+    """Return the session within Claude Code's `metadata.user_id`; empty for another `user`."""
+    if len(user) > _USER_CHARS_MAX:
+        return ""
+    if match := _SESSION_IN_USER.fullmatch(user):
+        return match[1]
+    if not user.startswith("{"):
+        return ""
+    try:
+        given = _USER.decode(user).session_id
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return ""
+    return given if _is_session_id(given) else ""

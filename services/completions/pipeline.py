@@ -88,7 +88,8 @@ class Pipeline:
         return await call.revocation.run(partial(_completion, answers))
 
     def _prepare(self, call: CompletionCall) -> CallState:
-        validate(call.request.spec, call.request.parameter_policy)
+        asked = call.request
+        validate(asked.spec, asked.parameter_policy, asked.session_id)
         plan = call.plan = call.snapshot.plans.of(call.caller, call.request.spec.model)
         call.record.model = plan.model
         return CallState(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 
+import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
@@ -13,6 +14,7 @@ from services.common.contract.chat import RequestMessage, read_request, to_compl
 from services.common.contract.chat_events import to_batch_message
 from services.common.contract.message_table import UntranslatableError
 from services.common.off_loop import off_loop
+from services.common.request_headers import session_id
 from services.completions.completions import CallContext, Completions
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import CompletionRequest
@@ -42,7 +44,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         """Answer with one message."""
         headers = dict(unknown_request_id(context))
         completion = await self._completions.whole(
-            await _read(request), _context_of(context), headers.update
+            await _read_call(request, context), _context_of(context), headers.update
         )
         if headers:
             await context.send_initial_metadata(tuple(headers.items()))
@@ -56,7 +58,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         """Answer with a stream: one message for every read from the provider."""
         headers = dict(unknown_request_id(context))
         stream = self._completions.stream(
-            await _read(request), _context_of(context), headers.update
+            await _read_call(request, context), _context_of(context), headers.update
         )
         del request  # It may be large, and the stream long.
         async with aclosing(stream) as batches:
@@ -84,6 +86,15 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
 async def _read(request: RequestMessage) -> CompletionRequest:
     size = current_request_bytes() * OBJECTS_PER_BYTE
     return await off_loop(size, read_request_message, request)
+
+
+async def _read_call(request: RequestMessage, context: Context) -> CompletionRequest:
+    """Return the request, with the session that its metadata or its specification names."""
+    asked = await _read(request)
+    if asked.session_id:
+        return asked
+    named = session_id(metadata_of(context), asked.spec.user, asked.spec.prompt_cache_key)
+    return msgspec.structs.replace(asked, session_id=named) if named else asked
 
 
 def _context_of(context: Context) -> CallContext:

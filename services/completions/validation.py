@@ -17,6 +17,7 @@ from typing import Any, get_args
 import msgspec
 
 from services.common.image_format import IMAGE_BYTES_MAX, IMAGES_MAX, decoded_bytes
+from services.common.request_headers import SESSION_CHARS_MAX
 from services.domain.conversation import (
     ImageDetail,
     ImagePart,
@@ -92,10 +93,12 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def validate(spec: ChatCompletionSpec, parameter_policy: ParameterPolicy = "") -> None:
+def validate(
+    spec: ChatCompletionSpec, parameter_policy: ParameterPolicy = "", session_id: str = ""
+) -> None:
     """Raise Failure for the first field that breaks a rule."""
     _check_word("parameter_policy", parameter_policy, _POLICIES)
-    _check_model(spec.model)
+    _check_names(spec.model, session_id)
     if not spec.messages:
         raise _invalid("messages", "At least one message is required.")
     for name, most in COUNTS:
@@ -117,11 +120,13 @@ def validate(spec: ChatCompletionSpec, parameter_policy: ParameterPolicy = "") -
     _check_messages(spec.messages)
 
 
-def _check_model(model: str) -> None:
+def _check_names(model: str, session_id: str) -> None:
     if not model:
         raise _invalid("model", "A model is required.")
     if len(model) > MODEL_CHARS_MAX:
         raise _invalid("model", f"The model's name is longer than {MODEL_CHARS_MAX} characters.")
+    if len(session_id) > SESSION_CHARS_MAX:
+        raise _invalid("session_id", f"At most {SESSION_CHARS_MAX} characters are allowed.")
 
 
 def _check_sampling(spec: ChatCompletionSpec) -> None:
@@ -140,8 +145,9 @@ def _check_sampling(spec: ChatCompletionSpec) -> None:
     if spec.logit_bias:
         for bias in spec.logit_bias.values():
             _check_range("logit_bias", bias, *LOGIT_BIAS)
-    if len(spec.user) > USER_CHARS_MAX:
-        raise _invalid("user", f"At most {USER_CHARS_MAX} characters are allowed.")
+    for name in ("user", "prompt_cache_key"):
+        if len(getattr(spec, name)) > USER_CHARS_MAX:
+            raise _invalid(name, f"At most {USER_CHARS_MAX} characters are allowed.")
 
 
 def _check_thinking(thinking: Thinking) -> None:

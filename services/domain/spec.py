@@ -157,6 +157,8 @@ class ChatCompletionSpec(msgspec.Struct, frozen=True, kw_only=True):
     betas: list[str] = []
     """Features of Anthropic's API that are not generally available, by their names in its header
     `anthropic-beta`."""
+    prompt_cache_key: str = ""
+    """Key for the provider's prompt cache."""
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +168,9 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     parameter_policy: ParameterPolicy = ""
     counts_prompt: bool = False
     """Whether `Started` has the usage of the prompt."""
+    session_id: str = ""
+    """Session that the call belongs to, as the caller names it: IDs of different accounts are not
+    related. Empty: none is known."""
 
 
 def read_bytes(spec: ChatCompletionSpec) -> int:

@@ -49,6 +49,7 @@ SAID: Mapping[str, Json] = {
     "top_k": {"top_k": 40},
     "repetition_penalty": {"repetition_penalty": 1.1},
     "user": {"safety_identifier": "u-1"},
+    "cache key": {"prompt_cache_key": "chapter-1"},
     "tier": {"service_tier": "priority"},
     "tools": {"tools": [TOOL], "parallel_tool_calls": False},
     "choice": {"tools": [TOOL], "tool_choice": "required"},
@@ -77,6 +78,7 @@ HEARD: Mapping[str, Mapping[str, Json]] = {
         "top_k": {"top_k": 40},
         "repetition_penalty": {},
         "user": {"metadata": {"user_id": "u-1"}},
+        "cache key": {},
         "tier": {"service_tier": "auto"},
         "tools": {
             "tools": [ANTHROPIC_TOOL],

@@ -60,6 +60,7 @@ class ScriptedService:
     ready: bool = True
     specs: list[chat.ChatCompletionSpec] = field(default_factory=list)
     policies: list[chat.ParameterPolicy.ValueType] = field(default_factory=list)
+    sessions: list[str] = field(default_factory=list)
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
     deadlines_s: list[float | None] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -81,6 +82,7 @@ class ScriptedService:
         """Remembers a call."""
         self.specs.append(request.spec)
         self.policies.append(request.parameter_policy)
+        self.sessions.append(request.session_id)
         self.metadata.append(dict(context.invocation_metadata() or ()))
         self.deadlines_s.append(context.time_remaining())
         if self.initial_metadata:

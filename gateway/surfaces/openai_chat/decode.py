@@ -78,7 +78,7 @@ _DOUBLES = (
 )
 _INTEGERS: Mapping[str, int] = {"n": 32, "top_logprobs": 32, "top_k": 32, "seed": 64}
 _BOOLS = ("logprobs", "parallel_tool_calls")
-_STRINGS = ("service_tier",)
+_STRINGS = ("service_tier", "prompt_cache_key")
 _VERBOSITIES: Sequence[Verbosity] = ("low", "medium", "high")
 
 

@@ -62,6 +62,7 @@ HARMLESS = "harmless"
 STREAM_OPTIONS = "stream_options"
 """Field of which only unknown members are among the unknown fields: the rest is a dialect's own."""
 
+_CACHE_KEY = "prompt_cache_key"
 _NONE: frozenset[str] = frozenset()
 _HELD_BACK: frozenset[str] = frozenset(
     folded(name) for name in (*NEVER, *ChatCompletionSpec.__struct_fields__)
@@ -128,8 +129,11 @@ def stream_options(
 
 
 def on_request(spec: ChatCompletionSpec, target: Target, notes: Notes) -> frozenset[str]:
-    """Fields of `ON_REQUEST` that are left out of this request, each with a note."""
-    if not spec.metadata and not spec.service_tier:
+    """Fields of the contract that are left out of this request, each with a note.
+
+    They are those of `ON_REQUEST`, and the cache key of channels that pass on no harmless field.
+    """
+    if not spec.metadata and not spec.service_tier and not spec.prompt_cache_key:
         return _NONE  # As nearly always.
     allowed = target.channel.pass_through
     held = ON_REQUEST.difference(allowed) if isinstance(allowed, tuple) else ON_REQUEST
@@ -137,6 +141,9 @@ def on_request(spec: ChatCompletionSpec, target: Target, notes: Notes) -> frozen
         notes.dropped("metadata", "This channel does not pass on `metadata`.")
     if "service_tier" in held and spec.service_tier not in {"", "auto"}:
         notes.dropped("service_tier", "This channel does not pass on `service_tier`.")
+    if spec.prompt_cache_key and not (passes_harmless(allowed) or passes_any(allowed, _CACHE_KEY)):
+        notes.dropped(_CACHE_KEY, f"This channel does not pass on `{_CACHE_KEY}`.")
+        held |= {_CACHE_KEY}
     return held
 
 

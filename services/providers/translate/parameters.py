@@ -193,6 +193,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(name="verbosity"),
     Parameter(name="service_tier", neutral="auto"),
     Parameter(name="user"),
+    Parameter(name="prompt_cache_key"),
     Parameter(name="metadata"),
     Parameter(name="n", neutral=1, essential=True),
     Parameter(name="logprobs", neutral=False, essential=True),

@@ -319,3 +319,27 @@ class TestSilence:
         last, done = events(rest[rest.index("data:") :])
         assert json.loads(last)["error"]["code"] == "upstream_disconnected"
         assert done == "[DONE]"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_session_of_a_request_reaches_the_service(
+    edge: Edge, path: str, stream: bool
+) -> None:
+    """From the headers of any API, and without them from the body; none is invented."""
+    edge.script.answer = service.answer(content.ContentPart(text="Hello"))
+    edge.script.steps = [[service.started(), service.choice_finished(), service.finished()]]
+    asked = {**ASKED, "stream": stream, "max_tokens": 9}
+    by_body: Mapping[str, object] = (
+        {"prompt_cache_key": "s-4"}
+        if path.endswith("completions")
+        else {"metadata": {"user_id": '{"session_id": "s-4"}'}}
+    )
+    for headers in ({"X-Session-Id": "s-1"}, {"x-claude-code-session-id": "s-2"}, {}):
+        async with edge.http.post(path, json={**asked, **by_body}, headers=headers) as response:
+            await response.read()
+            assert response.status == 200
+    async with edge.http.post(path, json=asked) as response:
+        await response.read()
+
+    assert edge.script.sessions == ["s-1", "s-2", "s-4", ""]

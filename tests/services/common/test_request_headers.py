@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
+from multidict import CIMultiDict
 
 from services.common.request_headers import (
     bearer_token,
@@ -10,6 +12,7 @@ from services.common.request_headers import (
     is_idempotency_key,
     new_request_id,
     request_id_or_new,
+    session_id,
     unchecked_token,
 )
 
@@ -87,3 +90,53 @@ def test_an_unchecked_token_is_the_last_word(authorization: str) -> None:
     """Whatever the form of the header."""
     assert unchecked_token(authorization) == "k"
     assert unchecked_token("") == ""
+
+
+CODE_USER = json.dumps({"device_id": "d", "account_uuid": "a", "session_id": "of-user"})
+
+
+def test_the_first_name_of_a_session_counts() -> None:
+    """Headers come before the end user's ID, and that before the cache key."""
+    headers = CIMultiDict(
+        {
+            "X-Session-Id": "own",
+            "X-Claude-Code-Session-Id": "claude",
+            "Session-Id": "codex",
+            "X-Session-Affinity": "opencode",
+        }
+    )
+    for name, expected in [*headers.items()]:
+        assert session_id(headers, CODE_USER, "cache-key") == expected
+        del headers[name]
+
+    assert session_id(headers, CODE_USER, "cache-key") == "of-user"
+    assert session_id(headers, "user-17", "cache-key") == "cache-key"
+    assert session_id(headers, "user-17") == ""
+
+
+@pytest.mark.parametrize("given", ["", "x" * 256, "a\nb", "a\x00", "\x7f", "\udcff"])
+def test_an_unfit_name_of_a_session_is_passed_over(given: str) -> None:
+    """The next place counts; without another one there is no session."""
+    user = json.dumps({"session_id": given})
+
+    assert session_id({"x-session-id": given, "session-id": "next"}) == "next"
+    assert session_id({"x-session-id": given}, user, given) == ""
+    assert session_id({}, user, "k" * 255) == "k" * 255
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        ("user_0f3a_account__session_7c1b2a9e-1111-4222-8333-000000000000",) * 2,
+        ('{"session_id": "s", "other": {"session_id": "t"}}', "s"),
+        ('{"session_id": 7}', ""),
+        ('{"session_id": ', ""),
+        ('["session_id"]', ""),
+        ("{" * 4000, ""),
+        ('{"session_id": "s", "x": "' + "y" * 5000 + '"}', ""),
+        ('{"session_id": "\udcff"}', ""),
+    ],
+)
+def test_a_session_within_the_end_users_id(user: str, expected: str) -> None:
+    """Claude Code's forms are read; any other text is no session, and no fault."""
+    assert session_id({}, user) == expected.rpartition("_")[2]

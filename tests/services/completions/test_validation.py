@@ -109,6 +109,7 @@ TOOL = Tool(name="t")
         ("top_logprobs", {"top_logprobs": 3}),
         ("logit_bias", {"logit_bias": {7: 101.0}}),
         ("user", {"user": "u" * 513}),
+        ("prompt_cache_key", {"prompt_cache_key": "k" * 513}),
         ("metadata", {"metadata": {str(n): "" for n in range(17)}}),
         ("thinking.budget_tokens", {"thinking": Thinking(budget_tokens=1023)}),
         ("thinking.budget_tokens", {"thinking": Thinking(budget_tokens=32_001)}),
@@ -241,3 +242,12 @@ def test_words_of_one_provider() -> None:
         with pytest.raises(Failure) as refused:
             validate(spec(**fields))
         assert refused.value.param == param
+
+
+def test_a_sessions_id_is_bounded() -> None:
+    """A stub may send any; that of a longer one names the field."""
+    validate(spec(), session_id="s" * 255)
+    with pytest.raises(Failure) as refused:
+        validate(spec(), session_id="s" * 256)
+
+    assert refused.value.param == "session_id"

@@ -16,6 +16,7 @@ KEYS = frozenset(
         *("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"),
         *("temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "seed", "n"),
         *("logprobs", "top_logprobs", "logit_bias", "tools", "tool_choice", "user", "verbosity"),
+        "prompt_cache_key",
         *("parallel_tool_calls", "response_format", "reasoning_effort", "thinking", "metadata"),
         # Servers of open weights.
         *("top_k", "min_p", "repetition_penalty"),

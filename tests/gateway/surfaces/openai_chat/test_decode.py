@@ -72,6 +72,7 @@ SCALARS: Mapping[str, tuple[object, tuple[object, ...]]] = {
     "user": ("u", (1, [])),
     "safety_identifier": ("u", (1, [])),
     "service_tier": ("flex", (1,)),
+    "prompt_cache_key": ("k", (1, {})),
     "verbosity": ("low", ("lots", 1)),
     "reasoning_effort": ("high", (1, [])),
     "stop": (["a"], (1, [1], {}, [*"abcde"])),

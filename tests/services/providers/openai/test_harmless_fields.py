@@ -44,7 +44,6 @@ HARMLESS: dict[str, Any] = {
     "repeat_penalty": 1.1,
     "dry_sequence_breakers": ["\n", ":"],
     "grammar": "root ::= 'a'",
-    "prompt_cache_key": "k",
     "include_reasoning": True,
 }
 

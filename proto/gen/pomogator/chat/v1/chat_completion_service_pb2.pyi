@@ -296,10 +296,18 @@ class CreateChatCompletionRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     PARAMETER_POLICY_FIELD_NUMBER: _builtins.int
     COUNTS_PROMPT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     parameter_policy: Global___ParameterPolicy.ValueType
     """How to handle parameters that the model cannot honour."""
     counts_prompt: _builtins.bool
     """No effect, since the response has the usage."""
+    session_id: _builtins.str
+    """The session that the call belongs to, such as one conversation of an agent. At most 255
+    characters. Calls of one session go to one channel and key as long as these answer, so that
+    the provider has the prompt in its cache. Sessions of different accounts are different,
+    whatever their IDs. Empty: that of the metadata or of the specification, as the service's
+    comment says.
+    """
     @_builtins.property
     def spec(self) -> Global___ChatCompletionSpec:
         """Required. The completion to generate."""
@@ -310,10 +318,11 @@ class CreateChatCompletionRequest(_message.Message):
         spec: Global___ChatCompletionSpec | None = ...,
         parameter_policy: Global___ParameterPolicy.ValueType = ...,
         counts_prompt: _builtins.bool = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts_prompt", b"counts_prompt", "parameter_policy", b"parameter_policy", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts_prompt", b"counts_prompt", "parameter_policy", b"parameter_policy", "session_id", b"session_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -452,10 +461,13 @@ class StreamChatCompletionRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     PARAMETER_POLICY_FIELD_NUMBER: _builtins.int
     COUNTS_PROMPT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     parameter_policy: Global___ParameterPolicy.ValueType
     """How to handle parameters that the model cannot honour."""
     counts_prompt: _builtins.bool
     """Whether `CompletionStarted` has the usage of the prompt."""
+    session_id: _builtins.str
+    """See `CreateChatCompletionRequest.session_id`."""
     @_builtins.property
     def spec(self) -> Global___ChatCompletionSpec:
         """Required. The completion to generate."""
@@ -466,10 +478,11 @@ class StreamChatCompletionRequest(_message.Message):
         spec: Global___ChatCompletionSpec | None = ...,
         parameter_policy: Global___ParameterPolicy.ValueType = ...,
         counts_prompt: _builtins.bool = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts_prompt", b"counts_prompt", "parameter_policy", b"parameter_policy", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts_prompt", b"counts_prompt", "parameter_policy", b"parameter_policy", "session_id", b"session_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -631,6 +644,7 @@ class ChatCompletionSpec(_message.Message):
     CACHE_CONTROL_JSON_FIELD_NUMBER: _builtins.int
     OTHER_REASONING_EFFORT_FIELD_NUMBER: _builtins.int
     BETAS_FIELD_NUMBER: _builtins.int
+    PROMPT_CACHE_KEY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. The public name of the model, such as `anthropic/claude-sonnet-4-5-20250929`."""
     max_tokens: _builtins.int
@@ -684,6 +698,10 @@ class ChatCompletionSpec(_message.Message):
     other_reasoning_effort: _builtins.str
     """An effort of reasoning in the provider's words, where `ReasoningEffort` does not have
     it, such as `default`. At most 64 characters. Not together with `reasoning_effort`.
+    """
+    prompt_cache_key: _builtins.str
+    """A key for the provider's prompt cache, passed on to providers that know it: requests with
+    the same key and beginning are cached together. At most 512 characters.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_content_pb2.Message]:
@@ -760,10 +778,11 @@ class ChatCompletionSpec(_message.Message):
         cache_control_json: _builtins.str = ...,
         other_reasoning_effort: _builtins.str = ...,
         betas: _abc.Iterable[_builtins.str] | None = ...,
+        prompt_cache_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_logprobs", b"_logprobs", "_max_tokens", b"_max_tokens", "_min_p", b"_min_p", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_a", b"_top_a", "_top_k", b"_top_k", "_top_logprobs", b"_top_logprobs", "_top_p", b"_top_p", "frequency_penalty", b"frequency_penalty", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "min_p", b"min_p", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "response_format", b"response_format", "seed", b"seed", "temperature", b"temperature", "thinking", b"thinking", "tool_choice", b"tool_choice", "top_a", b"top_a", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_logprobs", b"_logprobs", "_max_tokens", b"_max_tokens", "_min_p", b"_min_p", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_a", b"_top_a", "_top_k", b"_top_k", "_top_logprobs", b"_top_logprobs", "_top_p", b"_top_p", "betas", b"betas", "cache_control_json", b"cache_control_json", "extra_json", b"extra_json", "frequency_penalty", b"frequency_penalty", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "messages", b"messages", "metadata", b"metadata", "min_p", b"min_p", "model", b"model", "n", b"n", "other_reasoning_effort", b"other_reasoning_effort", "parallel_tool_calls", b"parallel_tool_calls", "presence_penalty", b"presence_penalty", "reasoning_effort", b"reasoning_effort", "repetition_penalty", b"repetition_penalty", "response_format", b"response_format", "seed", b"seed", "service_tier", b"service_tier", "stop", b"stop", "temperature", b"temperature", "thinking", b"thinking", "tool_choice", b"tool_choice", "tools", b"tools", "top_a", b"top_a", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p", "user", b"user", "verbosity", b"verbosity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_logprobs", b"_logprobs", "_max_tokens", b"_max_tokens", "_min_p", b"_min_p", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_a", b"_top_a", "_top_k", b"_top_k", "_top_logprobs", b"_top_logprobs", "_top_p", b"_top_p", "betas", b"betas", "cache_control_json", b"cache_control_json", "extra_json", b"extra_json", "frequency_penalty", b"frequency_penalty", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "messages", b"messages", "metadata", b"metadata", "min_p", b"min_p", "model", b"model", "n", b"n", "other_reasoning_effort", b"other_reasoning_effort", "parallel_tool_calls", b"parallel_tool_calls", "presence_penalty", b"presence_penalty", "prompt_cache_key", b"prompt_cache_key", "reasoning_effort", b"reasoning_effort", "repetition_penalty", b"repetition_penalty", "response_format", b"response_format", "seed", b"seed", "service_tier", b"service_tier", "stop", b"stop", "temperature", b"temperature", "thinking", b"thinking", "tool_choice", b"tool_choice", "tools", b"tools", "top_a", b"top_a", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p", "user", b"user", "verbosity", b"verbosity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frequency_penalty: _TypeAlias = _typing.Literal["frequency_penalty"]  # noqa: Y015
     _WhichOneofArgType__frequency_penalty: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty"]  # noqa: Y015

@@ -43,6 +43,12 @@ class ChatCompletionServiceStub:
     IDEMPOTENCY_MISMATCH. A call that failed, broke off or was cancelled frees the key:
     the next call with it is made and billed, and what the call before it was billed, such
     as its prompt, is not deducted.
+
+    A request without `session_id` belongs to the session that the first of these names:
+    `x-session-id`, `x-claude-code-session-id`, `session-id` or `x-session-affinity` metadata; the
+    member `session_id` of a `ChatCompletionSpec.user` that is a JSON object;
+    `ChatCompletionSpec.prompt_cache_key`. A name that is empty, longer than 255 characters or has
+    control characters is passed over.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -91,6 +97,12 @@ class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
     IDEMPOTENCY_MISMATCH. A call that failed, broke off or was cancelled frees the key:
     the next call with it is made and billed, and what the call before it was billed, such
     as its prompt, is not deducted.
+
+    A request without `session_id` belongs to the session that the first of these names:
+    `x-session-id`, `x-claude-code-session-id`, `session-id` or `x-session-affinity` metadata; the
+    member `session_id` of a `ChatCompletionSpec.user` that is a JSON object;
+    `ChatCompletionSpec.prompt_cache_key`. A name that is empty, longer than 255 characters or has
+    control characters is passed over.
     """
 
     @_abc_1.abstractmethod
