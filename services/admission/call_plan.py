@@ -7,6 +7,7 @@ plan whose key has another scope or account since is compiled again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -22,6 +23,13 @@ from services.storage.counters import Meter
 
 PLANS_MAX = 20_000
 """The most plans that are kept."""
+
+CACHED_PROMPT_TOKENS_MIN = 1_024
+"""The shortest prompt that providers cache, by OpenAI's and Anthropic's documents."""
+
+Unpinned = Literal["", "off", "no_choice", "no_cache_price", "short_prompt"]
+"""Why the calls of a session are not kept at one target: by configuration; the model has one
+target; its cached tokens have no lower price; no provider caches such a prompt. Empty: they are."""
 
 _NOT_ALLOWED = "The key may not use this model."
 _UNPRICED = "This model has no price yet."
@@ -48,6 +56,8 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Timeouts of a first event of the channels, longest first."""
     sends_provider_tools: bool
     """Whether calls may use tools that a provider bills besides tokens."""
+    unpinned: Unpinned
+    """Why calls with long prompts are not kept at the target of their session."""
     answer_headers: Mapping[str, str]
     """Headers of answers that tell the edge how to show them."""
 
@@ -73,6 +83,7 @@ class CallPlans:
         self._limits = LimitRules(config.rules)
         self._refuses_unpriced = config.billing.unpriced == "refuse"
         self._refuses_provider_tools = config.billing.provider_tools == "refuse"
+        self._keeps_sessions = config.prompt_cache.affinity
         self._shows_text = config.reasoning.content == "text"
         self._plans: dict[tuple[str, str], CallPlan] = {}
 
@@ -116,8 +127,19 @@ class CallPlans:
                 [each.first_token_timeout_s for each in channels.values()], reverse=True
             ),
             sends_provider_tools=not (self._refuses_provider_tools and caller.pays),
+            unpinned=self.unpinned(routes),
             answer_headers={CONTENT_HEADER: TEXT_CONTENT} if shows_text else {},
         )
+
+    def unpinned(self, routes: Sequence[ModelRoute]) -> Unpinned:
+        """Return why long prompts to these routes are not kept at the target of their session."""
+        if not self._keeps_sessions:
+            return "off"
+        with_choice = [route for route in routes if len(route.targets) > 1]
+        if not with_choice:
+            return "no_choice"
+        prices = [self.prices.lookup(route.base_model) or FREE for route in with_choice]
+        return "" if any(one.cache_read < one.prompt for one in prices) else "no_cache_price"
 
     def _may_answer(self, caller: Caller, model: str) -> bool:
         return caller.may_use(model) and self.sells(caller, model)

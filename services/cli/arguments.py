@@ -162,6 +162,8 @@ def _add_reports(commands: Commands, operator: ArgumentParser) -> None:
     explain.add_argument(
         "--file", type=Path, metavar="JSON", help="body of POST /v1/chat/completions"
     )
+    explain.add_argument("--session", metavar="ID", help="session, as `x-session-id` names it")
+    explain.add_argument("--account", metavar="NAME", help="account of the session")
     channels = _add(
         commands, "channels", show_channels, operator, "show the health of the server's channels"
     )

@@ -13,12 +13,12 @@ from pomogator.operations.v1 import operations_service_pb2 as pb
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.surfaces.openai_chat.decode import decode
+from services.admission.call_plan import CallPlans
 from services.cli.operator_client import operators
 from services.cli.output import CommandError, say, say_table, show_time, show_usd
 from services.clock import SystemClock, system_chance
 from services.common.contract.chat import SPEC
 from services.config import load
-from services.metering.prices import PriceList
 from services.operations.explainer import Explainer
 from services.providers.registry import DIALECTS
 from services.routing.catalog import Catalog
@@ -32,11 +32,22 @@ _STATES: Mapping[pb.BreakerState.ValueType, str] = {
     pb.BREAKER_STATE_HALF_OPEN: "half-open",
     pb.BREAKER_STATE_OPEN: "open",
 }
+_AFFINITIES: Mapping[pb.Affinity.ValueType, str] = {
+    pb.AFFINITY_UNSPECIFIED: "not known: no server runs",
+    pb.AFFINITY_SESSION: "the order is that of its session",
+    pb.AFFINITY_CONVERSATION: "the order is that of its conversation",
+    pb.AFFINITY_OFF: "none: prompt_cache.affinity is off",
+    pb.AFFINITY_NO_CHOICE: "none: the model has one channel with one key",
+    pb.AFFINITY_NO_CACHE_PRICE: "none: cached tokens of the model have no lower price",
+    pb.AFFINITY_SHORT_PROMPT: "none: no provider caches so short a prompt",
+}
 
 
 async def explain_call(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Print the channels for a request, the bodies they would get, and its hold. Sends nothing."""
-    request = pb.ExplainChatCompletionRequest(spec=_spec(arguments))
+    request = pb.ExplainChatCompletionRequest(
+        spec=_spec(arguments), session_id=arguments.session, account=arguments.account
+    )
     async with operators(arguments, env) as service:
         try:
             answer = await service.ask(service.operations.ExplainChatCompletion, request)
@@ -103,12 +114,12 @@ def _spec(arguments: Namespace) -> chat.ChatCompletionSpec:
 
 def _explainer(arguments: Namespace, env: Mapping[str, str]) -> Explainer:
     config = load(arguments.config, env, dialects=DIALECTS, secrets=False)
-    clock = SystemClock()
+    catalog = Catalog(config)
     return Explainer(
-        catalog=Catalog(config),
-        prices=PriceList.of(config),
+        catalog=catalog,
+        plans=CallPlans(config, catalog.resolve_all),
         dialects=DIALECTS,
-        health=ChannelHealth(clock),
+        health=ChannelHealth(SystemClock()),
         chance=system_chance(),
     )
 
@@ -145,6 +156,7 @@ def _say(answer: pb.ExplainChatCompletionResponse) -> None:
         f"about {answer.prompt_token_count} prompt tokens, at most {answer.max_token_count} "
         f"completion tokens; held: {show_usd(answer.hold_nano_usd)} USD"
     )
+    say(f"session affinity: {_AFFINITIES[answer.affinity]}")
     for number, candidate in enumerate(answer.candidates, 1):
         latency = ""
         if candidate.HasField("latency"):
@@ -154,6 +166,7 @@ def _say(answer: pb.ExplainChatCompletionResponse) -> None:
             f"{number}. {candidate.channel} for {candidate.model}: priority {candidate.priority}, "
             f"weight {candidate.weight:g} x {candidate.score:.2f}, key {candidate.key_number}, "
             f"breaker {_STATES[candidate.breaker_state]}{latency}"
+            f"{', answered last' if candidate.remembered else ''}"
         )
         if candidate.refusal:
             say(f"   skipped: {candidate.refusal}")

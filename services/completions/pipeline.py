@@ -16,7 +16,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import TypeAlias, cast
 
-from services.admission.call_plan import CallPlan
+from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN, CallPlan
 from services.admission.gate import Gate
 from services.admission.revocation import ClosableIterator
 from services.admission.ticket import Ticket
@@ -37,6 +37,7 @@ from services.domain.spec import read_bytes
 from services.errors import UpstreamError
 from services.providers.base import Target
 from services.providers.upstream import LEFT
+from services.routing.affinity import SessionPin
 from services.routing.attempts import cut_attempts_max
 from services.routing.completion_form import CompletionForm
 from services.routing.failover import Failover
@@ -160,7 +161,8 @@ class Pipeline:
                 sends_provider_tools=plan.sends_provider_tools,
                 restored=None if recalled is None else recalled.restored,
             )
-            attempts = self._failover.begin(_routing(call, state, ticket, form, stream=stream))
+            wanted = self._routing(call, state, ticket, form, stream=stream)
+            attempts = self._failover.begin(wanted)
             reader = self._reader(call) if call.request.spec.tools else None
             caller_answer = CallerAnswer(
                 ticket,
@@ -206,6 +208,40 @@ class Pipeline:
         finally:
             ticket.close()
 
+    def _routing(
+        self,
+        call: CompletionCall,
+        state: CallState,
+        ticket: Ticket,
+        form: CompletionForm,
+        *,
+        stream: bool,
+    ) -> RouteRequest:
+        return RouteRequest(
+            form=form,
+            routes=state.plan.routes,
+            take_channel_limits=ticket.take_channel_limits,
+            record=call.record,
+            on_abandoned=ticket.abandon,
+            on_unread=ticket.start_answer,
+            on_overlong=ticket.charge_overlong,
+            on_cut=ticket.cut_attempt,
+            on_late=ticket.miss_answer,
+            time_left_s=state.time_left_s,
+            session=None if state.plan.unpinned else self._session(call, ticket),
+            strict=call.strict,
+            stream=stream,
+        )
+
+    def _session(self, call: CompletionCall, ticket: Ticket) -> SessionPin | None:
+        """Return the session at whose target the call is kept. None: its prompt is too short."""
+        if ticket.tokens - ticket.max_tokens < CACHED_PROMPT_TOKENS_MIN:
+            return None
+        asked = call.request
+        return self._failover.sessions.pin(
+            call.caller.account, ticket.plan.model, asked.session_id, asked.spec
+        )
+
     async def _recalled(self, call: CompletionCall, size: int) -> RecalledReasoning | None:
         """Return what is remembered of the messages. None: nothing, as of those without calls."""
         spec = call.request.spec
@@ -241,27 +277,3 @@ async def _completion(answers: ClosableIterator[Batch | Completion]) -> Completi
     finally:
         await answers.aclose()
     return completion or fold.answer
-
-
-def _routing(
-    call: CompletionCall,
-    state: CallState,
-    ticket: Ticket,
-    form: CompletionForm,
-    *,
-    stream: bool,
-) -> RouteRequest:
-    return RouteRequest(
-        form=form,
-        routes=state.plan.routes,
-        take_channel_limits=ticket.take_channel_limits,
-        record=call.record,
-        on_abandoned=ticket.abandon,
-        on_unread=ticket.start_answer,
-        on_overlong=ticket.charge_overlong,
-        on_cut=ticket.cut_attempt,
-        on_late=ticket.miss_answer,
-        time_left_s=state.time_left_s,
-        strict=call.strict,
-        stream=stream,
-    )

@@ -5,6 +5,7 @@ Modules, in the order in which data flows:
     schema               tables and keys, each documented by its field
     limits               rows of `[[limits]]`
     prices               prices in rows of `[[models]]`
+    prompt_cache         the table `[prompt_cache]`
     reasoning            the table `[reasoning]`
     loading              `load`, for the server and for `pomogator check`
     rules                rules beyond the types of values
@@ -19,6 +20,7 @@ from services.common.config_tables import BoundsConfig, ConfigError, EdgeTableCo
 from services.config.limits import LimitConfig
 from services.config.loading import load, load_state
 from services.config.prices import PriceConfig
+from services.config.prompt_cache import PromptCacheConfig
 from services.config.reasoning import ReasoningConfig
 from services.config.schema import (
     LOCAL_MODELS,
@@ -48,6 +50,7 @@ __all__ = [
     "ModelConfig",
     "PassThrough",
     "PriceConfig",
+    "PromptCacheConfig",
     "Quirks",
     "ReasoningConfig",
     "Secret",

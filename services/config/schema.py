@@ -14,6 +14,7 @@ from services.common.config_tables import BoundsConfig, Count, EdgeTableConfig, 
 from services.common.tls import UpstreamTls
 from services.config.limits import LimitConfig
 from services.config.prices import PriceConfig, TierConfig
+from services.config.prompt_cache import PromptCacheConfig
 from services.config.reasoning import ReasoningConfig
 
 LOCAL_MODELS = frozenset({"smollm2-135m", "scripted"})
@@ -288,6 +289,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     such as `spiffe://cluster.local/ns/web/sa/shop`, by method (`package.Service/Method`,
     `package.Service/*` or `*`), operators' methods included. Empty: every certificate may call
     every method."""
+    prompt_cache: PromptCacheConfig = PromptCacheConfig()
+    """Use of the providers' prompt caches."""
     reasoning: ReasoningConfig = ReasoningConfig()
     """Reasoning of models."""
     state: StateConfig = StateConfig()

@@ -16,7 +16,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.errors import Failure
 from services.operations.channels import list_channels
-from services.operations.explainer import Explainer
+from services.operations.explainer import Explainer, Session
 from services.providers.channel_failures import ChannelFailures
 from services.rpc.call_context import Context
 
@@ -43,7 +43,8 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         """Explain a call, without a request to any provider."""
         # Other words are refused by the validation.
         policy = cast("ParameterPolicy", _POLICIES.word(request.parameter_policy))
-        return self._explainer().explain(_read_spec(request), policy)
+        session = Session(request.account, request.session_id)
+        return self._explainer().explain(_read_spec(request), policy, session)
 
     async def ListChannels(
         self, request: pb.ListChannelsRequest, context: Context

@@ -116,6 +116,8 @@ class CallAttempts:
             self._made += 1
             answer = await self._try(candidate)
             if answer is not None:
+                if wanted.session is not None:
+                    wanted.session.answered(answer.target)
                 return answer
             if not candidate.request.streamed and candidate.request.may_stream:
                 self._note_if_late(step)
@@ -222,7 +224,7 @@ class CallAttempts:
             if route is None:
                 return self._late.pop(0) if self._late else None
             self._route = route
-            ordered = order_targets(route.targets, parts.health, parts.chance)
+            ordered = order_targets(route.targets, parts.health, parts.chance, wanted.session)
             self._targets_left = iter(ordered)
 
     def _needs_stream(self, target: Target) -> bool:

@@ -7,22 +7,28 @@ from itertools import accumulate, groupby
 
 from services.clock import Chance
 from services.providers.base import Target
+from services.routing.affinity import SessionPin
 from services.routing.health import ChannelHealth
 
 
 def order_targets(
-    targets: Sequence[Target], health: ChannelHealth, chance: Chance
+    targets: Sequence[Target],
+    health: ChannelHealth,
+    chance: Chance,
+    session: SessionPin | None = None,
 ) -> Sequence[Target]:
     """Order all targets by priority, by weighted chance within one; unavailable ones come last.
 
     Unavailable targets are kept: a channel that may be down is better than none. Weights are as
-    configured, times the score of each target.
+    configured, times the score of each target. Where the call has a session, that takes the place
+    of chance.
     """
     if len(targets) == 1:
         return targets
-    drawn = [
-        target for tier in tiers(targets) for target in _shuffle(tier, health.scores(tier), chance)
-    ]
+    drawn: list[Target] = []
+    for tier in tiers(targets):
+        scores = health.scores(tier)
+        drawn += _shuffle(tier, scores, chance) if session is None else session.order(tier, scores)
     return sorted(drawn, key=lambda target: not health.available(target))
 
 

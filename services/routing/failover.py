@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from services.clock import Chance, Clock
+from services.clock import Chance
 from services.providers.base import Dialect
 from services.providers.upstream import Upstream
+from services.routing.affinity import SessionAffinity
 from services.routing.attempts import CallAttempts, RoutingParts
 from services.routing.budget import RetryBudget
 from services.routing.health import ChannelHealth
@@ -21,16 +22,18 @@ class Failover:
         upstream: Upstream,
         dialects: Mapping[str, Dialect],
         health: ChannelHealth,
-        clock: Clock,
         chance: Chance,
+        sessions: SessionAffinity,
     ) -> None:
-        self.budget = RetryBudget(clock)
+        self.budget = RetryBudget(health.clock)
+        self.sessions = sessions
+        """The sessions of all callers."""
         self.dialects = dialects
         """Dialects of completions, by name."""
         self._parts = RoutingParts(
             upstream=upstream,
             health=health,
-            clock=clock,
+            clock=health.clock,
             chance=chance,
             budget=self.budget,
         )

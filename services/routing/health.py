@@ -68,7 +68,8 @@ class ChannelHealth:
     """Breakers, error rates and latencies of all targets."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self.clock = clock
+        """Clock of all observations."""
         self._states: dict[_TargetKey, _TargetState] = {}
 
     def available(self, target: Target) -> bool:
@@ -76,7 +77,7 @@ class ChannelHealth:
         state = self._states.get(_key_of(target))
         if state is None or not state.open_until:
             return True
-        return self._clock.now() >= state.open_until and not state.is_probing
+        return self.clock.now() >= state.open_until and not state.is_probing
 
     def best_breaker_state(self, targets: Iterable[Target]) -> int:
         """Return the best of the breakers, for metrics: 0 closed, 1 half-open, 2 open."""
@@ -87,12 +88,12 @@ class ChannelHealth:
         state = self._states.get(_key_of(target))
         if state is None or not state.open_until:
             return 0
-        return 2 if self._clock.now() < state.open_until else 1
+        return 2 if self.clock.now() < state.open_until else 1
 
     def open_for_s(self, target: Target) -> float:
         """Return how long the breaker will stay open; 0 if it is not."""
         state = self._states.get(_key_of(target))
-        return max(0.0, state.open_until - self._clock.now()) if state else 0.0
+        return max(0.0, state.open_until - self.clock.now()) if state else 0.0
 
     def scores(self, tier: Sequence[Target]) -> Sequence[float]:
         """Return the score of each target against the others: in [`SCORE_MIN`, 1]."""
@@ -104,7 +105,7 @@ class ChannelHealth:
         state = self._states.get(_key_of(target))
         if state is None:
             return 0.0
-        return state.errors.estimate(self._clock.now(), prior=0.0, prior_weight=PRIOR_CALLS)
+        return state.errors.estimate(self.clock.now(), prior=0.0, prior_weight=PRIOR_CALLS)
 
     def latency_s(self, target: Target) -> float:
         """Return the mean time until an answer began, of recent calls; 0 without any."""
@@ -122,7 +123,7 @@ class ChannelHealth:
 
         `latency_s` is how long that took; None where it says nothing about the target.
         """
-        state, now = self._state(target), self._clock.now()
+        state, now = self._state(target), self.clock.now()
         state.errors.add(0.0, now)
         if latency_s is not None:
             state.latency_s.add(latency_s, now)
@@ -140,7 +141,7 @@ class ChannelHealth:
         if not _is_channel_fault(error):
             self.attempt_abandoned(target)
             return
-        state, now = self._state(target), self._clock.now()
+        state, now = self._state(target), self.clock.now()
         state.errors.add(1.0, now)
         was_half_open = state.is_probing
         state.is_probing = False
@@ -159,17 +160,17 @@ class ChannelHealth:
 
         The target hangs, or its answers are long; a stream tells one from the other.
         """
-        self._state(target).streamed_until = self._clock.now() + STREAMED_FOR_S
+        self._state(target).streamed_until = self.clock.now() + STREAMED_FOR_S
 
     def prefers_stream(self, target: Target) -> bool:
         """Return whether whole answers are requested as streams."""
         state = self._states.get(_key_of(target))
-        return state is not None and self._clock.now() < state.streamed_until
+        return state is not None and self.clock.now() < state.streamed_until
 
     def answer_broke_off(self, target: Target, error: UpstreamError) -> None:
         """Note that an answer failed after it had begun."""
         if _is_channel_fault(error):
-            self._state(target).errors.add(1.0, self._clock.now())
+            self._state(target).errors.add(1.0, self.clock.now())
 
     def forget_all_but(self, targets: Iterable[Target]) -> None:
         """Forget every target that is not among these: they get no calls any more."""
@@ -187,7 +188,7 @@ class ChannelHealth:
         state = self._states.get(_key_of(target))
         if state is None:
             return 1.0
-        now = self._clock.now()
+        now = self.clock.now()
         error_rate = state.errors.estimate(now, prior=0.0, prior_weight=PRIOR_CALLS)
         latency_s = state.latency_s.estimate(now, prior=fastest_s, prior_weight=PRIOR_CALLS)
         speed = (fastest_s + LATENCY_FLOOR_S) / (latency_s + LATENCY_FLOOR_S)

@@ -18,6 +18,7 @@ from services.providers.base import (
     UpstreamRequest,
 )
 from services.providers.upstream import UpstreamAnswer
+from services.routing.affinity import SessionPin
 from services.telemetry.calls import CallRecord
 
 
@@ -86,6 +87,8 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Called where a target has a request, and does not begin to answer within its own timeout."""
     time_left_s: Callable[[], float | None] = lambda: None
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
+    session: SessionPin | None = None
+    """Session of the call. None: chance chooses among the targets of a tier."""
     strict: bool = False
     """Whether to refuse a target that cannot honour a parameter."""
     stream: bool = True

@@ -41,6 +41,7 @@ from services.providers.channel_failures import ChannelFailures
 from services.providers.http import HttpClient, Proxies
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
+from services.routing.affinity import SessionAffinity
 from services.routing.failover import Failover
 from services.routing.health import ChannelHealth
 from services.routing.routing_metrics import declare_routing_metrics
@@ -85,11 +86,12 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         stores = await open_stores(parts, config.state, state, env)
         local = await stack.enter_async_context(LocalModels(config))
         reloader = _reloader(parts, local, read or (lambda: config))
+        sessions = SessionAffinity(stores.pepper.digest, parts.clock, parts.counters)
         load_shedder = await _open_load_shedder(parts, reloader.snapshots, memory)
         health = await _open_health_service(parts, stores)
         completions = Completions(
             stores.keyring,
-            await _open_pipeline(parts, stores, reloader, egress_proxies(env)),
+            await _open_pipeline(parts, stores, reloader, sessions, egress_proxies(env)),
             reloader.snapshots,
             parts.calls,
             load_shedder,
@@ -99,7 +101,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         yield Service(
             register=public.register,
             relay=public.relay,
-            register_operators=_operators(parts, stores, reloader, health).register,
+            register_operators=_operators(parts, stores, reloader, sessions, health).register,
             key_maker=KeyMaker(stores.database, stores.pepper, clock),
             health=health,
             registry=parts.metrics.registry,
@@ -172,9 +174,13 @@ def _public(
 
 
 def _operators(
-    parts: ProcessParts, stores: Stores, reloader: Reloader, health: HealthService
+    parts: ProcessParts,
+    stores: Stores,
+    reloader: Reloader,
+    sessions: SessionAffinity,
+    health: HealthService,
 ) -> OperatorServicers:
-    explainer = partial(_explainer, parts, reloader.snapshots, reloader.health)
+    explainer = partial(_explainer, parts, reloader, sessions)
     return OperatorServicers(
         accounts=OperatorServices(
             database=stores.books,
@@ -224,14 +230,17 @@ def egress_proxies(env: Mapping[str, str]) -> Proxies:
 
 
 async def _open_pipeline(
-    parts: ProcessParts, stores: Stores, reloader: Reloader, proxies: Proxies
+    parts: ProcessParts,
+    stores: Stores,
+    reloader: Reloader,
+    sessions: SessionAffinity,
+    proxies: Proxies,
 ) -> Pipeline:
     stack, clock, health = parts.stack, parts.clock, reloader.health
     http = HttpClient(proxies=proxies)
     stack.push_async_callback(http.close)
-    failover = Failover(
-        Upstream(http, clock, parts.failures), DIALECTS, health, clock, parts.chance
-    )
+    upstream = Upstream(http, clock, parts.failures)
+    failover = Failover(upstream, DIALECTS, health, parts.chance, sessions)
     idempotency = Idempotency(
         stores.database, stores.ledger.owner, stores.pepper, supervisor=parts.supervisor
     )
@@ -258,12 +267,13 @@ def _record_late_cost(metrics: CallMetrics, record: CallRecord) -> None:
         record.spans.settled(record)
 
 
-def _explainer(parts: ProcessParts, snapshots: SnapshotHolder, health: ChannelHealth) -> Explainer:
-    snapshot = snapshots.current
+def _explainer(parts: ProcessParts, reloader: Reloader, sessions: SessionAffinity) -> Explainer:
+    snapshot = reloader.snapshots.current
     return Explainer(
         catalog=snapshot.catalog,
-        prices=snapshot.plans.prices,
+        plans=snapshot.plans,
         dialects=DIALECTS,
-        health=health,
+        health=reloader.health,
         chance=parts.chance,
+        sessions=sessions,
     )

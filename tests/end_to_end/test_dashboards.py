@@ -78,6 +78,7 @@ ELSEWHERE = {
     "pomogator_grpc_accept_fallback": "needs another grpcio: tests/services/rpc",
     "pomogator_recalled_turns": "needs sealed reasoning: tests/end_to_end/test_reasoning_memory.py",
     "pomogator_remembered_reasoning_bytes": "the same",
+    "pomogator_session_answers": "needs a price of cached tokens: test_session_affinity.py",
     "pomogator_limit_timeouts": "needs a Redis that freezes: tests/services/storage",
     "pomogator_task_failures": "needs a fault of ours: tests/services/telemetry",
 }

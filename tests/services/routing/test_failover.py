@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, closing
 import pytest
 
 from services.clock import SystemClock
+from services.common.plain_metrics import PlainMetrics
 from services.domain.completion import WholeAnswer
 from services.domain.conversation import Message, TextPart
 from services.domain.error_reason import ErrorReason
@@ -19,6 +20,7 @@ from services.providers.base import Decoder, ModelRoute, Target
 from services.providers.http import HttpClient
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
+from services.routing.affinity import SessionAffinity
 from services.routing.attempts import ATTEMPTS_MAX
 from services.routing.budget import RETRIES_PER_S
 from services.routing.completion_form import CompletionForm
@@ -128,8 +130,8 @@ async def setup(stack: AsyncExitStack, *scripts: Script) -> Setup:
         Upstream(http, SystemClock()),
         DIALECTS,
         ChannelHealth(clock),
-        clock,
         random.Random(1),  # noqa: S311
+        SessionAffinity(str.encode, clock, PlainMetrics("test")),
     )
     return Setup(failover, upstreams)
 

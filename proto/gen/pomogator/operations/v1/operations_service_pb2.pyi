@@ -22,6 +22,48 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Affinity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AffinityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Affinity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AFFINITY_UNSPECIFIED: _Affinity.ValueType  # 0
+    """Not known."""
+    AFFINITY_SESSION: _Affinity.ValueType  # 1
+    """By the session that the request names."""
+    AFFINITY_CONVERSATION: _Affinity.ValueType  # 2
+    """By the beginning of the conversation: instructions, tools and the first message."""
+    AFFINITY_OFF: _Affinity.ValueType  # 3
+    """They are not, by configuration."""
+    AFFINITY_NO_CHOICE: _Affinity.ValueType  # 4
+    """They are not, since the model has one channel with one key."""
+    AFFINITY_NO_CACHE_PRICE: _Affinity.ValueType  # 5
+    """They are not, since cached tokens of the model have no lower price."""
+    AFFINITY_SHORT_PROMPT: _Affinity.ValueType  # 6
+    """They are not, since the prompt is shorter than what providers cache."""
+
+class Affinity(_Affinity, metaclass=_AffinityEnumTypeWrapper):
+    """By what calls are kept at one channel and key, where the provider's cache has their prompt.
+    New values may be added.
+    """
+
+AFFINITY_UNSPECIFIED: Affinity.ValueType  # 0
+"""Not known."""
+AFFINITY_SESSION: Affinity.ValueType  # 1
+"""By the session that the request names."""
+AFFINITY_CONVERSATION: Affinity.ValueType  # 2
+"""By the beginning of the conversation: instructions, tools and the first message."""
+AFFINITY_OFF: Affinity.ValueType  # 3
+"""They are not, by configuration."""
+AFFINITY_NO_CHOICE: Affinity.ValueType  # 4
+"""They are not, since the model has one channel with one key."""
+AFFINITY_NO_CACHE_PRICE: Affinity.ValueType  # 5
+"""They are not, since cached tokens of the model have no lower price."""
+AFFINITY_SHORT_PROMPT: Affinity.ValueType  # 6
+"""They are not, since the prompt is shorter than what providers cache."""
+Global___Affinity: _TypeAlias = Affinity  # noqa: Y015
+
 class _BreakerState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -58,8 +100,14 @@ class ExplainChatCompletionRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     PARAMETER_POLICY_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     parameter_policy: _chat_completion_service_pb2.ParameterPolicy.ValueType
     """How to handle parameters that the model cannot honour."""
+    session_id: _builtins.str
+    """The session of the call. See `CreateChatCompletionRequest.session_id`."""
+    account: _builtins.str
+    """The account of the call. Sessions with the same ID differ from account to account."""
     @_builtins.property
     def spec(self) -> _chat_completion_service_pb2.ChatCompletionSpec:
         """Required. The completion to explain."""
@@ -69,10 +117,12 @@ class ExplainChatCompletionRequest(_message.Message):
         *,
         spec: _chat_completion_service_pb2.ChatCompletionSpec | None = ...,
         parameter_policy: _chat_completion_service_pb2.ParameterPolicy.ValueType = ...,
+        session_id: _builtins.str = ...,
+        account: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameter_policy", b"parameter_policy", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "parameter_policy", b"parameter_policy", "session_id", b"session_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -88,16 +138,22 @@ class ExplainChatCompletionResponse(_message.Message):
     PROMPT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     MAX_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     HOLD_NANO_USD_FIELD_NUMBER: _builtins.int
+    AFFINITY_FIELD_NUMBER: _builtins.int
     prompt_token_count: _builtins.int
     """The estimated number of prompt tokens."""
     max_token_count: _builtins.int
     """The maximum number of tokens expected in the answer."""
     hold_nano_usd: _builtins.int
     """The amount of the hold in nano-USD, for an account without markup."""
+    affinity: Global___Affinity.ValueType
+    """By what the call is kept at one channel and key with others, or why it is not. Unspecified:
+    no server runs that could say.
+    """
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """The candidates, in the order in which they would be tried. Among channels of the same
-        priority the order is random, by weight, and differs from call to call.
+        priority the order is random, by weight, and differs from call to call, unless `affinity`
+        says that the call is kept with others.
         """
 
     def __init__(
@@ -107,10 +163,11 @@ class ExplainChatCompletionResponse(_message.Message):
         prompt_token_count: _builtins.int = ...,
         max_token_count: _builtins.int = ...,
         hold_nano_usd: _builtins.int = ...,
+        affinity: Global___Affinity.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "hold_nano_usd", b"hold_nano_usd", "max_token_count", b"max_token_count", "prompt_token_count", b"prompt_token_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinity", b"affinity", "candidates", b"candidates", "hold_nano_usd", b"hold_nano_usd", "max_token_count", b"max_token_count", "prompt_token_count", b"prompt_token_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -135,6 +192,7 @@ class Candidate(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     PRICES_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    REMEMBERED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The public name of the model."""
     channel: _builtins.str
@@ -156,6 +214,10 @@ class Candidate(_message.Message):
     score: _builtins.float
     """The factor by which recent errors and latency reduce the weight, relative to the others of
     the same priority. 1 means no reduction.
+    """
+    remembered: _builtins.bool
+    """Whether the latest answer of the session came from here, in the last ten minutes and in the
+    process that explains. The session stays here while the candidate answers.
     """
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
@@ -185,10 +247,11 @@ class Candidate(_message.Message):
         refusal: _builtins.str = ...,
         prices: Global___TokenPrices | None = ...,
         score: _builtins.float = ...,
+        remembered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "prices", b"prices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "breaker_state", b"breaker_state", "channel", b"channel", "key_number", b"key_number", "latency", b"latency", "model", b"model", "notes", b"notes", "prices", b"prices", "priority", b"priority", "refusal", b"refusal", "score", b"score", "url", b"url", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "breaker_state", b"breaker_state", "channel", b"channel", "key_number", b"key_number", "latency", b"latency", "model", b"model", "notes", b"notes", "prices", b"prices", "priority", b"priority", "refusal", b"refusal", "remembered", b"remembered", "score", b"score", "url", b"url", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
