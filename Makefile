@@ -24,7 +24,7 @@ help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: $(VENV)/.run ## Install, then serve a real model at http://127.0.0.1:8080 (CONFIG=FILE, ARGS=… for flags).
-	@exec $(BIN)/pomogator serve --print-first-key --config $(CONFIG) $(ARGS)
+	@exec $(BIN)/pomogator serve --print-first-key --console 127.0.0.1:8081 --config $(CONFIG) $(ARGS)
 
 # A file stays with one worker, since its fixtures are shared. Files in the order of the folders
 # leave the short ones for the end, so that both workers finish at about the same time.

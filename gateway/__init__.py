@@ -10,6 +10,7 @@ Modules, in the order in which data flows:
     operators_app  operators' application, behind their token
     http           connections, bodies, error border, fast path
     surfaces       inbound APIs: decoding of requests, rendering of answers
+    console        pages for browsers
     transcoding    REST for methods without code of their own, from their annotations
     openapi        description of all routes
     rpc            the backend over gRPC: calls to the service, their deadlines and errors

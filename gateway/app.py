@@ -12,6 +12,7 @@ from pomogator.usage.v1 import usage_service_pb2 as usage
 from gateway import openapi, surfaces
 from gateway.backend import Backend
 from gateway.config import EdgeConfig
+from gateway.console.console import Console
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body_admission import BodyAdmission
 from gateway.http.cors import CORS, CorsPolicy, add_cors_headers
@@ -31,6 +32,7 @@ from gateway.overload.overload_metrics import declare_call_metrics
 from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.surfaces.completion_handler import CompletionHandler
 from gateway.surfaces.models.models_handler import ModelsHandler
+from gateway.surfaces.openai_chat.surface import OpenAIChat
 from gateway.surfaces.token_count_handler import TokenCountHandler
 from gateway.telemetry.request_observer import OBSERVER, RequestObserver
 from gateway.transcoding import routes
@@ -109,6 +111,10 @@ def create_app(  # noqa: PLR0913 - all that an edge is made of
         app.add_routes(handler.routes())
     app.add_routes(ModelsHandler(backend, calls, config, surfaces.SURFACES).routes())
     app.add_routes(routes(TRANSCODED, channel, config))
+    if config.console:
+        chat = next(each for each in handlers if isinstance(each.surface, OpenAIChat))
+        console = Console(channel, backend, chat.handle_routed, throttle, config)
+        app.add_routes(console.routes())
     app.router.add_get("/openapi.json", openapi.handler(openapi.openapi(TRANSCODED)))
     _add_probes(app, Probes(backend, config))
     app.router.add_get("/", _describe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -59,6 +59,12 @@ class EdgeConfig:
     """Networks of proxies whose headers name the client."""
     cors_origins: Sequence[str] = ()
     """Origins whose web pages may read answers, or `*`."""
+    console: bool = False
+    """Whether the console is at `/console`."""
+    console_secret: str = field(default="", repr=False)
+    """Seals the sessions of the console. Edges with the same secret accept each other's."""
+    public_url: str = ""
+    """Base URL for clients, without a path. Empty: as a request names it."""
     send_buffer_bytes: int = 64 * 1024
     """Size of the kernel's buffer of bytes that a client has not read yet (SO_SNDBUF)."""
     write_buffer_bytes: int = 16 * 1024

@@ -29,6 +29,7 @@ from gateway.telemetry.tracer import TracesOptions, TracesUnavailableError, open
 from services.common import json_logs
 from services.common.addresses import is_local
 from services.common.config_tables import ConfigError, TracesConfig
+from services.common.console_secret import console_secret
 from services.common.heap import keep_freed_memory
 from services.common.log_handler import NonBlockingHandler
 from services.common.process_settings import disable_core_dumps, freeze_gc, raise_fd_limit
@@ -164,6 +165,9 @@ def edge_config(tables: EdgeTables, drain_timeout_s: float, shutdown_delay_s: fl
         idle_timeout_s=edge.idle_timeout_s,
         trusted_proxies=edge.trusted_proxies,
         cors_origins=edge.cors_origins,
+        console=edge.console,
+        console_secret=console_secret(os.environ),
+        public_url=edge.public_url,
         drain_timeout_s=drain_timeout_s,
         shutdown_delay_s=shutdown_delay_s,
     )

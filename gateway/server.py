@@ -14,6 +14,7 @@ from aiohttp import web
 from gateway.app import create_app
 from gateway.backend import Backend
 from gateway.config import EdgeConfig
+from gateway.console.console_app import create_console_app
 from gateway.http.acceptor import accepting, listen
 from gateway.http.probes import PROBES
 from gateway.http.runner import CONFIG, EdgeRunner
@@ -93,6 +94,23 @@ async def serving_operators_rest(
 ) -> AsyncIterator[str]:
     """Serve the operators' REST API in the same way, to clients with the token."""
     async with _listening(create_operators_app(channel, token, config), address, tls) as bound:
+        yield bound
+
+
+@asynccontextmanager
+async def serving_console(  # noqa: PLR0913 - all that a console is made of
+    channel: grpc.aio.Channel,
+    address: str,
+    config: EdgeConfig,
+    *,
+    backend: Backend,
+    call_limit: CallLimit,
+    bodies: BodyBudget,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[str]:
+    """Serve the console alone in the same way, for browsers."""
+    app = create_console_app(channel, backend, config, call_limit, bodies)
+    async with _listening(app, address, tls) as bound:
         yield bound
 
 

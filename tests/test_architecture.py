@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("gateway.edge",),
         ("gateway.server",),
         ("gateway.app", "gateway.operators_app"),
-        ("gateway.openapi",),
+        ("gateway.openapi", "gateway.console"),
         ("gateway.surfaces", "gateway.transcoding"),
         ("gateway.http", "gateway.rpc"),
         ("gateway.overload", "gateway.telemetry"),
@@ -113,6 +113,9 @@ EDGE_OF_GRPC = (
     "gateway.operators_app",
     "gateway.app",
     "gateway.server",
+    "gateway.console.account_calls",
+    "gateway.console.console",
+    "gateway.console.console_app",
 )
 """Modules of the edge that know gRPC. All others speak the domain (`gateway.backend`)."""
 

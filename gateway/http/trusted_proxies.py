@@ -49,6 +49,11 @@ class TrustedProxies:
         clients = {self._rightmost(chain, address) for chain in chains}
         return str(clients.pop() if len(clients) == 1 else address)
 
+    def says_https(self, peer: str, headers: MultiMapping[str]) -> bool:
+        """Return whether `peer` is trusted, and says that its client speaks TLS to it."""
+        says = headers.get("X-Forwarded-Proto", "").strip().lower() == "https"
+        return says and self._is_trusted(_address(peer))
+
     def _rightmost(self, chain: Sequence[str], proxy: Address | None) -> Address | None:
         for text in chain[: -HOPS_MAX - 1 : -1]:
             address = _address(text)

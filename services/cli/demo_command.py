@@ -58,6 +58,7 @@ def _options(arguments: Namespace, config: Path, state: Path) -> ServeOptions:
         grpc=arguments.grpc,
         ops=f"unix:{state / 'ops.sock'}",
         ops_rest="",
+        console=arguments.console,
         metrics=arguments.metrics,
         shutdown_delay_s=0,
         drain_timeout_s=DRAIN_TIMEOUT_S,

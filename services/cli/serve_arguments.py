@@ -73,6 +73,13 @@ def add_demo_arguments(parser: ArgumentParser, env: Environment) -> None:
     """Add the addresses of the listeners, all that `demo` has."""
     add_listeners(parser, env)
     parser.add_argument(
+        "--console",
+        type=optional_address,
+        metavar="HOST:PORT",
+        default=env.get("POMOGATOR_CONSOLE", ""),
+        help="address of the console, for a browser (default: none)",
+    )
+    parser.add_argument(
         "--grpc",
         type=read_listener,
         metavar="ADDRESS",

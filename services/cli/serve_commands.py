@@ -48,6 +48,7 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
             grpc=arguments.grpc,
             ops=ops_address(arguments),
             ops_rest=arguments.ops_rest,
+            console=arguments.console,
             metrics=arguments.metrics,
             shutdown_delay_s=arguments.shutdown_delay,
             drain_timeout_s=arguments.drain_timeout,

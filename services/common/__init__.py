@@ -5,6 +5,7 @@ They import nothing else of ours, but for `contract`, which imports `services.do
 Modules, in the order in which data flows:
 
     config_tables     tables of the configuration file that both read
+    console_secret    secret of console sessions
     process_settings  limits of the process, and its garbage collector
     heap              thresholds of malloc
     addresses         HOST:PORT and other addresses, and whether they stay on this machine

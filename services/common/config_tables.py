@@ -57,6 +57,11 @@ class EdgeTableConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     cors_origins: tuple[str, ...] = ()
     """Origins whose web pages may read answers, such as `https://app.example`, or `*`. None: no
     CORS."""
+    console: bool = False
+    """Serve the console at `/console` of the REST API, for browsers of tenants."""
+    public_url: str = ""
+    """Base URL of the REST API for clients, such as `https://api.example`, which the console shows.
+    Empty: the address under which the browser has called the edge."""
 
     def __post_init__(self) -> None:
         """Refuse what is neither a network nor an origin."""
@@ -69,6 +74,8 @@ class EdgeTableConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 message = f"cors_origins: {origin!r} is not `*` or an origin: scheme://host[:port]"
                 raise ValueError(message)
+        if self.public_url and not _ORIGIN.fullmatch(self.public_url):
+            raise ValueError(f"public_url: {self.public_url!r} is not scheme://host[:port]")
 
 
 class TracesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

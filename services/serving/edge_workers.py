@@ -1,7 +1,7 @@
 """Edge workers: edges in processes of their own, on one port, in front of this process's service.
 
 The kernel distributes connections among them (SO_REUSEPORT). They call the service over a Unix
-socket, and hold none of its secrets. Each ends when this process does.
+socket, and hold none of its secrets but that of console sessions. Each ends when this process does.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from services.common.addresses import join_address, listen_error, split_address
+from services.common.console_secret import SECRET_VARIABLE, console_secret
 from services.serving.options import ServeOptions
 from services.telemetry.supervisor import Supervisor
 
@@ -43,8 +44,9 @@ async def running_workers(
     """
     async with _reserved(options.rest) as address:
         commands = [_command(options, target, address, each) for each in range(options.workers)]
+        environment = _environment(os.environ)
         tasks = [
-            supervisor.start(partial(_run_worker, command, options), "edge worker")
+            supervisor.start(partial(_run_worker, command, environment, options), "edge worker")
             for command in commands
         ]
         try:
@@ -73,11 +75,13 @@ async def _reserved(address: str) -> AsyncIterator[str]:
         yield join_address(host, reserved.getsockname()[1])
 
 
-async def _run_worker(command: Sequence[str], options: ServeOptions) -> None:
+async def _run_worker(
+    command: Sequence[str], environment: Mapping[str, str], options: ServeOptions
+) -> None:
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.PIPE,  # It stops when this pipe closes.
-        env=_environment(os.environ),
+        env=environment,
     )
     try:
         code = await process.wait()
@@ -124,4 +128,5 @@ def _metrics_address(service: str | None, index: int) -> str:
 
 
 def _environment(service: Mapping[str, str]) -> Mapping[str, str]:
-    return {name: value for name, value in service.items() if name.startswith(INHERITED)}
+    inherited = {name: value for name, value in service.items() if name.startswith(INHERITED)}
+    return inherited | {SECRET_VARIABLE: console_secret(service)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from services.accounts.key_maker import KeyMaker
@@ -26,7 +27,7 @@ This is the first start: here is a key. It is shown only now, and it is unlimite
 no balance. `pomogator keys create` makes others.
 
   {key}
-
+{console}
 Send a request:
 
   curl {url}/v1/chat/completions \\
@@ -39,6 +40,12 @@ LATER_START = """
 Serving at {url}. Create a key:
 
   {program} keys create --account NAME{state}
+{console}"""
+
+CONSOLE = """
+Open the console in a browser, and sign in with a key:
+
+  {}
 """
 
 NO_MODELS = """
@@ -53,6 +60,21 @@ REMEDY = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class ServedUrls:
+    """Where clients on this machine find what is served."""
+
+    api: str
+    """Base URL of the REST API, without a path."""
+    console: str = ""
+    """URL of the console. Empty: there is none."""
+
+    def fill(self, text: str, **values: str) -> str:
+        """Return the text with these URLs and values."""
+        console = CONSOLE.format(self.console) if self.console else ""
+        return text.format(url=self.api, console=console, **values)
+
+
 def base_url(rest: str, *, tls: bool) -> str:
     """Return the base URL of a listener at HOST:PORT, for a client on this machine."""
     host, port = split_address(rest)
@@ -62,12 +84,17 @@ def base_url(rest: str, *, tls: bool) -> str:
 
 
 async def print_first_key(
-    key_maker: KeyMaker, config: Config, url: str, *, asked: bool = False, state: Path = STATE
+    key_maker: KeyMaker,
+    config: Config,
+    urls: ServedUrls,
+    *,
+    asked: bool = False,
+    state: Path = STATE,
 ) -> None:
     """Make and print the first key. If there are keys already, print how to make another.
 
-    `url` is the base URL of the REST API, without a path. Unless it is `asked` for, or standard
-    output is a terminal, print nothing. Then, without any key, log how to make one.
+    Unless it is `asked` for, or standard output is a terminal, print nothing. Then, without any
+    key, log how to make one.
     """
     if not (asked or sys.stdout.isatty()):
         if not await key_maker.has_key():
@@ -78,10 +105,10 @@ async def print_first_key(
         option = "" if state == STATE else f" --state {shlex.quote(str(state))}"
         run_as = Path(sys.argv[0])
         program = shlex.quote(str(run_as)) if run_as.name == PROGRAM else PROGRAM
-        sys.stdout.write(LATER_START.format(url=url, program=program, state=option))
+        sys.stdout.write(urls.fill(LATER_START, program=program, state=option))
         sys.stdout.flush()
         return
     models = [name for channel in config.channels for name in channel.models]
-    text = FIRST_KEY.format(key=key, url=url, model=models[0] if models else "MODEL")
+    text = urls.fill(FIRST_KEY, key=key, model=models[0] if models else "MODEL")
     sys.stdout.write(text if models else text + NO_MODELS)
     sys.stdout.flush()

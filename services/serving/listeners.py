@@ -13,7 +13,7 @@ from gateway.config import EdgeConfig, EdgeTables
 from gateway.edge import edge_config, log_started, serve_metrics
 from gateway.overload.body_budget import BodyBudget
 from gateway.overload.memory_monitor import MemoryMonitor
-from gateway.server import serving_operators_rest, serving_rest
+from gateway.server import serving_console, serving_operators_rest, serving_rest
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, valid_token
 from services.common.metrics_page import serving_metrics
@@ -132,6 +132,30 @@ class Listeners:
         )
         bound = await self.stack.enter_async_context(listener)
         log_started("http", bound)
+        return bound
+
+    async def serve_console(self, tables: EdgeTables, api_url: str) -> str:
+        """Serve the console, if it has an address. Returns that address.
+
+        `api_url` is the base URL of the REST API, where the configuration names no other.
+        """
+        options, service = self.options, self.service
+        if not options.console:
+            return ""
+        tls = listener_tls(self.tls)
+        channel = await self.stack.enter_async_context(service.channel())
+        config = self._edge_config(tables)
+        listener = serving_console(
+            channel,
+            options.console,
+            replace(config, public_url=config.public_url or api_url),
+            backend=CoreBackend.of(service, channel),
+            call_limit=service.refuse_if_overloaded,
+            bodies=self.bodies,
+            tls=tls.http_context() if tls else None,
+        )
+        bound = await self.stack.enter_async_context(listener)
+        log_started("console", bound)
         return bound
 
     async def serve_workers(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-LINKS = ("rest", "grpc", "ops", "ops-rest", "metrics", "target")
+LINKS = ("rest", "grpc", "ops", "ops-rest", "console", "metrics", "target")
 """Links that can be plain text, by option."""
 
 
@@ -45,6 +45,8 @@ class ServeOptions:
     """Operators' gRPC services: `HOST:PORT` or `unix:PATH`."""
     ops_rest: str
     """Operators' REST API: `HOST:PORT`. Empty: nowhere."""
+    console: str
+    """Console: `HOST:PORT`. Empty: nowhere."""
     metrics: str | None
     """Prometheus metrics and probes, plain text: `HOST:PORT`. Empty: nowhere. None: the default
     address, if it is free."""

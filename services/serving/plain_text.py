@@ -29,7 +29,11 @@ def plain_listeners(options: ServeOptions) -> Mapping[str, str]:
     if options.tls.certificate:
         return plain
     rest = {} if options.grpc_only else {"rest": options.rest}
-    operators = {"ops": options.ops, "ops-rest": options.ops_rest}
+    operators = {
+        "ops": options.ops,
+        "ops-rest": options.ops_rest,
+        "console": options.console,
+    }
     return plain | rest | {"grpc": options.grpc} | operators
 
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import signal
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 
 from gateway.config import EdgeTables
@@ -20,7 +21,7 @@ from services.common.process_settings import freeze_gc
 from services.config import Config, ConfigError, load
 from services.overload.memory_pressure import MemoryPressure
 from services.serving.config_watch import content, watching_file
-from services.serving.first_key import base_url, print_first_key
+from services.serving.first_key import ServedUrls, base_url, print_first_key
 from services.serving.listeners import Listeners, operators_token, tls_files
 from services.serving.options import ServeOptions
 from services.serving.plain_text import log_plain_text, plain_listeners
@@ -105,11 +106,13 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
         rest = await listeners.serve_rest(tables, metrics, tracer, memory)
     else:
         stack.push_async_callback(asyncio.sleep, options.shutdown_delay_s)
+    urls = ServedUrls(api=base_url(rest, tls=tls is not None and not options.grpc_only))
+    if console := await listeners.serve_console(tables, urls.api):
+        urls = replace(urls, console=f"{base_url(console, tls=tls is not None)}/console")
     stack.push_async_callback(service.drain)
     started.set()
-    url = base_url(rest, tls=tls is not None and not options.grpc_only)
     await print_first_key(
-        service.key_maker, config, url, asked=options.print_first_key, state=options.state
+        service.key_maker, config, urls, asked=options.print_first_key, state=options.state
     )
     return service
 

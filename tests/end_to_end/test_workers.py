@@ -102,11 +102,18 @@ def worked_s(process: int) -> float:
 
 
 async def test_workers_hold_no_secret(server: Server) -> None:
-    """They get neither the keys of providers nor flags that are given as variables."""
+    """They get neither the keys of providers nor flags that are given as variables.
+
+    The secret of console sessions is the same in all of them.
+    """
+    console_secrets = set()
     for child in children(server):
         environment = content(child, "environ")
         assert SECRET not in environment
-        assert "POMOGATOR_" not in environment
+        (own,) = (each for each in environment.split("\0") if each.startswith("POMOGATOR_"))
+        assert own.startswith("POMOGATOR_CONSOLE_SECRET=")
+        console_secrets.add(own)
+    assert len(console_secrets) == 1
 
 
 async def test_a_killed_worker_is_replaced(server: Server, upstream: FakeUpstream) -> None:

@@ -8,13 +8,15 @@ import pytest
 
 from services.accounts.key_maker import FIRST_ACCOUNT, KeyMaker
 from services.config import ChannelConfig, Config
-from services.serving.first_key import base_url, print_first_key
+from services.serving.first_key import ServedUrls, base_url, print_first_key
 from services.storage.accounts import account_by_name
 from services.storage.base import Database
 from services.storage.pepper import Pepper
 from tests.stand.clock import FakeClock
 
 URL = "https://127.0.0.1:8080"
+URLS = ServedUrls(URL)
+CONSOLE_URL = "http://127.0.0.1:8081/console"
 CONFIG = Config(channels=(ChannelConfig(name="c", dialect="openai", models={"v/m": "m"}),))
 
 
@@ -32,7 +34,7 @@ async def test_a_log_gets_no_key(
 ) -> None:
     """Where standard output is no terminal, no key is made; the log says how to make one."""
     with caplog.at_level(logging.INFO):
-        await print_first_key(key_maker, CONFIG, URL)
+        await print_first_key(key_maker, CONFIG, URLS)
 
     (record,) = caplog.records
     assert record.message == "first_key.skipped"
@@ -51,10 +53,10 @@ async def test_a_terminal_or_a_flag_gets_the_key_once(
 ) -> None:
     """The text says that the key is unlimited, and ends with the request to send."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: not asked)
-    await print_first_key(key_maker, CONFIG, URL, asked=asked)
+    await print_first_key(key_maker, CONFIG, URLS, asked=asked)
     said = capsys.readouterr().out
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
-    await print_first_key(key_maker, CONFIG, URL)
+    await print_first_key(key_maker, CONFIG, URLS)
 
     assert "it is unlimited" in said
     assert f"curl {URL}/v1/chat/completions" in said
@@ -81,12 +83,28 @@ async def test_a_later_start_says_where_it_serves(
     """And how to make a key, by the path of the program: the first key is not shown again."""
     monkeypatch.setattr(sys, "argv", [".venv/bin/pomogator", "serve"])
     for _ in range(2):
-        await print_first_key(key_maker, CONFIG, URL, asked=True, state=state)
+        await print_first_key(key_maker, CONFIG, URLS, asked=True, state=state)
 
     _, _, later = capsys.readouterr().out.partition("Serving at ")
     assert later.startswith(f"{URL}. ")
     assert later.endswith(command)
     assert "sk-pg-" not in later
+
+
+async def test_the_console_is_named_before_the_request_to_send(
+    key_maker: KeyMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the first start and at later ones. What follows `curl` is that command alone."""
+    said = []
+    for _ in range(2):
+        urls = ServedUrls(URL, CONSOLE_URL)
+        await print_first_key(key_maker, CONFIG, urls, asked=True)
+        said.append(capsys.readouterr().out)
+
+    first, later = said
+    assert f"\n  {CONSOLE_URL}\n" in first.partition("curl ")[0]
+    assert first.endswith("}'\n")
+    assert later.endswith(f"\n  {CONSOLE_URL}\n")
 
 
 @pytest.mark.parametrize(

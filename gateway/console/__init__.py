@@ -1,0 +1,24 @@
+"""Console: pages about an account, for a browser, under `/console`.
+
+Modules, in the order in which data flows:
+
+    console_app     application of a listener that serves the console alone
+    console         routes, and what all pages have in common
+    visit           a request of a browser, with its session, language and theme
+    sessions        sessions in sealed cookies
+    seal            text that a browser can neither read nor change
+    sign_in_pages   start and end of a session
+    tenant_pages    pages about the account of a key
+    account_calls   calls to the service with that key
+    quick_starts    commands and programs for clients
+    charts          bars of SVG pictures
+    pages           templates and headers of every page
+    texts           texts in all languages
+    figures         amounts, counts and times in all languages
+    assets          style sheets, scripts and icons
+
+The pages are rendered here, from `templates/`, with small ES modules in `static/`: no step builds
+them, no other host serves a part of them, and a person reads them as they are. Jinja2 escapes all
+values by itself. The console asks the service as any caller does, with the key of the session, and
+stores nothing.
+"""

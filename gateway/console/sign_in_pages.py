@@ -1,0 +1,104 @@
+"""Sign-in pages: the start and the end of a session, language and theme."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from gateway.backend import Backend
+from gateway.console.pages import Pages, redirect
+from gateway.console.sessions import Sessions
+from gateway.console.texts import LANGUAGES
+from gateway.console.visit import LANGUAGE_COOKIE, THEME_COOKIE, THEMES, Visit, Visits
+from gateway.errors import ApiError
+from gateway.http.auth_throttle import AuthThrottle
+from services.common.key_format import well_formed
+from services.domain.error_reason import ErrorReason
+
+SIGN_IN = "/console/sign-in"
+_HOME = "/console"
+_OWN_PATH = re.compile(r"/console(?:/[A-Za-z0-9._:-]+)*")
+_YEAR_S = 365 * 24 * 3600
+
+
+class SignInPages:
+    """Pages for anybody."""
+
+    def __init__(
+        self,
+        pages: Pages,
+        visits: Visits,
+        sessions: Sessions,
+        backend: Backend,
+        throttle: AuthThrottle,
+    ) -> None:
+        self._pages = pages
+        self._visits = visits
+        self._sessions = sessions
+        self._backend = backend
+        self._throttle = throttle
+
+    async def show(self, visit: Visit) -> web.Response:
+        """Ask for a key."""
+        if visit.session.role != "visitor":
+            return redirect(_HOME)
+        return self._form(visit, 200, "")
+
+    async def enter(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
+        """Begin a session. A wrong key counts for the throttle of failed authentications."""
+        key = form.get("key", "").strip()
+        try:
+            await self._require_valid(key, visit.request_id)
+        except ApiError as failure:
+            request = visit.request
+            error = self._throttle.throttled(failure, request.remote or "", request.headers)
+            fault = "sign_in.wrong" if error.row.failed_auth else "sign_in.unavailable"
+            if error.reason == ErrorReason.RATE_LIMIT_EXCEEDED:
+                fault = "sign_in.throttled"
+            response = self._form(visit, error.status, fault)
+            response.headers.update(error.headers())
+            return response
+        response = redirect(_HOME)
+        self._visits.start(visit, self._sessions.tenant(key), response)
+        return response
+
+    async def leave(self, visit: Visit, _: Mapping[str, str]) -> web.Response:
+        """End the session."""
+        return self.end(visit)
+
+    def end(self, visit: Visit) -> web.Response:
+        """Replace the session by that of a visitor."""
+        response = redirect(SIGN_IN)
+        self._visits.start(visit, self._sessions.visitor(), response)
+        return response
+
+    async def prefer(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
+        """Keep the choice of a language or a theme."""
+        back = form.get("back", "")
+        response = redirect(back if _OWN_PATH.fullmatch(back) else _HOME)
+        for cookie, field, known in (
+            (LANGUAGE_COOKIE, "language", LANGUAGES),
+            (THEME_COOKIE, "theme", THEMES),
+        ):
+            if form.get(field) in known:
+                response.set_cookie(
+                    cookie,
+                    form[field],
+                    path=_HOME,
+                    max_age=_YEAR_S,
+                    secure=visit.is_secure,
+                    httponly=True,
+                    samesite="Strict",
+                )
+        return response
+
+    async def _require_valid(self, key: str, request_id: str) -> None:
+        if not well_formed(key):
+            raise ApiError(ErrorReason.INVALID_API_KEY, "It does not have the form of a key.")
+        if not await self._backend.check_key(key, request_id):
+            raise ApiError(ErrorReason.AUTH_UNAVAILABLE, "The key could not be checked.")
+
+    def _form(self, visit: Visit, status: int, fault: str) -> web.Response:
+        return self._pages.render(visit, "sign_in", status=status, fault=fault)

@@ -1,0 +1,132 @@
+"""Tenant pages: the account of a key, its models, a playground and quick starts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from gateway.backend import Backend, CallOptions
+from gateway.console.account_calls import TIMEOUT_S, AccountCalls, Caller
+from gateway.console.charts import bar_chart
+from gateway.console.pages import Entry, Pages
+from gateway.console.quick_starts import quick_starts
+from gateway.console.visit import CSRF_HEADER, Visit, require_same_site
+from gateway.errors import ApiError
+from gateway.http.credentials import AUTHORIZATION
+from gateway.http.middleware import BEGUN, Handler
+from services.domain.error_reason import ErrorReason
+from services.domain.model import Model
+
+HOME = "/console"
+CHAT_PATH = "/console/v1/chat/completions"
+
+ENTRIES: Sequence[Entry] = (
+    Entry(HOME, "nav.overview", "o"),
+    Entry("/console/playground", "nav.playground", "p"),
+    Entry("/console/models", "nav.models", "m"),
+    Entry("/console/quick-starts", "nav.quick_starts", "s"),
+)
+
+CHART_DAYS = 30
+BURN_DAYS = 7
+"""Days over whose charges the burn rate is averaged."""
+
+
+class TenantPages:
+    """Pages for a session with a key."""
+
+    def __init__(
+        self, pages: Pages, calls: AccountCalls, backend: Backend, complete: Handler, api_url: str
+    ) -> None:
+        """`complete` answers chat completions with a key; `api_url` is empty for the page's own."""
+        self._pages = pages
+        self._calls = calls
+        self._backend = backend
+        self._complete = complete
+        self._api_url = api_url
+
+    async def overview(self, visit: Visit) -> web.Response:
+        """Balance, burn rate and key."""
+        caller, today = _caller(visit), datetime.now(UTC).date()
+        first = today - timedelta(days=CHART_DAYS - 1)
+        since = datetime(first.year, first.month, first.day, tzinfo=UTC)
+        balance, key, usage = await asyncio.gather(
+            self._calls.balance(caller),
+            self._calls.key_usage(caller),
+            self._calls.daily_usage(caller, since),
+        )
+        costs = {row.day: row.cost_nano_usd for row in usage}
+        days = [f"{first + timedelta(days=number)}" for number in range(CHART_DAYS)]
+        values = [(day, costs.get(day, 0)) for day in days]
+        burn_nano_usd = sum(cost for _, cost in values[-BURN_DAYS:]) // BURN_DAYS
+        return self._pages.render(
+            visit,
+            "overview",
+            balance=balance,
+            key=key,
+            chart=bar_chart(values),
+            request_count=sum(row.request_count for row in usage),
+            chart_days=CHART_DAYS,
+            burn_nano_usd=burn_nano_usd,
+            days_left=_days_left(balance.available_nano_usd, burn_nano_usd),
+        )
+
+    async def models(self, visit: Visit) -> web.Response:
+        """All models that the key may use, with what they can and cost."""
+        return self._pages.render(visit, "models", models=await self._models(visit))
+
+    async def playground(self, visit: Visit) -> web.Response:
+        """A form for one conversation, which stays in the browser."""
+        models = await self._models(visit)
+        return self._pages.render(
+            visit,
+            "playground",
+            models=models,
+            chosen=visit.request.query.get("model", ""),
+            chat_path=CHAT_PATH,
+        )
+
+    async def quick_starts(self, visit: Visit) -> web.Response:
+        """Commands and programs with this gateway's base URL."""
+        models = await self._models(visit)
+        url = self._api_url or visit.origin
+        return self._pages.render(
+            visit, "quick_starts", url=url, starts=quick_starts(url, _example(models))
+        )
+
+    async def chat(self, visit: Visit) -> web.StreamResponse:
+        """Answer a chat completion of the playground, as that of any client with the key."""
+        request = visit.request
+        require_same_site(visit, request.headers.get(CSRF_HEADER, ""))
+        if visit.session.role != "tenant":
+            raise ApiError(ErrorReason.INVALID_API_KEY, "The session is over. Sign in again.")
+        headers: CIMultiDict[str] = CIMultiDict(request.headers)
+        headers.popall("Cookie", None)
+        headers[AUTHORIZATION] = f"Bearer {visit.session.key}"
+        asked = request.clone(headers=headers)
+        try:
+            return await self._complete(asked)
+        finally:
+            request[BEGUN] = asked.get(BEGUN, 0.0)
+
+    async def _models(self, visit: Visit) -> Sequence[Model]:
+        caller = _caller(visit)
+        options = CallOptions(key=caller.key, request_id=caller.request_id, deadline_s=TIMEOUT_S)
+        return await self._backend.models(options)
+
+
+def _caller(visit: Visit) -> Caller:
+    return Caller(visit.session.key, visit.request_id)
+
+
+def _days_left(available_nano_usd: int, burn_nano_usd: int) -> int | None:
+    """Return for how many days the money lasts at this rate. None: it is not spent."""
+    return max(0, available_nano_usd) // burn_nano_usd if burn_nano_usd > 0 else None
+
+
+def _example(models: Iterable[Model]) -> str:
+    return next((model.name for model in models), "MODEL")

@@ -1,0 +1,301 @@
+"""The console over a real service, as a browser uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pomogator.accounts.v1 import key_service_pb2 as keys_pb
+
+from gateway.console.assets import ASSETS
+from gateway.http.auth_throttle import FAILURES
+from gateway.server import serving_rest
+from services.common.key_format import new_secret
+from tests.stand.billing_stand import MODEL, NANO
+from tests.stand.console_stand import EDGE, ConsoleStand, browser, console_stand
+from tests.stand.gateway import running
+
+CHAT = "/console/v1/chat/completions"
+PAGES = ("/console", "/console/playground", "/console/models", "/console/quick-starts")
+PROXY_SAYS_TLS = {"X-Forwarded-Proto": "https"}
+ASKED = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+
+
+@pytest.fixture
+async def stand(tmp_path: Path) -> AsyncIterator[ConsoleStand]:
+    async with console_stand(tmp_path) as stand:
+        yield stand
+
+
+async def test_a_key_opens_the_pages_of_its_account(stand: ConsoleStand) -> None:
+    """Without it each page leads to the sign-in."""
+    key = await stand.billing.open_account("acme", 5 * NANO)
+    for path in PAGES:
+        answer = await stand.browser.get(path)
+        assert (answer.status, answer.headers["Location"]) == (303, "/console/sign-in")
+
+    entered = await stand.browser.sign_in(key)
+
+    assert (entered.status, entered.headers["Location"]) == (303, "/console")
+    pages = [await stand.browser.get(path) for path in PAGES]
+    assert [page.status for page in pages] == [200] * len(PAGES)
+    overview, playground, models, starts = (page.text for page in pages)
+    assert "$5.00" in overview
+    assert key[:14] in overview
+    assert f"<option>{MODEL}</option>" in playground
+    assert f"<code>{MODEL}</code>" in models
+    assert f"curl {stand.url}/v1/chat/completions" in starts
+    assert all(key not in page.text for page in pages)
+
+
+async def test_all_pages_have_the_headers_of_a_safe_page(stand: ConsoleStand) -> None:
+    """Also a failure, and the sign-in."""
+    key = await stand.billing.open_account("acme", NANO)
+    answers = [await stand.browser.get("/console/sign-in")]
+    answers.append(await stand.browser.post("/console/sign-in", {"key": "wrong"}))
+    await stand.browser.sign_in(key)
+    answers += [await stand.browser.get(path) for path in PAGES]
+    stand.browser.csrf = "wrong"
+    answers.append(await stand.browser.post("/console/sign-out", {}))
+
+    for answer in answers:
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'self'; ")
+        assert "unsafe" not in policy
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_the_session_is_a_cookie_that_no_script_reads(stand: ConsoleStand) -> None:
+    """It ends with the browser, and comes with no request of another site."""
+    key = await stand.billing.open_account("acme", NANO)
+
+    cookie = (await stand.browser.sign_in(key)).headers["Set-Cookie"]
+
+    assert cookie.startswith("pomogator=")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    assert "Max-Age" not in cookie
+    assert "expires" not in cookie.lower()
+    assert "Secure" not in cookie
+
+
+async def test_over_tls_the_cookie_is_bound_to_the_host(tmp_path: Path) -> None:
+    """A trusted proxy says that the browser speaks TLS; another one's word does not count."""
+    trusting = replace(EDGE, trusted_proxies=("127.0.0.0/8",))
+    for edge, name in ((trusting, "__Host-pomogator="), (EDGE, "pomogator=")):
+        state = tmp_path / name
+        state.mkdir()
+        async with console_stand(state, edge) as stand:
+            answer = await stand.browser.get("/console/sign-in", PROXY_SAYS_TLS)
+            cookie = answer.headers["Set-Cookie"]
+            assert cookie.startswith(name)
+            assert ("Secure" in cookie.split("; ")) == (edge is trusting)
+
+
+@pytest.mark.parametrize("key", ["", "sk-pg-short", new_secret(), "с кириллицей"])
+async def test_a_wrong_key_is_refused(stand: ConsoleStand, key: str) -> None:
+    """The page says so, and does not repeat it."""
+    answer = await stand.browser.sign_in(key)
+
+    assert answer.status == 401
+    assert 'role="alert"' in answer.text
+    assert not key or key not in answer.text
+
+
+async def test_guesses_are_throttled(stand: ConsoleStand) -> None:
+    """After a burst of failures the sign-in says when to try again. A valid key works still."""
+    key = await stand.billing.open_account("acme", NANO)
+    statuses = [(await stand.browser.sign_in(new_secret())).status for _ in range(FAILURES)]
+
+    refused = await stand.browser.sign_in(new_secret())
+
+    assert statuses == [401] * FAILURES
+    assert refused.status == 429
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert (await stand.browser.sign_in(key)).status == 303
+
+
+async def test_a_change_needs_the_token_of_the_session(stand: ConsoleStand) -> None:
+    """Without it, with another one's, or from another site, nothing happens."""
+    key = await stand.billing.open_account("acme", NANO)
+    await stand.browser.sign_in(key)
+    own = stand.browser.csrf
+    async with browser(stand.url) as other:
+        await other.sign_in(key)
+        foreign = other.csrf
+
+    for token, headers in (
+        ("", {}),
+        (foreign, {}),
+        (own, {"Origin": "https://evil.example"}),
+        (own, {"Origin": "null"}),
+        (own, {"Sec-Fetch-Site": "cross-site"}),
+    ):
+        fields = {"csrf": token}
+        assert (await stand.browser.post("/console/sign-out", fields, headers)).status == 403
+        status = await _chat_status(stand, {"X-CSRF-Token": token, **headers})
+        assert status == 403
+
+    assert not stand.billing.upstream.requests
+    assert (await stand.browser.get("/console")).status == 200
+    left = await stand.browser.post("/console/sign-out", {"csrf": own}, {"Origin": stand.url})
+    assert left.status == 303
+    assert (await stand.browser.get("/console")).status == 303
+
+
+async def test_only_forms_are_taken(stand: ConsoleStand) -> None:
+    """JSON, files and large bodies are refused before they are read."""
+    await stand.browser.get("/console/sign-in")
+    csrf, url = stand.browser.csrf, f"{stand.url}/console/sign-in"
+    async with stand.browser.http.post(url, json={"csrf": csrf}) as response:
+        assert response.status == 415
+    async with stand.browser.http.post(url, data={"csrf": csrf, "key": "k" * 100_000}) as response:
+        assert response.status == 413
+
+
+async def test_the_playground_streams_over_the_own_api(stand: ConsoleStand) -> None:
+    """Its events have the cost, which the account pays. It needs a session."""
+    key = await stand.billing.open_account("acme", NANO)
+    await stand.browser.get("/console/sign-in")
+    assert await _chat_status(stand, {"X-CSRF-Token": stand.browser.csrf}) == 401
+    await stand.browser.sign_in(key)
+
+    headers = {"X-CSRF-Token": stand.browser.csrf}
+    asked = {**ASKED, "usage": {"include": True}}
+    async with stand.browser.http.post(stand.url + CHAT, json=asked, headers=headers) as response:
+        events = (await response.text()).strip().split("\n\n")
+
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    assert events[-1] == "data: [DONE]"
+    (usage,) = [
+        chunk["usage"]
+        for event in events[:-1]
+        if (chunk := json.loads(event.removeprefix("data: "))).get("usage")
+    ]
+    assert usage["cost"] > 0
+    spent = NANO - await stand.billing.balance(key)
+    assert spent == round(usage["cost"] * NANO)
+
+
+async def test_a_revoked_key_ends_the_session(stand: ConsoleStand) -> None:
+    """At the next page: the session holds nothing but the key."""
+    made = await stand.billing.make_key("acme")
+    await stand.browser.sign_in(made.secret)
+    assert (await stand.browser.get("/console")).status == 200
+
+    await stand.billing.keys.RevokeKey(keys_pb.RevokeKeyRequest(key_id=made.key.key_id))
+    async with asyncio.timeout(10):
+        while (await stand.browser.get("/console")).status == 200:  # noqa: ASYNC110 - a page tells
+            await asyncio.sleep(0.02)
+
+    ended = await stand.browser.get("/console")
+    assert (ended.status, ended.headers["Location"]) == (303, "/console/sign-in")
+    status = await _chat_status(stand, {"X-CSRF-Token": stand.browser.csrf})
+    assert status in {401, 403}
+
+
+async def test_two_tenants_see_their_own_account_only(stand: ConsoleStand) -> None:
+    """At the same time, whichever page they load."""
+    ours = await stand.billing.open_account("acme", 5 * NANO)
+    theirs = await stand.billing.open_account("globex", 7 * NANO)
+    await stand.billing.settled(ours)
+    async with browser(stand.url) as other:
+        await stand.browser.sign_in(ours)
+        await other.sign_in(theirs)
+        for path in PAGES:
+            mine, foreign = await asyncio.gather(stand.browser.get(path), other.get(path))
+            assert mine.status == foreign.status == 200
+            for text in ("globex", theirs[:14], "$7.00"):
+                assert text not in mine.text
+            for text in ("acme", ours[:14], "$5.00"):
+                assert text not in foreign.text
+
+
+async def test_language_and_theme_are_kept(stand: ConsoleStand) -> None:
+    """They come back to the page that they were chosen at, and to no other site."""
+    assert "Sign in" in (await stand.browser.get("/console/sign-in")).text
+    for back, to in (
+        ("/console/sign-in", "/console/sign-in"),
+        ("https://evil.example/console", "/console"),
+        ("/console//evil.example", "/console"),
+        ("/console/../\r\nX: y", "/console"),
+    ):
+        fields = {"language": "ru", "theme": "dark", "back": back}
+        answer = await stand.browser.post("/console/preferences", fields)
+        assert (answer.status, answer.headers["Location"]) == (303, to)
+
+    page = await stand.browser.get("/console/sign-in")
+    assert '<html lang="ru" data-theme="dark">' in page.text
+    assert "Ключ API" in page.text
+    await stand.browser.post("/console/preferences", {"language": "xx", "theme": "<b>"})
+    assert (await stand.browser.get("/console/sign-in")).text.count("data-theme") == 1
+
+
+async def test_names_are_escaped(stand: ConsoleStand) -> None:
+    """A name of a key cannot become a part of the page."""
+    request = keys_pb.CreateKeyRequest(account="acme", display_name="<script>alert(1)</script>")
+    made = await stand.billing.keys.CreateKey(request)
+    await stand.browser.sign_in(made.secret)
+
+    page = (await stand.browser.get("/console")).text
+
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+@pytest.mark.parametrize("name", ASSETS)
+async def test_assets_are_compressed_and_kept(stand: ConsoleStand, name: str) -> None:
+    """By their version for ever; without it for no time."""
+    url = f"/console/static/{name}"
+    kept = await stand.browser.get(f"{url}?v={ASSETS[name].version}")
+    other = await stand.browser.get(url, {"Accept-Encoding": "identity"})
+
+    assert kept.headers["Content-Encoding"] == "gzip"
+    assert "immutable" in kept.headers["Cache-Control"]
+    assert "Content-Encoding" not in other.headers
+    assert kept.text == other.text
+    assert other.headers["Cache-Control"] == "no-store"
+    assert (await stand.browser.get("/console/static/no.css")).status == 404
+
+
+async def test_the_public_listener_serves_it_where_enabled(tmp_path: Path) -> None:
+    """And otherwise has no such page. The base URL is the configured one, or the browser's."""
+    for number, edge in enumerate((EDGE, replace(EDGE, public_url="https://api.example"))):
+        state = tmp_path / str(number)
+        state.mkdir()
+        async with running(state, edge=edge) as gateway, browser(gateway.url) as client:
+            await client.sign_in(gateway.key)
+            starts = await client.get("/console/quick-starts")
+            assert f"curl {edge.public_url or gateway.url}/v1/chat" in starts.text
+
+    (tmp_path / "off").mkdir()
+    async with running(tmp_path / "off") as gateway, browser(gateway.url) as client:
+        assert (await client.get("/console")).status == 404
+        assert (await client.get("/console/sign-in")).status == 404
+
+
+async def test_edges_with_one_secret_accept_each_others_sessions(tmp_path: Path) -> None:
+    """As the replicas behind a load balancer. With other secrets they do not."""
+    async with running(tmp_path, edge=EDGE) as gateway:
+        service = gateway.service
+        for secret, status in ((EDGE.console_secret, 200), ("another" * 6, 303)):
+            edge = replace(EDGE, console_secret=secret)
+            async with (
+                browser(gateway.url) as client,
+                service.channel() as channel,
+                serving_rest(channel, "127.0.0.1:0", edge) as second,
+            ):
+                await client.sign_in(gateway.key)
+                client.url = f"http://{second}"
+                assert (await client.get("/console/models")).status == status
+
+
+async def _chat_status(stand: ConsoleStand, headers: dict[str, str]) -> int:
+    async with stand.browser.http.post(stand.url + CHAT, json=ASKED, headers=headers) as response:
+        await response.read()
+        return response.status
