@@ -4,6 +4,7 @@ Modules, in the order in which data flows:
 
     base                 the seam: `Surface`, what a new API implements
     openai_chat          OpenAI's chat completions
+    openai_responses     OpenAI's Responses
     anthropic_messages   Anthropic's Messages
     models               models that a key may use
     surface_handler      admission and decoding of all requests with a prompt
@@ -14,6 +15,9 @@ Modules, in the order in which data flows:
     answer_headers       notes and cost of a completion, as headers
     unknown_members      members of JSON objects that no field has
     other_members        members of an answer that no field has
+    content_order        content of an answer, each tool call in one piece
+    reasoning_seals      sealed reasoning as one string
+    reasoning_places     sealed reasoning among text and calls
     event_stream         server-sent events, and keep-alive
 
 A new API is a folder with one `Surface`, and a line in `SURFACES`.
@@ -26,8 +30,9 @@ from collections.abc import Sequence
 from gateway.surfaces.anthropic_messages.surface import AnthropicMessages
 from gateway.surfaces.base import Surface
 from gateway.surfaces.openai_chat.surface import OpenAIChat
+from gateway.surfaces.openai_responses.surface import OpenAIResponses
 
 __all__ = ["SURFACES"]
 
-SURFACES: Sequence[Surface] = (OpenAIChat(), AnthropicMessages())
+SURFACES: Sequence[Surface] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
 """The APIs that the edge serves."""

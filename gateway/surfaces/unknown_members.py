@@ -11,10 +11,14 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import Raw
 
+from gateway.http.strict_json import is_null
 from gateway.surfaces.json_fields import read
 from services.common.known_members import is_about_type, is_about_unknown, shape_of, split
 
 T = TypeVar("T")
+
+_OBJECTS = msgspec.json.Decoder(list[dict[str, Raw]])
+_ABSENT = Raw()
 
 
 class Reader(Generic[T]):
@@ -40,6 +44,18 @@ class Reader(Generic[T]):
                 known, unknown = split(raw, self._shape)
                 raw = Raw(msgspec.json.encode(known))
         return read(param, raw, self._decoder), unknown
+
+
+def with_types(raw: Raw, default: str) -> Raw:
+    """Return a list of objects, with this `type` where they have none; other JSON as it is."""
+    try:
+        objects = _OBJECTS.decode(raw)
+    except msgspec.ValidationError:
+        return raw  # The fault is explained where it is read.
+    for each in objects:
+        if is_null(each.get("type", _ABSENT)):
+            each["type"] = Raw(msgspec.json.encode(default))
+    return Raw(msgspec.json.encode(objects))
 
 
 def to_json(unknown: Mapping[str, object] | None) -> bytes:

@@ -17,6 +17,7 @@ Modules, in the order in which data flows:
     frame_queue       frames of a relay that wait to be sent
     known_members     JSON split by the structs that read it
     sealed_blocks     sealed reasoning as one string
+    reasoning_fragments  items of `reasoning_details` from their pieces
     chat_names        suffix `-thinking` of models' names
     image_format      limits and checks of images
     fair_share        light callers and their spare capacity

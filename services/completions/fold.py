@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from services.common.reasoning_fragments import Detail, gather
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import (
     ContentPart,
@@ -30,7 +31,7 @@ from services.domain.events import (
     ToolCallDelta,
 )
 from services.domain.usage import Usage
-from services.providers.translate.reasoning_details import Detail, encode, gather
+from services.providers.translate.reasoning_details import encode
 
 
 class Fold:

@@ -31,6 +31,7 @@ from services.domain.spec import (
     EFFORTS,
     ChatCompletionSpec,
     ParameterPolicy,
+    ReasoningSummary,
     ResponseFormat,
     ResponseFormatType,
     Thinking,
@@ -85,6 +86,7 @@ _TOOL_TYPES = _words(ToolType)
 _EFFORTS = frozenset(("", *EFFORTS))
 _VERBOSITIES = _words(Verbosity)
 _THINKING_MODES = _words(ThinkingMode)
+_SUMMARIES = _words(ReasoningSummary)
 _TOOL_CHOICE_MODES = _words(ToolChoiceMode)
 _FORMATS = _words(ResponseFormatType)
 _POLICIES = _words(ParameterPolicy)
@@ -152,6 +154,7 @@ def _check_sampling(spec: ChatCompletionSpec) -> None:
 
 def _check_thinking(thinking: Thinking) -> None:
     _check_word("thinking.type", thinking.mode, _THINKING_MODES)
+    _check_word("reasoning.summary", thinking.summary, _SUMMARIES)
     if thinking.budget_tokens is not None:
         _check_range("thinking.budget_tokens", thinking.budget_tokens, *BUDGET_TOKENS)
 
@@ -186,6 +189,10 @@ def _name_in(other_json: bytes) -> str:
 def _check_tool_choice(choice: ToolChoice, spec: ChatCompletionSpec) -> None:
     _check_word("tool_choice.mode", choice.mode, _TOOL_CHOICE_MODES)
     _check_word("tool_choice.type", choice.type, _TOOL_TYPES)
+    if choice.other_json:
+        if choice.mode or choice.names or choice.type:
+            raise _invalid("tool_choice", "Give the choice's fields or its JSON, not both.")
+        return
     if not choice.mode:
         raise _invalid("tool_choice.mode", "A tool choice needs a mode.")
     known = {tool.name for tool in spec.tools}

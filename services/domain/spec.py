@@ -32,6 +32,9 @@ EFFORTS: Sequence[Effort] = get_args(Effort)
 Verbosity = Literal["", "low", "medium", "high"]
 """Length of an answer."""
 
+ReasoningSummary = Literal["", "auto", "concise", "detailed"]
+"""Detail of a summary of the reasoning."""
+
 ThinkingMode = Literal["", "enabled", "disabled", "adaptive"]
 """Whether a model reasons. Empty: it does if a budget is set. `adaptive`: the model decides."""
 
@@ -61,6 +64,8 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the answer has the reasoning in OpenRouter's form, too: `reasoning_details`."""
     extra_json: bytes = b""
     """Members that no field has: a JSON object."""
+    summary: ReasoningSummary = ""
+    """Summary for which the provider is asked. Empty: it shows none, unless it always does."""
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +97,9 @@ class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
     """Type of the named tool."""
     extra_json: bytes = b""
     """Members that no field has: a JSON object in the form of OpenAI's API."""
+    other_json: bytes = b""
+    """Choice of a tool that its provider runs: a JSON object in its form. Other fields are then
+    empty."""
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,8 +13,8 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import content_pb2
 
+from services.common.reasoning_fragments import gathered
 from services.config import ChannelConfig
-from services.providers.translate.reasoning_details import gathered
 from services.rpc.listener import listening
 from tests.stand.dialect_stand import DIALECTS, MODEL, TOOLS, DialectStand, dialect_stand
 from tests.stand.gateway import Transport, running

@@ -26,9 +26,10 @@ from gateway.surfaces.anthropic_messages.answer_members import (
 )
 from gateway.surfaces.anthropic_messages.block_events import BlockEvents, event
 from gateway.surfaces.anthropic_messages.errors import error_members
-from gateway.surfaces.anthropic_messages.sealed_reasoning import sealed_state
 from gateway.surfaces.anthropic_messages.thinking_blocks import ThinkingBlocks
 from gateway.surfaces.anthropic_messages.tool_blocks import ToolBlocks
+from gateway.surfaces.content_order import ContentOrder
+from gateway.surfaces.reasoning_seals import sealed_state
 from services.domain.events import (
     AnswerMembers,
     ChoiceFinished,
@@ -61,7 +62,8 @@ class EventRenderer:
         self._stops = stops
         self._blocks = BlockEvents()
         self._thinking = ThinkingBlocks(self._blocks)
-        self._tools = ToolBlocks(self._blocks)
+        self._order = ContentOrder()
+        self._tools = ToolBlocks(self._blocks, self._order)
         self._texts: list[str] = []
         self._refusal: list[str] = []
         self._state = ""
@@ -84,7 +86,7 @@ class EventRenderer:
     def _event(self, each: Event) -> None:
         match each:
             case TextDelta() | ReasoningDelta() | ToolCallDelta():
-                if each.index == 0 and not self._tools.keeps_waiting(each):
+                if each.index == 0 and not self._order.keeps_waiting(each):
                     self._content(each)
             case Started():
                 self._start(each)
@@ -144,10 +146,11 @@ class EventRenderer:
 
     def _finish(self, finished: Finished) -> None:
         self.finished = True
-        for each in self._tools.waiting():
-            self._content(each)
+        for each in self._order.waiting():
+            if not isinstance(each, RefusalDelta):
+                self._content(each)
         refusal = "".join(self._refusal)
-        end = ending(self._choice, self._stops, called=self._tools.called, refused=bool(refusal))
+        end = ending(self._choice, self._stops, called=self._order.called, refused=bool(refusal))
         if not end.explains_refusal:
             self._text(refusal)
         self._thinking.end()

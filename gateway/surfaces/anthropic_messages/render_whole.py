@@ -15,13 +15,9 @@ from gateway.surfaces.anthropic_messages.answer_members import (
     message_id,
     whole_usage,
 )
-from gateway.surfaces.anthropic_messages.sealed_reasoning import (
-    anthropic_places,
-    read_details,
-    sealed_details,
-    sealed_state,
-)
 from gateway.surfaces.other_members import with_others
+from gateway.surfaces.reasoning_places import NATIVE, anthropic_places
+from gateway.surfaces.reasoning_seals import read_details, sealed_details, sealed_state
 from services.common.sealed_blocks import Block, Redacted, SealedCall, Text, Thought
 from services.domain import completion as domain
 from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall
@@ -101,13 +97,13 @@ def _reasoning(message: Message) -> Iterator[Json]:
     if not any(detail.words for detail in details):
         yield from _plain(part.text for part in message.content if type(part) is ReasoningPart)
     for detail in details:
-        seal = (detail.signature or "") if detail.is_native else ""
+        seal = (detail.signature or "") if detail.is_of(NATIVE) else ""
         if detail.words or seal:
             yield {"type": "thinking", "thinking": detail.words, "signature": seal}
-        if detail.data and detail.is_native:
+        if detail.data and detail.is_of(NATIVE):
             yield {"type": "redacted_thinking", "data": detail.data}
         is_sealed = is_sealed or detail.is_sealed
-    if any(detail.is_sealed and not detail.is_native for detail in details):
+    if any(detail.is_sealed and not detail.is_of(NATIVE) for detail in details):
         yield {"type": "redacted_thinking", "data": sealed_details([details_json])}
     elif message.reasoning_state and not is_sealed:
         yield {"type": "redacted_thinking", "data": sealed_state(message.reasoning_state)}

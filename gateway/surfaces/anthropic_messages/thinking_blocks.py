@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from gateway.surfaces.anthropic_messages.answer_members import Json
 from gateway.surfaces.anthropic_messages.block_events import BlockEvents
-from gateway.surfaces.anthropic_messages.sealed_reasoning import (
-    Detail,
-    read_details,
-    sealed_details,
-)
+from gateway.surfaces.reasoning_places import NATIVE
+from gateway.surfaces.reasoning_seals import Detail, read_details, sealed_details
 from services.domain.events import ReasoningDelta
 
 _BLOCK: Json = {"type": "thinking", "thinking": "", "signature": ""}
@@ -34,7 +31,7 @@ class ThinkingBlocks:
             self._think(delta.text, None)
         for detail in details:
             self._add(detail)
-        if not all(detail.is_native for detail in details):
+        if not all(detail.is_of(NATIVE) for detail in details):
             self._held.append(delta.details_json)
 
     def end(self) -> None:
@@ -53,7 +50,7 @@ class ThinkingBlocks:
         if not detail.is_sealed:
             return
         self.sealed = True
-        if not detail.is_native:
+        if not detail.is_of(NATIVE):
             self._holds_seal = True
             return
         if detail.data:

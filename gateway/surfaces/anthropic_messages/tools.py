@@ -8,9 +8,8 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.http.strict_json import is_null
 from gateway.surfaces.json_fields import json_of, one_of
-from gateway.surfaces.unknown_members import Reader, to_json
+from gateway.surfaces.unknown_members import Reader, to_json, with_types
 from services.common.known_members import OTHER_TAG, item
 from services.domain.spec import ResponseFormat, Tool, ToolChoice, ToolChoiceMode
 
@@ -60,8 +59,6 @@ _Tools: TypeAlias = list[_Tool | _OtherTool]
 _TOOLS: Reader[_Tools] = Reader(_Tools)
 _CHOICE: Reader[_Choice] = Reader(_Choice)
 _FORMAT: Reader[_Format] = Reader(_Format)
-_OBJECTS = msgspec.json.Decoder(list[dict[str, Raw]])
-_CUSTOM = Raw(b'"custom"')
 
 
 def decode_tools(raw: Raw) -> list[Tool]:
@@ -70,20 +67,8 @@ def decode_tools(raw: Raw) -> list[Tool]:
     Raises:
         ApiError: a tool has another shape.
     """
-    tools, unknown = _TOOLS.read("tools", _with_types(raw))
+    tools, unknown = _TOOLS.read("tools", with_types(raw, "custom"))
     return [_tool(tool, item(unknown, index)) for index, tool in enumerate(tools)]
-
-
-def _with_types(raw: Raw) -> Raw:
-    """Return the tools with the type of those that have none."""
-    try:
-        tools = _OBJECTS.decode(raw)
-    except msgspec.ValidationError:
-        return raw  # The fault is explained where it is read.
-    for tool in tools:
-        if is_null(tool.get("type", _NONE)):
-            tool["type"] = _CUSTOM
-    return Raw(msgspec.json.encode(tools))
 
 
 def _tool(tool: _Tool | _OtherTool, unknown: Any) -> Tool:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from services.common.reasoning_fragments import Detail, gather
 from services.providers.anthropic import wire
 from services.providers.anthropic.messages import NAME
 from services.providers.tool_call_ids import made_id, own_id
 from services.providers.translate import reasoning_state
-from services.providers.translate.reasoning_details import ANTHROPIC_FORMAT, Detail, gather
+from services.providers.translate.reasoning_details import ANTHROPIC_FORMAT
 
 NO_ARGUMENTS = b"{}"
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from services.common.reasoning_fragments import word
 from services.domain.conversation import ImagePart, Message, TextPart, ToolCall
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
@@ -20,7 +21,7 @@ from services.providers.base import Notes, Target
 from services.providers.translate import reasoning_details, reasoning_state
 from services.providers.translate.history.legal import LegalRequest
 from services.providers.translate.parameters import raw_object, require
-from services.providers.translate.reasoning_details import ANTHROPIC_FORMAT, word
+from services.providers.translate.reasoning_details import ANTHROPIC_FORMAT
 
 NAME = "anthropic"
 """The dialect's name in reasoning states."""

@@ -19,6 +19,8 @@ from services.providers.translate import images
 from services.providers.translate.data_files import data_file
 from services.providers.translate.other_types import (
     BLOCKS_OF_SERVER_TOOLS,
+    ITEM_OF_RESPONSES,
+    NO_ITEMS,
     other_object,
     other_type,
 )
@@ -59,6 +61,9 @@ def _blocks(part: ContentPart, target: Target, notes: Notes) -> list[Json]:
             require(False, "messages", "sound")
         case OtherPart():
             kind = other_type(part.json, "messages")
+            if kind == ITEM_OF_RESPONSES:
+                notes.dropped("input", NO_ITEMS)
+                return []
             own = kind in OWN_TYPES or BLOCKS_OF_SERVER_TOOLS.fullmatch(kind) is not None
             require(own, "messages", "parts of this type")
             return [other_object(part.json, "messages")]

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
+from services.common.reasoning_fragments import Detail
 from services.domain.events import ReasoningDelta, RefusalDelta, TextDelta
 from services.providers.finish_reasons import raise_if_failure
 from services.providers.openai import wire
 from services.providers.openai.extras import Json, decoded, merge, replaced
 from services.providers.openai.reasoning import Reasoning
 from services.providers.openai.tool_calls import ToolCalls
-from services.providers.translate.reasoning_details import Detail
 
 StatePacker = Callable[[list[Detail]], str]
 """Function that packs `reasoning_details` into the reasoning state, which callers send back."""

@@ -29,6 +29,8 @@ from services.providers.translate.data_files import repaired, repaired_uri
 from services.providers.translate.history import reasoning
 from services.providers.translate.other_types import (
     BLOCKS_OF_SERVER_TOOLS,
+    ITEM_OF_RESPONSES,
+    NO_ITEMS,
     other_object,
     other_type,
 )
@@ -175,20 +177,20 @@ def _part(part: ContentPart, target: Target, notes: Notes, marks: CacheMarks) ->
         if part.cache_control_json:
             marks.add_nowhere()
         return
-    if isinstance(part, OtherPart) and _is_foreign(part, target):
-        notes.dropped("messages", "Blocks of tools that Anthropic has run are not passed on.")
-        return
+    if isinstance(part, OtherPart):
+        kind = other_type(part.json, "messages")
+        if kind == ITEM_OF_RESPONSES:
+            notes.dropped("input", NO_ITEMS)
+            return
+        # The blocks are Anthropic's alone.
+        is_theirs = BLOCKS_OF_SERVER_TOOLS.fullmatch(kind) is not None
+        if is_theirs and target.channel.pass_through is not True:
+            notes.dropped("messages", "Blocks of tools that Anthropic has run are not passed on.")
+            return
     found = _bare_part(part, target, notes)
     if part.cache_control_json:
         marks.add(found, part.cache_control_json)
     yield found
-
-
-def _is_foreign(part: OtherPart, target: Target) -> bool:
-    """Whether a part is Anthropic's alone, and the channel does not pass on everything."""
-    kind = other_type(part.json, "messages")
-    is_theirs = BLOCKS_OF_SERVER_TOOLS.fullmatch(kind) is not None
-    return is_theirs and target.channel.pass_through is not True
 
 
 def _bare_part(part: SentPart, target: Target, notes: Notes) -> Json:

@@ -7,15 +7,9 @@ sealed reasoning, which the next turn needs unchanged.
 
 from __future__ import annotations
 
+from services.common.reasoning_fragments import Detail, gather
 from services.providers.openai import wire
-from services.providers.translate.reasoning_details import (
-    Detail,
-    encode,
-    gather,
-    gemini_seal,
-    plain,
-    text_of,
-)
+from services.providers.translate.reasoning_details import encode, gemini_seal, plain, text_of
 
 
 class Reasoning:

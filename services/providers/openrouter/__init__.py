@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import msgspec
 
+from services.common.reasoning_fragments import Detail
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Dialect, Notes, Target, UpstreamRequest
 from services.providers.openai import OpenAiDialect
 from services.providers.openai.response import OpenAiDecoder
 from services.providers.openrouter import request
 from services.providers.translate import reasoning_state
-from services.providers.translate.reasoning_details import Detail
 from services.providers.translate.reasoning_state import Details
 
 

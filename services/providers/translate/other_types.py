@@ -11,6 +11,12 @@ from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.providers.base import Notes
+from services.providers.translate.parameters import require
+
+ITEM_OF_RESPONSES = "openai_responses_item"
+"""Type of a part with an item of OpenAI's Responses that has no other form, in its `item`."""
+NO_ITEMS = "Items of this type are passed on to OpenAI's Responses alone."
+"""Note about one that is not sent."""
 
 BLOCKS_OF_SERVER_TOOLS = re.compile(r"(server|mcp)_tool_use|[a-z_]+_tool_result|container_upload")
 """Types of Anthropic's blocks about tools that it has run itself."""
@@ -44,7 +50,8 @@ def without_foreign_tools(
 ) -> ChatCompletionSpec:
     """Return the spec without tools whose type is not sent to the provider. Each gets a note.
 
-    A choice among tools goes with the last of them. Raises UNSUPPORTED_FEATURE in strict mode.
+    A choice among tools goes with the last of them. Raises UNSUPPORTED_FEATURE in strict mode, and
+    where one of those tools must be called.
     """
     foreign = [
         index
@@ -57,6 +64,8 @@ def without_foreign_tools(
         notes.dropped(f"tools[{index}]", "Tools of this type are not passed on to the provider.")
     kept = [tool for index, tool in enumerate(spec.tools) if index not in foreign]
     choice = spec.tool_choice
+    is_forced = choice is not None and choice.mode in ("required", "named")
+    require(bool(kept) or not is_forced, "tool_choice", "the only tools that may be called")
     names = {tool.name for tool in kept}
     if choice is not None and (not kept or not names.issuperset(choice.names)):
         notes.dropped("tool_choice", "A tool of the choice is not sent.")

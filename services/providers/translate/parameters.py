@@ -126,6 +126,8 @@ def require_features(spec: ChatCompletionSpec, target: Target) -> None:
     capabilities, drops = target.capabilities, target.channel.quirks.drops
     if spec.tools:
         require(capabilities.tools and "tools" not in drops, "tools", "tools")
+    if spec.tool_choice is not None and spec.tool_choice.other_json:
+        require(False, "tool_choice", "tools of this type")
     if _wants_schema(spec):
         held = capabilities.structured_output and "response_format" not in drops
         require(held, "response_format", "answers held to a JSON schema")

@@ -10,30 +10,20 @@ https://openrouter.ai/docs/guides/best-practices/reasoning-tokens
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from services.common.reasoning_fragments import Detail, gathered, word
 from services.domain.conversation import Message, ReasoningPart, ToolCall
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Notes
 
-Detail = dict[str, object]
-"""An item of the array, or a fragment of one."""
-
 ANTHROPIC_FORMAT = "anthropic-claude-v1"
 GEMINI_FORMAT = "google-gemini-v1"
 _GEMINI = "google"
 UNKNOWN_FORMAT = "unknown"
-
-OPEN_ITEMS_MAX = 16
-"""The latest items that a fragment may continue. Without it many items would take the square of
-their number in time."""
-
-_GROWING = ("text", "summary", "data")
-"""Members that arrive in fragments. Other members are sent once, or repeated."""
 
 _ABOUT = frozenset({"type", "format", "index"})
 """Members that say what an item is. They are no content."""
@@ -76,31 +66,6 @@ def gemini_seal(extra_content_json: bytes, place: int, call_id: str) -> Detail |
 def encode(details: Sequence[Detail]) -> bytes:
     """Return the JSON of an array. Empty if it has no items."""
     return msgspec.json.encode(details) if details else b""
-
-
-def gathered(fragments: Iterable[Mapping[str, object]]) -> list[Detail]:
-    """Return the items that these fragments make."""
-    details: list[Detail] = []
-    for fragment in fragments:
-        gather(fragment, details)
-    return details
-
-
-def gather(fragment: Mapping[str, object], details: list[Detail]) -> None:
-    """Add a fragment to the item that it continues, else as an item of its own."""
-    whole = None
-    if fragment.get("index") is not None:
-        latest = islice(reversed(details), OPEN_ITEMS_MAX)
-        whole = next((one for one in latest if _continues(fragment, one)), None)
-    if whole is None:
-        details.append(dict(fragment))
-        return
-    for name, value in fragment.items():
-        before = whole.get(name)
-        if name in _GROWING and isinstance(before, str) and isinstance(value, str):
-            whole[name] = before + value
-        elif value is not None:
-            whole[name] = value
 
 
 def read_details(details_json: bytes) -> list[Detail]:
@@ -165,19 +130,3 @@ def note_unused(detail: Detail, used: Collection[str], notes: Notes) -> None:
 def text_of(detail: Mapping[str, object]) -> str:
     """Return the readable reasoning of an item."""
     return word(detail, "text") + word(detail, "summary")
-
-
-def word(detail: Mapping[str, object], name: str) -> str:
-    """Return the member of this name. Empty: it is missing, or no string."""
-    value = detail.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _continues(fragment: Mapping[str, object], whole: Detail) -> bool:
-    """Whether a fragment continues an item: at least index and type must be the same."""
-    if any(fragment.get(name) != whole.get(name) for name in ("index", "type")):
-        return False
-    if whole.get("signature") and any(fragment.get(name) for name in _GROWING):
-        return False  # A signature ends what it signs.
-    ids = fragment.get("id"), whole.get("id")
-    return None in ids or ids[0] == ids[1]

@@ -119,6 +119,7 @@ TOOL = Tool(name="t")
         ("tool_choice", {"tool_choice": ToolChoice(mode="named", names=["t"])}),
         ("tool_choice", {"tool_choice": ToolChoice(mode="named")}),
         ("tool_choice", {"tool_choice": ToolChoice(mode="required")}),
+        ("tool_choice", {"tool_choice": ToolChoice(mode="auto", other_json=b'{"type":"a"}')}),
         ("response_format.type", {"response_format": ResponseFormat(type="")}),
         (
             "response_format.json_schema.name",
@@ -152,6 +153,7 @@ def with_words(word: Any) -> list[tuple[str, dict[str, Any]]]:
         ("reasoning_effort", {"reasoning_effort": word}),
         ("verbosity", {"verbosity": word}),
         ("thinking.type", {"thinking": Thinking(mode=word)}),
+        ("reasoning.summary", {"thinking": Thinking(summary=word)}),
     ]
 
 

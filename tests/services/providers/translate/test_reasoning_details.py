@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 
+from services.common.reasoning_fragments import OPEN_ITEMS_MAX, gathered
 from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall
 from services.errors import Failure
 from services.providers.base import Notes
 from services.providers.translate.reasoning_details import (
     GEMINI_FORMAT,
-    OPEN_ITEMS_MAX,
-    gathered,
     gemini_seal,
     in_openai_form,
     read_details,

@@ -215,6 +215,34 @@ RESPONSE_FORMAT_TYPE_JSON_SCHEMA: ResponseFormatType.ValueType  # 3
 """JSON that matches a schema."""
 Global___ResponseFormatType: _TypeAlias = ResponseFormatType  # noqa: Y015
 
+class _ReasoningSummary:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReasoningSummaryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReasoningSummary.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REASONING_SUMMARY_UNSPECIFIED: _ReasoningSummary.ValueType  # 0
+    """Not given."""
+    REASONING_SUMMARY_AUTO: _ReasoningSummary.ValueType  # 1
+    """As detailed as the model allows."""
+    REASONING_SUMMARY_CONCISE: _ReasoningSummary.ValueType  # 2
+    """A short summary."""
+    REASONING_SUMMARY_DETAILED: _ReasoningSummary.ValueType  # 3
+    """A long summary."""
+
+class ReasoningSummary(_ReasoningSummary, metaclass=_ReasoningSummaryEnumTypeWrapper):
+    """How detailed a summary of the reasoning is. New ones may be added."""
+
+REASONING_SUMMARY_UNSPECIFIED: ReasoningSummary.ValueType  # 0
+"""Not given."""
+REASONING_SUMMARY_AUTO: ReasoningSummary.ValueType  # 1
+"""As detailed as the model allows."""
+REASONING_SUMMARY_CONCISE: ReasoningSummary.ValueType  # 2
+"""A short summary."""
+REASONING_SUMMARY_DETAILED: ReasoningSummary.ValueType  # 3
+"""A long summary."""
+Global___ReasoningSummary: _TypeAlias = ReasoningSummary  # noqa: Y015
+
 class _Verbosity:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -854,6 +882,7 @@ class Thinking(_message.Message):
     EXCLUDED_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     REASONING_DETAILS_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
     mode: Global___ThinkingMode.ValueType
     """Whether the model reasons. Unspecified: it does if `budget_tokens` is set."""
     budget_tokens: _builtins.int
@@ -866,6 +895,10 @@ class Thinking(_message.Message):
     """Whether the answer has the reasoning in OpenRouter's form, too:
     `Message.reasoning_details_json`, and in a stream `CompletionDelta.reasoning_details_json`.
     """
+    summary: Global___ReasoningSummary.ValueType
+    """How detailed a summary of the reasoning is, at providers that summarise it on request.
+    Unspecified: they show none.
+    """
     def __init__(
         self,
         *,
@@ -874,10 +907,11 @@ class Thinking(_message.Message):
         excluded: _builtins.bool = ...,
         extra_json: _builtins.str = ...,
         reasoning_details: _builtins.bool = ...,
+        summary: Global___ReasoningSummary.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens", "excluded", b"excluded", "extra_json", b"extra_json", "mode", b"mode", "reasoning_details", b"reasoning_details"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens", "excluded", b"excluded", "extra_json", b"extra_json", "mode", b"mode", "reasoning_details", b"reasoning_details", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__budget_tokens: _TypeAlias = _typing.Literal["budget_tokens"]  # noqa: Y015
     _WhichOneofArgType__budget_tokens: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens"]  # noqa: Y015
@@ -954,12 +988,17 @@ class ToolChoice(_message.Message):
     NAMES_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    OTHER_JSON_FIELD_NUMBER: _builtins.int
     mode: Global___ToolChoiceMode.ValueType
-    """Required. The mode of the choice."""
+    """Required, unless `other_json` is set. The mode of the choice."""
     type: _content_pb2.ToolType.ValueType
     """The type of a NAMED tool. Unspecified: a function."""
     extra_json: _builtins.str
     """Other members of the choice: a JSON object in the form of OpenAI's API."""
+    other_json: _builtins.str
+    """A choice of a tool that its provider runs: a JSON object in its form, such as
+    `{"type":"web_search"}`. Other fields are then unset. Refused by providers without it.
+    """
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The tool to call, if the mode is NAMED. The allowed tools, if the mode is AUTO or
@@ -973,10 +1012,11 @@ class ToolChoice(_message.Message):
         names: _abc.Iterable[_builtins.str] | None = ...,
         type: _content_pb2.ToolType.ValueType = ...,
         extra_json: _builtins.str = ...,
+        other_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_json", b"extra_json", "mode", b"mode", "names", b"names", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_json", b"extra_json", "mode", b"mode", "names", b"names", "other_json", b"other_json", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,30 @@
+"""OpenAI's Responses, without state.
+
+Modules, in the order in which data flows:
+
+    surface            the API's `Surface`
+    decode             requests, field by field
+    state              fields that ask for what OpenAI keeps
+    conversation       instructions and input items as messages
+    input_items        items of a request
+    assistant_turn     items of an earlier answer as one message
+    parts              content parts of items
+    tools              tools
+    strict_schema      schemas that are enforced without being asked to
+    tool_choice        choice among the tools
+    namespaces         names of tools in namespaces
+    options            text, reasoning, and what else an answer includes
+    responses_request  a decoded request, and the options of its answer
+    render             events of a stream
+    answer_output      items of an answer
+    output_item        what all items have in common
+    message_item       text and refusals
+    logprobs           log probabilities of a text
+    reasoning_item     summaries, open reasoning and seals
+    call_item          calls of tools
+    response_events    events with their sequence numbers
+    answer_members     members that the contract has no fields for
+    response_object    all members of a response, and usage
+    failure_codes      codes of failed responses
+    render_whole       whole answers
+"""

@@ -1,0 +1,186 @@
+"""Decoder of requests: OpenAI's JSON to a `ResponsesRequest`.
+
+A field is checked here for its JSON type and for fitting into the contract; the service checks
+ranges. `null` means absent. Fields that the contract does not have are kept as unknown ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw
+
+from gateway.config import EdgeConfig
+from gateway.errors import invalid
+from gateway.http.strict_json import parse
+from gateway.surfaces.images import ImageReader
+from gateway.surfaces.json_fields import integer, read
+from gateway.surfaces.openai_responses.conversation import decode_input, decode_instructions
+from gateway.surfaces.openai_responses.options import (
+    decode_include,
+    decode_reasoning,
+    decode_text,
+)
+from gateway.surfaces.openai_responses.reasoning_item import Shown
+from gateway.surfaces.openai_responses.response_object import AnswerForm
+from gateway.surfaces.openai_responses.responses_request import ResponsesRequest
+from gateway.surfaces.openai_responses.state import read_state
+from gateway.surfaces.openai_responses.tool_choice import decode_tool_choice
+from gateway.surfaces.openai_responses.tools import Tools, decode_tools
+from gateway.surfaces.unknown_members import to_json
+from services.domain.spec import ChatCompletionSpec, Thinking
+
+METADATA_MAX = 256
+"""The most members of `metadata` that are decoded; the service accepts 16."""
+
+_Fields = dict[str, Raw]
+_Values = dict[str, Any]
+
+_STRING = msgspec.json.Decoder(str)
+_BOOL = msgspec.json.Decoder(bool)
+_NUMBER = msgspec.json.Decoder(int | float)
+_FLOAT = msgspec.json.Decoder(float)
+_METADATA = msgspec.json.Decoder(Annotated[dict[str, str], Meta(max_length=METADATA_MAX)])
+
+_REPEATED = (
+    *("instructions", "max_output_tokens", "max_tool_calls", "metadata", "parallel_tool_calls"),
+    *("prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier"),
+    *("temperature", "tool_choice", "top_logprobs", "top_p", "truncation", "user"),
+)
+"""Fields that a response repeats as they are."""
+
+_NO_TOOLS = Tools([], {}, ())
+
+
+def decode(body: bytes, config: EdgeConfig) -> ResponsesRequest:
+    """Decode a request.
+
+    Raises:
+        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    """
+    fields = parse(body)
+    repeated: dict[str, object] = {name: fields[name] for name in _REPEATED if name in fields}
+    is_stored = read_state(fields)
+    values, tools = _prompt(fields, config)
+    repeated["tools"] = tools.repeated
+    raw = fields.pop("stream", None)
+    stream = raw is not None and read("stream", raw, _BOOL)
+    shown, has_logprobs = _read_answer(fields, values, repeated, is_stored=is_stored)
+    for name in [name for name in fields if name in _FIELDS]:
+        field, reader = _FIELDS[name]
+        values[field] = reader(name, fields.pop(name))
+    _read_user(fields, values)
+    _read_harmless(fields)
+    spec = ChatCompletionSpec(**values, extra_json=msgspec.json.encode(fields) if fields else b"")
+    form = AnswerForm(
+        repeated=repeated, model=spec.model, shown=shown, names=tools.names, logprobs=has_logprobs
+    )
+    return ResponsesRequest(spec=spec, stream=stream, form=form)
+
+
+def decode_count(body: bytes, config: EdgeConfig) -> ChatCompletionSpec:
+    """Decode a request for the number of a prompt's tokens. Fields beside the prompt do not count.
+
+    Raises:
+        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    """
+    fields = parse(body)
+    read_state(fields)
+    values, _ = _prompt(fields, config)
+    for name, decoder in (("text", decode_text), ("reasoning", decode_reasoning)):
+        if name in fields:
+            values |= decoder(fields.pop(name)).values
+    return ChatCompletionSpec(**values)
+
+
+def _prompt(fields: _Fields, config: EdgeConfig) -> tuple[_Values, Tools]:
+    """Remove the fields that make the prompt from `fields`, and return them as the spec's."""
+    if "model" not in fields:
+        raise invalid("model", "Missing required parameter: `model`.")
+    values: _Values = {"model": read("model", fields.pop("model"), _STRING)}
+    images = ImageReader(images_max=config.images_max, bytes_max=config.image_bytes_max)
+    instructions, given = fields.pop("instructions", None), fields.pop("input", None)
+    messages = [] if instructions is None else decode_instructions(instructions, images)
+    if given is None:
+        raise invalid("input", "Missing required parameter: `input`.")
+    values["messages"] = messages + decode_input(given, images)
+    tools = decode_tools(fields.pop("tools")) if "tools" in fields else _NO_TOOLS
+    values["tools"] = tools.offered
+    if "tool_choice" in fields:
+        values["tool_choice"] = decode_tool_choice(fields.pop("tool_choice"))
+    return values, tools
+
+
+def _read_answer(
+    fields: _Fields, values: _Values, repeated: dict[str, object], *, is_stored: bool
+) -> tuple[Shown, bool]:
+    """Read the options of the answer. Returns what it shows of its reasoning, and logprobs.
+
+    A client that relies on stored items sends reasoning back without `include`: it gets the seal,
+    since nothing is stored.
+    """
+    values["thinking"] = Thinking(reasoning_details=True)
+    for name, decoder in (("text", decode_text), ("reasoning", decode_reasoning)):
+        if name in fields:
+            field = decoder(fields.pop(name))
+            values |= field.values
+            repeated[name] = field.repeated
+            if field.unknown:
+                fields[name] = Raw(to_json(field.unknown))
+    seals, logprobs = is_stored, False
+    if "include" in fields:
+        include = decode_include(fields.pop("include"))
+        seals, logprobs = seals or include.seals, include.logprobs
+        if include.others:
+            fields["include"] = Raw(msgspec.json.encode(include.others))
+    if logprobs or "top_logprobs" in fields:
+        values["logprobs"] = True
+    return Shown(text=bool(values["thinking"].summary), seals=seals), bool(values.get("logprobs"))
+
+
+def _read_user(fields: _Fields, values: _Values) -> None:
+    """Read the ID of the end user. `safety_identifier` is the newer name of `user`."""
+    if "user" not in values and "safety_identifier" in fields:
+        raw = fields.pop("safety_identifier")
+        values["user"] = read("safety_identifier", raw, _STRING)
+
+
+def _read_harmless(fields: _Fields) -> None:
+    """Remove fields that ask for what is done anyway."""
+    for name, raw in _DONE.items():
+        if name in fields and bytes(fields[name]) == raw:
+            del fields[name]
+
+
+_DONE: Mapping[str, bytes] = {
+    "truncation": b'"disabled"',
+    "stream_options": b'{"include_obfuscation":false}',
+}
+
+
+def _float(name: str, raw: Raw) -> float:
+    return read(name, raw, _FLOAT)
+
+
+def _integer(name: str, raw: Raw) -> int:
+    return integer(name, read(name, raw, _NUMBER), 32)
+
+
+def _string(name: str, raw: Raw) -> str:
+    return read(name, raw, _STRING)
+
+
+_FIELDS: Mapping[str, tuple[str, Callable[[str, Raw], object]]] = {
+    "temperature": ("temperature", _float),
+    "top_p": ("top_p", _float),
+    "max_output_tokens": ("max_tokens", _integer),
+    "top_logprobs": ("top_logprobs", _integer),
+    "parallel_tool_calls": ("parallel_tool_calls", lambda name, raw: read(name, raw, _BOOL)),
+    "metadata": ("metadata", lambda name, raw: read(name, raw, _METADATA)),
+    "service_tier": ("service_tier", _string),
+    "user": ("user", _string),
+    "prompt_cache_key": ("prompt_cache_key", _string),
+}
+"""Fields that are plain values, with their names in the spec."""

@@ -1,0 +1,47 @@
+"""Surface of OpenAI's Responses: `POST /v1/responses` and `/v1/responses/input_tokens`."""
+
+from __future__ import annotations
+
+from multidict import MultiMapping
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+from gateway.http.error_answer import ErrorAnswer
+from gateway.surfaces.base import Route, Surface
+from gateway.surfaces.openai_responses.decode import decode, decode_count
+from gateway.surfaces.openai_responses.responses_request import ResponsesRequest
+from services.common.off_loop import off_loop
+from services.domain.spec import ChatCompletionSpec
+
+
+class OpenAIResponses(Surface):
+    """OpenAI's Responses."""
+
+    routes = (Route("POST", "/v1/responses"),)
+    count_routes = (Route("POST", "/v1/responses/input_tokens"),)
+
+    async def decode(
+        self,
+        body: bytes,
+        headers: MultiMapping[str],  # noqa: ARG002
+        config: EdgeConfig,
+    ) -> ResponsesRequest:
+        """Decode a request."""
+        return await off_loop(len(body), decode, body, config)
+
+    async def decode_prompt(
+        self,
+        body: bytes,
+        headers: MultiMapping[str],  # noqa: ARG002
+        config: EdgeConfig,
+    ) -> ChatCompletionSpec:
+        """Decode a request for the number of a prompt's tokens."""
+        return await off_loop(len(body), decode_count, body, config)
+
+    def render_count(self, tokens: int) -> bytes:
+        """Render the number of a prompt's tokens."""
+        return b'{"object":"response.input_tokens","input_tokens":%d}' % tokens
+
+    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:  # noqa: ARG002
+        """Render a failure as `{"error": {"message", "type", "param", "code"}}`."""
+        return ErrorAnswer(error.status, error.body(), error.headers())
