@@ -1,0 +1,132 @@
+"""The console in a real browser, over a real process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from services import local
+from tests.stand.chromium import (
+    chromium,
+    needs_axe,
+    needs_chromium,
+    serious_findings,
+)
+from tests.stand.process import Server
+from tests.stand.servers import HTTP, STOP_SOON
+
+pytestmark = needs_chromium
+
+ANSWER_MS = 60_000
+"""The longest time to an answer on a busy machine. No test depends on it."""
+
+TENANT_PAGES = ("", "/playground", "/models", "/quick-starts")
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    """What `make run` starts, with a script in place of the model."""
+    config = resources.files(local) / "scripted.toml"
+    server = Server(
+        *("--rest", "127.0.0.1:0", "--grpc", f"unix:{tmp_path / 'grpc.sock'}", "--metrics", ""),
+        *("--console", "127.0.0.1:0", "--config", config, "--state", tmp_path, *STOP_SOON),
+        ready=HTTP,
+    )
+    await server.start()
+    yield server
+    await server.stop()
+
+
+async def console_url(server: Server) -> str:
+    """The address of the console that the server prints."""
+    url = f"http://{await server.address('console')}/console"
+    await server.printed(url)
+    return url
+
+
+async def sign_in(page: Page, url: str, key: str) -> None:
+    """Open the console, and sign in."""
+    await page.goto(url)
+    await page.get_by_label("API key").fill(key)
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("link", name="Overview")).to_be_visible()
+
+
+async def test_a_newcomer_gets_a_streamed_answer(server: Server) -> None:
+    """With the address and the key that were printed; nothing violates the page's policy."""
+    url, key = await console_url(server), await server.first_key()
+    async with chromium() as (context, complaints):
+        page = await context.new_page()
+        await sign_in(page, url, key)
+        await page.get_by_role("link", name="Playground").click()
+
+        await page.get_by_label("Message").fill("Hello!")
+        await page.keyboard.press("Control+Enter")
+
+        answer = page.locator("article").nth(1)
+        await expect(answer.locator("[data-fact=total]")).not_to_be_empty(timeout=ANSWER_MS)
+        await expect(answer.locator(".text")).not_to_be_empty()
+        await expect(answer.locator("[data-fact=cost]")).to_have_text("$0.00")
+        await expect(answer.locator("[data-fact=finish]")).to_have_text("stop")
+        await page.get_by_role("link", name="Overview").click()
+        await expect(page.locator(".tiles")).to_contain_text("unlimited")
+        assert complaints.found == []
+        assert {cookie["httpOnly"] for cookie in await context.cookies()} == {True}
+
+
+async def test_a_keyboard_is_enough(server: Server) -> None:
+    """Shortcuts open pages and the filter of a table, which hides the other rows."""
+    url, key = await console_url(server), await server.first_key()
+    async with chromium() as (context, complaints):
+        page = await context.new_page()
+        await page.goto(url)
+        await page.keyboard.type(key)  # The field has the focus.
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("link", name="Overview")).to_be_visible()
+
+        await page.keyboard.type("gm")
+        await expect(page.get_by_role("heading", name="Models")).to_be_visible()
+        await page.keyboard.type("/nothing")
+        await expect(page.locator("#models tbody tr")).to_be_hidden()
+        assert complaints.found == []
+
+
+async def test_theme_and_language_change(server: Server) -> None:
+    """The system's theme is the first one; the chosen ones stay."""
+    url = await console_url(server)
+    dark = "rgb(20, 23, 28)"
+    async with chromium(color_scheme="dark") as (context, complaints):
+        page = await context.new_page()
+        await page.goto(url)
+        await expect(page.locator("html")).to_have_css("background-color", dark)
+        await page.get_by_role("button", name="Light").click()
+        await expect(page.locator("html")).to_have_css("background-color", "rgb(255, 255, 255)")
+
+        await page.get_by_role("button", name="Русский").click()
+        await expect(page.get_by_role("heading", name="Вход")).to_be_visible()
+        await page.reload()
+        await expect(page.locator("html")).to_have_attribute("data-theme", "light")
+        assert complaints.found == []
+
+
+@needs_axe
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_pages_are_accessible(server: Server, theme: str) -> None:
+    """axe-core finds nothing serious on any page, in either theme."""
+    url, key = await console_url(server), await server.first_key()
+    async with chromium(color_scheme=theme, bypass_csp=True) as (context, _):
+        page = await context.new_page()
+        await page.goto(url)
+        await page.get_by_label("API key").fill("wrong")
+        await page.get_by_role("button", name="Sign in").click()
+        found = {"sign-in": await serious_findings(page)}
+        await sign_in(page, url, key)
+        for path in TENANT_PAGES:
+            await page.goto(url + path)
+            found[path] = await serious_findings(page)
+
+    assert not any(found.values()), found
