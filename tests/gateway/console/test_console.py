@@ -97,7 +97,10 @@ async def test_over_tls_the_cookie_is_bound_to_the_host(tmp_path: Path) -> None:
             assert ("Secure" in cookie.split("; ")) == (edge is trusting)
 
 
-@pytest.mark.parametrize("key", ["", "sk-pg-short", new_secret(), "с кириллицей"])
+WRONG_KEYS = {"no": "", "short": "sk-pg-short", "unknown": new_secret(), "Cyrillic": "с кириллицей"}
+
+
+@pytest.mark.parametrize("key", WRONG_KEYS.values(), ids=WRONG_KEYS)
 async def test_a_wrong_key_is_refused(stand: ConsoleStand, key: str) -> None:
     """The page says so, and does not repeat it."""
     answer = await stand.browser.sign_in(key)
