@@ -80,7 +80,7 @@ def sealed_state(state: str) -> str:
     return STATE_PREFIX + state
 
 
-def unsealed_details(param: str, seal: str) -> list[Raw]:
+def unsealed_details(param: str, seal: str) -> list[dict[str, object]]:
     """Return the items in a seal with `DETAILS_PREFIX`, the value of the field `param`.
 
     Raises:
@@ -89,6 +89,6 @@ def unsealed_details(param: str, seal: str) -> list[Raw]:
     try:
         # As strict as with the body, which does not show what base64 contains.
         data = base64.b64decode(seal.removeprefix(DETAILS_PREFIX), validate=True)
-        return _ITEMS.decode(parse(b'{"details":%b}' % data)["details"])
+        return _OBJECTS.decode(parse(b'{"details":%b}' % data)["details"])
     except (ApiError, KeyError, ValueError):
         raise invalid(param, f"Invalid {param}: it is not one that this service gave.") from None

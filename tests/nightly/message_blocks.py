@@ -8,15 +8,14 @@ wrong. Each request takes a dialect, what the channel passes on, and whether it 
 
 from __future__ import annotations
 
-import argparse
 import base64
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tests.stand.request_lane import MODELS, Lane
+from tests.nightly import generated_cases
+from tests.stand.request_lane import random_lane
 
 Json = dict[str, Any]
 
@@ -88,15 +87,6 @@ class Chance(random.Random):
             found["cache_control"] = MARK
         return found
 
-    def lane(self) -> Lane:
-        """A way to a provider."""
-        return Lane(
-            dialect=self.choice(sorted(MODELS)),
-            pass_through=self.choice(("harmless", True, False)),
-            hop=self.choice(("none", "grpc")),
-            strict=self.random() < 0.2,
-        )
-
     def result(self, depth: int) -> Json:
         """The members of a tool's result."""
         blocks = [self.block(0) for _ in range(self.randint(0, 3))] if depth else "a"
@@ -136,22 +126,12 @@ def check_cases(cases: int, seed: int) -> Mapping[int, int]:
     chance = Chance(seed)
     became: Counter[int] = Counter()
     for _ in range(cases):
-        request, lane = chance.request(), chance.lane()
-        status = lane.send(request, messages=True).status
+        request, lane = chance.request(), random_lane(chance)
+        status = lane.send(request, api="messages").status
         assert status == 200 or 400 <= status < 500, (request, lane)
         became[status] += 1
     return became
 
 
-def main() -> None:
-    """Check a number of requests and print what became of them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=time.time_ns())
-    arguments = parser.parse_args()
-    print(f"seed {arguments.seed}")  # noqa: T201
-    print(dict(check_cases(arguments.cases, arguments.seed)))  # noqa: T201
-
-
 if __name__ == "__main__":
-    main()
+    generated_cases.run(check_cases, __doc__)

@@ -13,16 +13,22 @@ text, and `extra_json` of every message.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import random
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from services.config import PassThrough
-from tests.stand.planted_messages import MESSAGES
-from tests.stand.planted_requests import ALL, Plant, is_about, random_plant, texts, tokens
+from tests.nightly import generated_cases
+from tests.stand.planted_requests import (
+    ALL,
+    Plant,
+    api_of,
+    is_about,
+    random_plant,
+    texts,
+    tokens,
+)
 from tests.stand.planted_specs import StubPlant, random_stub_plant
 from tests.stand.request_lane import MODELS, Lane, Outcome
 
@@ -42,7 +48,7 @@ def check(plant: Plant | StubPlant, lane: Lane) -> str:
     found = (
         lane.send_spec(plant.spec())
         if isinstance(plant, StubPlant)
-        else lane.send(plant.body(), messages=plant.request in MESSAGES)
+        else lane.send(plant.body(), api=api_of(plant.request))
     )
     if found.status != 200:
         assert 400 <= found.status < 500, (plant, lane, found)
@@ -60,7 +66,7 @@ def check(plant: Plant | StubPlant, lane: Lane) -> str:
 @functools.cache
 def plain(request: str, lane: Lane) -> Outcome:
     """Return what becomes of a request without the member."""
-    return lane.send(ALL[request], messages=request in MESSAGES)
+    return lane.send(ALL[request], api=api_of(request))
 
 
 def random_lane(request: str, chance: random.Random) -> Lane:
@@ -86,15 +92,5 @@ def check_cases(cases: int, seed: int) -> Mapping[str, int]:
     return became
 
 
-def main() -> None:
-    """Check a number of cases and print what became of them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=time.time_ns())
-    arguments = parser.parse_args()
-    print(f"seed {arguments.seed}")  # noqa: T201
-    print(dict(check_cases(arguments.cases, arguments.seed)))  # noqa: T201
-
-
 if __name__ == "__main__":
-    main()
+    generated_cases.run(check_cases, __doc__)

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from tests.stand.planted_messages import MESSAGES
+from tests.stand.planted_responses import RESPONSES
+from tests.stand.request_lane import Api
 
 Json: TypeAlias = dict[str, Any]
 Path: TypeAlias = tuple[str | int, ...]
@@ -154,7 +156,15 @@ REQUESTS: Mapping[str, Json] = {
 }
 """Requests by the kinds of objects in them."""
 
-ALL = {**REQUESTS, **MESSAGES}
+ALL = {**REQUESTS, **MESSAGES, **RESPONSES}
+
+
+def api_of(request: str) -> Api:
+    """Return the API of a request of `ALL`."""
+    if request in RESPONSES:
+        return "responses"
+    return "messages" if request in MESSAGES else "chat"
+
 
 FREE = frozenset({"parameters", "format", "schema", "input_schema", "input"})
 """Members whose value is any JSON, and reaches the provider as it is."""
@@ -172,7 +182,7 @@ class Plant(NamedTuple):
     """A member to plant, and where."""
 
     request: str
-    """One of `REQUESTS`, or of `MESSAGES`."""
+    """One of `ALL`."""
     path: Path
     """The object that gets the member."""
     name: str
@@ -219,7 +229,7 @@ PLACES: Sequence[tuple[str, Path]] = [
 """Every object of every request for a chat completion."""
 
 ALL_PLACES = [(name, path) for name, request in ALL.items() for path in objects(request)]
-"""Those of messages, too."""
+"""Those of all APIs."""
 
 
 def random_plant(chance: random.Random) -> Plant:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import functools
 import json
+import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from gateway.config import EdgeConfig
 from gateway.errors import REASONS, ApiError
 from gateway.surfaces.anthropic_messages import decode as messages_request
+from gateway.surfaces.base import SurfaceRequest
 from gateway.surfaces.openai_chat import decode as chat_request
+from gateway.surfaces.openai_responses import decode as responses_request
 from services.capabilities import CapabilityOverrides, lookup
 from services.common.contract.chat import fill_request, read_request
 from services.completions.validation import validate
@@ -26,6 +30,12 @@ from services.providers.base import Notes, Target
 from services.providers.registry import DIALECTS
 
 EDGE = EdgeConfig()
+Api: TypeAlias = Literal["chat", "messages", "responses"]
+DECODERS: Mapping[Api, Callable[[bytes, EdgeConfig], SurfaceRequest]] = {
+    "chat": chat_request.decode,
+    "messages": messages_request.decode,
+    "responses": responses_request.decode,
+}
 MODELS = {"openai": "house-1", "openrouter": "house-1", "anthropic": "claude-sonnet-4-5"}
 """The provider's name of the model, by dialect."""
 
@@ -40,11 +50,10 @@ class Lane:
     """Whether the request travels as a message of the contract."""
     strict: bool = False
 
-    def send(self, body: Any, *, messages: bool = False) -> Outcome:
-        """Return what becomes of a request's JSON: of a chat completion, or of `messages`."""
-        decode = messages_request.decode if messages else chat_request.decode
+    def send(self, body: Any, *, api: Api = "chat") -> Outcome:
+        """Return what becomes of a request's JSON, in the form of an API."""
         try:
-            return self.send_spec(decode(json.dumps(body).encode(), EDGE).spec)
+            return self.send_spec(DECODERS[api](json.dumps(body).encode(), EDGE).spec)
         except ApiError as error:
             return Outcome(status=error.status)
 
@@ -75,6 +84,16 @@ class Outcome:
     """What the provider was sent."""
     notes: frozenset[tuple[str, str]] = frozenset()
     """Parameter and action of each note."""
+
+
+def random_lane(chance: random.Random) -> Lane:
+    """Return any way to a provider."""
+    return Lane(
+        dialect=chance.choice(sorted(MODELS)),
+        pass_through=chance.choice(("harmless", True, False)),
+        hop=chance.choice(("none", "grpc")),
+        strict=chance.random() < 0.2,
+    )
 
 
 def over_grpc(spec: ChatCompletionSpec) -> ChatCompletionSpec:

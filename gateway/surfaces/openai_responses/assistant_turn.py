@@ -34,8 +34,6 @@ from services.domain.conversation import (
 OPENAI_FORMAT = "openai-responses-v1"
 """Format of OpenAI's own reasoning in `reasoning_details`."""
 
-_DETAIL = msgspec.json.Decoder(Detail)
-
 
 class AssistantTurn:
     """Message of the assistant, item by item. `unknown` are unknown members."""
@@ -99,8 +97,8 @@ class AssistantTurn:
         if seal.startswith(STATE_PREFIX):
             self._state = seal.removeprefix(STATE_PREFIX)
         elif seal.startswith(DETAILS_PREFIX):
-            raw = unsealed_details(f"{at}.encrypted_content", seal)
-            self._add_sealed(gathered(map(_DETAIL.decode, raw)))
+            fragments = unsealed_details(f"{at}.encrypted_content", seal)
+            self._add_sealed(gathered(fragments))
         elif seal:
             self._add_openai(each, seal)
         text = texts or ("" if seal else summary)

@@ -29,6 +29,7 @@ from gateway.surfaces.openai_responses.responses_request import ResponsesRequest
 from gateway.surfaces.openai_responses.state import read_state
 from gateway.surfaces.openai_responses.tool_choice import decode_tool_choice
 from gateway.surfaces.openai_responses.tools import Tools, decode_tools
+from gateway.surfaces.other_members import one_line
 from gateway.surfaces.unknown_members import to_json
 from services.domain.spec import ChatCompletionSpec, Thinking
 
@@ -150,7 +151,7 @@ def _read_user(fields: _Fields, values: _Values) -> None:
 def _read_harmless(fields: _Fields) -> None:
     """Remove fields that ask for what is done anyway."""
     for name, raw in _DONE.items():
-        if name in fields and bytes(fields[name]) == raw:
+        if name in fields and one_line(bytes(fields[name])) == raw:
             del fields[name]
 
 

@@ -1,0 +1,393 @@
+"""Requests of OpenAI's Responses as specs."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+from gateway.surfaces.openai_responses.decode import decode, decode_count
+from gateway.surfaces.openai_responses.reasoning_item import Shown
+from gateway.surfaces.openai_responses.responses_request import ResponsesRequest
+from services.common.sealed_blocks import Redacted, SealedCall, Text, Thought, read_state
+from services.domain.conversation import (
+    FilePart,
+    ImagePart,
+    Message,
+    OtherPart,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+)
+from services.domain.spec import ChatCompletionSpec, ToolChoice
+
+CONFIG = EdgeConfig()
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(32)).decode()
+
+
+def request(**fields: Any) -> ResponsesRequest:
+    """The request of a model and these fields."""
+    return decode(json.dumps({"model": "m", "input": "Hi.", **fields}).encode(), CONFIG)
+
+
+def spec(**fields: Any) -> ChatCompletionSpec:
+    """What that request asks for."""
+    return request(**fields).spec
+
+
+def messages(*items: Any) -> list[Message]:
+    """The messages of these items."""
+    return spec(input=list(items)).messages
+
+
+def extra(**fields: Any) -> dict[str, Any]:
+    """The unknown fields of a request."""
+    found: dict[str, Any] = json.loads(spec(**fields).extra_json or b"{}")
+    return found
+
+
+def refused(**fields: Any) -> ApiError:
+    """The refusal of a request with these fields."""
+    with pytest.raises(ApiError) as refusal:
+        request(**fields)
+    assert refusal.value.status == 400
+    return refusal.value
+
+
+def user(text: str) -> Message:
+    """A message of the user."""
+    return Message(role="user", content=[TextPart(text=text)])
+
+
+def test_a_text_is_a_message_of_the_user() -> None:
+    """Instructions come before it."""
+    found = spec(input="The tide?", instructions="Be brief.")
+    assert [message.role for message in found.messages] == ["system", "user"]
+    assert found.messages[1] == user("The tide?")
+
+
+def test_messages_with_and_without_type() -> None:
+    """The short form has no `type`, and a text as content."""
+    long = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "A"}]}
+    assert messages({"role": "user", "content": "A"}) == messages(long) == [user("A")]
+    (told,) = messages({"role": "developer", "content": "A"})
+    assert told.role == "developer"
+
+
+def test_parts_of_a_message() -> None:
+    """Text, an image by value, files by value, URL and ID."""
+    parts = [
+        {"type": "input_text", "text": "A"},
+        {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}", "detail": "low"},
+        {"type": "input_file", "file_data": "data:text/plain;base64,QQ==", "filename": "a.txt"},
+        {"type": "input_file", "file_url": "https://a.example/a.pdf"},
+        {"type": "input_file", "file_id": "file-1"},
+    ]
+    (message,) = messages({"role": "user", "content": parts})
+    assert message.content == [
+        TextPart(text="A"),
+        ImagePart(base64=PNG, mime_type="image/png", detail="low"),
+        FilePart(uri="data:text/plain;base64,QQ==", filename="a.txt"),
+        FilePart(uri="https://a.example/a.pdf"),
+        FilePart(file_id="file-1"),
+    ]
+
+
+def test_a_turn_is_one_message() -> None:
+    """Reasoning, text and calls of one answer, with the results after it."""
+    found = messages(
+        {"role": "user", "content": "A"},
+        {"type": "message", "role": "assistant", "id": "msg_1", "status": "completed"}
+        | {"content": [{"type": "output_text", "text": "B", "annotations": [], "logprobs": []}]},
+        {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": "{}"},
+        {"type": "custom_tool_call", "call_id": "c2", "name": "g", "input": "free text"},
+        {"type": "function_call_output", "call_id": "c1", "output": "C"},
+        {"type": "custom_tool_call_output", "call_id": "c2", "output": [PART]},
+    )
+    assert found[1] == Message(
+        role="assistant",
+        content=[TextPart(text="B")],
+        tool_calls=[
+            ToolCall(id="c1", name="f", arguments="{}", type="function"),
+            ToolCall(id="c2", name="g", arguments="free text", type="custom"),
+        ],
+    )
+    results = [(each.role, each.tool_call_id, each.content) for each in found[2:]]
+    assert results == [("tool", "c1", [TextPart(text="C")]), ("tool", "c2", [TextPart(text="D")])]
+
+
+PART = {"type": "input_text", "text": "D"}
+
+
+def test_two_messages_of_the_assistant_stay_two() -> None:
+    """Unless a call or reasoning joins them."""
+    said = {"role": "assistant", "content": "A"}
+    asked = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    assert len(messages(said, said)) == 2
+    assert len(messages(said, asked, said)) == 1
+
+
+def test_a_refusal_comes_back() -> None:
+    """As that of the assistant's message."""
+    part = {"type": "refusal", "refusal": "No."}
+    (message,) = messages({"type": "message", "role": "assistant", "content": [part]})
+    assert (message.refusal, message.content) == ("No.", [])
+
+
+def test_reasoning_of_openai_comes_back() -> None:
+    """With its ID, its summary and its seal, in OpenRouter's form."""
+    item = {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [{"type": "summary_text", "text": "One."}],
+        "content": None,
+        "encrypted_content": "c2VhbA==",
+    }
+    (message,) = messages(item)
+    origin = {"format": "openai-responses-v1", "id": "rs_1"}
+    assert json.loads(message.reasoning_details_json) == [
+        {"type": "reasoning.summary", "summary": "One.", "index": 0, **origin},
+        {"type": "reasoning.encrypted", "data": "c2VhbA==", "index": 1, **origin},
+    ]
+
+
+def test_open_reasoning_comes_back() -> None:
+    """As a part; a summary without a seal, too."""
+    text = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm."}]}
+    summary = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]}
+    for item in (text, summary):
+        (message,) = messages({**item, "id": "rs_1"})
+        assert message.content == [ReasoningPart(text="Hm.")]
+
+
+def sealed(*details: dict[str, Any]) -> dict[str, Any]:
+    """Reasoning with a seal of these items."""
+    seal = base64.b64encode(json.dumps(details).encode()).decode()
+    return {"type": "reasoning", "summary": [], "encrypted_content": f"pomogator.details.{seal}"}
+
+
+def test_interleaved_reasoning_of_anthropic_keeps_its_places() -> None:
+    """Fragments of a seal are put together, and the state says where the reasoning was."""
+    own = {"format": "anthropic-claude-v1", "index": 0}
+    text = {"type": "reasoning.text", **own}
+    (message,) = messages(
+        sealed({**text, "text": "H"}, {**text, "text": "m."}, {**text, "signature": "c2ln"}),
+        {"role": "assistant", "content": "Well."},
+        sealed({"type": "reasoning.encrypted", "data": "eA==", **own}),
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+    )
+    assert list(read_state(message.reasoning_state).blocks) == [
+        Thought(text="Hm.", signature="c2ln"),
+        Text(length=5),
+        Redacted(data="eA=="),
+        SealedCall(id="c"),
+    ]
+    kept = json.loads(message.reasoning_details_json)
+    assert [(item["index"], item.get("signature")) for item in kept] == [(0, "c2ln"), (1, None)]
+
+
+@pytest.mark.parametrize("seal", ["%%", "WzFd", "e30=", "W10", "eyJhIjoxLCJhIjoyfQ=="])
+def test_a_broken_seal_is_refused(seal: str) -> None:
+    """The error names it."""
+    item = {"type": "reasoning", "summary": [], "encrypted_content": f"pomogator.details.{seal}"}
+    assert refused(input=[item]).param == "input[0].encrypted_content"
+
+
+def test_items_of_other_types_are_kept() -> None:
+    """For OpenAI's own Responses."""
+    item = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {}}
+    (message,) = messages(item)
+    (part,) = message.content
+    assert isinstance(part, OtherPart)
+    assert json.loads(part.json) == {"type": "openai_responses_item", "item": item}
+
+
+def test_a_reference_is_not_found() -> None:
+    """No item is kept."""
+    assert refused(input=[{"type": "item_reference", "id": "rs_1"}]).param == "input[0].id"
+
+
+def test_tools() -> None:
+    """Functions are flat; a grammar has the form of chat completions."""
+    grammar = {"type": "grammar", "syntax": "lark", "definition": "start: /a/"}
+    found = spec(
+        tools=[
+            {
+                "type": "function",
+                "name": "f",
+                "description": "F.",
+                "parameters": {"type": "object"},
+            },
+            {"type": "custom", "name": "g", "format": grammar},
+            {"type": "web_search", "external_web_access": False},
+        ]
+    ).tools
+    assert [(tool.type, tool.name, tool.strict) for tool in found] == [
+        ("function", "f", None),
+        ("custom", "g", None),
+        ("", "", None),
+    ]
+    assert json.loads(found[1].parameters_json) == {
+        "type": "grammar",
+        "grammar": {"syntax": "lark", "definition": "start: /a/"},
+    }
+    assert json.loads(found[2].other_json)["external_web_access"] is False
+
+
+@pytest.mark.parametrize(
+    ("schema", "is_strict"),
+    [
+        ({"type": "object", "properties": {}, "additionalProperties": False}, True),
+        ({"type": "object", "properties": {"a": {}}, "additionalProperties": False}, None),
+        ({"type": "object", "properties": {}}, None),
+        (None, None),
+    ],
+)
+def test_strict_by_default(schema: Any, is_strict: bool | None) -> None:
+    """Where the schema allows that, and nothing else was asked for."""
+    tool = {"type": "function", "name": "f", "parameters": schema}
+    assert spec(tools=[tool]).tools[0].strict is is_strict
+    assert spec(tools=[{**tool, "strict": False}]).tools[0].strict is False
+
+
+def test_namespaces_are_flat() -> None:
+    """The first tool tells what the namespace is for; calls and the choice have flat names."""
+    inner = [{"type": "function", "name": "read", "description": "Read."}]
+    space = {"type": "namespace", "name": "files", "description": "Files.", "tools": inner}
+    called = {"type": "function_call", "call_id": "c", "name": "read", "namespace": "files"}
+    made = request(
+        tools=[space],
+        input=[called],
+        tool_choice={"type": "function", "name": "read", "namespace": "files"},
+    )
+    (tool,) = made.spec.tools
+    assert (tool.name, tool.description) == ("files__read", "Files.\n\nRead.")
+    assert made.spec.messages[0].tool_calls[0].name == "files__read"
+    assert made.spec.tool_choice == ToolChoice(mode="named", names=["files__read"], type="function")
+    assert tuple(made.form.names["files__read"]) == ("read", "files")
+
+
+def test_long_names_are_cut() -> None:
+    """Each to another one, of the length that all providers take."""
+    inner = [{"type": "function", "name": f"{'n' * 60}{end}"} for end in "ab"]
+    space = {"type": "namespace", "name": "files", "description": "", "tools": inner}
+    names = [tool.name for tool in spec(tools=[space]).tools]
+    assert [len(name) for name in names] == [64, 64]
+    assert len(set(names)) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ("required", ToolChoice(mode="required")),
+        ({"type": "custom", "name": "g"}, ToolChoice(mode="named", names=["g"], type="custom")),
+        (
+            {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]},
+            ToolChoice(mode="auto", names=["f"]),
+        ),
+        ({"type": "web_search"}, ToolChoice(mode="", other_json=b'{"type":"web_search"}')),
+    ],
+)
+def test_tool_choice(given: Any, made: ToolChoice) -> None:
+    """A mode, a tool, some tools, or one that the provider runs."""
+    assert spec(tool_choice=given).tool_choice == made
+
+
+def test_the_form_of_a_text() -> None:
+    """It is flat here."""
+    form = {"type": "json_schema", "name": "city", "schema": {"type": "object"}, "strict": True}
+    found = spec(text={"format": form, "verbosity": "low"})
+    assert found.response_format is not None
+    assert (found.response_format.name, found.response_format.strict) == ("city", True)
+    assert found.verbosity == "low"
+
+
+def test_reasoning_options() -> None:
+    """The answer shows reasoning where a summary is asked for, and its seal where included."""
+    made = request(
+        reasoning={"effort": "low", "summary": "auto"},
+        include=["reasoning.encrypted_content"],
+        store=False,
+    )
+    assert made.spec.reasoning_effort == "low"
+    assert made.spec.thinking is not None
+    assert made.spec.thinking.summary == "auto"
+    assert made.form.shown == Shown(text=True, seals=True)
+    assert request(store=False).form.shown == Shown(text=False, seals=False)
+    assert request().form.shown == Shown(text=False, seals=True)
+
+
+def test_fields_with_another_name() -> None:
+    """And those that have the same."""
+    found = spec(
+        max_output_tokens=50,
+        top_logprobs=3,
+        include=["message.output_text.logprobs"],
+        safety_identifier="u",
+        prompt_cache_key="k",
+        metadata={"a": "b"},
+        service_tier="flex",
+        parallel_tool_calls=False,
+    )
+    assert (found.max_tokens, found.logprobs, found.top_logprobs) == (50, True, 3)
+    assert (found.user, found.prompt_cache_key, found.metadata) == ("u", "k", {"a": "b"})
+    assert (found.service_tier, found.parallel_tool_calls) == ("flex", False)
+
+
+def test_unknown_fields_are_kept() -> None:
+    """But for those that ask for what is done anyway."""
+    assert extra(client_metadata={"a": 1}, max_tool_calls=3, text={"odd": 1}) == {
+        "client_metadata": {"a": 1},
+        "max_tool_calls": 3,
+        "text": {"odd": 1},
+    }
+    assert extra(store=False, background=False, truncation="disabled") == {}
+    assert extra(stream_options={"include_obfuscation": False}) == {}
+    assert extra(store=True, truncation="auto") == {"store": True, "truncation": "auto"}
+    assert extra(include=["file_search_call.results"]) == {"include": ["file_search_call.results"]}
+
+
+def test_unknown_members_of_items_are_kept() -> None:
+    """At any depth."""
+    (message,) = messages(
+        {"type": "message", "role": "assistant", "phase": "commentary"}
+        | {"content": [{"type": "output_text", "text": "A", "odd": 1}]}
+    )
+    assert json.loads(message.extra_json) == {"phase": "commentary"}
+    assert json.loads(message.content[0].extra_json) == {"odd": 1}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        (
+            {"previous_response_id": "resp_1"},
+            "previous_response_id",
+            "previous_response_not_found",
+        ),
+        ({"conversation": "conv_1"}, "conversation", "unsupported_parameter"),
+        ({"background": True}, "background", "unsupported_parameter"),
+        ({"prompt": {"id": "p"}}, "prompt", "unsupported_parameter"),
+        ({"input": None}, "input", "invalid_value"),
+        ({"input": 7}, "input", "invalid_value"),
+        ({"input": [{"role": "user"}]}, "input[0]", "invalid_value"),
+        ({"input": [{"role": "odd", "content": "A"}]}, "input[0].role", "invalid_value"),
+        ({"include": "a"}, "include", "invalid_value"),
+        ({"reasoning": {"summary": "odd"}}, "reasoning.summary", "invalid_value"),
+    ],
+)
+def test_refusals(fields: dict[str, Any], param: str, code: str) -> None:
+    """Each names the field at fault."""
+    error = refused(**fields)
+    assert (error.param, error.code) == (param, code)
+
+
+def test_a_count_needs_no_other_fields() -> None:
+    """The prompt alone."""
+    body = {"model": "m", "input": "Hi.", "tools": [{"type": "function", "name": "f"}]}
+    found = decode_count(json.dumps(body).encode(), CONFIG)
+    assert (len(found.messages), len(found.tools)) == (1, 1)
