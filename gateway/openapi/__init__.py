@@ -5,8 +5,8 @@ Modules, in the order in which data flows:
     paths     bindings as paths
     schemas   messages as JSON Schema
 
-`chat.json` describes what has another form than proto JSON, written by hand: chat completions and
-models in OpenAI's form, messages in Anthropic's, key and credits in OpenRouter's.
+`chat.json` describes what has another form than proto JSON, written by hand: chat completions,
+responses and models in OpenAI's form, messages in Anthropic's, key and credits in OpenRouter's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gateway.transcoding.bindings import bindings
 
 __all__ = ["handler", "openapi"]
 
-COMPLETIONS_PATH = "/v1/chat/completions"
+OPENAI_PATHS = ("/v1/chat/completions", "/v1/responses", "/v1/responses/input_tokens")
 MESSAGES_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
 
 _PARAMETER = re.compile(r"\{([^}]*)\}")
@@ -73,7 +73,8 @@ def _by_hand() -> dict[str, Any]:
         resources.files(__name__).joinpath("chat.json").read_text("utf-8")
     )
     paths = document["paths"]
-    paths[COMPLETIONS_PATH]["post"]["responses"] |= _failures()
+    for path in OPENAI_PATHS:
+        paths[path]["post"]["responses"] |= _failures()
     for path in MESSAGES_PATHS:
         paths[path]["post"]["responses"] |= _anthropic_failures()
     return document

@@ -133,7 +133,8 @@ class ItemReader:
 
     def _end(self, item: Json) -> None:
         assert self._part is None
-        assert _plain(item) == _plain(self._open)
+        told = _plain(self._open)
+        assert {name: item[name] for name in told} == told
         self.items.append(item)
         self.item = None
 

@@ -36,14 +36,19 @@ class AnswerOutput:
         if not self._order.keeps_waiting(content):
             self._add(content)
 
-    def add_members(self, members: MessageMembers) -> None:
-        """Write what a text cites, and items that have no events of their own."""
+    def add_members(self, members: MessageMembers) -> Json:
+        """Write what a text cites, and items that have no events of their own.
+
+        Returns the members of a message that the answer does not have.
+        """
         self._release()
+        rest = self._describe(members.others) if members.others else {}
         if members.annotations:
             self._annotate(members.annotations)
         for item in members.items:
             self._close("completed")
             self._write_whole(item)
+        return rest
 
     def end(self, state: str, status: Status) -> None:
         """Write the end of the last item, and a `reasoning_state` that no other item has."""
@@ -116,6 +121,17 @@ class AnswerOutput:
         made = ReasoningItem(self._events, *self._next(), detail, self._form.shown)
         self._open = made
         return made
+
+    def _describe(self, others: Json) -> Json:
+        """Add members to the last message. Returns them where there is none."""
+        if isinstance(self._open, MessageItem):
+            self._open.others |= others
+            return {}
+        for index, item in reversed(list(enumerate(self.items))):
+            if item["type"] == "message":
+                self.items[index] = {**others, **item}
+                return {}
+        return others
 
     def _annotate(self, annotations: Sequence[Json]) -> None:
         """Add annotations to the message; to that before the last call if none is open."""

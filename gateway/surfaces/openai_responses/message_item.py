@@ -27,6 +27,8 @@ class MessageItem(OutputItem):
         self._texts: list[str] = []
         self._logprobs: list[Json] = []
         self._delta = b""
+        self.others: Json = {}
+        """Members that the contract has no fields for."""
         self._added(self._item("in_progress"))
 
     def add_text(self, text: str, logprobs_json: bytes = b"") -> None:
@@ -63,6 +65,7 @@ class MessageItem(OutputItem):
 
     def _item(self, status: Status) -> Json:
         return {
+            **self.others,
             "id": self.id,
             "type": "message",
             "status": status,

@@ -99,8 +99,7 @@ class EventRenderer:
             case ExtraDelta():
                 if each.index == 0:
                     members = MessageMembers.of(each.extra_json)
-                    self._output.add_members(members)
-                    self._others |= members.others
+                    self._others |= self._output.add_members(members)
             case AnswerMembers():
                 self._others |= members_of(each.extra_json)
                 if each.system_fingerprint:

@@ -33,6 +33,7 @@ from services.providers.translate.other_types import without_foreign_tools
 from services.providers.translate.parameters import (
     accepted,
     forces_tool,
+    note_summary,
     raw_object,
     require,
     require_features,
@@ -84,6 +85,7 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
     if spec.tools:
         spec = without_foreign_tools(spec, knows_tool(target), notes)
     require_features(spec, target)
+    note_summary(spec, notes)
     require(not spec.other_reasoning_effort, "reasoning_effort", "this effort")
     spec = without_marks(spec)
     unknown = unknown_paths(spec)

@@ -95,6 +95,7 @@ def encode(
         spec = msgspec.structs.replace(spec, messages=converted)
     if spec.tools:
         spec = without_foreign_tools(spec, FORM.tools(target), notes)
+    parameters.note_summary(spec, notes)
     spec = made_legal(spec, target, notes).spec
     plan = thinking.plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, target))
     body = common_body(spec, target, notes, plan, FORM)

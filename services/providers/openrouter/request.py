@@ -15,6 +15,7 @@ from services.providers.translate import reasoning_state, thinking
 from services.providers.translate.history import reasoning as history
 from services.providers.translate.history.legal import made_legal
 from services.providers.translate.other_types import without_foreign_tools
+from services.providers.translate.parameters import note_summary
 from services.providers.translate.reasoning_state import Details
 from services.providers.translate.thinking import ThinkingPlan
 
@@ -36,6 +37,7 @@ def encode(
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
     if spec.tools:
         spec = without_foreign_tools(spec, FORM.tools(target), notes)
+    note_summary(spec, notes)
     spec = made_legal(spec, target, notes).spec
     plan = thinking.plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, target))
     body = common_body(spec, target, notes, plan, FORM)

@@ -135,6 +135,12 @@ def require_features(spec: ChatCompletionSpec, target: Target) -> None:
         require(False, "messages", "images")
 
 
+def note_summary(spec: ChatCompletionSpec, notes: Notes) -> None:
+    """Note a demand for a short or a long summary, for providers that do not write one."""
+    if spec.thinking is not None and spec.thinking.summary in ("concise", "detailed"):
+        notes.dropped("reasoning.summary", "The provider decides how much reasoning it shows.")
+
+
 def shows_tools(spec: ChatCompletionSpec, target: Target, notes: Notes) -> bool:
     """Whether to send the tools of the request, if it has any.
 

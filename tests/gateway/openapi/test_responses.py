@@ -10,13 +10,21 @@ from gateway.errors import ROWS, ApiError
 from gateway.openapi import openapi
 from gateway.surfaces.answer_headers import notes_header
 from gateway.surfaces.anthropic_messages.errors import render_error
+from gateway.surfaces.openai_responses.render_whole import render_response
+from gateway.surfaces.openai_responses.response_object import AnswerForm
+from services.domain.completion import Choice, Completion
+from services.domain.conversation import Message, TextPart
 from services.domain.events import Note
 from tests.gateway.openapi.test_openapi import assert_fits
+from tests.stand.planted_responses import RESPONSES
 
 
-def test_each_failure_is_described() -> None:
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/responses", "/v1/responses/input_tokens"]
+)
+def test_each_failure_is_described(path: str) -> None:
     """Every status has its codes."""
-    responses = openapi()["paths"]["/v1/chat/completions"]["post"]["responses"]
+    responses = openapi()["paths"][path]["post"]["responses"]
 
     for row in ROWS:
         assert f"`{row.code}`" in responses[str(row.http)]["description"]
@@ -36,10 +44,30 @@ def test_each_failure_in_anthropics_form_is_described(path: str) -> None:
         assert_fits(document, "AnthropicError", body)
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
 def test_the_headers_with_notes_are_described(path: str) -> None:
     """Also the number of those that do not fit."""
     sent = notes_header([Note(param="p", action="dropped", detail="x" * 1000)] * 3)
 
     assert sent.keys() <= openapi()["paths"][path]["post"]["responses"]["200"]["headers"].keys()
     assert len(sent) == 2
+
+
+@pytest.mark.parametrize("request_", RESPONSES)
+def test_requests_of_responses_fit(request_: str) -> None:
+    """Those with each kind of item."""
+    assert_fits(openapi(), "CreateResponseRequest", RESPONSES[request_])
+
+
+def test_a_response_fits() -> None:
+    """With a message and its usage."""
+    message = Message(role="assistant", content=[TextPart(text="High tide.")])
+    completion = Completion(
+        completion_id="chatcmpl-1",
+        model="m",
+        create_time_s=1_706_745_600,
+        choices=[Choice(message=message, finish_reason="length")],
+    )
+    response = json.loads(render_response(completion, AnswerForm()))
+    assert_fits(openapi(), "Response", response)
+    assert response["incomplete_details"] == {"reason": "max_output_tokens"}

@@ -336,6 +336,15 @@ def test_items_of_other_types() -> None:
     assert item in whole(*events)["output"]
 
 
+def test_other_members_of_a_message() -> None:
+    """They are those of its item, or of the response where there is no message."""
+    end = (ExtraDelta(b'{"images":[1],"type":"odd"}'), STOP, Finished())
+    for response in (last(TextDelta("A"), *end), whole(TextDelta("A"), *end)):
+        (item,) = response["output"]
+        assert (item["images"], item["type"]) == ([1], "message")
+    assert last(*end)["images"] == [1]
+
+
 TEXT = st.text(min_size=1, max_size=3).map(TextDelta)
 REASONING = st.text(min_size=1, max_size=3).map(ReasoningDelta)
 REFUSAL = st.text(min_size=1, max_size=3).map(RefusalDelta)
