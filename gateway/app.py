@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import grpc
 import msgspec
@@ -31,8 +32,11 @@ from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.overload_metrics import declare_call_metrics
 from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.surfaces.completion_handler import CompletionHandler
+from gateway.surfaces.embeddings.embeddings_api import EmbeddingsApi
+from gateway.surfaces.embeddings.embeddings_handler import EmbeddingsHandler
 from gateway.surfaces.models.models_handler import ModelsHandler
 from gateway.surfaces.openai_chat.surface import OpenAIChat
+from gateway.surfaces.surface_handler import SurfaceHandler
 from gateway.surfaces.token_count_handler import TokenCountHandler
 from gateway.telemetry.request_observer import OBSERVER, RequestObserver
 from gateway.transcoding import routes
@@ -95,11 +99,13 @@ def create_app(  # noqa: PLR0913 - all that an edge is made of
         app[MEMORY] = memory
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(partial(_drain, calls))
-    handlers = [
+    handlers: list[SurfaceHandler[Any]] = [
         handler(each, backend, calls, config, admission)
         for each in surfaces.SURFACES
         for handler in (CompletionHandler, TokenCountHandler)
     ]
+    embeddings = EmbeddingsHandler(EmbeddingsApi(), backend, calls, config, admission)
+    handlers.append(embeddings)
     endpoints = [endpoint for handler in handlers for endpoint in handler.endpoints()]
     app[FAST_PATH] = FastPath(endpoints, throttle, config.body_bytes_max, observer, admission)
     app[ERROR_RENDERERS] = {endpoint.path: endpoint.render_error for endpoint in endpoints}

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 import msgspec
 
 from services.domain.completion import Completion
+from services.domain.embeddings import EmbeddingRequest, Embeddings
 from services.domain.events import Batch
 from services.domain.model import Model
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
@@ -45,6 +46,14 @@ class WholeReply(NamedTuple):
     """Headers for the client."""
 
 
+class EmbeddingsReply(NamedTuple):
+    """Answer to a call for embeddings."""
+
+    embeddings: Embeddings
+    headers: Mapping[str, str]
+    """Headers for the client."""
+
+
 class StreamReply(NamedTuple):
     """Streamed answer to a call, which begins when its first batch is awaited."""
 
@@ -62,6 +71,9 @@ class Backend(Protocol):
 
     def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
         """Return the stream of an answer. Awaiting its batches raises ApiError."""
+
+    async def embed(self, request: EmbeddingRequest, call: CallOptions) -> EmbeddingsReply:
+        """Return the embeddings of a request."""
 
     async def count_prompt(self, spec: ChatCompletionSpec, call: CallOptions) -> int:
         """Return the service's count of the tokens of a prompt. Nothing is billed."""

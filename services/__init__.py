@@ -7,6 +7,7 @@ Modules, in the order in which data flows:
     serving       composition: a configuration in, a running process out
     rpc           the border to gRPC: listeners, interceptors, health
     overload      load shedding before a call is looked at
+    embeddings    vectors of texts: the same steps, part by part
     completions   chat completions: validate, admit, attempt, relay, settle
     models        the models that a key may use
     accounts      accounts, keys, the ledger and usage, for operators
@@ -20,6 +21,7 @@ Modules, in the order in which data flows:
     config        the configuration file
     telemetry     the call log, metrics and traces
     capabilities  what models can do
+    embedding_limits  what models take that compute embeddings
     errors        reasons of failures
     clock         time and randomness
     domain        the language of edge and core

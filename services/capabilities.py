@@ -24,6 +24,7 @@ from typing import Literal
 import msgspec
 
 from services.domain.spec import Effort
+from services.embedding_limits import EmbeddingLimits
 
 ThinkingKind = Literal["none", "budget", "adaptive", "effort", "unknown"]
 ThinkingDefault = Literal["off", "on", "always"]
@@ -173,6 +174,8 @@ class Capabilities:
     """Keywords that the provider refuses at the top level of a tool's schema."""
     schema_subset: SchemaSubset = WHOLE_SCHEMA
     """Part of JSON Schema that the provider accepts where it holds answers to a schema."""
+    embeddings: EmbeddingLimits | None = None
+    """Limits of a model that computes embeddings. None: it writes completions."""
 
     @property
     def named_thinking(self) -> bool:
@@ -232,6 +235,7 @@ class CapabilityOverrides(
     thought_signatures: bool | None = None
     tool_schema_rejects: frozenset[str] | None = None
     schema_subset: SchemaSubset | None = None
+    embeddings: EmbeddingLimits | None = None
 
     def over(self, base: Capabilities) -> Capabilities:
         """Return `base` with the keys that are set here."""

@@ -42,16 +42,17 @@ _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 
 
-def parse(body: bytes) -> dict[str, msgspec.Raw]:
+def parse(body: bytes, *, values_max: int | None = None) -> dict[str, msgspec.Raw]:
     """Return the members of the JSON object in `body`, each as its own JSON text.
 
-    Members that are `null` are left out: in this API `null` means absent.
+    Members that are `null` are left out: in this API `null` means absent. `values_max` takes the
+    place of `VALUES_MAX`, for bodies whose values become small objects.
 
     Raises:
         ApiError: `body` is not a JSON object, or readers could disagree about it.
     """
     body = body.removeprefix(_BOM)
-    refuse_too_many_values(body)
+    refuse_too_many_values(body, values_max)
     _refuse_invalid_utf8(body)
     fields = _members(body)
     if _too_deep(body):
@@ -64,7 +65,7 @@ def parse(body: bytes) -> dict[str, msgspec.Raw]:
     return {name: raw for name, raw in fields.items() if not is_null(raw)}
 
 
-def refuse_too_many_values(body: bytes) -> None:
+def refuse_too_many_values(body: bytes, values_max: int | None = None) -> None:
     """Refuse a body of more than `VALUES_MAX` values before an object is made of any of them.
 
     `body` need not be valid JSON; one that passes and is valid has at most that many values and
@@ -74,11 +75,12 @@ def refuse_too_many_values(body: bytes) -> None:
         ApiError: there are more.
     """
     # A value needs two bytes, and a separator before it.
-    if len(body) <= VALUES_MAX or _few(_SEPARATORS, body):
+    most = VALUES_MAX if values_max is None else values_max
+    if len(body) <= most or _few(_SEPARATORS, body, most):
         return
     # Some or all of those may be in strings.
-    if len(outside_strings(body, _SEPARATORS)) >= VALUES_MAX:
-        raise _too_many_values()
+    if len(outside_strings(body, _SEPARATORS)) >= most:
+        raise _too_many_values(most)
 
 
 def outside_strings(body: bytes, characters: bytes) -> bytes:
@@ -104,19 +106,19 @@ def outside_strings(body: bytes, characters: bytes) -> bytes:
         # Two quotes are a string, and so a value or a name.
         quotes += kept.count(b'"')
         if quotes > 2 * VALUES_MAX:
-            raise _too_many_values()
+            raise _too_many_values(VALUES_MAX)
         rest.append(kept)
     return b"".join(b"".join(rest).split(b'"')[::2])
 
 
-def _few(separators: bytes, body: bytes) -> bool:
-    """Whether `body` has fewer separators than values are allowed, those in strings included."""
+def _few(separators: bytes, body: bytes, most: int) -> bool:
+    """Whether `body` has fewer than `most` separators, those in strings included."""
     unwanted = _all_but(separators)
     slices = (
         body[begin : begin + _SLICE_BYTES].translate(None, unwanted)
         for begin in range(0, len(body), _SLICE_BYTES)
     )
-    return sum(map(len, slices)) < VALUES_MAX
+    return sum(map(len, slices)) < most
 
 
 @cache
@@ -124,8 +126,8 @@ def _all_but(characters: bytes) -> bytes:
     return bytes(byte for byte in range(256) if byte not in characters)
 
 
-def _too_many_values() -> ApiError:
-    message = f"The body has more than {VALUES_MAX} values."
+def _too_many_values(most: int) -> ApiError:
+    message = f"The body has more than {most} values."
     return json_error("json_too_many_values", message)
 
 

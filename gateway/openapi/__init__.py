@@ -6,7 +6,8 @@ Modules, in the order in which data flows:
     schemas   messages as JSON Schema
 
 `chat.json` describes what has another form than proto JSON, written by hand: chat completions,
-responses and models in OpenAI's form, messages in Anthropic's, key and credits in OpenRouter's.
+embeddings, responses and models in OpenAI's form, messages in Anthropic's, key and credits in
+OpenRouter's.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ from gateway.transcoding.bindings import bindings
 
 __all__ = ["handler", "openapi"]
 
-OPENAI_PATHS = ("/v1/chat/completions", "/v1/responses", "/v1/responses/input_tokens")
+OPENAI_PATHS = (
+    "/v1/chat/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/responses/input_tokens",
+)
 MESSAGES_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
 
 _PARAMETER = re.compile(r"\{([^}]*)\}")

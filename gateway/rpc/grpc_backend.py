@@ -13,17 +13,28 @@ import grpc
 from grpc_health.v1 import health_pb2
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
+from pomogator.embeddings.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from pomogator.models.v1 import model_service_pb2 as model_messages
 from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
 
-from gateway.backend import Backend, CallOptions, ServiceState, StreamReply, WholeReply
+from gateway.backend import (
+    Backend,
+    CallOptions,
+    EmbeddingsReply,
+    ServiceState,
+    StreamReply,
+    WholeReply,
+)
 from gateway.errors import ApiError, shutting_down
 from gateway.rpc.call_metadata import call_metadata, response_headers
 from gateway.rpc.status_mapping import to_api_error
 from services.common.call_names import TIMEOUT_HEADER
 from services.common.contract.chat import fill_request, read_completion
 from services.common.contract.chat_events import read_batch
+from services.common.contract.embeddings import read_embeddings, to_embedding_request
 from services.common.contract.models import read_model
+from services.common.off_loop import off_loop
+from services.domain.embeddings import EmbeddingRequest
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.domain.model import Model
@@ -43,6 +54,7 @@ class GrpcBackend(Backend):
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._chat = ChatCompletionServiceStub(channel)
+        self._embeddings = EmbeddingServiceStub(channel)
         self._models = ModelServiceStub(channel)
         # By hand, since the published types of the generated stub have no methods.
         self._health = channel.unary_unary(
@@ -84,6 +96,17 @@ class GrpcBackend(Backend):
                     has_headers = True
                 if batch := read_batch(response):
                     yield batch
+
+    async def embed(self, request: EmbeddingRequest, call: CallOptions) -> EmbeddingsReply:
+        """Return the embeddings of a request."""
+        message = await off_loop(call.request_bytes, to_embedding_request, request)
+        rpc = self._embeddings.CreateEmbeddings(
+            message, metadata=_completion_metadata(call), timeout=_timeout_s(call)
+        )
+        with _Ending(rpc, call.request_id):
+            answer = await rpc
+            headers = response_headers(await rpc.initial_metadata())
+        return EmbeddingsReply(read_embeddings(answer), headers)
 
     async def count_prompt(self, spec: ChatCompletionSpec, call: CallOptions) -> int:
         """Return the service's count of the tokens of a prompt."""

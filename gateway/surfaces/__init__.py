@@ -6,13 +6,14 @@ Modules, in the order in which data flows:
     openai_chat          OpenAI's chat completions
     openai_responses     OpenAI's Responses
     anthropic_messages   Anthropic's Messages
+    embeddings           OpenAI's embeddings
     models               models that a key may use
     surface_handler      admission and decoding of all requests with a prompt
     completion_handler   decode, call, render, for every surface
     token_count_handler  decode, count, render
     images               images in requests, checked
     json_fields          typed reading of JSON fields, with errors for clients
-    answer_headers       notes and cost of a completion, as headers
+    answer_headers       notes and cost of an answer, as headers
     unknown_members      members of JSON objects that no field has
     other_members        members of an answer that no field has
     content_order        content of an answer, each tool call in one piece

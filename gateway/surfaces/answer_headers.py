@@ -1,4 +1,4 @@
-"""Answer headers: what every surface tells about a completion in headers."""
+"""Answer headers: what every surface tells about an answer in headers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from services.common.money import exact_usd
 from services.domain.completion import Completion
+from services.domain.embeddings import Embeddings
 from services.domain.events import Note
 
 NOTES_HEADER = "x-pomogator-notes"
@@ -17,9 +18,9 @@ NOTES_MAX_BYTES = 2048
 _ACTIONS = frozenset({"mapped", "clamped", "dropped", "replaced"})
 
 
-def cost_header(completion: Completion) -> dict[str, str]:
+def cost_header(answer: Completion | Embeddings) -> dict[str, str]:
     """Return the header `x-pomogator-cost`, the charge in US dollars; nothing without accounts."""
-    cost = completion.cost_nano_usd
+    cost = answer.cost_nano_usd
     return {} if cost is None else {COST_HEADER: exact_usd(cost)}
 
 

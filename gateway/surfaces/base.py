@@ -28,7 +28,7 @@ _NO_HEADERS: Mapping[str, str] = {}
 
 
 class Route(NamedTuple):
-    """A method and a literal path that take completions."""
+    """A method and a literal path of an inbound API."""
 
     method: str
     path: str
@@ -81,13 +81,22 @@ class ModelsForm(Protocol):
         """Render one of them."""
 
 
-class Surface(ABC):
-    """One inbound API. The object has no state: it serves all requests."""
+class InboundApi(ABC):
+    """What all inbound APIs have in common: routes, credential headers, errors."""
 
     routes: Sequence[Route]
-    """The routes of requests for completions."""
+    """The routes of its main requests."""
     credential_headers: Sequence[str] = BEARER_ONLY
     """The headers that may carry the key; the first of them that a request has counts."""
+
+    @abstractmethod
+    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
+        """Render a failure before anything was sent, also of another method at a route's path."""
+
+
+class Surface(InboundApi):
+    """One inbound API for completions. The object has no state: it serves all requests."""
+
     count_routes: Sequence[Route] = ()
     """The routes of requests for the number of a prompt's tokens."""
     counts_prompt: bool = False
@@ -107,7 +116,7 @@ class Surface(ABC):
         """Return the headers that answers have in this API beside those of all APIs."""
         return {self.request_id_header: request_id} if self.request_id_header else _NO_HEADERS
 
-    def check_headers(self, headers: MultiMapping[str]) -> None:  # noqa: B027 - most have nothing
+    def check_headers(self, headers: MultiMapping[str]) -> None:
         """Refuse a request by the headers of this API, before its body is read.
 
         Raises:
@@ -137,7 +146,3 @@ class Surface(ABC):
     def render_count(self, tokens: int) -> bytes:
         """Render the answer to such a request."""
         raise NotImplementedError
-
-    @abstractmethod
-    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
-        """Render a failure before anything was sent, also of another method at a route's path."""

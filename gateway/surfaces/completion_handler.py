@@ -20,7 +20,7 @@ from gateway.http.call_options import (
 from gateway.http.credentials import api_key
 from gateway.http.exchange import Exchange
 from gateway.surfaces.answer_headers import cost_header, notes_header
-from gateway.surfaces.base import Route, StreamRenderer
+from gateway.surfaces.base import Route, StreamRenderer, Surface
 from gateway.surfaces.event_stream import EventStream
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
 from services.common.request_headers import session_id
@@ -30,7 +30,7 @@ from services.domain.spec import CompletionRequest
 _log = logging.getLogger(__name__)
 
 
-class CompletionHandler(SurfaceHandler):
+class CompletionHandler(SurfaceHandler[Surface]):
     """Handler of the completion requests of one surface, which is one inbound API."""
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from aiohttp import web
 from multidict import MultiMapping
@@ -23,22 +23,23 @@ from gateway.http.endpoint import Endpoint
 from gateway.http.exchange import AlreadySentResponse, Exchange, RoutedExchange
 from gateway.http.middleware import BEGUN
 from gateway.overload.in_flight_calls import InFlightCalls
-from gateway.surfaces.base import Route, Surface
+from gateway.surfaces.base import InboundApi, Route
 
 MODEL_LOGGED_MAX = 128
 """Characters of a model's name in the access log."""
 
 T = TypeVar("T")
+A = TypeVar("A", bound=InboundApi)
 
 Decode: TypeAlias = Callable[[bytes, MultiMapping[str], EdgeConfig], Awaitable[T]]
 
 
-class SurfaceHandler(ABC):
+class SurfaceHandler(ABC, Generic[A]):
     """Handler of some requests of one surface, which is one inbound API."""
 
     def __init__(
         self,
-        surface: Surface,
+        surface: A,
         backend: Backend,
         calls: InFlightCalls,
         config: EdgeConfig,

@@ -11,11 +11,11 @@ from gateway.backend import CallOptions
 from gateway.http.call_options import deadline_s, trace_context
 from gateway.http.credentials import api_key
 from gateway.http.exchange import Exchange
-from gateway.surfaces.base import Route
+from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
 
 
-class TokenCountHandler(SurfaceHandler):
+class TokenCountHandler(SurfaceHandler[Surface]):
     """Handler of the requests of one surface for the number of a prompt's tokens."""
 
     @property

@@ -33,6 +33,8 @@ target; its cached tokens have no lower price; no provider caches such a prompt.
 
 _NOT_ALLOWED = "The key may not use this model."
 _UNPRICED = "This model has no price yet."
+_NO_EMBEDDINGS = "This model computes no embeddings."
+_NO_COMPLETIONS = "This model computes embeddings: use /v1/embeddings."
 
 
 class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -60,11 +62,19 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Why calls with long prompts are not kept at the target of their session."""
     answer_headers: Mapping[str, str]
     """Headers of answers that tell the edge how to show them."""
+    embeds: bool = False
+    """Whether the model computes embeddings, and writes no completions."""
 
     def require_allowed(self) -> None:
         """Raise Failure MODEL_NOT_ALLOWED unless the key may use the model."""
         if not self.caller.may_use(self.model):
             raise _refused(ErrorReason.MODEL_NOT_ALLOWED, _NOT_ALLOWED, self.model)
+
+    def require_kind(self, *, embeds: bool) -> None:
+        """Raise Failure MODEL_NOT_FOUND unless the model is of the kind that the caller wants."""
+        if self.embeds is not embeds:
+            message = _NO_EMBEDDINGS if embeds else _NO_COMPLETIONS
+            raise _refused(ErrorReason.MODEL_NOT_FOUND, message, self.model)
 
     def require_sold(self) -> None:
         """Raise Failure MODEL_NOT_FOUND where the model has no price, and callers must pay."""
@@ -129,6 +139,7 @@ class CallPlans:
             sends_provider_tools=not (self._refuses_provider_tools and caller.pays),
             unpinned=self.unpinned(routes),
             answer_headers={CONTENT_HEADER: TEXT_CONTENT} if shows_text else {},
+            embeds=requested.capabilities.embeddings is not None,
         )
 
     def unpinned(self, routes: Sequence[ModelRoute]) -> Unpinned:

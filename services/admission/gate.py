@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from services.admission.answer_limit import estimate_max_tokens
 from services.admission.call_plan import CallPlan
-from services.admission.leases import LimitLeases
+from services.admission.leases import Lease, LimitLeases
 from services.admission.prompt_limit import media_bound
 from services.admission.ticket import Ticket
 from services.clock import Clock
 from services.common.off_loop import off_loop
 from services.domain.spec import ChatCompletionSpec
-from services.metering.holds import HoldRequest
+from services.metering.holds import Hold, HoldRequest
 from services.metering.ledger import Ledger
 from services.metering.prices import estimate_nano
 from services.metering.tokens import TokenCounter, estimate_prompt
@@ -67,14 +67,7 @@ class Gate:
             nano = estimate_nano(prompt, most, price, markup_bp=caller.markup_bp)
             max_tokens, amount = max(max_tokens, most), max(amount, nano)
         tokens = prompt_tokens + max_tokens
-        lease = await self.leases.take(plan.meters, tokens)
-        try:
-            hold = await self.ledger.reserve(_hold_request(plan, record, amount))
-        except BaseException:
-            # Also when cancelled: a call that is not admitted takes nothing from limits.
-            lease.void()
-            raise
-        record.hold_nano = amount
+        lease, hold = await self.take(plan, record, tokens, amount)
         is_bounded = caller.pays and amount > 0
         has_limit = is_bounded or spec.max_tokens is not None
         answer_max = max_tokens // (spec.n or 1) if has_limit else None
@@ -94,6 +87,23 @@ class Gate:
             clock=self.clock,
             record=record,
         )
+
+    async def take(
+        self, plan: CallPlan, record: CallRecord, tokens: int, amount_nano: int
+    ) -> tuple[Lease, Hold]:
+        """Take a call of so many tokens from its limits, and hold its highest expected cost.
+
+        Raises Failure as `admit` does, having taken nothing.
+        """
+        lease = await self.leases.take(plan.meters, tokens)
+        try:
+            hold = await self.ledger.reserve(_hold_request(plan, record, amount_nano))
+        except BaseException:
+            # Also when cancelled: a call that is not admitted takes nothing from limits.
+            lease.void()
+            raise
+        record.hold_nano = amount_nano
+        return lease, hold
 
     async def limit_headers(self, plan: CallPlan) -> Mapping[str, str]:
         """Return the `x-ratelimit-…` headers of an answer that takes nothing from limits."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from services import local
 from services.cli.output import CommandError, say
 from services.local.local_models import SCRIPTED, is_installed
-from services.providers.registry import DIALECTS
+from services.providers.registry import NAMES
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.serve import run
 
@@ -50,7 +50,7 @@ async def demo(arguments: Namespace, env: Mapping[str, str]) -> None:
 def _options(arguments: Namespace, config: Path, state: Path) -> ServeOptions:
     return ServeOptions(
         config_path=config,
-        dialects=DIALECTS,
+        dialects=NAMES,
         state=state,
         grpc_only=False,
         workers=0,

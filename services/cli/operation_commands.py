@@ -20,7 +20,7 @@ from services.clock import SystemClock, system_chance
 from services.common.contract.chat import SPEC
 from services.config import load
 from services.operations.explainer import Explainer
-from services.providers.registry import DIALECTS
+from services.providers.registry import DIALECTS, NAMES
 from services.routing.catalog import Catalog
 from services.routing.health import ChannelHealth
 
@@ -113,7 +113,7 @@ def _spec(arguments: Namespace) -> chat.ChatCompletionSpec:
 
 
 def _explainer(arguments: Namespace, env: Mapping[str, str]) -> Explainer:
-    config = load(arguments.config, env, dialects=DIALECTS, secrets=False)
+    config = load(arguments.config, env, dialects=NAMES, secrets=False)
     catalog = Catalog(config)
     return Explainer(
         catalog=catalog,

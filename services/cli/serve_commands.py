@@ -16,7 +16,7 @@ from services.clock import SystemClock
 from services.config import Config, ConfigError, load
 from services.providers.connection_check import ConnectionResult, check_connections
 from services.providers.http import Proxies
-from services.providers.registry import DIALECTS
+from services.providers.registry import NAMES
 from services.routing.catalog import Catalog
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.serve import run
@@ -40,7 +40,7 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
     await run(
         ServeOptions(
             config_path=arguments.config,
-            dialects=DIALECTS,
+            dialects=NAMES,
             state=arguments.state,
             grpc_only=arguments.only == "grpc",
             workers=arguments.workers,
@@ -70,7 +70,7 @@ async def check(arguments: Namespace, env: Mapping[str, str]) -> None:
 
     With `--connect`, connect to every store and every channel's address as well.
     """
-    config = load(arguments.config, env, dialects=DIALECTS)
+    config = load(arguments.config, env, dialects=NAMES)
     proxies = egress_proxies(env)
     routes = Catalog(config).routes
     say(f"OK: {len(config.channels)} channels, {len(routes)} models")
@@ -112,7 +112,7 @@ def _without_log() -> Iterator[None]:
 
 async def list_models(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Print the public names, one a line, and then those without a price."""
-    config = load(arguments.config, env, dialects=DIALECTS, secrets=False)
+    config = load(arguments.config, env, dialects=NAMES, secrets=False)
     for route in Catalog(config).routes:
         say(route.model)
     _say_unpriced(config)

@@ -7,6 +7,12 @@ CHAT_SERVICE = "pomogator.chat.v1.ChatCompletionService"
 COMPLETIONS = f"/{CHAT_SERVICE}/"
 """How the paths of its methods begin."""
 
+EMBEDDING_SERVICE = "pomogator.embeddings.v1.EmbeddingService"
+"""Full name of the service of embeddings."""
+
+METERED = (COMPLETIONS, f"/{EMBEDDING_SERVICE}/")
+"""How the paths of methods begin whose calls have records of their own, and are shed by load."""
+
 REQUEST_ID_HEADER = "x-request-id"
 IDEMPOTENCY_KEY_HEADER = "idempotency-key"
 

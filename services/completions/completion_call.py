@@ -1,4 +1,4 @@
-"""One call of an authenticated caller, on its way through the pipeline."""
+"""One call of an authenticated caller, on its way through a pipeline."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from services.domain.spec import CompletionRequest
 from services.telemetry.calls import CallRecord
 
 
-class CompletionCall(msgspec.Struct, kw_only=True):
-    """One call of an authenticated caller."""
+class AuthenticatedCall(msgspec.Struct, kw_only=True):
+    """One call of an authenticated caller, whatever it asks for."""
 
     record: CallRecord
     """Record of the call, for logs, metrics and traces."""
     caller: Caller
     """The authenticated caller."""
-    request: CompletionRequest
-    """The request. Not validated yet."""
     snapshot: Snapshot
     """The configuration that the call uses to its end."""
     idempotency_key: str | None = None
@@ -33,6 +31,13 @@ class CompletionCall(msgspec.Struct, kw_only=True):
     """The revocation of the key, which ends the call. None: the call may finish."""
     plan: CallPlan | None = None
     """Plan of the call. Set when the request is valid, and its model known."""
+
+
+class CompletionCall(AuthenticatedCall, kw_only=True):
+    """One call for a completion."""
+
+    request: CompletionRequest
+    """The request. Not validated yet."""
 
     @property
     def strict(self) -> bool:

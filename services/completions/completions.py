@@ -11,11 +11,12 @@ from contextlib import AbstractContextManager, aclosing
 
 import msgspec
 
+from services.admission.gate import Gate
 from services.admission.keyring import Keyring
 from services.common.fair_share import CountedCall
 from services.common.off_loop import off_loop
 from services.common.request_headers import unchecked_token
-from services.completions.completion_call import CompletionCall
+from services.completions.completion_call import AuthenticatedCall, CompletionCall
 from services.completions.idempotency import SetHeaders, check_idempotency_key
 from services.completions.pipeline import Pipeline
 from services.completions.snapshot import SnapshotHolder
@@ -44,13 +45,13 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     """The headers `traceparent` and `tracestate`, as far as the caller sent them."""
 
 
-class Completions:
-    """Makes completions."""
+class CallEntrance:
+    """Entrance of calls, whatever they ask for: record, admission by load, authentication."""
 
     def __init__(
         self,
         keyring: Keyring,
-        pipeline: Pipeline,
+        gate: Gate,
         snapshots: SnapshotHolder,
         calls: CallLog,
         load_shedder: LoadShedder,
@@ -59,11 +60,46 @@ class Completions:
     ) -> None:
         """`end_revoked`: whether calls in flight end when their key is revoked."""
         self._keyring = keyring
-        self._pipeline = pipeline
+        self._gate = gate
         self._snapshots = snapshots
         self._calls = calls
         self._load_shedder = load_shedder
         self._end_revoked = end_revoked
+
+    def _recording(self, method: str, context: CallContext) -> AbstractContextManager[CallRecord]:
+        return self._calls.recording(
+            context.request_id, method, context.time_left_s, context.trace_context
+        )
+
+    def _admit(self, record: CallRecord, context: CallContext) -> CountedCall:
+        key = unchecked_token(context.authorization or "")
+        return self._load_shedder.admit(
+            record.opened_at, self._calls.inflight, context.queue_wait_s, key
+        )
+
+    async def _add_limit_headers(self, failure: Failure, call: AuthenticatedCall) -> None:
+        """Add the `x-ratelimit-…` headers to a refusal, if the limits that apply are known."""
+        if call.plan is not None and not call.record.begun_at and not failure.headers:
+            failure.headers = await self._gate.limit_headers(call.plan)
+
+
+class Completions(CallEntrance):
+    """Makes completions."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        keyring: Keyring,
+        snapshots: SnapshotHolder,
+        calls: CallLog,
+        load_shedder: LoadShedder,
+        *,
+        end_revoked: bool = True,
+    ) -> None:
+        """See `CallEntrance`."""
+        gate = pipeline.gate
+        super().__init__(keyring, gate, snapshots, calls, load_shedder, end_revoked=end_revoked)
+        self._pipeline = pipeline
 
     async def whole(
         self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
@@ -100,24 +136,10 @@ class Completions:
         """
         caller = await self._keyring.authenticate(authorization)
         validate(spec)
-        self._snapshots.current.plans.of(caller, spec.model).require_allowed()
-        return await off_loop(size, count_sent, spec, self._pipeline.gate.counter)
-
-    def _recording(self, method: str, context: CallContext) -> AbstractContextManager[CallRecord]:
-        return self._calls.recording(
-            context.request_id, method, context.time_left_s, context.trace_context
-        )
-
-    def _admit(self, record: CallRecord, context: CallContext) -> CountedCall:
-        key = unchecked_token(context.authorization or "")
-        return self._load_shedder.admit(
-            record.opened_at, self._calls.inflight, context.queue_wait_s, key
-        )
-
-    async def _add_limit_headers(self, failure: Failure, call: CompletionCall) -> None:
-        """Add the `x-ratelimit-…` headers to a refusal, if the limits that apply are known."""
-        if call.plan is not None and not call.record.begun_at and not failure.headers:
-            failure.headers = await self._pipeline.gate.limit_headers(call.plan)
+        plan = self._snapshots.current.plans.of(caller, spec.model)
+        plan.require_allowed()
+        plan.require_kind(embeds=False)
+        return await off_loop(size, count_sent, spec, self._gate.counter)
 
     async def _authenticated(
         self, request: CompletionRequest, context: CallContext, record: CallRecord

@@ -140,7 +140,8 @@ class Idempotency:
         self._supervisor = supervisor or Supervisor()
         self._database = database
         self._owner = owner
-        self._pepper = pepper
+        self.pepper = pepper
+        """Keys the digests of requests."""
         self._store_ms = round(store_s * 1000)
         self._bounds = bounds
         self._stored_since_bound: dict[str, tuple[int, int]] = {}
@@ -174,10 +175,10 @@ class Idempotency:
         run = Run(account=call.account, key=call.key, id=secrets.token_hex(8))
         request = call.request
         size = read_bytes(request.spec)
-        fingerprint = await off_loop(size, request_fingerprint, request, self._pepper)
-        used = await self._claim(run, fingerprint)
+        fingerprint = await off_loop(size, request_fingerprint, request, self.pepper)
+        used = await self.claim(run, fingerprint)
         if used is not None:
-            answer = _stored_answer(used, fingerprint)
+            answer = stored_answer(used, fingerprint)
             await before_replay()
             for batch in parse_answer(answer):
                 yield batch
@@ -192,13 +193,13 @@ class Idempotency:
                         continue
                     recording.add(batch)
                     if isinstance(batch[-1], Finished):
-                        stored = await self._store(run, recording)
+                        stored = await self.store(run, recording.answer)
                     yield batch
         finally:
             if not stored:
                 # Awaited, so that a caller that gets a failure can repeat the call at once.
                 # Shielded, since the caller's task may be cancelled twice.
-                await asyncio.shield(self._release(run))
+                await asyncio.shield(self.release(run))
 
     async def sweep(self) -> None:
         """Delete the keys that have expired or lost their process; repeat failed releases."""
@@ -208,23 +209,24 @@ class Idempotency:
         while await self._database.write(delete_expired, SWEEP_MAX) == SWEEP_MAX:
             pass
 
-    async def _claim(self, run: Run, fingerprint: str) -> UsedKey | None:
+    async def claim(self, run: Run, fingerprint: str) -> UsedKey | None:
+        """Claim a key for a call. Return what the key was used for, if it was."""
         claiming = asyncio.ensure_future(self._database.write(claim, run, fingerprint, self._owner))
         try:
             return await asyncio.shield(claiming)
         except BaseException:
             # The caller cancelled or the database failed: the key may be claimed all the same.
-            await asyncio.shield(self._release(run, after=claiming))
+            await asyncio.shield(self.release(run, after=claiming))
             raise
 
-    async def _store(self, run: Run, recording: AnswerRecording) -> bool:
-        """Store the answer. The caller gets it even where that fails."""
+    async def store(self, run: Run, answer: bytes | None) -> bool:
+        """Store the answer, None for one that is too long. The caller gets it where that fails."""
         try:
-            stored = await self._database.write(store_answer, run, recording.answer, self._store_ms)
+            stored = await self._database.write(store_answer, run, answer, self._store_ms)
         except Failure:
             stored = False
         if stored:
-            self._count(run.account, len(recording.answer or b""))
+            self._count(run.account, len(answer or b""))
         else:
             log.warning("idempotency.store_failed", extra={"account": run.account})
         return stored
@@ -247,7 +249,7 @@ class Idempotency:
                 fields = {"account": account, "answers": answers, "keys": keys}
                 log.info("idempotency.bounded", extra=fields)
 
-    def _release(
+    def release(
         self, run: Run, *, after: asyncio.Future[UsedKey | None] | None = None
     ) -> asyncio.Task[None]:
         """Release the key of a call without an answer, once `after` is done."""
@@ -271,7 +273,7 @@ class Idempotency:
                 await self.sweep()
 
 
-def _stored_answer(used: UsedKey, fingerprint: str) -> bytes:
+def stored_answer(used: UsedKey, fingerprint: str) -> bytes:
     """Return the answer of an equal call. Raises Failure without one."""
     if used.fingerprint != fingerprint:
         raise Failure(

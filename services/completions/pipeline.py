@@ -93,6 +93,8 @@ class Pipeline:
         validate(asked.spec, asked.parameter_policy, asked.session_id)
         plan = call.plan = call.snapshot.plans.of(call.caller, call.request.spec.model)
         call.record.model = plan.model
+        if plan.embeds:
+            plan.require_kind(embeds=False)
         return CallState(
             plan=plan,
             drain_rules=drain_rules(call.request.spec, plan.routes),

@@ -44,7 +44,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         """Answer with one message."""
         headers = dict(unknown_request_id(context))
         completion = await self._completions.whole(
-            await _read_call(request, context), _context_of(context), headers.update
+            await _read_call(request, context), context_of(context), headers.update
         )
         if headers:
             await context.send_initial_metadata(tuple(headers.items()))
@@ -58,7 +58,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         """Answer with a stream: one message for every read from the provider."""
         headers = dict(unknown_request_id(context))
         stream = self._completions.stream(
-            await _read_call(request, context), _context_of(context), headers.update
+            await _read_call(request, context), context_of(context), headers.update
         )
         del request  # It may be large, and the stream long.
         async with aclosing(stream) as batches:
@@ -97,7 +97,8 @@ async def _read_call(request: RequestMessage, context: Context) -> CompletionReq
     return msgspec.structs.replace(asked, session_id=named) if named else asked
 
 
-def _context_of(context: Context) -> CallContext:
+def context_of(context: Context) -> CallContext:
+    """Return the facts of a call over gRPC."""
     metadata = metadata_of(context)
     wait_s = queue_wait_s(metadata, context.time_remaining())
     return call_context(current_request_id(), metadata, context.time_remaining, wait_s)

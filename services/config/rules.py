@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from services.capabilities import lookup
 from services.common.chat_names import THINKING_SUFFIX
 from services.common.config_tables import TracesConfig
 from services.config.schema import (
@@ -75,6 +76,7 @@ def models(config: Config) -> Iterator[str]:
         for fallback in model.fallbacks:
             if not _is_served(fallback, served):
                 yield f"{where}.fallbacks: no channel serves {fallback!r}{hint(fallback, served)}"
+    yield from _embedding_fallbacks(config)
     yield from _circles({model.name: model.fallbacks for model in config.models})
 
 
@@ -183,6 +185,24 @@ def _url(text: str) -> Iterator[str]:
 def _is_served(name: str, served: Collection[str]) -> bool:
     # `-thinking` names are derived from the capability table, which this package does not know.
     return name in served or name.removesuffix(THINKING_SUFFIX) in served
+
+
+def _embedding_fallbacks(config: Config) -> Iterator[str]:
+    """Yield the fallbacks of models that compute embeddings, and to such models.
+
+    Vectors of two models cannot be compared: a store that holds both finds nothing.
+    """
+    rows = {row.name: row for row in config.models}
+    embedding = {
+        name
+        for channel in config.channels
+        for name, upstream in channel.models.items()
+        if lookup(upstream, rows.get(name), channel.dialect).embeddings is not None
+    }
+    for index, row in enumerate(config.models):
+        if row.fallbacks and not embedding.isdisjoint((row.name, *row.fallbacks)):
+            where = label("models", index, {"name": row.name})
+            yield f"{where}.fallbacks: no fallback computes the same embeddings"
 
 
 def _circles(fallbacks: Mapping[str, Sequence[str]]) -> Iterator[str]:

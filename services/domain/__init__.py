@@ -7,6 +7,7 @@ Modules, in the order in which data flows:
     events        events of an answer
     usage         token usage
     completion    a whole answer
+    embeddings    vectors of texts: request and answer
     model         public models
     error_reason  reasons of failed calls
 """

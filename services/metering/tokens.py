@@ -1,6 +1,7 @@
 """Token counts without the provider.
 
     estimate_prompt    before the call, for the hold: an upper estimate, in microseconds
+    estimate_text      the same of one text
     RunningTokenCount  during the call: the tokens of the answer so far
     count_prompt       after the call, if the provider sent no usage: the probable number
     count_sent         the same with all else that was sent, if the caller ended the call
@@ -127,17 +128,22 @@ def estimate_prompt(spec: ChatCompletionSpec) -> int:
     """Return an upper estimate of the prompt's tokens, for any language and vocabulary."""
     texts, media_tokens = contents(spec)
     rare_texts, rare_tokens = rare_contents(spec)
-    joined = "\n".join([*texts, *rare_texts])
-    text = joined.encode()
-    other = len(text.translate(None, WORDY))
-    words = -(-(len(text) - other) // WORDY_PER_TOKEN_MIN)
-    if len(text) > len(joined):
-        units = joined.encode("utf-16-le")[1::2]
-        words += -(-3 * len(units.translate(None, KNOWN_PAGES)) // 2)
     frame = 2 * TOKENS_PER_MESSAGE * len(spec.messages) + TOKENS_PER_CALL * _tools_and_calls(spec)
     frame += sum([max(0, len(message.content) - 1) for message in spec.messages])
     frame += TOOL_TOKENS_MAX if spec.tools else 0
-    return words + other + frame + media_tokens + rare_tokens
+    tokens = estimate_text("\n".join([*texts, *rare_texts]))
+    return tokens + frame + media_tokens + rare_tokens
+
+
+def estimate_text(text: str) -> int:
+    """Return an upper estimate of a text's tokens, for any language and vocabulary."""
+    encoded = text.encode()
+    other = len(encoded.translate(None, WORDY))
+    words = -(-(len(encoded) - other) // WORDY_PER_TOKEN_MIN)
+    if len(encoded) > len(text):
+        units = text.encode("utf-16-le")[1::2]
+        words += -(-3 * len(units.translate(None, KNOWN_PAGES)) // 2)
+    return words + other
 
 
 def count_prompt(spec: ChatCompletionSpec, counter: TokenCounter) -> int:

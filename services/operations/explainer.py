@@ -15,6 +15,7 @@ from services.clock import Chance
 from services.common.contract.chat import NOTE
 from services.common.request_headers import session_id
 from services.completions.validation import validate
+from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.errors import Failure
 from services.metering.prices import FREE, estimate_nano
@@ -85,6 +86,9 @@ class Explainer:
         """
         validate(spec, policy)
         routes = self.catalog.resolve_all(spec.model)
+        if routes[0].capabilities.embeddings is not None:
+            message = "This model computes embeddings, of which there is no dry run."
+            raise Failure(ErrorReason.MODEL_NOT_FOUND, message, param="model")
         prompt_tokens = estimate_prompt(spec)
         affinity, pin = self._pin(routes, spec, session, prompt_tokens)
         media = media_bound(spec)

@@ -8,6 +8,7 @@ Modules, in the order in which data flows:
     openai             dialect of OpenAI's chat completions
     openrouter         dialect of OpenRouter, derived from OpenAI's
     anthropic          dialect of Anthropic's Messages API
+    embeddings         dialects of embeddings
     fault_location     paths of objects that a dialect refuses
     upstream           one call to a provider, with its timeouts
     channel_failures   the last failure of each target, and causes in the log
@@ -38,7 +39,7 @@ To add a dialect:
    decodes a whole answer to what the fold of its stream would be. For speed it may also be a
    `repeated_frame.RepeatedTextDecoder`.
 3. In `__init__.py` tie both to a `DIALECT`. `failures.provider_failure` makes its errors.
-4. Add a line to `registry.DIALECTS`, the only list of the names.
+4. Add a line to `registry.DIALECTS`.
 5. Add rows for its models to `capabilities.toml` where they differ from the default.
 6. Write small cases under `tests/services/providers/<dialect>/`.
 """

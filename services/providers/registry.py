@@ -6,10 +6,25 @@ from collections.abc import Mapping
 
 from services.providers import anthropic, openai, openrouter
 from services.providers.base import Dialect
+from services.providers.embeddings.base import EmbeddingDialect
+from services.providers.embeddings.cohere import CohereEmbeddings
+from services.providers.embeddings.openai import OpenAiEmbeddings
 
 DIALECTS: Mapping[str, Dialect] = {
     "anthropic": anthropic.DIALECT,
     "openai": openai.DIALECT,
     "openrouter": openrouter.DIALECT,
 }
-"""Every dialect there is. A name here is a value of `dialect` in `[[channels]]`."""
+"""Every dialect of completions."""
+
+_OPENAI_EMBEDDINGS = OpenAiEmbeddings()
+
+EMBEDDING_DIALECTS: Mapping[str, EmbeddingDialect] = {
+    "cohere": CohereEmbeddings(),
+    "openai": _OPENAI_EMBEDDINGS,
+    "openrouter": _OPENAI_EMBEDDINGS,
+}
+"""Every dialect of embeddings."""
+
+NAMES = DIALECTS.keys() | EMBEDDING_DIALECTS.keys()
+"""The values of `dialect` in `[[channels]]`."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 import msgspec
 
 from services.common.off_loop import off_loop
+from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
@@ -46,7 +47,10 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
         return self.dialects[target.channel.dialect].decoder(target)
 
     def _encoded(self, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
-        dialect, limited = self.dialects[target.channel.dialect], self._for_encoder(target)
+        dialect, limited = self.dialects.get(target.channel.dialect), self._for_encoder(target)
+        if dialect is None:
+            message = "The channel of this model serves embeddings only."
+            raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param="model")
         try:
             spec = self.spec if self.restored is None else self.restored(self.spec, target)
             return dialect.encode(spec, limited, notes, stream=stream)

@@ -24,7 +24,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RequestInfo
 
-from services.common.call_names import COMPLETIONS, INTERNAL_MESSAGE, STATUS_DETAILS
+from services.common.call_names import INTERNAL_MESSAGE, METERED, STATUS_DETAILS
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc.call_context import Context, Handler, current_request_id, open_request_id
@@ -44,7 +44,7 @@ OpenRequest: TypeAlias = Callable[[Any, Context], AbstractAsyncContextManager[ob
 log = logging.getLogger(__name__)
 
 RPCS_MAX = 4000
-"""The most calls in flight. Completions are not counted: load shedding limits them."""
+"""The most calls in flight. Calls of `METERED` methods are limited by load shedding."""
 
 RETRY_AFTER_S = 1.0
 """The wait before a retry at another replica, or of a call that was one too many."""
@@ -129,7 +129,7 @@ class _Guard:
     def __init__(self, border: FailureBorder, method: str) -> None:
         self._border = border
         self._method = method
-        self._is_limited = not method.startswith(COMPLETIONS)
+        self._is_limited = not method.startswith(METERED)
 
     def around(self, handler: Handler) -> Handler:
         """Return the handler with its failures as statuses."""

@@ -1,8 +1,8 @@
-"""One log line, metric and span per call of a method that is no completion.
+"""One log line, metric and span per call of a method that asks no provider.
 
-Completions have records of their own (`services.telemetry.calls`). All other calls are rare, and
-most are operators': who changed what is found in the log by the request's ID, which callers learn
-from the initial metadata where they have set none.
+Completions and embeddings have records of their own (`services.telemetry.calls`). All other calls
+are rare, and most are operators': who changed what is found in the log by the request's ID, which
+callers learn from the initial metadata where they have set none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from services.clock import Clock
-from services.common.call_names import COMPLETIONS
+from services.common.call_names import METERED
 from services.common.plain_metrics import PlainMetrics
 from services.errors import Failure
 from services.rpc.call_context import (
@@ -56,7 +56,7 @@ class RpcLog(grpc.aio.ServerInterceptor):
         """Return the method's handler, recorded if the method is one of those."""
         handler = await continuation(handler_call_details)
         path = handler_call_details.method
-        ours = path.startswith(OURS) and not path.startswith(COMPLETIONS)
+        ours = path.startswith(OURS) and not path.startswith(METERED)
         if handler is None or not ours or handler.unary_unary is None:
             return handler
         return grpc.unary_unary_rpc_method_handler(

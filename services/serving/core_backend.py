@@ -1,6 +1,7 @@
 """Core backend: the core of this process behind an edge in the same process, without gRPC.
 
-Completions, which are nearly all calls, pass the core as structs of the domain. The other methods
+Completions and embeddings, which are nearly all calls, pass the core as structs of the domain. The
+other methods
 go over the channel to the servicers, as those of an edge apart do.
 """
 
@@ -13,14 +14,16 @@ from typing import Self
 
 import grpc
 
-from gateway.backend import CallOptions, ServiceState, StreamReply, WholeReply
+from gateway.backend import CallOptions, EmbeddingsReply, ServiceState, StreamReply, WholeReply
 from gateway.errors import ApiError, internal
 from gateway.rpc.grpc_backend import GrpcBackend
 from services.admission.keyring import Keyring
 from services.common.call_names import PROVIDER_CODE, SCARCE
 from services.completions.call_deadline import CallDeadline
 from services.completions.completions import CallContext, Completions
+from services.domain.embeddings import EmbeddingRequest
 from services.domain.spec import CompletionRequest
+from services.embeddings.embedding_service import EmbeddingService
 from services.errors import Failure
 from services.serving.service import Service
 
@@ -33,6 +36,7 @@ class CoreBackend(GrpcBackend):
     def __init__(
         self,
         completions: Completions,
+        embeddings: EmbeddingService,
         keyring: Keyring,
         serves: Callable[[], Awaitable[bool]],
         channel: grpc.aio.Channel,
@@ -40,13 +44,16 @@ class CoreBackend(GrpcBackend):
         """`serves` returns whether calls are accepted; `channel` leads to the servicers."""
         super().__init__(channel)
         self._completions = completions
+        self._embeddings_core = embeddings
         self._keyring = keyring
         self._serves = serves
 
     @classmethod
     def of(cls, service: Service, channel: grpc.aio.Channel) -> Self:
         """Return the backend of a service, to whose servicers `channel` leads."""
-        return cls(service.completions, service.keyring, service.serves, channel)
+        return cls(
+            service.completions, service.embeddings, service.keyring, service.serves, channel
+        )
 
     async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
         """Return the whole answer to a request."""
@@ -65,6 +72,17 @@ class CoreBackend(GrpcBackend):
         deadline = CallDeadline(call.deadline_s)
         batches = self._completions.stream(request, _context(call, deadline), headers.update)
         return StreamReply(deadline.iterate(batches, partial(_api_error, call.request_id)), headers)
+
+    async def embed(self, request: EmbeddingRequest, call: CallOptions) -> EmbeddingsReply:
+        """Return the embeddings of a request."""
+        headers: dict[str, str] = {}
+        deadline = CallDeadline(call.deadline_s)
+        answer = self._embeddings_core.create(request, _context(call, deadline), headers.update)
+        try:
+            embeddings = await deadline.run(answer)
+        except Exception as error:  # noqa: BLE001 - a border: every failure becomes an ApiError
+            raise _api_error(call.request_id, error) from None
+        return EmbeddingsReply(embeddings, headers)
 
     async def check_key(self, key: str, request_id: str) -> bool:
         """Return whether the key is valid; False where the store does not answer."""

@@ -29,6 +29,9 @@ from services.completions.relay_servicer import RelayServicer
 from services.completions.servicer import ChatCompletionServicer
 from services.completions.snapshot import SnapshotHolder
 from services.config import Config, ConfigError
+from services.embeddings.embedding_service import EmbeddingService
+from services.embeddings.pipeline import EmbeddingPipeline
+from services.embeddings.servicer import EmbeddingServicer
 from services.local.local_models import LocalModels
 from services.metering.tokens import TokenCounter
 from services.models.model_times import ModelTimes
@@ -39,7 +42,7 @@ from services.overload.load_shedder import LoadShedder, sample_loop_turns
 from services.overload.memory_pressure import UNLIMITED_MEMORY, MemoryPressure
 from services.providers.channel_failures import ChannelFailures
 from services.providers.http import HttpClient, Proxies
-from services.providers.registry import DIALECTS
+from services.providers.registry import DIALECTS, EMBEDDING_DIALECTS
 from services.providers.upstream import Upstream
 from services.routing.affinity import SessionAffinity
 from services.routing.failover import Failover
@@ -89,15 +92,14 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         sessions = SessionAffinity(stores.pepper.digest, parts.clock, parts.counters)
         load_shedder = await _open_load_shedder(parts, reloader.snapshots, memory)
         health = await _open_health_service(parts, stores)
-        completions = Completions(
-            stores.keyring,
-            await _open_pipeline(parts, stores, reloader, sessions, egress_proxies(env)),
-            reloader.snapshots,
-            parts.calls,
-            load_shedder,
-            end_revoked=config.keys.on_revoke == "end",
+        pipeline, embedding_pipeline = await _open_pipelines(
+            parts, stores, reloader, sessions, egress_proxies(env)
         )
-        public = _public(parts, stores, reloader.snapshots, completions, health)
+        entrance = stores.keyring, reloader.snapshots, parts.calls, load_shedder
+        end_revoked = config.keys.on_revoke == "end"
+        completions = Completions(pipeline, *entrance, end_revoked=end_revoked)
+        embeddings = EmbeddingService(embedding_pipeline, *entrance, end_revoked=end_revoked)
+        public = _public(parts, stores, reloader.snapshots, (completions, embeddings), health)
         yield Service(
             register=public.register,
             relay=public.relay,
@@ -113,6 +115,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             supervisor=parts.supervisor,
             load_shedder=load_shedder,
             completions=completions,
+            embeddings=embeddings,
             keyring=stores.keyring,
             state=state,
         )
@@ -155,11 +158,13 @@ def _public(
     parts: ProcessParts,
     stores: Stores,
     snapshots: SnapshotHolder,
-    completions: Completions,
+    cores: tuple[Completions, EmbeddingService],
     health: HealthService,
 ) -> PublicServicers:
+    completions, embeddings = cores
     return PublicServicers(
         completions=ChatCompletionServicer(completions),
+        embeddings=EmbeddingServicer(embeddings),
         relay=RelayServicer(completions),
         models=ModelServicer(
             stores.keyring,
@@ -229,13 +234,13 @@ def egress_proxies(env: Mapping[str, str]) -> Proxies:
         raise ConfigError(str(error)) from None
 
 
-async def _open_pipeline(
+async def _open_pipelines(
     parts: ProcessParts,
     stores: Stores,
     reloader: Reloader,
     sessions: SessionAffinity,
     proxies: Proxies,
-) -> Pipeline:
+) -> tuple[Pipeline, EmbeddingPipeline]:
     stack, clock, health = parts.stack, parts.clock, reloader.health
     http = HttpClient(proxies=proxies)
     stack.push_async_callback(http.close)
@@ -251,12 +256,12 @@ async def _open_pipeline(
     reasoning.declare_metrics(parts.counters)
     catalog = reloader.snapshots.catalog
     declare_routing_metrics(parts.counters, catalog, health, failover.budget)
-    return Pipeline(
-        failover,
-        await _gate(reloader.local.config, stores, clock),
-        await stack.enter_async_context(idempotency),
-        await stack.enter_async_context(drains),
-        reasoning,
+    gate = await _gate(reloader.local.config, stores, clock)
+    await stack.enter_async_context(idempotency)
+    await stack.enter_async_context(drains)
+    return (
+        Pipeline(failover, gate, idempotency, drains, reasoning),
+        EmbeddingPipeline(failover, gate, idempotency, EMBEDDING_DIALECTS),
     )
 
 

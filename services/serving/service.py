@@ -18,6 +18,7 @@ from services.accounts.key_maker import KeyMaker
 from services.admission.keyring import Keyring
 from services.completions.completions import Completions
 from services.completions.relay_servicer import RelayServicer
+from services.embeddings.embedding_service import EmbeddingService
 from services.overload.load_shedder import LoadShedder
 from services.rpc.client_authorizer import ClientAuthorizer
 from services.rpc.health_service import HealthService
@@ -36,7 +37,7 @@ class Service:
     """The service of one process, to be served over any channel."""
 
     register: Callable[[grpc.aio.Server], None]
-    """Adds the servicers for callers with a key: completions, models, usage, health."""
+    """Adds the servicers for callers with a key: completions, embeddings, models, usage, health."""
     register_operators: Callable[[grpc.aio.Server], None]
     """Adds the servicers for operators: accounts, keys, the ledger, operations, health."""
     relay: RelayServicer
@@ -57,6 +58,8 @@ class Service:
     load_shedder: LoadShedder
     completions: Completions
     """The core of completions."""
+    embeddings: EmbeddingService
+    """The core of embeddings."""
     keyring: Keyring
     state: Path
     """The state directory."""

@@ -12,6 +12,8 @@ from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import ledger_service_pb2 as ledgers
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
+from pomogator.embeddings.v1 import embedding_service_pb2 as embeddings_pb
+from pomogator.embeddings.v1 import embedding_service_pb2_grpc as embeddings_grpc
 from pomogator.models.v1 import model_service_pb2 as models
 from pomogator.models.v1 import model_service_pb2_grpc as models_grpc
 from pomogator.operations.v1 import operations_service_pb2 as operations_pb
@@ -24,11 +26,13 @@ from services.accounts.operator_services import OperatorServices
 from services.accounts.usage_servicer import UsageServicer
 from services.completions.relay_servicer import RelayServicer
 from services.completions.servicer import ChatCompletionServicer
+from services.embeddings.servicer import EmbeddingServicer
 from services.models.servicer import ModelServicer
 from services.operations.servicer import OperationsServicer
 
 PUBLIC_SERVICES = (
     chat.DESCRIPTOR.services_by_name["ChatCompletionService"].full_name,
+    embeddings_pb.DESCRIPTOR.services_by_name["EmbeddingService"].full_name,
     models.DESCRIPTOR.services_by_name["ModelService"].full_name,
     usage.DESCRIPTOR.services_by_name["UsageService"].full_name,
 )
@@ -45,6 +49,7 @@ class PublicServicers:
     """Servicers for callers with a key."""
 
     completions: ChatCompletionServicer
+    embeddings: EmbeddingServicer
     relay: RelayServicer
     models: ModelServicer
     usage: UsageServicer
@@ -53,6 +58,7 @@ class PublicServicers:
     def register(self, server: grpc.aio.Server) -> None:
         """Add them to a server."""
         chat_grpc.add_ChatCompletionServiceServicer_to_server(self.completions, server)
+        embeddings_grpc.add_EmbeddingServiceServicer_to_server(self.embeddings, server)
         relay_grpc.add_RelayServiceServicer_to_server(self.relay, server)
         models_grpc.add_ModelServiceServicer_to_server(self.models, server)
         usage_grpc.add_UsageServiceServicer_to_server(self.usage, server)

@@ -31,7 +31,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from services.clock import Clock
-from services.common.call_names import CHAT_SERVICE
+from services.common.call_names import CHAT_SERVICE, EMBEDDING_SERVICE
 from services.domain.usage import Usage
 from services.telemetry.call_tracing import NO_HEADERS, TracedTarget
 from services.telemetry.calls import CLIENT_GONE, CallRecord
@@ -43,8 +43,12 @@ PROPAGATOR = TraceContextTextMapPropagator()
 METHODS: Mapping[str, str] = {
     "create": f"{CHAT_SERVICE}/CreateChatCompletion",
     "stream": f"{CHAT_SERVICE}/StreamChatCompletion",
+    "embed": f"{EMBEDDING_SERVICE}/CreateEmbeddings",
 }
 """RPCs by `CallRecord.method`."""
+
+OPERATIONS: Mapping[str, str] = {"embed": "embeddings"}
+"""Values of `gen_ai.operation.name` by `CallRecord.method`, where they are not `chat`."""
 
 # Statuses that are errors of the server: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
 _FAULTS = frozenset(
@@ -72,9 +76,9 @@ class CallTracer:
         self._clock = clock
 
     def begin(self, method: str, metadata: Mapping[str, str]) -> CallSpans:
-        """Start the span of a completion, below the caller's `traceparent`."""
+        """Start the span of such a call, below the caller's `traceparent`."""
         span = rpc_span(self._tracer, METHODS[method], metadata)
-        return CallSpans(self._tracer, self._clock, span)
+        return CallSpans(self._tracer, self._clock, span, OPERATIONS.get(method, "chat"))
 
     def begin_rpc(self, method: str, metadata: Mapping[str, str]) -> RpcSpan:
         """Start the span of another RPC."""
@@ -97,14 +101,24 @@ class RpcSpan:
 
 
 class CallSpans:
-    """The spans of one completion."""
+    """The spans of one completion, or of one call for embeddings."""
 
-    __slots__ = ("_attempt", "_attempt_at", "_clock", "_context", "_span", "_tracer", "trace_id")
+    __slots__ = (
+        "_attempt",
+        "_attempt_at",
+        "_clock",
+        "_context",
+        "_operation",
+        "_span",
+        "_tracer",
+        "trace_id",
+    )
 
-    def __init__(self, tracer: Tracer, clock: Clock, span: Span) -> None:
+    def __init__(self, tracer: Tracer, clock: Clock, span: Span, operation: str) -> None:
         self._tracer = tracer
         self._clock = clock
         self._span = span
+        self._operation = operation
         self._context = set_span_in_context(span, Context())
         self._attempt: Span | None = None
         self._attempt_at = 0.0
@@ -119,11 +133,11 @@ class CallSpans:
         channel = target.channel
         self._attempt_at = self._clock.now()
         self._attempt = attempt = self._tracer.start_span(
-            f"chat {target.model}",
+            f"{self._operation} {target.model}",
             context=self._context,
             kind=SpanKind.CLIENT,
             attributes={
-                "gen_ai.operation.name": "chat",
+                "gen_ai.operation.name": self._operation,
                 "gen_ai.provider.name": channel.dialect,
                 "gen_ai.request.model": target.model,
                 "pomogator.channel": channel.name,

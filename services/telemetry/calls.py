@@ -80,7 +80,7 @@ class CallRecord:
     request_id: str
     """ID that the caller or the edge gave."""
     method: str
-    """`create` or `stream`."""
+    """`create`, `stream` or `embed`."""
     opened_at: float
     """Time of arrival."""
     key_id: str = ""

@@ -26,7 +26,14 @@ import grpc
 import uvloop
 
 from gateway.app import create_app
-from gateway.backend import Backend, CallOptions, ServiceState, StreamReply, WholeReply
+from gateway.backend import (
+    Backend,
+    CallOptions,
+    EmbeddingsReply,
+    ServiceState,
+    StreamReply,
+    WholeReply,
+)
 from gateway.config import EdgeConfig
 from gateway.http.runner import EdgeRunner
 from services.common import json_logs
@@ -35,6 +42,7 @@ from services.common.key_format import PREFIX, checksum
 from services.common.log_handler import NonBlockingHandler
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import Message, TextPart
+from services.domain.embeddings import EmbeddingRequest, Embeddings
 from services.domain.events import Batch, ChoiceFinished, Finished, Started, TextDelta
 from services.domain.model import Model
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
@@ -90,6 +98,11 @@ class IdleBackend(Backend):
     async def _batches(self, batches: Sequence[Batch]) -> AsyncGenerator[Batch, None]:
         for batch in batches:
             yield batch
+
+    async def embed(self, request: EmbeddingRequest, call: CallOptions) -> EmbeddingsReply:
+        """No vectors."""
+        del call
+        return EmbeddingsReply(Embeddings(model=request.spec.model), {})
 
     async def count_prompt(self, spec: ChatCompletionSpec, call: CallOptions) -> int:
         """No tokens."""

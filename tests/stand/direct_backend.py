@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any, NoReturn, cast
@@ -10,13 +11,21 @@ from typing import Any, NoReturn, cast
 import grpc
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
-from gateway.backend import Backend, CallOptions, ServiceState, StreamReply, WholeReply
+from gateway.backend import (
+    Backend,
+    CallOptions,
+    EmbeddingsReply,
+    ServiceState,
+    StreamReply,
+    WholeReply,
+)
 from gateway.errors import ApiError
 from gateway.rpc.call_metadata import call_metadata, response_headers
 from gateway.rpc.status_mapping import to_api_error
 from services.common.contract.chat import fill_request, read_completion
 from services.common.contract.chat_events import read_batch
 from services.common.contract.models import read_model
+from services.domain.embeddings import Embedding, EmbeddingRequest, Embeddings
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.domain.model import Model
@@ -54,6 +63,12 @@ class DirectBackend(Backend):
             async with aclosing(cast("AsyncGenerator[Any, None]", steps)) as responses:
                 async for response in responses:
                     yield read_batch(response)
+
+    async def embed(self, request: EmbeddingRequest, call: CallOptions) -> EmbeddingsReply:
+        """A vector of one component for each entry, which is its place in the request."""
+        del call
+        vectors = [Embedding(struct.pack("<f", index)) for index in range(request.spec.entry_count)]
+        return EmbeddingsReply(Embeddings(model=request.spec.model, embeddings=vectors), {})
 
     async def count_prompt(self, spec: ChatCompletionSpec, call: CallOptions) -> int:
         """A token for each message."""

@@ -8,5 +8,6 @@ Modules, in the order in which data flows:
     message_table  a message and a struct with the same fields, translated by their descriptions
     chat           requests, whole answers and usage
     chat_events    events of a stream
+    embeddings     requests for embeddings, and answers
     models         public models
 """

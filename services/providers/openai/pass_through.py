@@ -99,7 +99,7 @@ def extra_fields(
             # Numbers stay as they are written. Objects are sent as they were understood here.
             sent[provider_name] = value if isinstance(value, dict | list) else raw
     for name in held:
-        notes.dropped(_shown(name), f"`{_shown(name)}` is not passed on to the provider.")
+        notes.dropped(shown_name(name), f"`{shown_name(name)}` is not passed on to the provider.")
     return sent
 
 
@@ -179,7 +179,7 @@ def _known(name: str) -> bool:
     return folded(name) in _HELD_BACK
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
     """Name for a note. `extra_json` if the caller's name is long or not an identifier."""
     readable = all(part.isidentifier() for part in name.split("."))
     return name if readable and name.isascii() and len(name) <= 64 else "extra_json"

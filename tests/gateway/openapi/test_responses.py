@@ -20,7 +20,8 @@ from tests.stand.planted_responses import RESPONSES
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/chat/completions", "/v1/responses", "/v1/responses/input_tokens"]
+    "path",
+    ["/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/responses/input_tokens"],
 )
 def test_each_failure_is_described(path: str) -> None:
     """Every status has its codes."""
@@ -44,7 +45,9 @@ def test_each_failure_in_anthropics_form_is_described(path: str) -> None:
         assert_fits(document, "AnthropicError", body)
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"]
+)
 def test_the_headers_with_notes_are_described(path: str) -> None:
     """Also the number of those that do not fit."""
     sent = notes_header([Note(param="p", action="dropped", detail="x" * 1000)] * 3)

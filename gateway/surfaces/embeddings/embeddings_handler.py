@@ -1,0 +1,62 @@
+"""Embeddings handler: decode, call, render.
+
+The call to the service ends with the client's request: a disconnect cancels the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from multidict import MultiMapping
+
+from gateway.backend import CallOptions
+from gateway.config import EdgeConfig
+from gateway.http.call_options import deadline_s, idempotency_key, parameter_policy, trace_context
+from gateway.http.credentials import api_key
+from gateway.http.exchange import Exchange
+from gateway.surfaces.answer_headers import cost_header, notes_header
+from gateway.surfaces.base import Route
+from gateway.surfaces.embeddings.decode import DecodedRequest, decode
+from gateway.surfaces.embeddings.embeddings_api import EmbeddingsApi
+from gateway.surfaces.embeddings.render import render, rendered_bytes
+from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
+from services.common.off_loop import off_loop
+
+
+class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
+    """Handler of requests for embeddings."""
+
+    @property
+    def served(self) -> Sequence[Route]:
+        """The routes of embeddings."""
+        return self.surface.routes
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        headers, reply = exchange.headers, exchange.reply
+        key = api_key(headers, self.surface.credential_headers)
+        idempotency = idempotency_key(headers)
+        policy = parameter_policy(headers)
+        asked, request_bytes = await self.decoded(exchange, key, _decode_off_loop)
+        exchange.outcome.update(model=asked.spec.model[:MODEL_LOGGED_MAX], stream=False)
+        call = CallOptions(
+            key=key,
+            request_id=reply.request_id,
+            deadline_s=deadline_s(headers, self.config, whole=True),
+            request_bytes=request_bytes,
+            idempotency_key=idempotency,
+            trace_context=trace_context(headers),
+        )
+        with self.calls.track(key):
+            answer, of_service = await self.backend.embed(asked.request(policy), call)
+            self.admission.known_keys.add(key)
+        body = await off_loop(rendered_bytes(answer), render, answer, asked.encoding)
+        answer_headers = {**of_service, **notes_header(answer.notes), **cost_header(answer)}
+        if reply.send(200, body, answer_headers):
+            await reply.drained()
+
+
+async def _decode_off_loop(
+    body: bytes, _headers: MultiMapping[str], _config: EdgeConfig
+) -> DecodedRequest:
+    return await off_loop(len(body), decode, body)

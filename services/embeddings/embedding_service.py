@@ -1,0 +1,64 @@
+"""The core's interface for embeddings, for the gRPC method and an edge in the same process."""
+
+from __future__ import annotations
+
+from services.admission.keyring import Keyring
+from services.completions.completions import CallContext, CallEntrance
+from services.completions.idempotency import SetHeaders, check_idempotency_key
+from services.completions.snapshot import SnapshotHolder
+from services.domain.embeddings import EmbeddingRequest, Embeddings
+from services.embeddings.embedding_call import EmbeddingCall
+from services.embeddings.pipeline import EmbeddingPipeline
+from services.errors import Failure
+from services.overload.load_shedder import LoadShedder
+from services.telemetry.calls import CallLog, CallRecord
+
+METHOD = "embed"
+"""Method of the calls in logs and metrics."""
+
+
+class EmbeddingService(CallEntrance):
+    """Computes embeddings."""
+
+    def __init__(
+        self,
+        pipeline: EmbeddingPipeline,
+        keyring: Keyring,
+        snapshots: SnapshotHolder,
+        calls: CallLog,
+        load_shedder: LoadShedder,
+        *,
+        end_revoked: bool = True,
+    ) -> None:
+        """See `CallEntrance`."""
+        gate = pipeline.gate
+        super().__init__(keyring, gate, snapshots, calls, load_shedder, end_revoked=end_revoked)
+        self._pipeline = pipeline
+
+    async def create(
+        self, request: EmbeddingRequest, context: CallContext, set_headers: SetHeaders
+    ) -> Embeddings:
+        """Return the vectors. `set_headers` gets the headers of the answer before that."""
+        with self._recording(METHOD, context) as record, self._admit(record, context):
+            call = await self._authenticated(request, context, record)
+            try:
+                return await self._pipeline.create(call, set_headers)
+            except Failure as failure:
+                await self._add_limit_headers(failure, call)
+                raise
+
+    async def _authenticated(
+        self, request: EmbeddingRequest, context: CallContext, record: CallRecord
+    ) -> EmbeddingCall:
+        caller = await self._keyring.authenticate(context.authorization)
+        record.key_id, record.account = caller.key_id, caller.account
+        check_idempotency_key(context.idempotency_key)
+        return EmbeddingCall(
+            record=record,
+            caller=caller,
+            request=request,
+            snapshot=self._snapshots.current,
+            idempotency_key=context.idempotency_key,
+            time_left_s=context.time_left_s,
+            revocation=self._keyring.revocation(caller) if self._end_revoked else None,
+        )

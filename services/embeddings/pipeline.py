@@ -1,0 +1,188 @@
+"""The pipeline of a call for embeddings: validate, resolve, admit, ask for each part, settle.
+
+The parts are asked for one after the other, each with the attempts of a call of its own. No other
+model answers in place of the requested one, but any of its channels may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from services.admission.call_plan import CallPlan
+from services.admission.gate import Gate
+from services.common.off_loop import off_loop
+from services.completions.idempotency import REPLAYED, Idempotency, SetHeaders
+from services.domain.embeddings import Embedding, Embeddings, read_bytes
+from services.domain.events import Note
+from services.embeddings.embedding_admission import admit
+from services.embeddings.embedding_call import EmbeddingCall
+from services.embeddings.embedding_form import EmbeddingForm, able_targets
+from services.embeddings.embedding_ticket import EmbeddingTicket
+from services.embeddings.request_parts import (
+    RequestPart,
+    check_size,
+    dimensions_of,
+    keeps_numbers,
+    split,
+)
+from services.embeddings.stored_answers import run_once
+from services.embeddings.validation import validate
+from services.errors import UpstreamError
+from services.providers.base import ModelRoute
+from services.providers.embeddings.base import EmbeddingDialect
+from services.providers.embeddings.vectors import Vectors
+from services.routing.failover import Failover
+from services.routing.route_request import RouteRequest, StartedAnswer
+
+
+class EmbeddingPipeline:
+    """Runs calls for embeddings."""
+
+    def __init__(
+        self,
+        failover: Failover,
+        gate: Gate,
+        idempotency: Idempotency,
+        dialects: Mapping[str, EmbeddingDialect],
+    ) -> None:
+        self._failover = failover
+        self.gate = gate
+        """Admits the calls."""
+        self._idempotency = idempotency
+        self._dialects = dialects
+
+    async def create(self, call: EmbeddingCall, set_headers: SetHeaders) -> Embeddings:
+        """Return the vectors. Just before that, `set_headers` gets the headers of the answer."""
+        validate(call.request)
+        plan = call.plan = call.snapshot.plans.of(call.caller, call.request.spec.model)
+        call.record.model = plan.model
+        plan.require_kind(embeds=True)
+        plan.require_allowed()
+        plan.require_sold()
+        run = partial(self._replayed, call, plan, set_headers)
+        return await (run() if call.revocation is None else call.revocation.run(run))
+
+    async def _replayed(
+        self, call: EmbeddingCall, plan: CallPlan, set_headers: SetHeaders
+    ) -> Embeddings:
+        """Run the call, or replay the answer of an equal one with its idempotency key."""
+        run = partial(self._run, call, plan, set_headers)
+        if call.idempotency_key is None:
+            return await run()
+
+        async def before_replay() -> None:
+            limits = await self.gate.limit_headers(plan)
+            set_headers({**REPLAYED, **plan.answer_headers, **limits})
+
+        owner = call.caller.account, call.idempotency_key
+        return await run_once(self._idempotency, owner, call.request, run, before_replay)
+
+    async def _run(
+        self, call: EmbeddingCall, plan: CallPlan, set_headers: SetHeaders
+    ) -> Embeddings:
+        spec, size = call.request.spec, read_bytes(call.request.spec)
+        route = plan.routes[0]
+        targets = able_targets(spec, route.targets, self._dialects, strict=call.strict)
+        dimensions = dimensions_of(spec, targets)
+        check_size(spec.entry_count, dimensions)
+        as_numbers = call.request.wants_numbers and keeps_numbers(spec, dimensions)
+        parts = await off_loop(size, split, spec, targets, as_numbers=as_numbers)
+        ticket = await admit(self.gate, plan, call, parts, targets)
+        try:
+            asking = _Asking(
+                self._failover, self._dialects, call, replace(route, targets=targets), ticket
+            )
+            await asking.ask_all(parts, as_numbers=as_numbers)
+            usage, cost = ticket.usage, ticket.charge_nano
+            call.record.finish_with("stop")
+            set_headers({**plan.answer_headers, **ticket.headers})
+        finally:
+            ticket.close()
+        return Embeddings(
+            model=route.model,
+            embeddings=asking.embeddings,
+            usage=usage,
+            notes=list(asking.notes.values()),
+            cost_nano_usd=cost,
+        )
+
+
+class _Asking:
+    """The parts of one call, asked for in order, and what was answered."""
+
+    def __init__(
+        self,
+        failover: Failover,
+        dialects: Mapping[str, EmbeddingDialect],
+        call: EmbeddingCall,
+        route: ModelRoute,
+        ticket: EmbeddingTicket,
+    ) -> None:
+        self._failover = failover
+        self._dialects = dialects
+        self._call = call
+        self._route = route
+        self._ticket = ticket
+        self._dimensions = call.request.spec.dimensions or 0
+        self.embeddings: list[Embedding] = []
+        """Vectors of the parts so far."""
+        self.notes: dict[tuple[str, str], Note] = {}
+        """Notes of the parts so far, by parameter and action."""
+
+    async def ask_all(self, parts: Sequence[RequestPart], *, as_numbers: bool) -> None:
+        """Ask for all parts. Raises Failure; the parts before that are charged."""
+        for part in parts:
+            form = EmbeddingForm(
+                spec=part.spec,
+                dialects=self._dialects,
+                as_numbers=as_numbers,
+                dimensions=self._dimensions,
+            )
+            vectors = await self._ask(part, form)
+            if not self._dimensions:
+                self._dimensions = vectors.dimensions
+                check_size(self._call.request.spec.entry_count, vectors.dimensions)
+            self.embeddings += vectors.embeddings
+
+    async def _ask(self, part: RequestPart, form: EmbeddingForm) -> Vectors:
+        self._ticket.begin(part)
+        attempts = self._failover.begin(self._wanted(form))
+        while True:
+            answer = await attempts.open()
+            try:
+                found = await form.read(answer)
+            except UpstreamError as error:
+                attempts.broke_off(answer, error)
+                continue
+            except asyncio.CancelledError:
+                self._ticket.leave_unread(answer.target, answer.decoder, 0)
+                raise
+            finally:
+                answer.close()
+            self._note(answer)
+            await self._ticket.charge(found.tokens)
+            return found.vectors
+
+    def _wanted(self, form: EmbeddingForm) -> RouteRequest:
+        ticket = self._ticket
+        return RouteRequest(
+            form=form,
+            routes=[self._route],
+            take_channel_limits=ticket.take_channel_limits,
+            record=self._call.record,
+            on_abandoned=ticket.abandon,
+            on_unread=ticket.leave_unread,
+            on_overlong=ticket.leave_unread,
+            on_cut=ticket.cut_attempt,
+            on_late=ticket.miss_answer,
+            time_left_s=self._call.time_left_s,
+            strict=self._call.strict,
+            stream=False,
+        )
+
+    def _note(self, answer: StartedAnswer) -> None:
+        for note in answer.notes:
+            self.notes.setdefault((note.param, note.action), note)

@@ -1,0 +1,115 @@
+"""Cohere's `POST /v2/embed`: https://docs.cohere.com/reference/embed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Raw
+
+from services.domain.embeddings import EmbeddingSpec
+from services.domain.error_reason import ErrorReason
+from services.errors import Failure, UpstreamError
+from services.providers.base import Notes, Target, UpstreamRequest
+from services.providers.embeddings.base import VectorsAnswer, failure_in, plausible_tokens
+from services.providers.embeddings.dimensions import sent_dimensions
+from services.providers.embeddings.extra_fields import extra_fields
+from services.providers.embeddings.vectors import read_vectors
+from services.providers.failures import provider_failure
+from services.providers.stream_reader import unreadable
+
+HARMLESS = frozenset({"max_tokens", "truncate"})
+"""Fields of Cohere's API that change neither price, model, storage nor any address."""
+
+DEFAULT_INPUT_TYPE = "search_document"
+"""Input type to send where the request has none, since the API needs one."""
+
+INPUT_TYPES: Mapping[str, str] = {"document": "search_document", "query": "search_query"}
+"""Input types of other providers, in Cohere's words."""
+
+
+class _Vectors(msgspec.Struct):
+    float: list[Raw] | None = None
+
+
+class _BilledUnits(msgspec.Struct):
+    input_tokens: object = None
+
+
+class _Meta(msgspec.Struct):
+    billed_units: _BilledUnits | None = None
+
+
+class _Answer(msgspec.Struct):
+    embeddings: _Vectors | None = None
+    meta: Raw = Raw()
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+class CohereEmbeddings:
+    """See `services.providers.embeddings.base.EmbeddingDialect`."""
+
+    def encode(
+        self,
+        spec: EmbeddingSpec,
+        target: Target,
+        notes: Notes,
+        *,
+        as_numbers: bool,  # noqa: ARG002 - numbers are what the API has in any case
+    ) -> UpstreamRequest:
+        """Encode `spec`."""
+        if spec.token_ids:
+            message = "This model takes texts, and no token IDs."
+            raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param="input")
+        if spec.user:
+            notes.dropped("user", "The provider has no such parameter.")
+        body = {
+            **extra_fields(spec, target, notes, harmless=HARMLESS),
+            "model": target.model,
+            "texts": spec.texts,
+            "input_type": _input_type(spec.input_type, notes),
+            "embedding_types": ["float"],
+        }
+        if (dimensions := sent_dimensions(spec.dimensions, target)) is not None:
+            body["output_dimension"] = dimensions
+        return UpstreamRequest(
+            path="/embed", body=msgspec.json.encode(body), streamed=False, may_stream=False
+        )
+
+    def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
+        """Decode an answer."""
+        try:
+            answer = _ANSWER.decode(body)
+        except (ValueError, RecursionError):
+            raise failure_in(body) from None
+        if answer.embeddings is None or answer.embeddings.float is None:
+            raise failure_in(body)
+        vectors = answer.embeddings.float
+        if len(vectors) != spec.entry_count:
+            raise unreadable()
+        return VectorsAnswer(read_vectors(vectors, as_numbers=as_numbers), _tokens(answer.meta))
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        """Classify an error response."""
+        return provider_failure(status, headers, body)
+
+    def auth_headers(self, key: str) -> Mapping[str, str]:
+        """The key as a bearer token."""
+        return {"authorization": f"Bearer {key}"}
+
+
+def _input_type(asked: str, notes: Notes) -> str:
+    sent = INPUT_TYPES.get(asked, asked or DEFAULT_INPUT_TYPE)
+    if sent != asked:
+        notes.mapped("input_type", f"`{sent}` is sent.")
+    return sent
+
+
+def _tokens(raw: Raw) -> int:
+    try:
+        meta = msgspec.json.decode(raw, type=_Meta) if bytes(raw) else _Meta()
+    except (ValueError, RecursionError):
+        return 0
+    return plausible_tokens(meta.billed_units.input_tokens) if meta.billed_units else 0

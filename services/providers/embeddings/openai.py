@@ -1,0 +1,122 @@
+"""OpenAI's `POST /embeddings`, which most other providers also speak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec import Raw
+
+from services.domain.embeddings import EmbeddingSpec
+from services.domain.error_reason import ErrorReason
+from services.errors import Failure, UpstreamError
+from services.providers.base import Notes, Target, UpstreamRequest
+from services.providers.embeddings.base import (
+    VectorsAnswer,
+    failure_in,
+    limits_of,
+    plausible_tokens,
+)
+from services.providers.embeddings.dimensions import dimensions_parameter, sent_dimensions
+from services.providers.embeddings.extra_fields import extra_fields, is_dropped
+from services.providers.embeddings.vectors import read_vectors
+from services.providers.failures import provider_failure
+from services.providers.openai.pass_through import passes_any, passes_harmless
+from services.providers.stream_reader import unreadable
+
+HARMLESS = frozenset(
+    {"normalize", "task", "task_type", "truncate", "truncate_prompt_tokens", "truncation"}
+)
+"""Fields of Voyage, Jina, vLLM and others that change neither price, model, storage nor any
+address."""
+
+
+class _Item(msgspec.Struct):
+    embedding: Raw = Raw()
+    index: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: object = None
+    total_tokens: object = None
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Item] | None = None
+    usage: Raw = Raw()
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+class OpenAiEmbeddings:
+    """See `services.providers.embeddings.base.EmbeddingDialect`."""
+
+    def encode(
+        self, spec: EmbeddingSpec, target: Target, notes: Notes, *, as_numbers: bool
+    ) -> UpstreamRequest:
+        """Encode `spec`. Vectors come as base64 where the model's row says so."""
+        limits = limits_of(target)
+        if spec.token_ids and not limits.token_ids:
+            message = "This model takes texts, and no token IDs."
+            raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param="input")
+        body: dict[str, object] = {"model": target.model, "input": spec.texts or spec.token_ids}
+        if (dimensions := sent_dimensions(spec.dimensions, target)) is not None:
+            body[dimensions_parameter(target)] = dimensions
+        if limits.base64 and not as_numbers:
+            body["encoding_format"] = "base64"
+        _add_hints(body, spec, target, notes)
+        body = {**extra_fields(spec, target, notes, harmless=HARMLESS), **body}
+        return UpstreamRequest(
+            path="/embeddings", body=msgspec.json.encode(body), streamed=False, may_stream=False
+        )
+
+    def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
+        """Decode an answer, whose vectors come in any order if they have an index."""
+        try:
+            answer = _ANSWER.decode(body)
+        except (ValueError, RecursionError):
+            raise failure_in(body) from None
+        if answer.data is None:
+            raise failure_in(body)
+        ordered = _in_order(answer.data, spec.entry_count)
+        return VectorsAnswer(read_vectors(ordered, as_numbers=as_numbers), _tokens(answer.usage))
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        """Classify an error response."""
+        return provider_failure(status, headers, body)
+
+    def auth_headers(self, key: str) -> Mapping[str, str]:
+        """The key as a bearer token. Local servers need none."""
+        return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def _add_hints(body: dict[str, object], spec: EmbeddingSpec, target: Target, notes: Notes) -> None:
+    renames, allowed = target.channel.quirks.renames, target.channel.pass_through
+    passes = passes_harmless(allowed) or passes_any(allowed, "input_type")
+    hints = {"user": (spec.user, True), "input_type": (spec.input_type, passes)}
+    for name, (value, is_passed) in hints.items():
+        if value and is_passed and not is_dropped(name, target):
+            body[renames.get(name, name)] = value
+        elif value:
+            notes.dropped(name, f"`{name}` is not passed on to the provider.")
+
+
+def _in_order(items: Sequence[_Item], count: int) -> Sequence[Raw]:
+    """Return the vectors in the order of the entries. Raises UPSTREAM_BAD_RESPONSE."""
+    if len(items) != count:
+        raise unreadable()
+    if all(item.index is None for item in items):
+        return [item.embedding for item in items]
+    by_index = {item.index: item.embedding for item in items}
+    if by_index.keys() != set(range(count)):
+        raise unreadable()
+    return [by_index[index] for index in range(count)]
+
+
+def _tokens(raw: Raw) -> int:
+    try:
+        usage = msgspec.json.decode(raw, type=_Usage) if bytes(raw) else _Usage()
+    except (ValueError, RecursionError):
+        return 0
+    return plausible_tokens(usage.prompt_tokens, usage.total_tokens)
