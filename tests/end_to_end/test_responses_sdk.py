@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from openai import AsyncOpenAI
+import pytest
+from openai import AsyncOpenAI, BadRequestError
 from openai.types.responses import ResponseFunctionToolCall
+from pydantic import BaseModel
 
 from tests.stand.dialect_stand import MODEL, DialectStand
-from tests.stand.providers.answers import Answer, call, text, thought
-from tests.stand.response_events import check_response
+from tests.stand.providers.answers import Answer, Refused, call, text, thought
+from tests.stand.response_events import check_response, read_response_events
 
 GREETING = Answer(parts=[text("High ", "tide.")])
 ASKS = Answer(
@@ -87,3 +89,122 @@ async def test_a_tool_round(stand: DialectStand, client: AsyncOpenAI) -> None:
     sent = json.dumps(stand.provider.bodies[-1], ensure_ascii=False)
     assert "18 °C" in sent
     assert ("c2lnbmVk" in sent) == stand.is_signed
+
+
+class City(BaseModel):
+    """A form of answers."""
+
+    name: str
+    people: int
+
+
+async def test_parsed_answers(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """The SDK's `parse` finds an object of the caller's type."""
+    stand.provider.say(Answer(parts=[text('{"name": "Oslo", ', '"people": 700000}')]))
+
+    response = await client.responses.parse(model=MODEL, input="A city.", text_format=City)
+
+    assert response.output_parsed == City(name="Oslo", people=700_000)
+    assert response.text is not None
+    assert response.text.format is not None
+    assert response.text.format.type == "json_schema"
+
+
+async def test_raw_events(stand: DialectStand) -> None:
+    """Each event has the form of the API, over real sockets as well."""
+    stand.provider.say(ASKS)
+    body = {
+        "model": MODEL,
+        "input": "The weather?",
+        "tools": TOOLS,
+        "stream": True,
+        "reasoning": {"summary": "auto"},
+        "include": ["reasoning.encrypted_content"],
+    }
+    headers = {"Authorization": f"Bearer {stand.gateway.key}"}
+    url = f"{stand.gateway.base_url}/responses"
+    async with stand.gateway.http.post(url, json=body, headers=headers) as answer:
+        events = read_response_events((await answer.read()).decode())
+
+    output = events[-1]["response"]["output"]
+    assert [item["type"] for item in output] == ["reasoning", "message", "function_call"]
+    assert events[-1]["response"]["tools"] == TOOLS
+    assert output[0]["content"][0]["text"] == "I have to look."
+
+
+async def test_counts(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """The number of a prompt's tokens grows with the prompt; no provider is called."""
+    counts = [
+        (await client.responses.input_tokens.count(model=MODEL, input=given)).input_tokens
+        for given in ("Hi.", "Hi. " * 50)
+    ]
+    assert 0 < counts[0] < counts[1]
+    assert stand.provider.bodies == []
+
+
+async def test_hosted_tools_are_only_offered(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """They have a note; a request that demands one is refused."""
+    stand.provider.say(GREETING)
+    hosted: Any = [*TOOLS, {"type": "file_search", "vector_store_ids": ["vs_1"]}]
+    raw = await client.responses.with_raw_response.create(
+        model=MODEL, input="The tide?", tools=hosted, store=True
+    )
+    notes = raw.headers["x-pomogator-notes"]
+    assert "tools[1]" in notes
+    assert "store" in notes
+    choice: Any = {"type": "file_search"}
+    with pytest.raises(BadRequestError) as refused:
+        await client.responses.create(
+            model=MODEL, input="The tide?", tools=hosted, tool_choice=choice
+        )
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "tool_choice")
+    assert len(stand.provider.bodies) == 1
+
+
+async def test_namespaces(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """The provider sees flat names, the client both parts."""
+    stand.provider.say(Answer(parts=[call("call_1", "home__weather", "{}")], stop="tool_calls"))
+    space: Any = [{"type": "namespace", "name": "home", "description": "Home.", "tools": TOOLS}]
+    response = await client.responses.create(model=MODEL, input="The weather?", tools=space)
+    assert "home__weather" in json.dumps(stand.provider.bodies[-1])
+    (asked,) = [item for item in response.output if item.type == "function_call"]
+    assert (asked.namespace, asked.name) == ("home", "weather")
+
+
+@pytest.mark.parametrize("broken", ["cut", "error"])
+async def test_a_broken_stream(stand: DialectStand, client: AsyncOpenAI, broken: Any) -> None:
+    """It ends with `response.failed`."""
+    stand.provider.say(Answer(parts=[text("High")], breaks_off=broken))
+    stream = await client.responses.create(model=MODEL, input="The tide?", stream=True)
+    events = [event async for event in stream]
+    assert events[-1].type == "response.failed"
+    assert events[-1].response.error is not None
+    assert events[-1].response.error.code == "server_error"
+
+
+async def test_an_incomplete_answer(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """It says why."""
+    stand.provider.say(Answer(parts=[text("High")], stop="length"))
+    response = await client.responses.create(model=MODEL, input="The tide?")
+    assert response.status == "incomplete"
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == "max_output_tokens"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_refusals_before_the_start(
+    stand: DialectStand, client: AsyncOpenAI, streamed: bool
+) -> None:
+    """They have their own status, a stream no less, and the field of this API."""
+    too_long = Refused(
+        status=400, kind="invalid_request_error", message="prompt is too long: 9 > 8"
+    )
+    stand.provider.say(too_long)
+    with pytest.raises(BadRequestError) as refused:
+        await client.responses.create(model=MODEL, input="The tide?", stream=streamed)
+    assert refused.value.code == "context_length_exceeded"
+    with pytest.raises(BadRequestError) as refused:
+        await client.responses.create(
+            model=MODEL, input="The tide?", max_output_tokens=0, stream=streamed
+        )
+    assert refused.value.param == "max_output_tokens"

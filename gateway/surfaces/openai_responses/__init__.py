@@ -27,4 +27,5 @@ Modules, in the order in which data flows:
     response_object    all members of a response, and usage
     failure_codes      codes of failed responses
     render_whole       whole answers
+    errors             failures before anything was sent
 """

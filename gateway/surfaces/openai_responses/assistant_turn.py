@@ -10,6 +10,7 @@ from gateway.surfaces.openai_responses.answer_members import ITEM
 from gateway.surfaces.openai_responses.input_items import (
     CustomCall,
     FunctionCall,
+    ItemReference,
     MessageItem,
     OtherItem,
     ReasoningInput,
@@ -104,6 +105,11 @@ class AssistantTurn:
         text = texts or ("" if seal else summary)
         if text:
             self._parts.append(ReasoningPart(text=text))
+
+    def add_reference(self, each: ItemReference) -> None:
+        """Add reasoning that is not kept here, as an unknown member, so that it has a note."""
+        self._begun = True
+        self._members["item_reference"] = each.id
 
     def add_other(self, each: OtherItem) -> None:
         """Add an item of another type, as it is."""

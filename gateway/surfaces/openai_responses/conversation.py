@@ -41,6 +41,9 @@ ROLES: Sequence[Literal["user", "assistant", "system", "developer"]] = (
 )
 """Authors of messages."""
 
+REASONING = "rs_"
+"""How IDs of reasoning begin. A conversation can go on without its reasoning, not without texts."""
+
 _INPUT: Reader[str | list[Item]] = Reader(str | Annotated[list[Item], Meta(max_length=ITEMS_MAX)])
 
 
@@ -97,6 +100,8 @@ class _ConversationReader:
                 self._turn.add_reasoning(at, each, unknown)
             case OtherItem():
                 self._turn.add_other(each)
+            case ItemReference() if each.id.startswith(REASONING):
+                self._turn.add_reference(each)
             case ItemReference():
                 message = (
                     f"Item with id '{each.id[:64]}' not found. Items are not persisted when "

@@ -8,6 +8,7 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.error_answer import ErrorAnswer
 from gateway.surfaces.base import Route, Surface
+from gateway.surfaces.openai_responses import errors
 from gateway.surfaces.openai_responses.decode import decode, decode_count
 from gateway.surfaces.openai_responses.responses_request import ResponsesRequest
 from services.common.off_loop import off_loop
@@ -43,5 +44,5 @@ class OpenAIResponses(Surface):
         return b'{"object":"response.input_tokens","input_tokens":%d}' % tokens
 
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:  # noqa: ARG002
-        """Render a failure as `{"error": {"message", "type", "param", "code"}}`."""
-        return ErrorAnswer(error.status, error.body(), error.headers())
+        """Render a failure in OpenAI's form."""
+        return errors.render_error(error)

@@ -207,8 +207,11 @@ def test_items_of_other_types_are_kept() -> None:
 
 
 def test_a_reference_is_not_found() -> None:
-    """No item is kept."""
-    assert refused(input=[{"type": "item_reference", "id": "rs_1"}]).param == "input[0].id"
+    """No item is kept. Without reasoning a conversation goes on: that is noted."""
+    error = refused(input=[{"type": "item_reference", "id": "msg_1"}])
+    assert (error.param, "store" in error.message) == ("input[0].id", True)
+    (message,) = messages({"type": "item_reference", "id": "rs_1"})
+    assert json.loads(message.extra_json) == {"item_reference": "rs_1"}
 
 
 def test_tools() -> None:

@@ -1,0 +1,33 @@
+"""Failures before anything was sent, with the fields at fault by the names of this API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from gateway.errors import ApiError
+from gateway.http.error_answer import ErrorAnswer
+
+NAMES: Mapping[str, str] = {
+    "max_tokens": "max_output_tokens",
+    "messages": "input",
+    "reasoning_effort": "reasoning.effort",
+    "response_format": "text.format",
+    "verbosity": "text.verbosity",
+}
+"""Names of fields here by those of the contract. Messages are not items: their indexes differ."""
+
+_FIELD = re.compile(r"\w+")
+
+
+def render_error(error: ApiError) -> ErrorAnswer:
+    """Render a failure as `{"error": {"message", "type", "param", "code"}}`."""
+    param, message = error.param, error.message
+    field = _FIELD.match(param or "")
+    if field is not None and field[0] in NAMES:
+        param = NAMES[field[0]]
+        message = message.replace(f"`{field[0]}`", f"`{param}`")
+    body = {"message": message, "type": error.row.type, "param": param, "code": error.code}
+    return ErrorAnswer(error.status, msgspec.json.encode({"error": body}), error.headers())
