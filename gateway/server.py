@@ -14,6 +14,7 @@ from aiohttp import web
 from gateway.app import create_app
 from gateway.backend import Backend
 from gateway.config import EdgeConfig
+from gateway.console.console import OperatorAccess
 from gateway.console.console_app import create_console_app
 from gateway.http.acceptor import accepting, listen
 from gateway.http.probes import PROBES
@@ -104,12 +105,13 @@ async def serving_console(  # noqa: PLR0913 - all that a console is made of
     config: EdgeConfig,
     *,
     backend: Backend,
+    operators: OperatorAccess | None = None,
     call_limit: CallLimit,
     bodies: BodyBudget,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
-    """Serve the console alone in the same way, for browsers."""
-    app = create_console_app(channel, backend, config, call_limit, bodies)
+    """Serve the console alone in the same way, to browsers of tenants and of `operators`."""
+    app = create_console_app(channel, backend, config, operators, call_limit, bodies)
     async with _listening(app, address, tls) as bound:
         yield bound
 

@@ -116,6 +116,8 @@ EDGE_OF_GRPC = (
     "gateway.console.account_calls",
     "gateway.console.console",
     "gateway.console.console_app",
+    "gateway.console.key_terms",
+    "gateway.console.operator_calls",
 )
 """Modules of the edge that know gRPC. All others speak the domain (`gateway.backend`)."""
 

@@ -1,4 +1,4 @@
-"""Console: pages about an account, for a browser, under `/console`.
+"""Console: pages for the browsers of tenants and operators, under `/console`.
 
 Modules, in the order in which data flows:
 
@@ -8,8 +8,13 @@ Modules, in the order in which data flows:
     sessions        sessions in sealed cookies
     seal            text that a browser can neither read nor change
     sign_in_pages   start and end of a session
+    sign_in_check   keys and the operators' token
     tenant_pages    pages about the account of a key
-    account_calls   calls to the service with that key
+    operator_pages  pages about all accounts, channels and the ledger
+    form_fields     texts of a form as values
+    key_terms       name, permissions and limits of a key
+    account_calls   calls to the service with a tenant's key
+    operator_calls  calls to the service for an operator
     quick_starts    commands and programs for clients
     charts          bars of SVG pictures
     pages           templates and headers of every page
@@ -19,6 +24,6 @@ Modules, in the order in which data flows:
 
 The pages are rendered here, from `templates/`, with small ES modules in `static/`: no step builds
 them, no other host serves a part of them, and a person reads them as they are. Jinja2 escapes all
-values by itself. The console asks the service as any caller does, with the key of the session, and
-stores nothing.
+values by itself. The console asks the service as any caller does, with the key of the session or
+for an operator, and stores nothing.
 """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import grpc
 from aiohttp import web
@@ -12,8 +13,18 @@ from gateway.backend import Backend
 from gateway.config import EdgeConfig
 from gateway.console import assets
 from gateway.console.account_calls import AccountCalls
+from gateway.console.operator_calls import OperatorCalls
+from gateway.console.operator_pages import (
+    ACCOUNTS,
+    CHANNELS,
+    EXPLAIN,
+    LEDGER,
+    OPERATOR_ENTRIES,
+    OperatorPages,
+)
 from gateway.console.pages import Pages, redirect
 from gateway.console.sessions import Role, Sessions
+from gateway.console.sign_in_check import SignInCheck
 from gateway.console.sign_in_pages import SIGN_IN, SignInPages
 from gateway.console.tenant_pages import CHAT_PATH, ENTRIES, HOME, TenantPages
 from gateway.console.visit import Visit, Visits
@@ -21,9 +32,20 @@ from gateway.errors import ApiError
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.middleware import OUTCOME, Handler
 
+log = logging.getLogger("gateway.console")
+
 Page: TypeAlias = Callable[[Visit], Awaitable[web.StreamResponse]]
 Action: TypeAlias = Callable[[Visit, Mapping[str, str]], Awaitable[web.StreamResponse]]
 """Answers a form with these fields."""
+
+
+class OperatorAccess(NamedTuple):
+    """What a console needs to serve operators, too."""
+
+    channel: grpc.aio.Channel
+    """Leads to the operators' services. It needs no credential of its own."""
+    token: str
+    """The token that operators sign in with."""
 
 
 class Console:
@@ -36,21 +58,28 @@ class Console:
         complete: Handler,
         throttle: AuthThrottle,
         config: EdgeConfig,
+        operators: OperatorAccess | None = None,
     ) -> None:
-        """`channel` leads to the public services; `complete` answers chat completions."""
-        sessions = Sessions(config.console_secret)
-        self._visits = Visits(sessions, config, "")
-        self._pages = Pages({"tenant": ENTRIES})
-        self._sign_in = SignInPages(self._pages, self._visits, sessions, backend, throttle)
+        """`channel` leads to the public services; `complete` answers chat completions.
+
+        Without `operators` it serves tenants alone.
+        """
+        sessions, token = Sessions(config.console_secret), operators.token if operators else ""
+        self._visits = Visits(sessions, config, token)
+        self._pages = Pages({"tenant": ENTRIES, "operator": OPERATOR_ENTRIES})
+        key_check = SignInCheck(backend, sessions, token)
+        self._sign_in = SignInPages(self._pages, self._visits, key_check, throttle)
         self._tenant = TenantPages(
             self._pages, AccountCalls(channel), backend, complete, config.public_url
+        )
+        self._operator = (
+            OperatorPages(self._pages, OperatorCalls(operators.channel)) if operators else None
         )
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         """Return the routes for aiohttp's router."""
         tenant, sign_in = self._tenant, self._sign_in
         pages: Mapping[str, Page] = {
-            HOME: tenant.overview,
             "/console/playground": tenant.playground,
             "/console/models": tenant.models,
             "/console/quick-starts": tenant.quick_starts,
@@ -62,8 +91,41 @@ class Console:
             web.post("/console/sign-out", self._action(sign_in.leave, None)),
             web.post("/console/preferences", self._action(sign_in.prefer, None)),
             web.post(CHAT_PATH, self._chat),
+            web.get(HOME, self._home),
             *(web.get(path, self._page(page, "tenant")) for path, page in pages.items()),
+            *self._operator_routes(),
         ]
+
+    def _operator_routes(self) -> Sequence[web.AbstractRouteDef]:
+        operator = self._operator
+        if operator is None:
+            return []
+        account = f"{ACCOUNTS}/{{account}}"
+        pages: Mapping[str, Page] = {
+            ACCOUNTS: operator.accounts,
+            account: operator.account,
+            CHANNELS: operator.channels,
+            EXPLAIN: operator.explain,
+            LEDGER: operator.ledger,
+        }
+        actions: Mapping[str, Action] = {
+            ACCOUNTS: operator.open_account,
+            account: operator.change_account,
+            f"{account}/keys": operator.change_keys,
+            f"{CHANNELS}/reload": operator.reload,
+            EXPLAIN: operator.explain_form,
+            LEDGER: operator.verify,
+        }
+        return [
+            *(web.get(path, self._page(page, "operator")) for path, page in pages.items()),
+            *(web.post(path, self._action(action, "operator")) for path, action in actions.items()),
+        ]
+
+    async def _home(self, request: web.Request) -> web.StreamResponse:
+        """Show a tenant the overview, and an operator the accounts."""
+        if self._visits.of(request).session.role == "operator":
+            return redirect(ACCOUNTS)
+        return await self._page(self._tenant.overview, "tenant")(request)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         return await self._tenant.chat(self._visits.of(request))
@@ -93,7 +155,14 @@ class Console:
         return answer
 
     async def _act(self, visit: Visit, action: Action) -> web.StreamResponse:
-        return await action(visit, await self._visits.form(visit))
+        form = await self._visits.form(visit)
+        response = await action(visit, form)
+        if visit.session.role != "visitor":
+            # The service's log has the rest, by the ID.
+            who = {"request_id": visit.request_id, "role": visit.session.role}
+            done = {"path": visit.request.path, "action": form.get("action", "")}
+            log.info("console.action", extra={**who, **done})
+        return response
 
     async def _answered(
         self, visit: Visit, answer: Awaitable[web.StreamResponse]

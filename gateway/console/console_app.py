@@ -7,7 +7,7 @@ from aiohttp import web
 
 from gateway.backend import Backend
 from gateway.config import EdgeConfig
-from gateway.console.console import Console
+from gateway.console.console import Console, OperatorAccess
 from gateway.console.pages import redirect
 from gateway.console.tenant_pages import HOME
 from gateway.http.auth_throttle import AuthThrottle
@@ -28,10 +28,14 @@ def create_console_app(
     channel: grpc.aio.Channel,
     backend: Backend,
     config: EdgeConfig,
+    operators: OperatorAccess | None,
     call_limit: CallLimit,
     bodies: BodyBudget,
 ) -> web.Application:
-    """Return the application. `channel` leads to the public services, as `backend` does."""
+    """Return the application. `channel` leads to the public services, as `backend` does.
+
+    Without `operators` it is for tenants alone.
+    """
     throttle = AuthThrottle(proxies=TrustedProxies(config.trusted_proxies))
     app = web.Application(middlewares=[border, throttle.middleware])
     app[CONFIG] = config
@@ -43,7 +47,7 @@ def create_console_app(
         budget=bodies,
     )
     chat = CompletionHandler(OpenAIChat(), backend, calls, config, admission)
-    console = Console(channel, backend, chat.handle_routed, throttle, config)
+    console = Console(channel, backend, chat.handle_routed, throttle, config, operators)
     app.add_routes(console.routes())
     app.router.add_get("/", _to_console)
     add_head_routes(app.router)

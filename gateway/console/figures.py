@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
-NANO_PER_USD = 10**9
+from services.common.money import NANO_PER_USD
+
 PICO_USD_PER_MTOK = 10**6
 """Picodollars per token of one US dollar per million tokens."""
 

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from gateway.backend import Backend
 from gateway.console.pages import Pages, redirect
-from gateway.console.sessions import Sessions
+from gateway.console.sign_in_check import SignInCheck
 from gateway.console.texts import LANGUAGES
 from gateway.console.visit import LANGUAGE_COOKIE, THEME_COOKIE, THEMES, Visit, Visits
 from gateway.errors import ApiError
 from gateway.http.auth_throttle import AuthThrottle
-from services.common.key_format import well_formed
 from services.domain.error_reason import ErrorReason
 
 SIGN_IN = "/console/sign-in"
@@ -30,18 +28,16 @@ class SignInPages:
         self,
         pages: Pages,
         visits: Visits,
-        sessions: Sessions,
-        backend: Backend,
+        check: SignInCheck,
         throttle: AuthThrottle,
     ) -> None:
         self._pages = pages
         self._visits = visits
-        self._sessions = sessions
-        self._backend = backend
+        self._check = check
         self._throttle = throttle
 
     async def show(self, visit: Visit) -> web.Response:
-        """Ask for a key."""
+        """Ask for a key, or the operators' token."""
         if visit.session.role != "visitor":
             return redirect(_HOME)
         return self._form(visit, 200, "")
@@ -50,7 +46,7 @@ class SignInPages:
         """Begin a session. A wrong key counts for the throttle of failed authentications."""
         key = form.get("key", "").strip()
         try:
-            await self._require_valid(key, visit.request_id)
+            session = await self._check.begin(key, visit.request_id)
         except ApiError as failure:
             request = visit.request
             error = self._throttle.throttled(failure, request.remote or "", request.headers)
@@ -61,7 +57,7 @@ class SignInPages:
             response.headers.update(error.headers())
             return response
         response = redirect(_HOME)
-        self._visits.start(visit, self._sessions.tenant(key), response)
+        self._visits.start(visit, session, response)
         return response
 
     async def leave(self, visit: Visit, _: Mapping[str, str]) -> web.Response:
@@ -71,7 +67,7 @@ class SignInPages:
     def end(self, visit: Visit) -> web.Response:
         """Replace the session by that of a visitor."""
         response = redirect(SIGN_IN)
-        self._visits.start(visit, self._sessions.visitor(), response)
+        self._visits.start(visit, self._check.visitor(), response)
         return response
 
     async def prefer(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
@@ -94,11 +90,7 @@ class SignInPages:
                 )
         return response
 
-    async def _require_valid(self, key: str, request_id: str) -> None:
-        if not well_formed(key):
-            raise ApiError(ErrorReason.INVALID_API_KEY, "It does not have the form of a key.")
-        if not await self._backend.check_key(key, request_id):
-            raise ApiError(ErrorReason.AUTH_UNAVAILABLE, "The key could not be checked.")
-
     def _form(self, visit: Visit, status: int, fault: str) -> web.Response:
-        return self._pages.render(visit, "sign_in", status=status, fault=fault)
+        return self._pages.render(
+            visit, "sign_in", status=status, fault=fault, takes_tokens=self._check.takes_tokens
+        )

@@ -43,10 +43,12 @@ Serving at {url}. Create a key:
 {console}"""
 
 CONSOLE = """
-Open the console in a browser, and sign in with a key:
+Open the console in a browser, and sign in with a key{operators}:
 
-  {}
+  {url}
 """
+
+OPERATORS = ", or as an operator with the token in\n{file}"
 
 NO_MODELS = """
 No model is configured yet: give a configuration with --config, or set a provider's key, such as
@@ -68,10 +70,13 @@ class ServedUrls:
     """Base URL of the REST API, without a path."""
     console: str = ""
     """URL of the console. Empty: there is none."""
+    token_file: Path | None = None
+    """File with the token of operators at the console. None: they have another one."""
 
     def fill(self, text: str, **values: str) -> str:
         """Return the text with these URLs and values."""
-        console = CONSOLE.format(self.console) if self.console else ""
+        operators = OPERATORS.format(file=self.token_file) if self.token_file else ""
+        console = CONSOLE.format(url=self.console, operators=operators) if self.console else ""
         return text.format(url=self.api, console=console, **values)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.config import EdgeConfig, EdgeTables
+from gateway.console.console import OperatorAccess
 from gateway.edge import edge_config, log_started, serve_metrics
 from gateway.overload.body_budget import BodyBudget
 from gateway.overload.memory_monitor import MemoryMonitor
@@ -26,10 +27,13 @@ from services.serving.edge_workers import running_workers
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.service import Service
 from services.serving.servicers import OPERATORS_SERVICES, PUBLIC_SERVICES
+from services.storage.secret_file import secret_of_state
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
+
+CONSOLE_TOKEN_FILE = "console-token"  # noqa: S105 - the file, not the token
 
 SPARE_BELOW = 0.5
 """Share of the container's memory below which there is memory to spare."""
@@ -142,14 +146,16 @@ class Listeners:
         options, service = self.options, self.service
         if not options.console:
             return ""
-        tls = listener_tls(self.tls)
+        tls = listener_tls(self.tls, self.tls.client_ca if self.tls else None)
         channel = await self.stack.enter_async_context(service.channel())
+        operators = await self.stack.enter_async_context(service.operators_channel())
         config = self._edge_config(tables)
         listener = serving_console(
             channel,
             options.console,
             replace(config, public_url=config.public_url or api_url),
             backend=CoreBackend.of(service, channel),
+            operators=OperatorAccess(operators, self.token or console_token(options.state)),
             call_limit=service.refuse_if_overloaded,
             bodies=self.bodies,
             tls=tls.http_context() if tls else None,
@@ -190,13 +196,25 @@ def operators_token(options: ServeOptions) -> str:
 
     Empty where they use a Unix socket alone: its file permission is the credential.
     """
-    if options.ops.startswith(UNIX) and not options.ops_rest:
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if options.ops.startswith(UNIX) and not options.ops_rest and not (options.console and token):
         return ""
     try:
-        return valid_token(os.environ.get(TOKEN_VARIABLE, ""))
+        return valid_token(token)
     except ValueError as error:
         message = f"{TOKEN_VARIABLE}: {error}, and operators on TCP need one"
         raise ConfigError(message) from None
+
+
+def console_token(state: Path) -> str:
+    """The token that operators sign in to the console with, where the environment has none.
+
+    Raises ConfigError.
+    """
+    try:
+        return valid_token(secret_of_state(state, CONSOLE_TOKEN_FILE).decode())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{state / CONSOLE_TOKEN_FILE}: {error}") from None
 
 
 def listener_tls(files: ListenerTls | None, client_ca: Path | None = None) -> ListenerTls | None:

@@ -22,7 +22,7 @@ from services.config import Config, ConfigError, load
 from services.overload.memory_pressure import MemoryPressure
 from services.serving.config_watch import content, watching_file
 from services.serving.first_key import ServedUrls, base_url, print_first_key
-from services.serving.listeners import Listeners, operators_token, tls_files
+from services.serving.listeners import CONSOLE_TOKEN_FILE, Listeners, operators_token, tls_files
 from services.serving.options import ServeOptions
 from services.serving.plain_text import log_plain_text, plain_listeners
 from services.serving.server import SYSTEM_CLOCK, open_service
@@ -108,7 +108,11 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
         stack.push_async_callback(asyncio.sleep, options.shutdown_delay_s)
     urls = ServedUrls(api=base_url(rest, tls=tls is not None and not options.grpc_only))
     if console := await listeners.serve_console(tables, urls.api):
-        urls = replace(urls, console=f"{base_url(console, tls=tls is not None)}/console")
+        urls = replace(
+            urls,
+            console=f"{base_url(console, tls=tls is not None)}/console",
+            token_file=None if token else options.state / CONSOLE_TOKEN_FILE,
+        )
     stack.push_async_callback(service.drain)
     started.set()
     await print_first_key(

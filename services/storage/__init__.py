@@ -21,6 +21,7 @@ Modules, in the order in which data flows:
     counted          database that counts failures
     settings         named values about the state itself
     pepper           secret of the keyed digests of API keys
+    secret_file         secrets that the first start makes in the state directory
     keys             statements for API keys
     models           statements for the models that were offered
     accounts         statements for accounts, deposits and withdrawals

@@ -8,14 +8,12 @@ first start creates it in the state directory. All services on one database need
 from __future__ import annotations
 
 import hmac
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
 from services.storage.base import Database, StateError
+from services.storage.secret_file import secret_of_state
 from services.storage.settings import get_or_set_setting
-from services.storage.state_directory import make_state_directory
 
 FILE = "pepper"
 BYTES_MIN = 16
@@ -62,11 +60,8 @@ def _secret(state: Path, env: Mapping[str, str]) -> bytes:
     given = env.get("POMOGATOR_PEPPER_FILE")
     file = Path(given) if given is not None else state / FILE
     try:
-        if given is None:
-            make_state_directory(state, [FILE])
-            if not file.exists():
-                _create(file)
-        return _checked(file.read_bytes().strip(), str(file))
+        secret = secret_of_state(state, FILE) if given is None else file.read_bytes().strip()
+        return _checked(secret, str(file))
     except OSError as error:
         raise StateError(f"{file}: {error.strerror}") from error
 
@@ -75,17 +70,3 @@ def _checked(secret: bytes, source: str) -> bytes:
     if len(secret) < BYTES_MIN:
         raise StateError(f"{source}: a pepper must have at least {BYTES_MIN} bytes")
     return secret
-
-
-def _create(file: Path) -> None:
-    """Write a new pepper atomically."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(secrets.token_hex(32).encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.rename(file)
-    finally:
-        draft.unlink(missing_ok=True)

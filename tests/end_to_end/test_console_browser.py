@@ -25,6 +25,7 @@ ANSWER_MS = 60_000
 """The longest time to an answer on a busy machine. No test depends on it."""
 
 TENANT_PAGES = ("", "/playground", "/models", "/quick-starts")
+OPERATOR_PAGES = ("/accounts", "/accounts/default", "/channels", "/explain", "/ledger")
 
 
 @pytest.fixture
@@ -48,12 +49,17 @@ async def console_url(server: Server) -> str:
     return url
 
 
-async def sign_in(page: Page, url: str, key: str) -> None:
-    """Open the console, and sign in."""
+async def sign_in(page: Page, url: str, credential: str, first: str = "Overview") -> None:
+    """Open the console, and sign in. `first` is the entry of the first page."""
     await page.goto(url)
-    await page.get_by_label("API key").fill(key)
+    await page.get_by_label("API key").fill(credential)
     await page.get_by_role("button", name="Sign in").click()
-    await expect(page.get_by_role("link", name="Overview")).to_be_visible()
+    await expect(page.get_by_role("navigation").get_by_role("link", name=first)).to_be_visible()
+
+
+def operators_token(state: Path) -> str:
+    """The token that the first start has made."""
+    return (state / "console-token").read_text()
 
 
 async def test_a_newcomer_gets_a_streamed_answer(server: Server) -> None:
@@ -113,9 +119,30 @@ async def test_theme_and_language_change(server: Server) -> None:
         assert complaints.found == []
 
 
+async def test_an_operator_makes_a_key(server: Server, tmp_path: Path) -> None:
+    """With the token of the state. A revocation asks before."""
+    url = await console_url(server)
+    async with chromium() as (context, complaints):
+        page = await context.new_page()
+        await sign_in(page, url, operators_token(tmp_path), "Accounts")
+        await page.get_by_role("link", name="default").click()
+        await page.get_by_label("Name").fill("bot")
+        await page.get_by_role("button", name="Create key").click()
+        await expect(page.locator("#secret")).to_contain_text("sk-pg-")
+
+        row = page.get_by_role("row").filter(has_text="bot")
+        page.once("dialog", lambda dialog: dialog.dismiss())
+        await row.get_by_role("button", name="Revoke").click()
+        await page.reload()
+        page.once("dialog", lambda dialog: dialog.accept())
+        await row.get_by_role("button", name="Revoke").click()
+        await expect(row).to_contain_text("revoked")
+        assert complaints.found == []
+
+
 @needs_axe
 @pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_pages_are_accessible(server: Server, theme: str) -> None:
+async def test_pages_are_accessible(server: Server, tmp_path: Path, theme: str) -> None:
     """axe-core finds nothing serious on any page, in either theme."""
     url, key = await console_url(server), await server.first_key()
     async with chromium(color_scheme=theme, bypass_csp=True) as (context, _):
@@ -126,6 +153,11 @@ async def test_pages_are_accessible(server: Server, theme: str) -> None:
         found = {"sign-in": await serious_findings(page)}
         await sign_in(page, url, key)
         for path in TENANT_PAGES:
+            await page.goto(url + path)
+            found[path] = await serious_findings(page)
+        await page.get_by_role("button", name="Sign out").click()
+        await sign_in(page, url, operators_token(tmp_path), "Accounts")
+        for path in OPERATOR_PAGES:
             await page.goto(url + path)
             found[path] = await serious_findings(page)
 

@@ -12,12 +12,14 @@ from typing import NamedTuple
 import aiohttp
 
 from gateway.config import EdgeConfig
+from gateway.console.console import OperatorAccess
 from gateway.overload.body_budget import BodyBudget
 from gateway.server import serving_console
 from services.serving.core_backend import CoreBackend
 from tests.stand.billing_stand import BillingStand, billing_stand
 
 SECRET = "secret-of-the-consoles-of-all-tests"
+TOKEN = "token-of-the-operators-0123456789"
 EDGE = EdgeConfig(console=True, console_secret=SECRET)
 
 CSRF = re.compile(r'name="csrf" value="([\w-]+)"')
@@ -95,11 +97,13 @@ async def console_stand(state: Path, edge: EdgeConfig = EDGE) -> AsyncIterator[C
         service = billing.gateway.service
         async with (
             service.channel() as channel,
+            service.operators_channel() as operators,
             serving_console(
                 channel,
                 "127.0.0.1:0",
                 edge,
                 backend=CoreBackend.of(service, channel),
+                operators=OperatorAccess(operators, TOKEN),
                 call_limit=service.refuse_if_overloaded,
                 bodies=BodyBudget(0),
             ) as address,

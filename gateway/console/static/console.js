@@ -1,4 +1,4 @@
-// What all pages share: filters of tables, copying, and shortcuts (`g` and a letter, `/`).
+// What all pages share: filters of tables, copying, questions before a loss, and shortcuts (`g` and a letter, `/`).
 
 const SHORTCUT_MS = 1500;
 
@@ -19,6 +19,14 @@ for (const button of document.querySelectorAll("[data-copy]")) {
     await navigator.clipboard.writeText(document.querySelector(button.dataset.copy).textContent);
     button.textContent = button.dataset.done;
     setTimeout(() => { button.textContent = label; }, SHORTCUT_MS);
+  });
+}
+
+for (const button of document.querySelectorAll("[data-confirm]")) {
+  button.addEventListener("click", (event) => {
+    if (!confirm(button.dataset.confirm)) {
+      event.preventDefault();
+    }
   });
 }
 

@@ -103,8 +103,19 @@ async def test_the_console_is_named_before_the_request_to_send(
 
     first, later = said
     assert f"\n  {CONSOLE_URL}\n" in first.partition("curl ")[0]
+    assert "with a key:" in first
     assert first.endswith("}'\n")
     assert later.endswith(f"\n  {CONSOLE_URL}\n")
+
+
+async def test_operators_learn_where_their_token_is(
+    key_maker: KeyMaker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a token that the state has; not of one that they have given themselves."""
+    urls = ServedUrls(URL, CONSOLE_URL, Path("var/console-token"))
+    await print_first_key(key_maker, CONFIG, urls, asked=True)
+
+    assert "token in\nvar/console-token:\n\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,83 @@
+"""Form fields: the texts of a form as values, with errors that name the field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+
+from gateway.errors import ApiError, invalid
+from services.common.money import NANO_PER_USD
+
+_USD_MAX = 10**9
+_SIZE = re.compile(r"[0-9]{1,12}")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+class Fields:
+    """The fields of a form that was sent. All readers raise ApiError."""
+
+    def __init__(self, form: Mapping[str, str]) -> None:
+        self._form = form
+
+    def text(self, name: str) -> str:
+        """Return a text without spaces around it. Empty: it was left empty."""
+        return self._form.get(name, "").strip()
+
+    def checked(self, name: str) -> bool:
+        """Return whether a box was checked."""
+        return name in self._form
+
+    def nano_usd(self, name: str) -> int | None:
+        """Return an amount of US dollars in nano-dollars. None: it was left empty."""
+        text = self.text(name).replace(",", ".").replace("\u2212", "-")
+        if not text:
+            return None
+        try:
+            nano = Decimal(text) * NANO_PER_USD
+        except InvalidOperation:
+            raise _wrong(name, "an amount in US dollars") from None
+        if not nano.is_finite() or abs(nano) > _USD_MAX * NANO_PER_USD or nano % 1:
+            raise _wrong(name, "an amount in US dollars, with at most nine decimals")
+        return int(nano)
+
+    def size(self, name: str) -> int | None:
+        """Return a whole number. None: it was left empty."""
+        text = self.text(name)
+        if not text:
+            return None
+        if not _SIZE.fullmatch(text):
+            raise _wrong(name, "a whole number")
+        return int(text)
+
+    def basis_points(self, name: str) -> int:
+        """Return a percentage in hundredths of a percent."""
+        text = self.text(name).replace(",", ".") or "0"
+        try:
+            points = Decimal(text) * 100
+        except InvalidOperation:
+            raise _wrong(name, "a percentage") from None
+        if not points.is_finite() or points % 1 or not 0 <= points <= 10**6:
+            raise _wrong(name, "a percentage from 0 to 10000, with at most two decimals")
+        return int(points)
+
+    def day(self, name: str) -> datetime | None:
+        """Return the beginning of a day, in UTC. None: it was left empty."""
+        text = self.text(name)
+        if not text:
+            return None
+        try:
+            return datetime.strptime(text if _DAY.fullmatch(text) else "", "%Y-%m-%d").replace(
+                tzinfo=UTC
+            )
+        except ValueError:
+            raise _wrong(name, "a day, such as 2027-12-31") from None
+
+    def words(self, name: str) -> list[str]:
+        """Return the words of a text, which commas, spaces or lines separate."""
+        return [word for word in re.split(r"[\s,]+", self.text(name)) if word]
+
+
+def _wrong(name: str, what: str) -> ApiError:
+    return invalid(name, f"`{name}` must be {what}.")

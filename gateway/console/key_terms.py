@@ -1,0 +1,63 @@
+"""Key terms: name, permissions and limits of a key, as a form has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from pomogator.accounts.v1 import key_service_pb2 as pb
+
+from gateway.console.form_fields import Fields
+
+SECONDS_PER_HOUR = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyTerms:
+    """What a form says about a key."""
+
+    display_name: str
+    models: Sequence[str]
+    """Empty: all models."""
+    expires: datetime | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrent_calls: int | None
+    monthly_nano_usd: int | None
+
+    @classmethod
+    def of(cls, fields: Fields) -> Self:
+        """Read the terms. Raise ApiError where a field is wrong."""
+        return cls(
+            display_name=fields.text("display_name"),
+            models=fields.words("models"),
+            expires=fields.day("expires"),
+            requests_per_minute=fields.size("requests_per_minute"),
+            tokens_per_minute=fields.size("tokens_per_minute"),
+            concurrent_calls=fields.size("concurrent_calls"),
+            monthly_nano_usd=fields.nano_usd("monthly_usd"),
+        )
+
+
+def to_scope(terms: KeyTerms) -> pb.KeyScope:
+    """Return the scope with these terms."""
+    scope = pb.KeyScope(
+        models=terms.models,
+        requests_per_minute=terms.requests_per_minute,
+        tokens_per_minute=terms.tokens_per_minute,
+        concurrent_call_count=terms.concurrent_calls,
+        monthly_nano_usd=terms.monthly_nano_usd,
+    )
+    if terms.expires is not None:
+        expires = Timestamp()
+        expires.FromDatetime(terms.expires)
+        scope.expire_time.CopyFrom(expires)
+    return scope
+
+
+def overlap_s(fields: Fields) -> int:
+    """Return for how long former secrets stay valid. The form has hours."""
+    return (fields.size("overlap_hours") or 0) * SECONDS_PER_HOUR

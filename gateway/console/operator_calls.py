@@ -1,0 +1,162 @@
+"""Operator calls: what the console asks the service for an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
+from pomogator.accounts.v1 import account_service_pb2 as accounts_pb
+from pomogator.accounts.v1 import account_service_pb2_grpc as accounts_grpc
+from pomogator.accounts.v1 import key_service_pb2 as keys_pb
+from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
+from pomogator.accounts.v1 import ledger_service_pb2 as ledger_pb
+from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import content_pb2 as content
+from pomogator.operations.v1 import operations_service_pb2 as operations_pb
+from pomogator.operations.v1 import operations_service_pb2_grpc as operations_grpc
+
+from gateway.console.account_calls import TIMEOUT_S, answered
+from gateway.console.key_terms import KeyTerms, to_scope
+from services.common.call_names import REQUEST_ID_HEADER
+
+PAGE_SIZE = 100
+VERIFY_TIMEOUT_S = 120.0
+"""Verification reads the whole ledger."""
+
+
+_Request = TypeVar("_Request", contravariant=True)  # noqa: PLC0105 - private
+_Answer = TypeVar("_Answer", covariant=True)  # noqa: PLC0105
+
+
+class OperatorCalls:
+    """Calls over a channel to the operators' services, which trusts its holder.
+
+    All raise ApiError. `request_id` is that of the browser's request: the service's log names it.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._accounts = accounts_grpc.AccountServiceStub(channel)
+        self._keys = keys_grpc.KeyServiceStub(channel)
+        self._ledger = ledger_grpc.LedgerServiceStub(channel)
+        self._operations = operations_grpc.OperationsServiceStub(channel)
+
+    async def accounts(self, request_id: str, token: str = "") -> accounts_pb.ListAccountsResponse:
+        """Return a page of accounts."""
+        request = accounts_pb.ListAccountsRequest(page_size=PAGE_SIZE, page_token=token)
+        return await _ask(self._accounts.ListAccounts, request, request_id)
+
+    async def account(self, request_id: str, name: str) -> accounts_pb.Account:
+        """Return an account."""
+        request = accounts_pb.GetAccountRequest(account=name)
+        return (await _ask(self._accounts.GetAccount, request, request_id)).account
+
+    async def open_account(
+        self, request_id: str, name: str, *, credit_nano_usd: int, unlimited: bool
+    ) -> None:
+        """Open an account."""
+        request = accounts_pb.CreateAccountRequest(
+            account=name, credit_nano_usd=credit_nano_usd, unlimited=unlimited
+        )
+        await _ask(self._accounts.CreateAccount, request, request_id)
+
+    async def credit(self, request_id: str, name: str, nano_usd: int, credit_id: str) -> None:
+        """Credit an account once for each `credit_id`."""
+        request = accounts_pb.CreditAccountRequest(
+            account=name, amount_nano_usd=nano_usd, request_id=credit_id
+        )
+        await _ask(self._accounts.CreditAccount, request, request_id)
+
+    async def set_markup(self, request_id: str, name: str, basis_points: int) -> None:
+        """Change the markup of an account."""
+        request = accounts_pb.UpdateAccountRequest(
+            account=accounts_pb.Account(account=name, markup_basis_points=basis_points),
+            update_mask=FieldMask(paths=["markup_basis_points"]),
+        )
+        await _ask(self._accounts.UpdateAccount, request, request_id)
+
+    async def keys(
+        self, request_id: str, account: str, token: str = ""
+    ) -> keys_pb.ListKeysResponse:
+        """Return a page of an account's keys."""
+        request = keys_pb.ListKeysRequest(account=account, page_size=PAGE_SIZE, page_token=token)
+        return await _ask(self._keys.ListKeys, request, request_id)
+
+    async def create_key(
+        self, request_id: str, account: str, terms: KeyTerms, creation_id: str
+    ) -> keys_pb.CreateKeyResponse:
+        """Create a key once for each `creation_id`. The secret is in the first answer alone."""
+        request = keys_pb.CreateKeyRequest(
+            account=account,
+            display_name=terms.display_name,
+            scope=to_scope(terms),
+            request_id=creation_id,
+        )
+        return await _ask(self._keys.CreateKey, request, request_id)
+
+    async def rotate_key(self, request_id: str, key_id: str, overlap_s: int) -> str:
+        """Give a key a new secret, which is returned."""
+        request = keys_pb.RotateKeyRequest(key_id=key_id)
+        request.overlap.FromSeconds(overlap_s)
+        return (await _ask(self._keys.RotateKey, request, request_id)).secret
+
+    async def revoke_key(self, request_id: str, key_id: str) -> None:
+        """Revoke a key."""
+        request = keys_pb.RevokeKeyRequest(key_id=key_id)
+        await _ask(self._keys.RevokeKey, request, request_id)
+
+    async def usage(
+        self, request_id: str, account: str, since: datetime
+    ) -> list[ledger_pb.ModelUsage]:
+        """Return the usage of an account by model."""
+        request = ledger_pb.ReportUsageRequest(account=account)
+        request.start_time.FromDatetime(since)
+        return list((await _ask(self._ledger.ReportUsage, request, request_id)).models)
+
+    async def verify(self, request_id: str) -> ledger_pb.VerifyLedgerResponse:
+        """Verify the ledger."""
+        request = ledger_pb.VerifyLedgerRequest()
+        return await _ask(self._ledger.VerifyLedger, request, request_id, VERIFY_TIMEOUT_S)
+
+    async def channels(self, request_id: str) -> list[operations_pb.ChannelStatus]:
+        """Return the status of all channels."""
+        request = operations_pb.ListChannelsRequest()
+        return list((await _ask(self._operations.ListChannels, request, request_id)).channels)
+
+    async def reload(self, request_id: str) -> None:
+        """Reload the configuration."""
+        request = operations_pb.ReloadConfigurationRequest()
+        await _ask(self._operations.ReloadConfiguration, request, request_id)
+
+    async def explain(
+        self, request_id: str, model: str, text: str
+    ) -> operations_pb.ExplainChatCompletionResponse:
+        """Explain a completion with one message."""
+        part = content.ContentPart(text=text)
+        message = content.Message(role=content.ROLE_USER, content=[part])
+        request = operations_pb.ExplainChatCompletionRequest(
+            spec=chat.ChatCompletionSpec(model=model, messages=[message])
+        )
+        return await _ask(self._operations.ExplainChatCompletion, request, request_id)
+
+
+class _Method(Protocol[_Request, _Answer]):
+    """A method of a stub."""
+
+    def __call__(
+        self, request: _Request, /, *, metadata: tuple[tuple[str, str], ...], timeout: float
+    ) -> Awaitable[_Answer]:
+        """Call it."""
+
+
+async def _ask(
+    method: _Method[_Request, _Answer],
+    request: _Request,
+    request_id: str,
+    timeout_s: float = TIMEOUT_S,
+) -> _Answer:
+    call = method(request, metadata=((REQUEST_ID_HEADER, request_id),), timeout=timeout_s)
+    return await answered(call, request_id)

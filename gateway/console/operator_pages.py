@@ -1,0 +1,174 @@
+"""Operator pages: accounts, channels, explanations and the ledger."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+from aiohttp import web
+
+from gateway.console.form_fields import Fields
+from gateway.console.key_terms import KeyTerms, overlap_s
+from gateway.console.operator_calls import OperatorCalls
+from gateway.console.pages import Entry, Pages, redirect
+from gateway.console.visit import Visit
+from gateway.errors import ApiError, invalid
+
+ACCOUNTS = "/console/accounts"
+CHANNELS = "/console/channels"
+EXPLAIN = "/console/explain"
+LEDGER = "/console/ledger"
+
+OPERATOR_ENTRIES: Sequence[Entry] = (
+    Entry(ACCOUNTS, "nav.accounts", "a"),
+    Entry(CHANNELS, "nav.channels", "c"),
+    Entry(EXPLAIN, "nav.explain", "e"),
+    Entry(LEDGER, "nav.ledger", "l"),
+)
+
+BREAKERS: Mapping[int, str] = {1: "closed", 2: "half_open", 3: "open"}
+"""States of circuit breakers, by their number in the contract."""
+
+USAGE_DAYS = 30
+EXAMPLE = "Hello!"
+
+
+class OperatorPages:
+    """Pages for a session of an operator."""
+
+    def __init__(self, pages: Pages, calls: OperatorCalls) -> None:
+        self._pages = pages
+        self._calls = calls
+
+    async def accounts(self, visit: Visit) -> web.Response:
+        """A page of accounts."""
+        listed = await self._calls.accounts(visit.request_id, visit.request.query.get("after", ""))
+        return self._pages.render(visit, "accounts", listed=listed)
+
+    async def open_account(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
+        """Open an account."""
+        fields = Fields(form)
+        name = fields.text("account")
+        await self._calls.open_account(
+            visit.request_id,
+            name,
+            credit_nano_usd=fields.nano_usd("credit_usd") or 0,
+            unlimited=fields.checked("unlimited"),
+        )
+        return redirect(_account_path(name))
+
+    async def account(self, visit: Visit) -> web.Response:
+        """An account: its terms, usage and keys."""
+        return await self._account(visit)
+
+    async def _account(
+        self, visit: Visit, secret: str = "", key_id: str = "", *, made_before: bool = False
+    ) -> web.Response:
+        """Show the account, and a secret that was made by this request."""
+        name, request_id = visit.request.match_info["account"], visit.request_id
+        since = datetime.now(UTC) - timedelta(days=USAGE_DAYS)
+        return self._pages.render(
+            visit,
+            "account",
+            account=await self._calls.account(request_id, name),
+            listed=await self._calls.keys(request_id, name, visit.request.query.get("after", "")),
+            usage=await self._calls.usage(request_id, name, since),
+            usage_days=USAGE_DAYS,
+            path_of_account=_account_path(name),
+            once_id=secrets.token_hex(16),
+            secret=secret,
+            key_id=key_id,
+            made_before=made_before,
+            now_s=int(datetime.now(UTC).timestamp()),
+        )
+
+    async def change_account(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
+        """Credit an account, or change its markup."""
+        name, fields = visit.request.match_info["account"], Fields(form)
+        match fields.text("action"):
+            case "credit":
+                amount = fields.nano_usd("amount_usd")
+                if not amount:
+                    raise invalid("amount_usd", "`amount_usd` must be an amount other than 0.")
+                credit_id = fields.text("credit_id") or fields.text("once_id")
+                await self._calls.credit(visit.request_id, name, amount, credit_id)
+            case "markup":
+                points = fields.basis_points("markup_percent")
+                await self._calls.set_markup(visit.request_id, name, points)
+            case _:
+                raise _unknown_action()
+        return redirect(_account_path(name))
+
+    async def change_keys(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
+        """Create, rotate or revoke a key. A new secret is on this page alone."""
+        name, fields = visit.request.match_info["account"], Fields(form)
+        request_id, key_id = visit.request_id, fields.text("key_id")
+        match fields.text("action"):
+            case "create":
+                terms, once_id = KeyTerms.of(fields), fields.text("once_id")
+                made = await self._calls.create_key(request_id, name, terms, once_id)
+                secret, is_old = made.secret, not made.secret
+                return await self._account(visit, secret, made.key.key_id, made_before=is_old)
+            case "rotate":
+                secret = await self._calls.rotate_key(request_id, key_id, overlap_s(fields))
+                return await self._account(visit, secret, key_id)
+            case "revoke":
+                await self._calls.revoke_key(request_id, key_id)
+                return redirect(_account_path(name))
+            case _:
+                raise _unknown_action()
+
+    async def channels(self, visit: Visit) -> web.Response:
+        """The state of all channels."""
+        return self._pages.render(
+            visit,
+            "channels",
+            channels=await self._calls.channels(visit.request_id),
+            breakers=BREAKERS,
+            reloaded="reloaded" in visit.request.query,
+        )
+
+    async def reload(self, visit: Visit, _: Mapping[str, str]) -> web.Response:
+        """Reload the configuration."""
+        await self._calls.reload(visit.request_id)
+        return redirect(f"{CHANNELS}?reloaded")
+
+    async def explain(self, visit: Visit) -> web.Response:
+        """Ask for a request to be explained."""
+        return await self._explained(visit, "", EXAMPLE)
+
+    async def explain_form(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
+        """Explain a request. Its text is on this page alone."""
+        return await self._explained(visit, form.get("model", ""), form.get("text", ""))
+
+    async def _explained(self, visit: Visit, model: str, text: str) -> web.Response:
+        channels = await self._calls.channels(visit.request_id)
+        explanation = await self._calls.explain(visit.request_id, model, text) if model else None
+        return self._pages.render(
+            visit,
+            "explain",
+            models=sorted({channel.model for channel in channels}),
+            model=model,
+            text=text,
+            breakers=BREAKERS,
+            explanation=explanation,
+        )
+
+    async def ledger(self, visit: Visit) -> web.Response:
+        """Offer to verify the ledger."""
+        return self._pages.render(visit, "ledger", result=None)
+
+    async def verify(self, visit: Visit, _: Mapping[str, str]) -> web.Response:
+        """Verify the ledger."""
+        result = await self._calls.verify(visit.request_id)
+        return self._pages.render(visit, "ledger", result=result)
+
+
+def _account_path(name: str) -> str:
+    return f"{ACCOUNTS}/{quote(name, safe='')}"
+
+
+def _unknown_action() -> ApiError:
+    return invalid("action", "`action` must be one of the form's.")
