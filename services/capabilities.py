@@ -32,6 +32,7 @@ ThinkingSwitch = Literal["reasoning_effort", "thinking", "enable_thinking", "non
 MaxTokensParameter = Literal["max_tokens", "max_completion_tokens"]
 ReasoningReplay = Literal["none", "text", "required", "signed"]
 LateInstructions = Literal["any", "after_input", "after_user", "none", "single"]
+ResponsesApi = Literal["no", "also", "tools", "only"]
 ToolResults = Literal["any", "turn", "adjacent"]
 Turns = Literal["any", "user_first", "alternate"]
 Knowledge = Literal["yes", "no", "unknown"]
@@ -114,6 +115,8 @@ class Capabilities:
     """Largest answer in tokens, reasoning included. 0: unknown."""
     default_max_tokens: int = 0
     """Limit to send where the API needs one and the request has none. 0: `max_output_tokens`."""
+    min_max_tokens: int = 0
+    """The least limit that the API takes. A lower one is raised to it, with a note."""
     max_tokens_parameter: MaxTokensParameter = "max_tokens"
     """Name of that limit in OpenAI-compatible APIs."""
     images: Knowledge = "unknown"
@@ -137,6 +140,10 @@ class Capabilities:
     thinking_tools: bool = True
     """Whether a request can have tools while the model reasons. If not, a request with tools
     switches reasoning off."""
+    responses_api: ResponsesApi = "no"
+    """Whether the provider has the model in OpenAI's Responses: `also`, with tools of types that
+    only that API has; `tools`, better than chat completions for requests with tools; `only`, and
+    not in chat completions."""
     structured_output: bool = True
     """Whether a request can demand an answer by a JSON schema."""
     prefill: bool = True
@@ -209,6 +216,7 @@ class CapabilityOverrides(
     thinking_ranges: dict[str, Range] | None = None
     max_output_tokens: int | None = None
     default_max_tokens: int | None = None
+    min_max_tokens: int | None = None
     max_tokens_parameter: MaxTokensParameter | None = None
     images: Knowledge | None = None
     image_tokens: int | None = None
@@ -220,6 +228,7 @@ class CapabilityOverrides(
     forced_tool_choice: bool | None = None
     thinking_forced_tool_choice: bool | None = None
     thinking_tools: bool | None = None
+    responses_api: ResponsesApi | None = None
     structured_output: bool | None = None
     prefill: bool | None = None
     n: bool | None = None

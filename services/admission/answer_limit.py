@@ -22,7 +22,7 @@ def answer_limit(spec: ChatCompletionSpec, target: Target) -> int:
     """Return the most tokens of one choice, reasoning included, at a target.
 
     It is the limit that the encoder sends, which may be higher than `max_tokens`: some models take
-    at least a minimum of reasoning on top.
+    at least a minimum of reasoning on top, and others have a least limit.
     """
     limit, budget = min(spec.max_tokens or 0, longest_answer(target.capabilities)), 0
     if (
@@ -35,4 +35,4 @@ def answer_limit(spec: ChatCompletionSpec, target: Target) -> int:
         limit, budget = thinking.max_tokens or 0, thinking.budget_tokens
     if not limit:
         limit = default_limit(target.capabilities, budget)
-    return limit
+    return max(limit, target.capabilities.min_max_tokens)

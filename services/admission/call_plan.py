@@ -60,6 +60,8 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Whether calls may use tools that a provider bills besides tokens."""
     unpinned: Unpinned
     """Why calls with long prompts are not kept at the target of their session."""
+    has_dialects: bool
+    """Whether a target has two dialects, of which each request has one."""
     answer_headers: Mapping[str, str]
     """Headers of answers that tell the edge how to show them."""
     embeds: bool = False
@@ -138,6 +140,7 @@ class CallPlans:
             ),
             sends_provider_tools=not (self._refuses_provider_tools and caller.pays),
             unpinned=self.unpinned(routes),
+            has_dialects=any(one.has_dialects for one in routes),
             answer_headers={CONTENT_HEADER: TEXT_CONTENT} if shows_text else {},
             embeds=requested.capabilities.embeddings is not None,
         )

@@ -16,6 +16,8 @@ from contextlib import aclosing
 from functools import partial
 from typing import TypeAlias, cast
 
+import msgspec
+
 from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN, CallPlan
 from services.admission.gate import Gate
 from services.admission.revocation import ClosableIterator
@@ -40,6 +42,7 @@ from services.providers.upstream import LEFT
 from services.routing.affinity import SessionPin
 from services.routing.attempts import cut_attempts_max
 from services.routing.completion_form import CompletionForm
+from services.routing.dialect_choice import routes_for
 from services.routing.failover import Failover
 from services.routing.route_request import RouteRequest
 
@@ -91,7 +94,11 @@ class Pipeline:
     def _prepare(self, call: CompletionCall) -> CallState:
         asked = call.request
         validate(asked.spec, asked.parameter_policy, asked.session_id)
-        plan = call.plan = call.snapshot.plans.of(call.caller, call.request.spec.model)
+        plan = call.snapshot.plans.of(call.caller, asked.spec.model)
+        if plan.has_dialects:
+            routes = routes_for(asked.spec, plan.routes)
+            plan = msgspec.structs.replace(plan, routes=routes)
+        call.plan = plan
         call.record.model = plan.model
         if plan.embeds:
             plan.require_kind(embeds=False)

@@ -119,6 +119,11 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     headers_env: dict[str, str] = {}
     """Headers whose values are secrets, such as Azure's `api-key`: names of the variables that have
     them."""
+    responses: Literal["auto", "always", "never"] = "auto"
+    """Whether requests go to OpenAI's Responses instead of its chat completions, where the dialect
+    is `openai`. `auto`: those of models that only Responses have, and those with tools to models
+    that reason, as the capability `responses_api` says. Servers without Responses need `never`
+    where they have a model by the name of such a one."""
     query: dict[str, str] = {}
     """Query of every call's URL, such as Azure's `api-version`."""
     pass_through: PassThrough = "harmless"  # noqa: S105 - no password

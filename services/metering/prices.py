@@ -33,8 +33,9 @@ DERIVED = re.compile(rf"{THINKING_SUFFIX}$")
 SNAPSHOT = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2})$")
 """Date suffix of a public name: a snapshot of the model."""
 
-FULL_NAMES = frozenset({"openrouter"})
-"""Dialects whose names of models begin with the vendor, like those of the shipped list."""
+VENDORS: Mapping[str, str] = {"openai-responses": "openai/", "openrouter": ""}
+"""Beginnings of names in the shipped list by dialect, where they are not the dialect's name.
+OpenRouter's names of models begin with the vendor already."""
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -281,7 +282,7 @@ def _derivations(name: str, *suffixes: re.Pattern[str]) -> Iterator[str]:
 
 def _shipped_names(channel: ChannelConfig, upstream_model: str) -> Iterator[str]:
     """Yield the names under which the shipped list may have a provider's model."""
-    vendor = "" if channel.dialect in FULL_NAMES else f"{channel.dialect}/"
+    vendor = VENDORS.get(channel.dialect, f"{channel.dialect}/")
     return _derivations(vendor + upstream_model, SNAPSHOT)
 
 

@@ -24,6 +24,7 @@ from services.providers.base import Dialect, ModelRoute, Notes, Target
 from services.routing.affinity import SessionAffinity, SessionPin
 from services.routing.catalog import Catalog
 from services.routing.choice import order_targets, score
+from services.routing.dialect_choice import routes_for
 from services.routing.health import ChannelHealth
 
 BREAKER_STATES: Sequence[pb.BreakerState.ValueType] = (
@@ -85,7 +86,7 @@ class Explainer:
         Raise Failure if the call would be refused before routing.
         """
         validate(spec, policy)
-        routes = self.catalog.resolve_all(spec.model)
+        routes = routes_for(spec, self.catalog.resolve_all(spec.model))
         if routes[0].capabilities.embeddings is not None:
             message = "This model computes embeddings, of which there is no dry run."
             raise Failure(ErrorReason.MODEL_NOT_FOUND, message, param="model")
@@ -139,6 +140,7 @@ class Explainer:
             score=score(target, route.targets, self.health),
             breaker_state=BREAKER_STATES[self.health.breaker_state(target)],
             prices=self._token_prices(route, asked.prompt_tokens),
+            dialect=target.channel.dialect,
             remembered=asked.pin is not None and asked.pin.remembers(target),
         )
         if latency_s := self.health.latency_s(target):

@@ -6,6 +6,7 @@ Modules, in the order in which data flows:
     base               interface of a dialect: `encode`, a decoder, `error`, all without I/O
     translate          parts of requests that dialects share
     openai             dialect of OpenAI's chat completions
+    openai_responses   dialect of OpenAI's Responses
     openrouter         dialect of OpenRouter, derived from OpenAI's
     anthropic          dialect of Anthropic's Messages API
     embeddings         dialects of embeddings

@@ -59,6 +59,9 @@ class Target:
     """Whether the answer is to have the reasoning in OpenRouter's form, too."""
     key_number: int = 0
     """The channel's key to send: 0 is the first."""
+    over_responses: Target | None = None
+    """The same target in the dialect of OpenAI's Responses, for requests that need it. None: the
+    model has no other dialect here."""
 
     @property
     def key(self) -> Secret:
@@ -89,6 +92,11 @@ class ModelRoute:
     def capabilities(self) -> Capabilities:
         """The model's capabilities at its first target."""
         return self.targets[0].capabilities
+
+    @property
+    def has_dialects(self) -> bool:
+        """Whether a target has two dialects, of which each request has one."""
+        return any(target.over_responses for target in self.targets)
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from services.providers import anthropic, openai, openrouter
+from services.providers import anthropic, openai, openai_responses, openrouter
 from services.providers.base import Dialect
 from services.providers.embeddings.base import EmbeddingDialect
 from services.providers.embeddings.cohere import CohereEmbeddings
@@ -13,6 +13,7 @@ from services.providers.embeddings.openai import OpenAiEmbeddings
 DIALECTS: Mapping[str, Dialect] = {
     "anthropic": anthropic.DIALECT,
     "openai": openai.DIALECT,
+    "openai-responses": openai_responses.DIALECT,
     "openrouter": openrouter.DIALECT,
 }
 """Every dialect of completions."""

@@ -2,6 +2,7 @@
 
 Modules, in the order in which data flows:
     catalog          public models, and the channels and keys that serve each
+    dialect_choice   the dialect of each request, where a channel has two
     affinity         sessions, each with a target whose prompt cache it fills
     choice           the order in which targets are tried: priority, weight, health
     route_request    the request with the routes that may answer it, and an answer that has begun

@@ -10,6 +10,7 @@ from services.config import ChannelConfig, Config, ModelConfig
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import ModelRoute, Target
+from services.routing.dialect_choice import with_dialects
 
 ECHO_MAX = 64
 """Number of characters of an unknown model's name that a failure repeats."""
@@ -116,7 +117,7 @@ def _target(
     thinking: bool,
 ) -> Target:
     upstream_model = channel.models[public_model]
-    return Target(
+    target = Target(
         channel=channel,
         model=upstream_model,
         public_model=public_model,
@@ -124,6 +125,7 @@ def _target(
         thinking_by_name=thinking,
         key_number=key_number,
     )
+    return with_dialects(target, row)
 
 
 def _printable(model: str) -> str:

@@ -68,6 +68,8 @@ class Attempt:
     """The provider's name of the model."""
     reason: str = ""
     """Reason of its failure in the contract. Empty: it did not fail."""
+    dialect: str = ""
+    """Dialect of the request."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,6 +124,11 @@ class CallRecord:
         return self.attempts[-1].channel if self.attempts else ""
 
     @property
+    def dialect(self) -> str:
+        """Dialect of the last attempt. Empty: there was no attempt."""
+        return self.attempts[-1].dialect if self.attempts else ""
+
+    @property
     def replayed(self) -> bool:
         """Whether the answer is that of an earlier call with the same idempotency key."""
         return self.end == REPLAYED
@@ -141,7 +148,8 @@ class CallRecord:
 
     def start_attempt(self, target: TracedTarget) -> Mapping[str, str]:
         """Record a request to a provider. Returns the trace headers to send with it."""
-        self.attempts.append(Attempt(target.channel.name, target.model))
+        channel = target.channel
+        self.attempts.append(Attempt(channel.name, target.model, dialect=channel.dialect))
         return NO_HEADERS if self.spans is None else self.spans.start_attempt(target)
 
     def fail_attempt(self, error: UpstreamError) -> None:
@@ -173,6 +181,7 @@ class CallRecord:
             "account": self.account,
             "model": self.model,
             "channel": self.channel,
+            "dialect": self.dialect,
             "method": self.method,
             "code": self.code,
             "reason": self.reason,

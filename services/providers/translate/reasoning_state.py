@@ -47,19 +47,19 @@ def unpack(state: str, dialect: str, notes: Notes) -> Sequence[Block]:
     if not state:
         return ()
     if len(state) > STATE_MAX:
-        raise _refusal("is too long")
+        raise refusal("is too long")
     try:
         decoded = read_state(state)
     except (ValueError, RecursionError) as error:
-        raise _refusal("is not one that this service gave") from error
+        raise refusal("is not one that this service gave") from error
     if decoded.v != VERSION:
-        raise _refusal("has an unknown version")
+        raise refusal("has an unknown version")
     if decoded.dialect != dialect:
         notes.dropped("messages", "Reasoning of another provider cannot be continued here.")
         return ()
     return decoded.blocks
 
 
-def _refusal(what: str) -> Failure:
+def refusal(what: str) -> Failure:
     message = f"A message's `reasoning_state` {what}."
     return Failure(ErrorReason.INVALID_FIELD, message, param="reasoning_state")

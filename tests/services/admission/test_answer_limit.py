@@ -20,7 +20,7 @@ MODELS = (
 )  # fmt: skip
 EFFORTS_ASKED: tuple[Effort | None, ...] = (None, "none", "minimal", "low", "high", "max")
 LIMITS = (None, 1, 20, 1024, 1025, 5_000, 500_000, 2**31 - 1)
-SENT = ("max_tokens", "max_completion_tokens")
+SENT = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 def target(dialect: str, model: str, *, by_name: bool = False) -> Target:

@@ -24,7 +24,12 @@ from services.providers.registry import DIALECTS
 from tests.services.providers.anthropic.specs import assistant, call, result, user
 from tests.services.providers.targets import target_of
 
-MODELS = {"anthropic": "claude-sonnet-4-5", "openai": "gpt-4o", "openrouter": "some-model"}
+MODELS = {
+    "anthropic": "claude-sonnet-4-5",
+    "openai": "gpt-4o",
+    "openai-responses": "gpt-5.6-terra",
+    "openrouter": "some-model",
+}
 TALK = [user("Hi"), assistant("So?", tool_calls=[call("a"), call("b")])]
 RESULTS = [result("a", "1"), result("b", "2")]
 MARK = b"5"

@@ -193,6 +193,7 @@ class Candidate(_message.Message):
     PRICES_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     REMEMBERED_FIELD_NUMBER: _builtins.int
+    DIALECT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The public name of the model."""
     channel: _builtins.str
@@ -218,6 +219,10 @@ class Candidate(_message.Message):
     remembered: _builtins.bool
     """Whether the latest answer of the session came from here, in the last ten minutes and in the
     process that explains. The session stays here while the candidate answers.
+    """
+    dialect: _builtins.str
+    """The dialect of the request: that of the channel, or `openai-responses` where a channel of the
+    dialect `openai` sends this request to OpenAI's Responses.
     """
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
@@ -248,10 +253,11 @@ class Candidate(_message.Message):
         prices: Global___TokenPrices | None = ...,
         score: _builtins.float = ...,
         remembered: _builtins.bool = ...,
+        dialect: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "prices", b"prices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "breaker_state", b"breaker_state", "channel", b"channel", "key_number", b"key_number", "latency", b"latency", "model", b"model", "notes", b"notes", "prices", b"prices", "priority", b"priority", "refusal", b"refusal", "remembered", b"remembered", "score", b"score", "url", b"url", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "breaker_state", b"breaker_state", "channel", b"channel", "dialect", b"dialect", "key_number", b"key_number", "latency", b"latency", "model", b"model", "notes", b"notes", "prices", b"prices", "priority", b"priority", "refusal", b"refusal", "remembered", b"remembered", "score", b"score", "url", b"url", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

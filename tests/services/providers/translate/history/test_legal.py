@@ -117,6 +117,18 @@ def anthropic_pairs(body: Json) -> Iterator[tuple[str, str]]:
             yield texts_in(uses[one["tool_use_id"]])[0], texts_in(one)[0]
 
 
+def responses_pairs(body: Json) -> Iterator[tuple[str, str]]:
+    """Pairs of calls and results among the items of OpenAI's Responses."""
+    calls: list[Json] = []
+    for before, item in pairwise([{}, *body["input"]]):
+        if item["type"] == "function_call":
+            calls = [*calls, item] if before.get("type") == item["type"] else [item]
+        if item["type"] == "function_call_output":
+            call = next(one for one in calls if one["call_id"] == item["call_id"])
+            calls = [one for one in calls if one is not call]
+            yield texts_in(call)[0], texts_in(item)[0]
+
+
 def check_anthropic(body: Json) -> None:
     """Check the rules of the Messages API."""
     turns = body["messages"]
@@ -185,13 +197,15 @@ def test_conversations_are_legal_and_complete(
     spec = ChatCompletionSpec(model="m", messages=messages, tools=tools)
     body = json.loads(DIALECTS[dialect].encode(spec, target, notes).body)
 
-    sent = [*body.get("system", []), *body["messages"]]
+    sent = [*body.get("system", []), *body.get("messages", []), *body.get("input", [])]
     assert sorted(texts_in(sent)) == sorted(
         texts_in([str(one.content) + str(one.tool_calls) for one in messages])
     )
     if dialect == "anthropic":
         assert list(anthropic_pairs(body)) == answered(messages)
         check_anthropic(body)
+    elif dialect == "openai-responses":
+        assert list(responses_pairs(body)) == answered(messages)
     else:
         assert list(openai_pairs(body)) == answered(messages)
         check_openai_dialects(model, body)

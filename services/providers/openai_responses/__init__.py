@@ -1,0 +1,62 @@
+"""Dialect of OpenAI's Responses API, also spoken by Azure, OpenRouter and compatible servers.
+
+Modules, in the order in which data flows:
+
+    request            body of `POST /responses`
+    own_fields         fields of the API that are unknown to the contract
+    input_items        conversation in the request
+    assistant_items    an assistant's message as items, with its reasoning
+    earlier_reasoning  reasoning in OpenRouter's form as items
+    input_parts        content of messages
+    tools              tools in the request, and the tool choice
+    response           answers, whole or streamed
+    wire               types of the API's JSON
+    output             items of an answer
+    answer_state       state that these items share
+    message_item       message in an answer
+    call_item          tool call in an answer
+    reasoning_item     reasoning in an answer
+    sealed_turn        reasoning of an answer, as it is sent back
+    response_members   members of an answer without a field, and its usage
+    whole_choice       choice of an answer that is one document
+
+Reference: https://platform.openai.com/docs/api-reference/responses
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from services.domain.spec import ChatCompletionSpec
+from services.errors import UpstreamError
+from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
+from services.providers.failures import provider_failure
+from services.providers.openai_responses.request import encode
+from services.providers.openai_responses.response import ResponsesDecoder
+
+
+class ResponsesDialect:
+    """Translation to and from the Responses API. See `services.providers.base.Dialect`."""
+
+    def encode(
+        self, spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+    ) -> UpstreamRequest:
+        """Encode `spec` as the provider's request."""
+        return encode(spec, target, notes, stream=stream)
+
+    def decoder(self, target: Target) -> Decoder:
+        """Create the decoder of one answer."""
+        return ResponsesDecoder(target.model, details=target.reasoning_details)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        """Classify an error response."""
+        return provider_failure(status, headers, body)
+
+    def auth_headers(self, key: str) -> Mapping[str, str]:
+        """The key as a bearer token. Local servers need none."""
+        return {"authorization": f"Bearer {key}"} if key else {}
+
+
+DIALECT: Dialect = ResponsesDialect()
+
+__all__ = ["DIALECT"]

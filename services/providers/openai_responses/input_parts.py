@@ -1,0 +1,91 @@
+"""Content of a user's, a tool's or an instruction's message, as parts of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.domain.conversation import (
+    AudioPart,
+    ContentPart,
+    FilePart,
+    ImagePart,
+    OtherPart,
+    ReasoningPart,
+    TextPart,
+)
+from services.providers.base import Notes, Target
+from services.providers.openai_responses.wire import Json
+from services.providers.translate import images
+from services.providers.translate.data_files import repaired, repaired_uri
+from services.providers.translate.other_types import ITEM_OF_RESPONSES, other_object
+
+MARK = "cache_control"
+NO_MARKS = "The provider decides itself what it caches."
+
+_OWN = "input_"
+"""Beginning of the types of parts that only this API has."""
+
+_DATA = "data:"
+_DEFAULT_NAME = "document"
+"""Name of a file by value that has none: the API demands one."""
+
+
+def input_parts(content: Sequence[ContentPart], target: Target, notes: Notes) -> list[Json]:
+    """Return the parts in the API's form. Those without one get a note."""
+    parts: list[Json] = []
+    for part in content:
+        if part.cache_control_json:
+            notes.dropped(MARK, NO_MARKS)
+        found = _part(part, target, notes)
+        if found is not None:
+            parts.append(found)
+    return parts
+
+
+def _part(part: ContentPart, target: Target, notes: Notes) -> Json | None:
+    match part:
+        case TextPart():
+            return {"type": "input_text", "text": part.text}
+        case ImagePart():
+            return {"type": "input_image", **_image(part, target, notes)}
+        case AudioPart():
+            audio = {"data": repaired(part.base64), "format": part.format}
+            return {"type": "input_audio", "input_audio": audio}
+        case FilePart():
+            return {"type": "input_file", **_file(part)}
+        case OtherPart():
+            return _other(part, target, notes)
+        case ReasoningPart():
+            return None
+
+
+def _image(part: ImagePart, target: Target, notes: Notes) -> Json:
+    picture = images.read(part, target, notes)
+    made: Json
+    if isinstance(picture, images.LinkedImage):
+        made = {"image_url": picture.uri}
+    else:
+        made = {"image_url": picture.json(f"data:{picture.mime_type};base64,")}
+    return made | ({"detail": part.detail} if part.detail else {})
+
+
+def _file(part: FilePart) -> Json:
+    named: Json = {"filename": part.filename} if part.filename else {}
+    if part.file_id:
+        return {"file_id": part.file_id}
+    if part.uri[: len(_DATA)].lower() != _DATA:
+        return {"file_url": part.uri} | named
+    kind = part.uri[len(_DATA) :].partition(",")[0].partition(";")[0].rpartition("/")[2]
+    made_name = f"{_DEFAULT_NAME}.{kind}" if kind.isalnum() else _DEFAULT_NAME
+    return {"filename": made_name, **named, "file_data": repaired_uri(part.uri)}
+
+
+def _other(part: OtherPart, target: Target, notes: Notes) -> Json | None:
+    """Return a part of another type, if the API has it or the channel passes on everything."""
+    found = other_object(part.json, "messages")
+    kind = str(found["type"])
+    passes = target.channel.pass_through is True and kind != ITEM_OF_RESPONSES
+    if kind.startswith(_OWN) or passes:
+        return found
+    notes.dropped("messages", "Parts of this type are not passed on to the provider.")
+    return None

@@ -1,0 +1,182 @@
+"""Output of one answer: its items, in order, and what is known only at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+from msgspec import Raw
+
+from services.domain.events import Event, ExtraDelta, ReasoningStateDelta
+from services.providers.base import OTHER_PARTS
+from services.providers.openai_responses import sealed_turn, wire
+from services.providers.openai_responses.answer_state import AnswerState
+from services.providers.openai_responses.call_item import CUSTOM, FUNCTION, CallItem
+from services.providers.openai_responses.message_item import MessageItem
+from services.providers.openai_responses.reasoning_item import ReasoningItem
+from services.providers.openai_responses.wire import Json
+from services.providers.translate.other_types import ITEM_OF_RESPONSES
+
+MESSAGE = "message"
+REASONING = "reasoning"
+
+
+class OtherItem:
+    """Item of another type, such as a search that the provider has run."""
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.item: Json = {}
+
+    def settle(self, item: wire.Item, raw: Raw) -> list[Event]:
+        """Take the complete item."""
+        self.id, self.item = item.id or "", wire.others(raw, ())
+        return []
+
+
+OutputItem = MessageItem | CallItem | ReasoningItem | OtherItem
+
+_TYPES: Mapping[str, type[OutputItem]] = {
+    MESSAGE: MessageItem,
+    FUNCTION: CallItem,
+    CUSTOM: CallItem,
+    REASONING: ReasoningItem,
+}
+
+
+class Output:
+    """Items of one answer."""
+
+    def __init__(self, model: str, *, details: bool) -> None:
+        """`model` is the provider's name of it. `details`: see `AnswerState`."""
+        self.state = AnswerState(details=details)
+        self._model = model
+        self._items: dict[int, OutputItem] = {}
+
+    @property
+    def items(self) -> list[OutputItem]:
+        """The items, in order."""
+        return [self._items[index] for index in sorted(self._items)]
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether the caller is to run a tool."""
+        return bool(self.state.call_ids)
+
+    def begun(self, event: wire.Event) -> list[Event]:
+        """Take the beginning of an item."""
+        raw = wire.present(event.item)
+        if raw is None:
+            return []
+        item = wire.read(raw, wire.ITEM)
+        found = self._at(self._index(event), item.type or "")
+        if isinstance(found, CallItem):
+            return found.begin(item)
+        if isinstance(found, OtherItem):
+            return found.settle(item, raw)
+        found.id = item.id or ""
+        return []
+
+    def complete(self, raw: Raw, index: int) -> list[Event]:
+        """Take a complete item. Returns what has not been returned of it."""
+        item = wire.read(raw, wire.ITEM)
+        return self._at(index, item.type or "", item.id or "").settle(item, raw)
+
+    def completed(self, event: wire.Event) -> list[Event]:
+        """Take the end of an item."""
+        raw = wire.present(event.item)
+        return [] if raw is None else self.complete(raw, self._index(event))
+
+    def message(self, event: wire.Event) -> MessageItem | None:
+        """Return the message of a delta. None: the item is of another type."""
+        found = self._at(self._index(event), MESSAGE)
+        return found if isinstance(found, MessageItem) else None
+
+    def reasoning(self, event: wire.Event) -> ReasoningItem | None:
+        """Return the reasoning of a delta. None: the item is of another type."""
+        found = self._at(self._index(event), REASONING)
+        return found if isinstance(found, ReasoningItem) else None
+
+    def call(self, event: wire.Event, kind: str) -> CallItem | None:
+        """Return the call of a delta. None: the item is of another type."""
+        found = self._at(self._index(event), kind)
+        return found if isinstance(found, CallItem) else None
+
+    def ending(self) -> Iterator[Event]:
+        """Yield what is known only when the answer is complete."""
+        if state := self._sealed():
+            yield ReasoningStateDelta(state)
+        if members := self._members():
+            yield ExtraDelta(msgspec.json.encode(members))
+
+    def _index(self, event: wire.Event) -> int:
+        """Index of an event's item. The last item's, where the event names none."""
+        if event.output_index is not None:
+            return event.output_index
+        for index, item in self._items.items():
+            if event.item_id and item.id == event.item_id:
+                return index
+        return max(self._items, default=0)
+
+    def _at(self, index: int, kind: str, item_id: str = "") -> OutputItem:
+        """Return the item at an index, or a new one where there is none of this type."""
+        made = _TYPES.get(kind, OtherItem)
+        found = self._items.get(index)
+        if found is not None and (not item_id or isinstance(found, made)):
+            return found
+        if found is not None:
+            same = (each for each in self._items.values() if each.id == item_id)
+            index = max(self._items) + 1
+            if (known := next(same, None)) is not None and isinstance(known, made):
+                return known
+        item = self._items[index] = self._new(kind)
+        return item
+
+    def _new(self, kind: str) -> OutputItem:
+        if kind == MESSAGE:
+            return MessageItem()
+        if kind == REASONING:
+            return ReasoningItem(self.state)
+        return CallItem(self.state, kind) if kind in (FUNCTION, CUSTOM) else OtherItem()
+
+    def _sealed(self) -> str:
+        """Reasoning state. Empty: the provider has sealed none."""
+        places: list[sealed_turn.SentPlace] = []
+        is_sealed = False
+        for item in self.items:
+            match item:
+                case ReasoningItem():
+                    if item.sealed is not None:
+                        is_sealed = True
+                        places.append(sealed_turn.SentItem(item.sealed))
+                case MessageItem():
+                    if item.length:
+                        place = sealed_turn.SentText(item.length, item.id, item.phase)
+                        places.append(place)
+                case CallItem():
+                    places.append(sealed_turn.SentCall(item.call_id, item.id))
+                case OtherItem():
+                    places.append(sealed_turn.SentItem(item.item))
+        return sealed_turn.pack(self._model, places) if is_sealed else ""
+
+    def _members(self) -> Json:
+        """Members of the message that no field has."""
+        members: Json = {}
+        annotations: list[Json] = []
+        parts: list[Json] = []
+        before = 0
+        for item in self.items:
+            match item:
+                case MessageItem():
+                    members |= item.members | ({"phase": item.phase} if item.phase else {})
+                    annotations += item.annotations(before)
+                    parts += item.other_parts
+                    before += item.length
+                case ReasoningItem() if item.members:
+                    parts.append({"type": REASONING, **item.members})
+                case OtherItem():
+                    parts.append({"type": ITEM_OF_RESPONSES, "item": item.item})
+        for name, found in (("annotations", annotations), (OTHER_PARTS, parts)):
+            if found:
+                members[name] = found
+        return members

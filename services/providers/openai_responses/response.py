@@ -1,0 +1,210 @@
+"""Decoder of the API's answers, whole or streamed.
+
+    response.created  (response.output_item.added  delta*  response.output_item.done)*
+    response.completed, .incomplete or .failed; or `error`
+
+An item counts as its `done` has it, the answer as its last event has it: what no delta brought is
+returned then. Events of other types add nothing to what these say, and are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar, TypeAlias
+
+from msgspec import Raw
+
+from services.domain.completion import WholeAnswer
+from services.domain.error_reason import ErrorReason
+from services.domain.events import AnswerMembers, ChoiceFinished, Event, Finished
+from services.domain.usage import Usage
+from services.errors import UpstreamError
+from services.providers.base import SseEvent
+from services.providers.errors_in_answers import error_in_answer, raise_flat_error
+from services.providers.failures import read_error
+from services.providers.finish_reasons import finish_reason
+from services.providers.openai_responses import wire
+from services.providers.openai_responses.call_item import CUSTOM, FUNCTION
+from services.providers.openai_responses.message_item import REFUSAL, TEXT
+from services.providers.openai_responses.output import Output
+from services.providers.openai_responses.reasoning_item import OPEN, SUMMARY
+from services.providers.openai_responses.response_members import beside_json, usage_of
+from services.providers.openai_responses.whole_choice import choice_of
+from services.providers.sse_parser import DONE
+
+_FAILED = frozenset({"failed", "cancelled", "expired"})
+_UNFINISHED = frozenset({"queued", "in_progress"})
+_ERRORS = frozenset({"error", "response.error"})
+
+_Handler: TypeAlias = "Callable[[ResponsesDecoder, wire.Event], list[Event]]"
+
+
+class ResponsesDecoder:
+    """Decoder of one answer. See `services.providers.base.Decoder`."""
+
+    def __init__(self, model: str, *, details: bool = False) -> None:
+        """Create the decoder of an answer of `model`, by the provider's name of it.
+
+        With `details` the answer has OpenRouter's form of reasoning, too.
+        """
+        self._output = Output(model, details=details)
+        self.usage: Usage | None = None
+        """The last reported usage."""
+        self.done = False
+        """Whether the last event has been received."""
+        self._has_begun = False
+        self._native = ""
+        self._service_tier = ""
+        self._beside_json = b""
+
+    def feed(self, event: SseEvent) -> list[Event]:
+        """Decode one event. Events after the last one are ignored."""
+        data = event.data
+        if self.done or data == DONE or not data.strip():
+            return []
+        found = wire.read(data, wire.EVENT)
+        kind = found.type or event.name
+        handler = self._HANDLERS.get(kind)
+        if handler is not None:
+            self._has_begun = True
+            return handler(self, found)
+        if kind in _ERRORS or wire.present(found.error) is not None:
+            raise error_in_answer(data)
+        if not kind:
+            raise_flat_error(data, wire.OBJECT.decode(data).keys() - {"type"})
+        return []
+
+    def finish(self) -> list[Event]:
+        """End the stream. Raises UPSTREAM_DISCONNECTED where the last event is missing."""
+        if not self.done and not self._has_begun:
+            raise wire.unreadable()
+        if not self.done:
+            raise UpstreamError(
+                ErrorReason.UPSTREAM_DISCONNECTED,
+                "The provider's answer broke off.",
+            )
+        events = list(self._output.ending())
+        if self._beside_json:
+            events.insert(0, AnswerMembers(extra_json=self._beside_json))
+        events += [self._finished(), Finished(usage=self.usage, service_tier=self._service_tier)]
+        return events
+
+    def whole(self, body: bytes) -> WholeAnswer:
+        """Decode a JSON body, which may begin with white space."""
+        data = Raw(body.strip())
+        found = wire.read(data, wire.RESPONSE)
+        if found.output is None and found.status is None:
+            is_error = bool(read_error(bytes(data)).message)
+            raise error_in_answer(bytes(data)) if is_error else wire.unreadable()
+        if found.status in _UNFINISHED:
+            raise UpstreamError(
+                ErrorReason.UPSTREAM_BAD_RESPONSE, "The provider has not finished its answer."
+            )
+        events = [*self._end(found, data), *self._output.ending()]
+        return WholeAnswer(
+            choices=[choice_of(events, self._finished())],
+            usage=self.usage,
+            service_tier=self._service_tier,
+            extra_json=self._beside_json,
+        )
+
+    def _begin(self, event: wire.Event) -> list[Event]:
+        raw = wire.present(event.response)
+        if raw is not None:
+            self._take_head(wire.read(raw, wire.RESPONSE))
+        return []
+
+    def _last(self, event: wire.Event) -> list[Event]:
+        """Take the last event, which has the whole answer."""
+        raw = wire.present(event.response)
+        if raw is None:
+            raise wire.unreadable()
+        return self._end(wire.read(raw, wire.RESPONSE), raw, event.type or "")
+
+    def _end(self, found: wire.Response, raw: Raw, kind: str = "") -> list[Event]:
+        """Take the complete answer. Raises UpstreamError where it says that it failed."""
+        self._take_head(found)
+        status = found.status or kind.rpartition(".")[2]
+        error = wire.present(found.error)
+        if status in _FAILED or kind == "response.failed" or error is not None:
+            raise error_in_answer(bytes(error or raw))
+        self.done = True
+        self._native = status or "completed"
+        if status == "incomplete":
+            details = found.incomplete_details
+            self._native = (details and details.reason) or "max_output_tokens"
+        self._beside_json = beside_json(raw)
+        output = found.output or ()
+        return [
+            event for at, item in enumerate(output) for event in self._output.complete(item, at)
+        ]
+
+    def _take_head(self, found: wire.Response) -> None:
+        self._output.state.response_id = found.id or self._output.state.response_id
+        self._service_tier = found.service_tier or self._service_tier
+        usage = wire.present(found.usage)
+        if usage is not None:
+            self.usage = usage_of(usage) or self.usage
+
+    def _finished(self) -> ChoiceFinished:
+        reason = finish_reason(self._native)
+        if reason == "stop" and self._output.has_calls:
+            reason = "tool_calls"
+        return ChoiceFinished(finish_reason=reason, native_finish_reason=self._native)
+
+    def _item_added(self, event: wire.Event) -> list[Event]:
+        return self._output.begun(event)
+
+    def _item_done(self, event: wire.Event) -> list[Event]:
+        return self._output.completed(event)
+
+    def _text(self, event: wire.Event) -> list[Event]:
+        message = self._output.message(event)
+        return [] if message is None else message.delta(TEXT, event)
+
+    def _refusal(self, event: wire.Event) -> list[Event]:
+        message = self._output.message(event)
+        return [] if message is None else message.delta(REFUSAL, event)
+
+    def _annotation(self, event: wire.Event) -> list[Event]:
+        message = self._output.message(event)
+        if message is not None:
+            message.annotate(event)
+        return []
+
+    def _summary(self, event: wire.Event) -> list[Event]:
+        item = self._output.reasoning(event)
+        return [] if item is None else item.delta(SUMMARY, event.summary_index, event.delta or "")
+
+    def _open_reasoning(self, event: wire.Event) -> list[Event]:
+        item = self._output.reasoning(event)
+        return [] if item is None else item.delta(OPEN, event.content_index, event.delta or "")
+
+    def _arguments(self, event: wire.Event) -> list[Event]:
+        call = self._output.call(event, FUNCTION)
+        return [] if call is None else call.delta(event.delta or "")
+
+    def _input(self, event: wire.Event) -> list[Event]:
+        call = self._output.call(event, CUSTOM)
+        return [] if call is None else call.delta(event.delta or "")
+
+    _HANDLERS: ClassVar[Mapping[str, _Handler]] = {
+        "response.created": _begin,
+        "response.queued": _begin,
+        "response.in_progress": _begin,
+        "response.output_item.added": _item_added,
+        "response.output_text.delta": _text,
+        "response.output_text.annotation.added": _annotation,
+        "response.refusal.delta": _refusal,
+        "response.reasoning_summary_text.delta": _summary,
+        "response.reasoning_text.delta": _open_reasoning,
+        "response.function_call_arguments.delta": _arguments,
+        "response.custom_tool_call_input.delta": _input,
+        "response.output_item.done": _item_done,
+        "response.completed": _last,
+        "response.incomplete": _last,
+        "response.failed": _last,
+        "response.cancelled": _last,
+        "response.done": _last,
+    }
+    """What is done with an event, by its type."""

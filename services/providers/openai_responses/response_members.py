@@ -1,0 +1,44 @@
+"""Members of an answer that the contract has no fields for."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from services.common.known_members import member
+from services.domain.usage import Usage
+from services.providers.openai import wire as chat_wire
+from services.providers.openai.extras import WITHHELD
+from services.providers.openai.usage import normalized
+from services.providers.openai_responses import wire
+
+_ECHOED = frozenset(
+    name
+    for names in (
+        # Of the answer itself.
+        "id object created_at completed_at status status_details error incomplete_details output",
+        "output_text usage service_tier model tool_calls total_tokens",
+        # Of the request, which the answer repeats.
+        "background conversation context_management frequency_penalty instructions",
+        "max_output_tokens max_tool_calls metadata parallel_tool_calls presence_penalty",
+        "previous_response_id prompt prompt_cache_key prompt_cache_options",
+        "prompt_cache_retention reasoning safety_identifier store temperature text tool_choice",
+        "tools top_logprobs top_p truncation user",
+    )
+    for name in names.split()
+)
+
+# What the operator pays, and who pays.
+_OPERATORS = WITHHELD | {"billing"}
+
+
+def beside_json(response: bytes | Raw) -> bytes:
+    """Return the members of an answer that neither are read nor repeat the request, as JSON."""
+    members = wire.others(response, _ECHOED | _OPERATORS)
+    return msgspec.json.encode(members) if members else b""
+
+
+def usage_of(usage: Raw) -> Usage | None:
+    """Return a usage in the contract's terms. None if it is implausible."""
+    found, unknown = chat_wire.decode(b'{"usage":%b}' % bytes(usage))
+    return None if found.usage is None else normalized(found.usage, member(unknown, "usage"))

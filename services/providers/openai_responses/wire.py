@@ -1,0 +1,162 @@
+"""Types of the API's JSON: events, items of an answer, and their parts.
+
+Every field may be missing or null. A value of an unexpected type is read as well as it can be, so
+that one such field does not fail the whole answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from services.domain.error_reason import ErrorReason
+from services.errors import UpstreamError
+from services.providers.openai.odd_fields import mend
+
+Json: TypeAlias = dict[str, object]
+
+_ODD_FIELDS_MAX = 32
+
+
+class Wire(msgspec.Struct, frozen=True, gc=False):
+    """Base class of all types. Not tracked by the garbage collector: values form no cycles."""
+
+
+class Part(Wire, frozen=True, gc=False):
+    """Part of a message, of a summary or of open reasoning."""
+
+    type: str | None = None
+    text: str | None = None
+    refusal: str | None = None
+    annotations: list[object] | None = None
+    logprobs: list[object] | None = None
+
+
+class Item(Wire, frozen=True, gc=False):
+    """Item of an answer, as far as it is read."""
+
+    type: str | None = None
+    id: str | None = None
+    content: list[Part] | str | None = None
+    summary: list[Part] | None = None
+    encrypted_content: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | Json | list[object] | None = None
+    input: str | None = None
+    phase: str | None = None
+
+    @property
+    def parts(self) -> list[Part]:
+        """The content as parts."""
+        if isinstance(self.content, str):
+            return [Part(type="output_text", text=self.content)]
+        return self.content or []
+
+    @property
+    def given_arguments(self) -> str:
+        """Arguments of a call as text. Some servers send an object instead."""
+        if self.arguments is None or isinstance(self.arguments, str):
+            return self.arguments or self.input or ""
+        return msgspec.json.encode(self.arguments).decode()
+
+
+class IncompleteDetails(Wire, frozen=True, gc=False):
+    """Why an answer is incomplete."""
+
+    reason: str | None = None
+
+
+class Response(Wire, frozen=True, gc=False):
+    """The answer, as far as it is read."""
+
+    id: str | None = None
+    status: str | None = None
+    output: list[Raw] | None = None
+    incomplete_details: IncompleteDetails | None = None
+    error: Raw | UnsetType = UNSET
+    usage: Raw | UnsetType = UNSET
+    service_tier: str | None = None
+
+
+class Event(Wire, frozen=True, gc=False):
+    """Event of a stream, as far as it is read."""
+
+    type: str | None = None
+    output_index: int | None = None
+    content_index: int | None = None
+    summary_index: int | None = None
+    item_id: str | None = None
+    delta: str | None = None
+    logprobs: list[object] | None = None
+    item: Raw | UnsetType = UNSET
+    response: Raw | UnsetType = UNSET
+    annotation: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+EVENT = msgspec.json.Decoder(Event)
+RESPONSE = msgspec.json.Decoder(Response)
+ITEM = msgspec.json.Decoder(Item)
+OBJECT = msgspec.json.Decoder(dict[str, Raw])
+
+_Read = TypeVar("_Read", Event, Response, Item)
+
+
+def read(data: bytes | Raw, decoder: msgspec.json.Decoder[_Read]) -> _Read:
+    """Decode JSON. Raises UPSTREAM_BAD_RESPONSE if it cannot be read."""
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError:
+        return _mended(data, decoder)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise unreadable() from None
+
+
+def others(data: bytes | Raw, known: Collection[str]) -> Json:
+    """Return the members of an object that are not `known`, nor null."""
+    try:
+        members = OBJECT.decode(data)
+        return {
+            name: msgspec.json.decode(raw)
+            for name, raw in members.items()
+            if name not in known and bytes(raw) != b"null"
+        }
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise unreadable() from None
+
+
+def present(value: Raw | UnsetType) -> Raw | None:
+    """Return a value, or None where it is missing or null."""
+    return None if value is UNSET or bytes(value) == b"null" else value
+
+
+def text_of(parts: Iterable[Part]) -> str:
+    """Return the texts of parts, joined."""
+    return "".join(part.text or "" for part in parts)
+
+
+def unreadable() -> UpstreamError:
+    """Error for an answer that cannot be interpreted."""
+    return UpstreamError(
+        ErrorReason.UPSTREAM_BAD_RESPONSE,
+        "The provider gave an answer that the gateway cannot read.",
+    )
+
+
+def _mended(data: bytes | Raw, decoder: msgspec.json.Decoder[_Read]) -> _Read:
+    """Decode the data again, with odd fields mended."""
+    try:
+        found: object = msgspec.json.decode(data)
+        for _ in range(_ODD_FIELDS_MAX):
+            try:
+                return decoder.decode(msgspec.json.encode(found))
+            except msgspec.ValidationError as error:
+                if not mend(found, str(error)):
+                    break
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        pass
+    raise unreadable()
