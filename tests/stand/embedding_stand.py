@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ class EmbeddingStand:
         asked = keys_pb.CreateKeyRequest(account="acme", scope=keys_pb.KeyScope(**scope))
         secret: str = (await self.keys.CreateKey(asked)).secret
         return secret
+
+    async def settled(self) -> None:
+        """Returns once no call runs, and the books have all ends."""
+        while self.gateway.service.calls.inflight:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
 
     async def spent_nano(self, credit_nano: int = CREDIT_NANO) -> int:
         """What the account has spent, with nothing on hold."""

@@ -19,6 +19,8 @@ def numbers_json(float32_le: bytes) -> bytes:
     for index, component in enumerate(components):
         if component != read_again[index]:
             texts[index] = _shortest(component)
+        elif texts[index] == "-0":
+            texts[index] = "-0.0"  # Without a point it would be an integer, which has no such zero.
     return f"[{','.join(texts)}]".encode()
 
 

@@ -82,8 +82,10 @@ class CohereEmbeddings:
         """Decode an answer."""
         try:
             answer = _ANSWER.decode(body)
-        except (ValueError, RecursionError):
+        except msgspec.ValidationError:
             raise failure_in(body) from None
+        except (ValueError, RecursionError):
+            raise unreadable() from None
         if answer.embeddings is None or answer.embeddings.float is None:
             raise failure_in(body)
         vectors = answer.embeddings.float

@@ -75,8 +75,10 @@ class OpenAiEmbeddings:
         """Decode an answer, whose vectors come in any order if they have an index."""
         try:
             answer = _ANSWER.decode(body)
-        except (ValueError, RecursionError):
+        except msgspec.ValidationError:
             raise failure_in(body) from None
+        except (ValueError, RecursionError):
+            raise unreadable() from None
         if answer.data is None:
             raise failure_in(body)
         ordered = _in_order(answer.data, spec.entry_count)
