@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.errors import ApiError
+from gateway.errors import RETRY_AFTER_MAX_S, ApiError
 from gateway.http.error_answer import ErrorAnswer
 
 NAMES: Mapping[str, str] = {
@@ -30,4 +30,18 @@ def render_error(error: ApiError) -> ErrorAnswer:
         param = NAMES[field[0]]
         message = message.replace(f"`{field[0]}`", f"`{param}`")
     body = {"message": message, "type": error.row.type, "param": param, "code": error.code}
-    return ErrorAnswer(error.status, msgspec.json.encode({"error": body}), error.headers())
+    return ErrorAnswer(error.status, msgspec.json.encode({"error": body}), _headers(error))
+
+
+def _headers(error: ApiError) -> Mapping[str, str]:
+    """Return the headers without a delay that no client should wait for.
+
+    Codex 0.171 does wait, however long it is, as for the next month of a budget.
+    """
+    headers = error.headers()
+    if (error.retry_after_s or 0.0) > RETRY_AFTER_MAX_S:
+        return {name: value for name, value in headers.items() if name.lower() not in _DELAYS}
+    return headers
+
+
+_DELAYS = frozenset({"retry-after", "retry-after-ms"})
