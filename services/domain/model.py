@@ -5,6 +5,21 @@ from __future__ import annotations
 import msgspec
 
 
+class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
+    """Prices of short prompts and their answers, in trillionths of a US dollar."""
+
+    prompt_pico_usd: int = 0
+    """Of an uncached prompt token."""
+    completion_pico_usd: int = 0
+    """Of a generated token."""
+    cache_read_pico_usd: int = 0
+    """Of a prompt token read from the provider's cache."""
+    cache_write_pico_usd: int = 0
+    """Of a prompt token written to the provider's cache."""
+    request_pico_usd: int = 0
+    """Of a call, besides its tokens."""
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """A model under its public name."""
 
@@ -19,3 +34,5 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     accepts_images: bool = False
     reasons: bool = False
     """Whether the model can reason before it answers."""
+    prices: ModelPrices | None = None
+    """What the caller's account pays, its markup included. None: the model has no price."""

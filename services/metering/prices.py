@@ -305,5 +305,10 @@ def _per_token(usd_per_mtok: Decimal | None, default: int) -> int:
     return default if usd_per_mtok is None else int(usd_per_mtok * PICO_USD_PER_TOKEN)
 
 
+def with_markup(pico: int, markup_bp: int) -> int:
+    """Return the picodollars plus a markup in hundredths of a percent, rounded up."""
+    return -(-pico * (BASIS_POINTS + markup_bp) // BASIS_POINTS)
+
+
 def _nano(pico: int, markup_bp: int) -> int:
     return -(-pico * (BASIS_POINTS + markup_bp) // (BASIS_POINTS * PICO_PER_NANO))

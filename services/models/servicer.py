@@ -12,6 +12,7 @@ from services.admission.call_plan import CallPlans
 from services.admission.keyring import Caller, Keyring
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
+from services.metering.prices import Price, with_markup
 from services.models.model_times import ModelTimes
 from services.providers.base import ModelRoute
 from services.routing.catalog import Catalog
@@ -54,7 +55,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         shown = page.items(found) if request.page_size else found
         times = await self._times.of([route.base_model for route in shown])
         return pb.ListModelsResponse(
-            models=[_model(route, times) for route in shown],
+            models=[self._model(caller, route, times) for route in shown],
             next_page_token=page.next_token(found, (0, shown[-1].model))
             if len(shown) < len(found)
             else "",
@@ -71,7 +72,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         if route is None or not self._is_offered(caller, route):
             raise Failure(ErrorReason.NOT_FOUND, "There is no such model.", param="model")
         times = await self._times.of([route.base_model])
-        return pb.GetModelResponse(model=_model(route, times))
+        return pb.GetModelResponse(model=self._model(caller, route, times))
 
     def _is_listed(self, caller: Caller, route: ModelRoute) -> bool:
         is_twin = route.model != route.base_model
@@ -85,6 +86,23 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
 
     async def _caller(self, context: Context) -> Caller:
         return await self._keyring.authenticate(metadata_of(context).get("authorization"))
+
+    def _model(self, caller: Caller, route: ModelRoute, times: Mapping[str, int]) -> pb.Model:
+        model = _model(route, times)
+        price = self._plans().prices.lookup(route.base_model)
+        if price is not None:
+            model.prices.CopyFrom(_prices(price, caller.markup_bp))
+        return model
+
+
+def _prices(price: Price, markup_bp: int) -> pb.ModelPrices:
+    return pb.ModelPrices(
+        prompt_pico_usd=with_markup(price.prompt, markup_bp),
+        completion_pico_usd=with_markup(price.completion, markup_bp),
+        cache_read_pico_usd=with_markup(price.cache_read, markup_bp),
+        cache_write_pico_usd=with_markup(price.cache_write, markup_bp),
+        request_pico_usd=with_markup(price.request, markup_bp),
+    )
 
 
 def _model(route: ModelRoute, times: Mapping[str, int]) -> pb.Model:

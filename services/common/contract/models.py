@@ -6,9 +6,15 @@ from pomogator.models.v1 import model_service_pb2 as pb
 
 from services.common.contract.chat import CREATE_TIME, CREATE_TIME_NAME
 from services.common.contract.message_table import MessageTable
-from services.domain.model import Model
+from services.domain.model import Model, ModelPrices
 
-_MODEL = MessageTable(Model, pb.Model, {"create_time": CREATE_TIME}, CREATE_TIME_NAME)
+_PRICES = MessageTable(ModelPrices, pb.ModelPrices)
+_MODEL = MessageTable(
+    Model,
+    pb.Model,
+    {"create_time": CREATE_TIME, "prices": _PRICES.translation},
+    CREATE_TIME_NAME,
+)
 
 
 def read_model(message: pb.Model) -> Model:

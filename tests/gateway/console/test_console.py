@@ -48,6 +48,8 @@ async def test_a_key_opens_the_pages_of_its_account(stand: ConsoleStand) -> None
     assert key[:14] in overview
     assert f"<option>{MODEL}</option>" in playground
     assert f"<code>{MODEL}</code>" in models
+    assert "$3.00" in models
+    assert "$15.00" in models
     assert f"curl {stand.url}/v1/chat/completions" in starts
     assert all(key not in page.text for page in pages)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+from pomogator.accounts.v1 import account_service_pb2 as accounts
+from pomogator.accounts.v1.account_service_pb2_grpc import AccountServiceStub
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
@@ -22,16 +24,24 @@ dialect = "openai"
 base_url = "http://127.0.0.1:9/v1"
 [channels.models]
 """
+PRICE = """
+[[models]]
+name = "house/m0"
+prompt_usd_per_mtok = 3
+cache_read_usd_per_mtok = 0.3
+cache_write_usd_per_mtok = 3.75
+completion_usd_per_mtok = 15
+"""
 NAMES = [f"house/m{n}" for n in range(5)]
 
 
 @asynccontextmanager
 async def serving(
-    folder: Path, clock: FakeClock, names: Sequence[str]
+    folder: Path, clock: FakeClock, names: Sequence[str], rows: str = ""
 ) -> AsyncIterator[tuple[Service, pb_grpc.ModelServiceStub]]:
-    """Run a service that offers models of these names."""
+    """Run a service that offers models of these names. `rows` are rows of `[[models]]`."""
     file = folder / "pomogator.toml"
-    file.write_text(CHANNEL + "".join(f'"{name}" = "m"\n' for name in names))
+    file.write_text(CHANNEL + "".join(f'"{name}" = "m"\n' for name in names) + rows)
 
     async with (
         open_service(
@@ -94,3 +104,29 @@ async def test_pages_list_every_model_once(tmp_path: Path, clock: FakeClock) -> 
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await stub.ListModels(wrong, metadata=metadata)
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_prices_are_those_of_the_account(tmp_path: Path, clock: FakeClock) -> None:
+    """With its markup. A model without a price has none."""
+    async with (
+        serving(tmp_path, clock, NAMES[:2], PRICE) as (service, stub),
+        service.operators_channel() as channel,
+    ):
+        operators = AccountServiceStub(channel)
+        request = accounts.CreateAccountRequest(
+            account="acme", unlimited=True, markup_basis_points=1250
+        )
+        await operators.CreateAccount(request)
+        _, secret = await service.key_maker.make("acme")
+        metadata = (("authorization", f"Bearer {secret}"),)
+
+        answer = await stub.ListModels(pb.ListModelsRequest(), metadata=metadata)
+
+    priced, unpriced = answer.models
+    assert priced.prices == pb.ModelPrices(
+        prompt_pico_usd=3_375_000,
+        completion_pico_usd=16_875_000,
+        cache_read_pico_usd=337_500,
+        cache_write_pico_usd=4_218_750,
+    )
+    assert not unpriced.HasField("prices")

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pomogator/models/v1/model_service.proto\x12\x13pomogator.models.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n\x0fGetModelRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"=\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.pomogator.models.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.pomogator.models.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc2\x01\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05owner\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12$\n\x16max_output_token_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x61\x63\x63\x65pts_images\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07reasons\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\x32\xf9\x01\n\x0cModelService\x12v\n\x08GetModel\x12$.pomogator.models.v1.GetModelRequest\x1a%.pomogator.models.v1.GetModelResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model=**}\x12q\n\nListModels\x12&.pomogator.models.v1.ListModelsRequest\x1a\'.pomogator.models.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/modelsB9\n\x17\x63om.pomogator.models.v1P\x01Z\x1cpomogator/models/v1;modelsv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pomogator/models/v1/model_service.proto\x12\x13pomogator.models.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n\x0fGetModelRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"=\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.pomogator.models.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.pomogator.models.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfa\x01\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05owner\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12$\n\x16max_output_token_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x61\x63\x63\x65pts_images\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07reasons\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x36\n\x06prices\x18\x07 \x01(\x0b\x32 .pomogator.models.v1.ModelPricesB\x04\xe2\x41\x01\x03\"\xb6\x01\n\x0bModelPrices\x12\x1d\n\x0fprompt_pico_usd\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12!\n\x13\x63ompletion_pico_usd\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12!\n\x13\x63\x61\x63he_read_pico_usd\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\"\n\x14\x63\x61\x63he_write_pico_usd\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1e\n\x10request_pico_usd\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x32\xf9\x01\n\x0cModelService\x12v\n\x08GetModel\x12$.pomogator.models.v1.GetModelRequest\x1a%.pomogator.models.v1.GetModelResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model=**}\x12q\n\nListModels\x12&.pomogator.models.v1.ListModelsRequest\x1a\'.pomogator.models.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/modelsB9\n\x17\x63om.pomogator.models.v1P\x01Z\x1cpomogator/models/v1;modelsv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +49,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL'].fields_by_name['accepts_images']._serialized_options = b'\342A\001\003'
   _globals['_MODEL'].fields_by_name['reasons']._loaded_options = None
   _globals['_MODEL'].fields_by_name['reasons']._serialized_options = b'\342A\001\003'
+  _globals['_MODEL'].fields_by_name['prices']._loaded_options = None
+  _globals['_MODEL'].fields_by_name['prices']._serialized_options = b'\342A\001\003'
+  _globals['_MODELPRICES'].fields_by_name['prompt_pico_usd']._loaded_options = None
+  _globals['_MODELPRICES'].fields_by_name['prompt_pico_usd']._serialized_options = b'\342A\001\003'
+  _globals['_MODELPRICES'].fields_by_name['completion_pico_usd']._loaded_options = None
+  _globals['_MODELPRICES'].fields_by_name['completion_pico_usd']._serialized_options = b'\342A\001\003'
+  _globals['_MODELPRICES'].fields_by_name['cache_read_pico_usd']._loaded_options = None
+  _globals['_MODELPRICES'].fields_by_name['cache_read_pico_usd']._serialized_options = b'\342A\001\003'
+  _globals['_MODELPRICES'].fields_by_name['cache_write_pico_usd']._loaded_options = None
+  _globals['_MODELPRICES'].fields_by_name['cache_write_pico_usd']._serialized_options = b'\342A\001\003'
+  _globals['_MODELPRICES'].fields_by_name['request_pico_usd']._loaded_options = None
+  _globals['_MODELPRICES'].fields_by_name['request_pico_usd']._serialized_options = b'\342A\001\003'
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\027\022\025/v1/models/{model=**}'
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
@@ -62,7 +74,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSRESPONSE']._serialized_start=323
   _globals['_LISTMODELSRESPONSE']._serialized_end=412
   _globals['_MODEL']._serialized_start=415
-  _globals['_MODEL']._serialized_end=609
-  _globals['_MODELSERVICE']._serialized_start=612
-  _globals['_MODELSERVICE']._serialized_end=861
+  _globals['_MODEL']._serialized_end=665
+  _globals['_MODELPRICES']._serialized_start=668
+  _globals['_MODELPRICES']._serialized_end=850
+  _globals['_MODELSERVICE']._serialized_start=853
+  _globals['_MODELSERVICE']._serialized_end=1102
 # @@protoc_insertion_point(module_scope)

@@ -135,6 +135,7 @@ class Model(_message.Message):
     MAX_OUTPUT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     ACCEPTS_IMAGES_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
+    PRICES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. The public name, such as `anthropic/claude-sonnet-4-5-20250929-thinking`."""
     owner: _builtins.str
@@ -149,6 +150,12 @@ class Model(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. The time at which this gateway began to offer the model."""
 
+    @_builtins.property
+    def prices(self) -> Global___ModelPrices:
+        """Output only. What the caller's account pays, its markup included. Unset: the model has no
+        price.
+        """
+
     def __init__(
         self,
         *,
@@ -158,11 +165,52 @@ class Model(_message.Message):
         max_output_token_count: _builtins.int = ...,
         accepts_images: _builtins.bool = ...,
         reasons: _builtins.bool = ...,
+        prices: Global___ModelPrices | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "prices", b"prices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_images", b"accepts_images", "create_time", b"create_time", "max_output_token_count", b"max_output_token_count", "name", b"name", "owner", b"owner", "reasons", b"reasons"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_images", b"accepts_images", "create_time", b"create_time", "max_output_token_count", b"max_output_token_count", "name", b"name", "owner", b"owner", "prices", b"prices", "reasons", b"reasons"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ModelPrices(_message.Message):
+    """The prices of short prompts and their answers, in trillionths of a US dollar (pico-USD). Long
+    prompts may cost more.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_PICO_USD_FIELD_NUMBER: _builtins.int
+    COMPLETION_PICO_USD_FIELD_NUMBER: _builtins.int
+    CACHE_READ_PICO_USD_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_PICO_USD_FIELD_NUMBER: _builtins.int
+    REQUEST_PICO_USD_FIELD_NUMBER: _builtins.int
+    prompt_pico_usd: _builtins.int
+    """Output only. The price of an uncached prompt token."""
+    completion_pico_usd: _builtins.int
+    """Output only. The price of a generated token."""
+    cache_read_pico_usd: _builtins.int
+    """Output only. The price of a prompt token read from the provider's cache."""
+    cache_write_pico_usd: _builtins.int
+    """Output only. The price of a prompt token written to the provider's cache."""
+    request_pico_usd: _builtins.int
+    """Output only. The price of a call, besides its tokens."""
+    def __init__(
+        self,
+        *,
+        prompt_pico_usd: _builtins.int = ...,
+        completion_pico_usd: _builtins.int = ...,
+        cache_read_pico_usd: _builtins.int = ...,
+        cache_write_pico_usd: _builtins.int = ...,
+        request_pico_usd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_pico_usd", b"cache_read_pico_usd", "cache_write_pico_usd", b"cache_write_pico_usd", "completion_pico_usd", b"completion_pico_usd", "prompt_pico_usd", b"prompt_pico_usd", "request_pico_usd", b"request_pico_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelPrices: _TypeAlias = ModelPrices  # noqa: Y015
