@@ -10,6 +10,7 @@ Modules, in the order in which data flows:
     sign_in_pages   start and end of a session
     sign_in_check   keys and the operators' token
     tenant_pages    pages about the account of a key
+    usage_pages     charges by day and by model
     operator_pages  pages about all accounts, channels and the ledger
     form_fields     texts of a form as values
     key_terms       name, permissions and limits of a key

@@ -27,6 +27,7 @@ from gateway.console.sessions import Role, Sessions
 from gateway.console.sign_in_check import SignInCheck
 from gateway.console.sign_in_pages import SIGN_IN, SignInPages
 from gateway.console.tenant_pages import CHAT_PATH, ENTRIES, HOME, TenantPages
+from gateway.console.usage_pages import UsagePages
 from gateway.console.visit import Visit, Visits
 from gateway.errors import ApiError
 from gateway.http.auth_throttle import AuthThrottle
@@ -72,6 +73,7 @@ class Console:
         self._tenant = TenantPages(
             self._pages, AccountCalls(channel), backend, complete, config.public_url
         )
+        self._usage = UsagePages(self._pages, AccountCalls(channel))
         self._operator = (
             OperatorPages(self._pages, OperatorCalls(operators.channel)) if operators else None
         )
@@ -80,6 +82,7 @@ class Console:
         """Return the routes for aiohttp's router."""
         tenant, sign_in = self._tenant, self._sign_in
         pages: Mapping[str, Page] = {
+            "/console/usage": self._usage.usage,
             "/console/playground": tenant.playground,
             "/console/models": tenant.models,
             "/console/quick-starts": tenant.quick_starts,

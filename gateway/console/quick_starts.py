@@ -92,6 +92,19 @@ ANTHROPIC_BASE_URL=@URL@ ANTHROPIC_AUTH_TOKEN=$@KEY@ \\
 """,
     ),
     (
+        "Codex: ~/.codex/config.toml",
+        """
+model = "@MODEL@"
+model_provider = "pomogator"
+
+[model_providers.pomogator]
+name = "pomogator"
+base_url = "@URL@/v1"
+env_key = "@KEY@"
+wire_api = "responses"
+""",
+    ),
+    (
         "LangChain",
         """
 import os

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -14,6 +13,7 @@ from gateway.console.account_calls import TIMEOUT_S, AccountCalls, Caller
 from gateway.console.charts import bar_chart
 from gateway.console.pages import Entry, Pages
 from gateway.console.quick_starts import quick_starts
+from gateway.console.usage_pages import beginning, last_days
 from gateway.console.visit import CSRF_HEADER, Visit, require_same_site
 from gateway.errors import ApiError
 from gateway.http.credentials import AUTHORIZATION
@@ -26,6 +26,7 @@ CHAT_PATH = "/console/v1/chat/completions"
 
 ENTRIES: Sequence[Entry] = (
     Entry(HOME, "nav.overview", "o"),
+    Entry("/console/usage", "nav.usage", "u"),
     Entry("/console/playground", "nav.playground", "p"),
     Entry("/console/models", "nav.models", "m"),
     Entry("/console/quick-starts", "nav.quick_starts", "s"),
@@ -51,17 +52,14 @@ class TenantPages:
 
     async def overview(self, visit: Visit) -> web.Response:
         """Balance, burn rate and key."""
-        caller, today = _caller(visit), datetime.now(UTC).date()
-        first = today - timedelta(days=CHART_DAYS - 1)
-        since = datetime(first.year, first.month, first.day, tzinfo=UTC)
+        caller, days = _caller(visit), last_days(CHART_DAYS)
         balance, key, usage = await asyncio.gather(
             self._calls.balance(caller),
             self._calls.key_usage(caller),
-            self._calls.daily_usage(caller, since),
+            self._calls.daily_usage(caller, beginning(days[0])),
         )
         costs = {row.day: row.cost_nano_usd for row in usage}
-        days = [f"{first + timedelta(days=number)}" for number in range(CHART_DAYS)]
-        values = [(day, costs.get(day, 0)) for day in days]
+        values = [(str(day), costs.get(str(day), 0)) for day in days]
         burn_nano_usd = sum(cost for _, cost in values[-BURN_DAYS:]) // BURN_DAYS
         return self._pages.render(
             visit,

@@ -24,7 +24,7 @@ pytestmark = needs_chromium
 ANSWER_MS = 60_000
 """The longest time to an answer on a busy machine. No test depends on it."""
 
-TENANT_PAGES = ("", "/playground", "/models", "/quick-starts")
+TENANT_PAGES = ("", "/usage", "/playground", "/models", "/quick-starts")
 OPERATOR_PAGES = ("/accounts", "/accounts/default", "/channels", "/explain", "/ledger")
 
 

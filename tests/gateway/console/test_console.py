@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +14,23 @@ import pytest
 from pomogator.accounts.v1 import key_service_pb2 as keys_pb
 
 from gateway.console.assets import ASSETS
+from gateway.console.figures import FIGURES
+from gateway.console.quick_starts import quick_starts
 from gateway.http.auth_throttle import FAILURES
 from gateway.server import serving_rest
 from services.common.key_format import new_secret
-from tests.stand.billing_stand import MODEL, NANO
+from tests.stand.billing_stand import COST_NANO, MODEL, NANO
 from tests.stand.console_stand import EDGE, ConsoleStand, browser, console_stand
 from tests.stand.gateway import running
 
 CHAT = "/console/v1/chat/completions"
-PAGES = ("/console", "/console/playground", "/console/models", "/console/quick-starts")
+PAGES = (
+    "/console",
+    "/console/usage",
+    "/console/playground",
+    "/console/models",
+    "/console/quick-starts",
+)
 PROXY_SAYS_TLS = {"X-Forwarded-Proto": "https"}
 ASKED = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "stream": True}
 
@@ -43,7 +53,7 @@ async def test_a_key_opens_the_pages_of_its_account(stand: ConsoleStand) -> None
     assert (entered.status, entered.headers["Location"]) == (303, "/console")
     pages = [await stand.browser.get(path) for path in PAGES]
     assert [page.status for page in pages] == [200] * len(PAGES)
-    overview, playground, models, starts = (page.text for page in pages)
+    overview, _, playground, models, starts = (page.text for page in pages)
     assert "$5.00" in overview
     assert key[:14] in overview
     assert f"<option>{MODEL}</option>" in playground
@@ -219,6 +229,46 @@ async def test_two_tenants_see_their_own_account_only(stand: ConsoleStand) -> No
                 assert text not in mine.text
             for text in ("acme", ours[:14], "$5.00"):
                 assert text not in foreign.text
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("curl", "bash"), ("Python: openai", sys.executable)],
+    ids=["curl", "openai"],
+)
+async def test_quick_starts_work_as_they_are(stand: ConsoleStand, name: str, command: str) -> None:
+    """Copied from the page, with the key in the variable that they name."""
+    key = await stand.billing.open_account("acme", NANO)
+    url = stand.billing.gateway.url
+    (code,) = [start.code for start in quick_starts(url, MODEL) if start.name == name]
+
+    process = await asyncio.create_subprocess_exec(
+        *(command, "-c", code),
+        env={**os.environ, "POMOGATOR_KEY": key},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+
+    assert process.returncode == 0
+    assert "Hi" in out.decode()
+    assert await stand.billing.balance(key) < NANO
+
+
+async def test_usage_is_shown_by_day_and_model(stand: ConsoleStand) -> None:
+    """Of the account, whichever of its keys made the calls. The charts show the same sums."""
+    key = await stand.billing.open_account("acme", NANO)
+    other = (await stand.billing.make_key("acme")).secret
+    for each in (key, key, other):
+        assert (await stand.billing.ask(each)).status == 200
+    await stand.billing.settled(other)
+    await stand.browser.sign_in(key)
+
+    for days in ("", "?days=7", "?days=90", "?days=x"):
+        text = (await stand.browser.get(f"/console/usage{days}")).text
+        assert f"<code>{MODEL}</code>" in text
+        assert text.count(f"{FIGURES['en'].usd(3 * COST_NANO)}</td>") == 2  # the model, the total
+        assert f": {FIGURES['en'].usd(3 * COST_NANO)}</title>" in text
+        assert ": 3</title>" in text
 
 
 async def test_language_and_theme_are_kept(stand: ConsoleStand) -> None:
