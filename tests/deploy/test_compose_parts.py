@@ -82,7 +82,11 @@ async def composed(folder: Path) -> AsyncIterator[tuple[Server, TraceCollector]]
             str(paths[each]) if each in paths else each for each in PART["command"]
         )
         assert serve == "serve"
-        listeners = ("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
+        listeners = [
+            part
+            for name in ("--rest", "--grpc", "--metrics", "--console")
+            for part in (name, "127.0.0.1:0")
+        ]
         server = Server(*arguments, *listeners, ready=HTTP, env=env)
         stack.push_async_callback(server.stop)
         await server.start()
@@ -104,7 +108,7 @@ async def test_parts_work_together(tmp_path: Path) -> None:
                 assert answer.status in {502, 503}
         await collector.until("POST /v1/chat/completions", 1)
     made = {each.name for each in (tmp_path / "state").iterdir()}
-    assert "pepper" in made
+    assert {"pepper", "console-token"} <= made
     assert "pomogator.db" not in made
 
 
