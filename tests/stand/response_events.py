@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -60,7 +61,9 @@ def check_order(events: Sequence[Json]) -> None:
     for event in content:
         reader.read(event)
     output = last["response"]["output"]
-    assert [_plain(item) for item in output] == [_plain(item) for item in reader.items]
+    assert len(output) == len(reader.items)
+    for item, ended in zip(output, reader.items, strict=True):
+        _check_grown(item, ended)
     assert last["type"] == "response.failed" or reader.item is None
     for event in (created, begun, last):
         response = event["response"]
@@ -83,7 +86,7 @@ class ItemReader:
         match kind.split("."):
             case ["output_item", "added"]:
                 assert self.item is None
-                self.item = event["item"]
+                self.item = copy.deepcopy(event["item"])
             case ["output_item", "done"]:
                 self._end(event["item"])
             case [("content_part" | "reasoning_summary_part") as name, step]:
@@ -111,7 +114,7 @@ class ItemReader:
         if step == "added":
             assert self._part is None
             assert index == len(parts)
-            self._part = event["part"]
+            self._part = copy.deepcopy(event["part"])
             parts.append(self._part)
         else:
             assert index == len(parts) - 1
@@ -133,12 +136,15 @@ class ItemReader:
 
     def _end(self, item: Json) -> None:
         assert self._part is None
-        told = _plain(self._open)
-        assert {name: item[name] for name in told} == told
+        _check_grown(item, self._open)
         self.items.append(item)
         self.item = None
 
 
-def _plain(item: Json) -> Json:
-    """An item without what only its end has."""
-    return {key: value for key, value in item.items() if key not in ("status", "encrypted_content")}
+def _check_grown(item: Json, before: Json) -> None:
+    """Check that an item has all that it had before. Its seal may be another one."""
+    told = {name: each for name, each in before.items() if name not in _CHANGING}
+    assert {name: item[name] for name in told} == told
+
+
+_CHANGING = ("status", "encrypted_content")

@@ -61,6 +61,7 @@ class AnswerOutput:
                 {
                     "id": f"{ReasoningItem.prefix}_{base}",
                     "type": "reasoning",
+                    "content": [],
                     "summary": [],
                     "encrypted_content": seal,
                 }

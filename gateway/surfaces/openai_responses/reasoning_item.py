@@ -102,10 +102,12 @@ class ReasoningItem(OutputItem):
         return sealed_details(self._held) if self._is_sealed or is_lost else None
 
     def _item(self) -> Json:
-        item: Json = {"id": self.id, "type": "reasoning", "summary": list(self._summary)}
-        if self._content:
-            item["content"] = list(self._content)
-        return item
+        return {
+            "id": self.id,
+            "type": "reasoning",
+            "content": list(self._content),
+            "summary": list(self._summary),
+        }
 
     def _begin(self, family: _Family, index: int | None) -> None:
         self._open = (family, index)

@@ -161,7 +161,7 @@ def test_open_reasoning() -> None:
     assert item["content"] == [{"type": "reasoning_text", "text": "Hm."}]
     assert whole(*events)["output"][0]["content"] == item["content"]
     (item, _) = last(*events, form=HIDDEN)["output"]
-    assert (item["summary"], "content" in item, "encrypted_content" in item) == ([], False, False)
+    assert (item["summary"], item["content"], "encrypted_content" in item) == ([], [], False)
 
 
 def test_summaries_of_openai() -> None:
@@ -195,6 +195,7 @@ def test_summaries_of_openai() -> None:
     assert events[12]["item"] == {
         "id": "rs_7",
         "type": "reasoning",
+        "content": [],
         "summary": [
             {"type": "summary_text", "text": "One."},
             {"type": "summary_text", "text": "Two."},
