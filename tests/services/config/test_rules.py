@@ -181,3 +181,19 @@ def test_refuses_an_invalid_collector(endpoint: str) -> None:
 
     assert said.startswith("traces.endpoint: ")
     assert not list(rules.traces(TracesConfig(endpoint="http://collector:4317")))
+
+
+@pytest.mark.parametrize(
+    ("name", "fallback"),
+    [("a/text-embedding-3-small", "a/chat"), ("a/chat", "a/text-embedding-3-small")],
+)
+def test_embeddings_have_no_fallbacks(name: str, fallback: str) -> None:
+    """Vectors of two models cannot be compared, and completions are no vectors."""
+    channel = ChannelConfig(
+        name="c", dialect="openai", models={each: each for each in (name, fallback)}
+    )
+    config = Config(channels=(channel,), models=(ModelConfig(name=name, fallbacks=(fallback,)),))
+
+    (problem,) = rules.models(config)
+
+    assert problem.endswith("fallbacks: no fallback computes the same embeddings")

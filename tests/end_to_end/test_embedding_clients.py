@@ -1,0 +1,90 @@
+"""Clients of OpenAI's embeddings: its SDK for Node, and LangChain."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import tiktoken
+from langchain_openai import OpenAIEmbeddings
+from openai import DefaultAsyncHttpxClient
+from pydantic import SecretStr
+
+from services.embedding_limits import EmbeddingLimits
+from tests.stand.embedding_provider import vector_of
+from tests.stand.embedding_stand import MODEL, EmbeddingStand, embedding_stand
+
+NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")
+SCRIPT = Path(__file__).parent / "node" / "embeddings.mjs"
+DIMENSIONS = 8
+
+needs_node = pytest.mark.skipif(
+    not (NODE_MODULES and shutil.which("node")),
+    reason="POMOGATOR_NODE_MODULES is not set: Node's packages are not at hand",
+)
+
+
+@needs_node
+async def test_node_gets_the_same_vectors_in_both_encodings(tmp_path: Path) -> None:
+    """Its default is base64, too."""
+    async with embedding_stand(tmp_path) as stand:
+        process = await asyncio.create_subprocess_exec(
+            "node",
+            str(SCRIPT),
+            env=os.environ
+            | {"API_KEY": stand.gateway.key, "BASE_URL": stand.gateway.base_url, "MODEL": MODEL},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert process.returncode == 0, err.decode()
+
+    found = json.loads(out)
+    wanted = [list(vector_of(text, DIMENSIONS)) for text in ("a first text", "another")]
+    assert found["usual"] == found["numbers"] == wanted
+
+
+async def by_langchain(
+    stand: EmbeddingStand, texts: list[str], *, splits: bool
+) -> list[list[float]]:
+    """Vectors by LangChain. `splits`: whether it counts tokens, and so sends their IDs."""
+    async with DefaultAsyncHttpxClient() as http:
+        embeddings = OpenAIEmbeddings(
+            model=MODEL,
+            api_key=SecretStr(stand.gateway.key),
+            base_url=stand.gateway.base_url,
+            check_embedding_ctx_length=splits,
+            max_retries=0,
+            http_async_client=http,
+        )
+        return await embeddings.aembed_documents(texts)
+
+
+async def test_langchain_sends_texts(tmp_path: Path) -> None:
+    """As it does for models whose vocabulary is not OpenAI's."""
+    texts = ["one", "two"]
+    async with embedding_stand(tmp_path, limits=EmbeddingLimits()) as stand:
+        vectors = await by_langchain(stand, texts, splits=False)
+
+    assert vectors == [list(vector_of(text, DIMENSIONS)) for text in texts]
+
+
+async def test_langchain_sends_token_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default. The vocabulary is one of bytes, since OpenAI's would have to be downloaded."""
+    vocabulary = tiktoken.Encoding(
+        "cl100k_base",
+        pat_str="(?s:.)",
+        mergeable_ranks={bytes([byte]): byte for byte in range(256)},
+        special_tokens={},
+    )
+    monkeypatch.setitem(tiktoken.registry.ENCODINGS, "cl100k_base", vocabulary)
+    async with embedding_stand(tmp_path) as stand:
+        vectors = await by_langchain(stand, ["one", "three"], splits=True)
+
+        entries = [[*b"one"], [*b"three"]]
+        assert list(stand.provider.entries) == [entries]
+    assert vectors == [pytest.approx(list(vector_of(each, DIMENSIONS))) for each in entries]
