@@ -16,6 +16,11 @@ _VARINT, _I64, _LEN, _GROUP, _GROUP_END, _I32 = range(6)
 _FIXED = {_I64: 8, _I32: 4, _GROUP: 0, _GROUP_END: 0}
 _TEXTS = frozenset({FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES})
 
+_CONTINUATIONS = bytes(range(0x80, 0x100))
+
+PACKED_PER_FIELD = 3
+"""Packed numbers, such as the IDs of tokens, that take the memory of one other field."""
+
 _JSON: Final = "json"
 _NO_SEPARATORS = bytes(byte for byte in range(256) if byte not in b',:[{"')
 
@@ -65,13 +70,18 @@ def count_fields(data: bytes, message: Descriptor, most: int) -> int:
                 ends.append((min(at + size, end), inner))
                 continue
             elif number in fields:
-                count += size  # Packed numbers take a byte or more each.
+                count += _packed(data[at : min(at + size, end)]) // PACKED_PER_FIELD
             at += size
         elif wire in _FIXED:
             at += _FIXED[wire]
         else:
             return count
     return count
+
+
+def _packed(numbers: bytes) -> int:
+    """Return how many numbers are packed here, at most: each ends with a byte below 0x80."""
+    return len(numbers.translate(None, _CONTINUATIONS))
 
 
 def count_separators(json: bytes, most: int) -> int:

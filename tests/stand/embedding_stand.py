@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +57,9 @@ class EmbeddingStand:
         """Posts a request for embeddings."""
         url = f"{self.gateway.base_url}/embeddings"
         sent = {"Authorization": f"Bearer {key or self.gateway.key}", **headers}
-        async with self.gateway.http.post(
-            url, json={"model": MODEL, **body}, headers=sent
-        ) as response:
+        sent["Content-Type"] = "application/json"
+        data = BytesIO(json.dumps({"model": MODEL, **body}).encode())
+        async with self.gateway.http.post(url, data=data, headers=sent) as response:
             return await read(response)
 
     async def open_account(self, credit_nano: int = CREDIT_NANO, **scope: Any) -> str:
@@ -67,6 +69,12 @@ class EmbeddingStand:
         asked = keys_pb.CreateKeyRequest(account="acme", scope=keys_pb.KeyScope(**scope))
         secret: str = (await self.keys.CreateKey(asked)).secret
         return secret
+
+    async def revoke_all(self) -> None:
+        """Revokes the keys of the account."""
+        listed = await self.keys.ListKeys(keys_pb.ListKeysRequest(account="acme"))
+        for key in listed.keys:
+            await self.keys.RevokeKey(keys_pb.RevokeKeyRequest(key_id=key.key_id))
 
     async def settled(self) -> None:
         """Returns once no call runs, and the books have all ends."""

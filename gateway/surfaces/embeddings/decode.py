@@ -6,6 +6,7 @@ too. Every error names its `param`. `null` means absent.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -30,7 +31,8 @@ _NUMBER = msgspec.json.Decoder(int | float)
 _IDS = msgspec.json.Decoder(list[int])
 _LISTS_OF_IDS = msgspec.json.Decoder(list[list[int]])
 _ID_BITS = 31
-_SPACE = b" \t\r\n"
+_FIRST = re.compile(rb"\[[ \t\r\n]*(.)", re.DOTALL)
+"""The first character in an array."""
 
 
 class DecodedRequest(Struct, frozen=True, kw_only=True):
@@ -74,12 +76,12 @@ def decode(body: bytes) -> DecodedRequest:
 
 def _entries(raw: Raw) -> dict[str, object]:
     """Return the field of the entries: a text, texts, a text as token IDs, or several of those."""
-    if bytes(memoryview(raw)[:1]) != b"[":
+    found = _FIRST.match(memoryview(raw))
+    if found is None:
         return {"texts": [read("input", raw, _STRING)]}
-    first = bytes(memoryview(raw)[1:64]).lstrip(_SPACE)[:1]
-    if first == b'"':
+    if found[1] == b'"':
         return {"texts": read("input", raw, _STRINGS)}
-    if first == b"[":
+    if found[1] == b"[":
         return {"token_ids": _checked(read("input", raw, _LISTS_OF_IDS))}
     ids = read("input", raw, _IDS)
     return {"token_ids": _checked([ids])} if ids else {}

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2
+from pomogator.embeddings.v1 import embedding_service_pb2 as embeddings
 
-from services.rpc.field_count import count_fields
+from services.rpc.field_count import PACKED_PER_FIELD, count_fields
 
 REQUEST = pb.CreateChatCompletionRequest.DESCRIPTOR
 MANY = 10**9
@@ -94,6 +95,17 @@ def test_values_of_json_are_fields(json: str, values: int) -> None:
     made.spec.SetInParent()
 
     assert count_fields(made.SerializeToString(), REQUEST, MANY) == spec_and_json + values
+
+
+@pytest.mark.parametrize("number", [0, 127, 128, 2**31 - 1])
+def test_packed_numbers_are_a_part_of_a_field(number: int) -> None:
+    """Each, however many bytes it takes: lists of them are small."""
+    made = embeddings.CreateEmbeddingsRequest()
+    made.spec.token_ids.add(ids=[number] * 3000)
+
+    found = count_fields(made.SerializeToString(), made.DESCRIPTOR, MANY)
+
+    assert found == 3 + 3000 // PACKED_PER_FIELD
 
 
 @pytest.mark.parametrize("json", ["[" + "[]," * 2000 + "0]", '["a"' + ',"a"' * 2000 + "]"])
