@@ -51,6 +51,7 @@ BOTH_SIDES = (
     "services.serving.serve",
     "services.serving.core_backend",
     "services.serving.listeners",
+    "services.serving.raw_apis",
     "services.cli.arguments",
     "services.cli.serve_arguments",
     "services.cli.serve_commands",

@@ -22,6 +22,7 @@ from gateway.surfaces.event_stream import Framing
 from services.domain.completion import Completion
 from services.domain.events import Event
 from services.domain.model import Model
+from services.domain.raw_request import RawRequest
 from services.domain.spec import ChatCompletionSpec
 
 _NO_HEADERS: Mapping[str, str] = {}
@@ -55,6 +56,10 @@ class SurfaceRequest(Protocol):
     @property
     def spec(self) -> ChatCompletionSpec:
         """The completion to generate."""
+
+    @property
+    def raw(self) -> RawRequest | None:
+        """The request as it came, where the service may pass it on; the spec may lack the rest."""
 
     @property
     def stream(self) -> bool:

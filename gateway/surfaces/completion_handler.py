@@ -66,6 +66,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
             parameter_policy=policy,
             counts_prompt=streams and surface.counts_prompt,
             session_id=session_id(headers, spec.user, spec.prompt_cache_key),
+            raw=request.raw,
         )
         if streams:
             renderer, reply = request.stream_renderer(), self.backend.stream(asked, call)

@@ -16,8 +16,14 @@ from services.domain.spec import ChatCompletionSpec
 from services.metering.holds import Hold, HoldRequest
 from services.metering.ledger import Ledger
 from services.metering.prices import estimate_nano
-from services.metering.tokens import TokenCounter, estimate_prompt
+from services.metering.tokens import (
+    TOOL_TOKENS_MAX,
+    TokenCounter,
+    estimate_prompt,
+    estimate_text,
+)
 from services.metering.usage import UsageMeter
+from services.providers.raw_call import RawCall
 from services.telemetry.calls import CallRecord
 
 
@@ -34,7 +40,7 @@ class Gate:
     clock: Clock
     """Clock of the tickets."""
 
-    async def admit(
+    async def admit(  # noqa: PLR0913 - what is known of a call, each by its name
         self,
         plan: CallPlan,
         spec: ChatCompletionSpec,
@@ -43,12 +49,14 @@ class Gate:
         size: int = 0,
         recalled_tokens: int = 0,
         cut_attempts_max: int = 0,
+        raw: RawCall | None = None,
     ) -> Ticket:
         """Admit a call with a validated request. The ticket must be closed when the call is over.
 
         `size` is how many bytes of the request are read. The prompt gets `recalled_tokens` of
         remembered reasoning besides, at most, and the caller's deadline may cut `cut_attempts_max`
-        attempts, which cost their prompt.
+        attempts, which cost their prompt. `raw` is the request where it may pass as it is: the spec
+        may lack its messages then.
 
         Raises Failure: MODEL_NOT_ALLOWED, MODEL_NOT_FOUND for a model without a price,
         RATE_LIMIT_EXCEEDED, INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
@@ -57,7 +65,13 @@ class Gate:
         plan.require_allowed()
         plan.require_sold()
         caller = plan.caller
-        prompt_tokens = await off_loop(size, estimate_prompt, spec) + recalled_tokens
+        if raw is None or raw.facts.has_media:
+            prompt_tokens = await off_loop(size, estimate_prompt, spec) + recalled_tokens
+        else:
+            # The signs of JSON count, too: they are more than what a provider adds to messages.
+            text = raw.facts.request.body.decode(errors="replace")
+            prompt_tokens = await off_loop(raw.size, estimate_text, text)
+            prompt_tokens += TOOL_TOKENS_MAX if spec.tools else 0
         media = media_bound(spec)
         max_tokens = amount = 0
         for route in plan.routes:
@@ -82,7 +96,12 @@ class Gate:
             is_bounded=is_bounded,
             media_bound=media,
             recalled_tokens=recalled_tokens,
-            meter=UsageMeter(spec, self.counter, max_tokens=answer_max),
+            meter=UsageMeter(
+                spec,
+                self.counter,
+                max_tokens=answer_max,
+                read_prompt=None if raw is None else raw.countable,
+            ),
             ledger=self.ledger,
             clock=self.clock,
             record=record,

@@ -22,6 +22,7 @@ from services.metering.ledger import Ledger
 from services.metering.prices import Price, completion_nano, cost_nano
 from services.metering.usage import Metered, Unseen, UsageMeter
 from services.providers.base import Decoder, Target
+from services.providers.raw_lane import RawDecoder
 from services.telemetry.calls import CallRecord
 
 CHECKPOINT_S = 0.5
@@ -169,6 +170,7 @@ class Ticket(msgspec.Struct, kw_only=True):
     def _set_target(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         if self.decoder is not None:
             self.meter.restart()  # A whole answer broke off. The caller has received nothing.
+        self.meter.unread = decoder.unread if isinstance(decoder, RawDecoder) else None
         self.decoder = decoder
         self.price = self.plan.prices[target.public_model]
         self.thinking_tokens = thinking_tokens

@@ -16,6 +16,7 @@ Modules, in the order in which data flows:
     contract          messages of the contract as structs of the domain, and back
     frame_queue       frames of a relay that wait to be sent
     known_members     JSON split by the structs that read it
+    json_places       places in JSON text, without decoding it
     sealed_blocks     sealed reasoning as one string
     reasoning_fragments  items of `reasoning_details` from their pieces
     chat_names        suffix `-thinking` of models' names

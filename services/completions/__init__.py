@@ -8,10 +8,12 @@ Modules, in the order in which data flows:
     snapshot          the configuration that a call uses to its end
     completions       the core's interface: record, admission by load, authentication
     completion_call   one call of an authenticated caller
+    raw_calls         requests in the form of another API, before they are routed
     pipeline          a call in order: validate, resolve, admit, fail over, relay, settle
     caller_answer     the answer for a caller, made from what providers answer
     validation        ranges and forms of a request
     idempotency       calls with an idempotency key, which run once
+    raw_replays       answers that were passed on as they are, in the other form
     stored_calls      what the database keeps of such a call
     reasoning_memory  sealed reasoning for clients that do not send it back
     canonical_arguments  arguments of tool calls in one form, to recognize them

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from random import getrandbits
 
 import msgspec
@@ -12,9 +13,10 @@ from services.admission.ticket import Ticket
 from services.completions.idempotency import SetHeaders
 from services.completions.reasoning_memory import AnswerReader
 from services.domain.completion import Completion, WholeAnswer
-from services.domain.events import Batch, ReasoningDelta, Started
+from services.domain.events import Batch, RawContent, RawForm, ReasoningDelta, Started
 from services.errors import UpstreamError
 from services.providers.base import Target
+from services.providers.upstream import LEFT
 from services.routing.attempts import CallAttempts
 from services.routing.route_request import StartedAnswer
 
@@ -56,7 +58,7 @@ class CallerAnswer(msgspec.Struct, frozen=True):
     async def open(self, attempts: CallAttempts) -> StartedAnswer:
         """Return the next answer that begins, ready to begin for the caller."""
         answer = await attempts.open()
-        if self.counts_prompt:
+        if self.counts_prompt and not raw_form(answer.first):
             try:
                 await self.ticket.meter.prepare_prompt_usage(answer.decoder.usage)
             except BaseException:
@@ -70,12 +72,14 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         first = answer.first
         batch = first.events() if isinstance(first, WholeAnswer) else first
         await self._count(batch, count)
+        form = raw_form(first)
         started = Started(
             completion_id=_new_id(),
             model=answer.model,
             create_time_s=int(self.ticket.clock.time()),
             notes=answer.notes,
-            prompt_usage=self.ticket.prompt_usage() if self.counts_prompt else None,
+            prompt_usage=self.ticket.prompt_usage() if self.counts_prompt and not form else None,
+            raw_form=form,
         )
         return [started, *batch]
 
@@ -143,12 +147,31 @@ class CallerAnswer(msgspec.Struct, frozen=True):
             cost_nano_usd=self.ticket.charge_nano,
             system_fingerprint=whole.system_fingerprint,
             extra_json=whole.extra_json,
+            raw_body=whole.raw_body,
         )
+
+
+def raw_form(first: Batch | WholeAnswer) -> RawForm:
+    """Return the form of an answer that is passed on as it is; empty where it is translated."""
+    if isinstance(first, WholeAnswer):
+        return "document" if first.raw_body else ""
+    return "events" if first and isinstance(first[0], RawContent) else ""
 
 
 def without_reasoning(batch: Batch) -> Batch:
     """Return what a caller gets of a batch that wants no reasoning. It may be empty."""
     return [event for event in batch if not isinstance(event, ReasoningDelta)]
+
+
+async def stream_without_reasoning(
+    run: Callable[[], AsyncGenerator[Batch, None]],
+) -> AsyncGenerator[Batch, None]:
+    """Yield the batches of an answer without its reasoning."""
+    async with aclosing(run()) as batches:
+        async for batch in batches:
+            shown = without_reasoning(batch)
+            if shown or batch is LEFT:
+                yield shown or LEFT
 
 
 def _new_id() -> str:

@@ -11,6 +11,7 @@ from services.admission.keyring import Caller
 from services.admission.revocation import Revocation
 from services.completions.snapshot import Snapshot
 from services.domain.spec import CompletionRequest
+from services.providers.raw_call import RawCall
 from services.telemetry.calls import CallRecord
 
 
@@ -29,6 +30,9 @@ class AuthenticatedCall(msgspec.Struct, kw_only=True):
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
     revocation: Revocation | None = None
     """The revocation of the key, which ends the call. None: the call may finish."""
+    raw: RawCall | None = None
+    """Set where the request may pass to a provider as it is. The spec may then lack its messages
+    and tools."""
     plan: CallPlan | None = None
     """Plan of the call. Set when the request is valid, and its model known."""
 

@@ -107,6 +107,8 @@ class Completions(CallEntrance):
         """Return a whole answer. `set_headers` gets the headers of the answer before that."""
         with self._recording("create", context) as record, self._admit(record, context):
             call = await self._authenticated(request, context, record)
+            if request.raw is not None:
+                await self._pipeline.raw.read(call, request.raw, stream=False)
             try:
                 return await self._pipeline.whole(call, set_headers)
             except Failure as failure:
@@ -119,6 +121,8 @@ class Completions(CallEntrance):
         """Yield the batches of an answer. `set_headers` gets its headers before the first."""
         with self._recording("stream", context) as record, self._admit(record, context):
             call = await self._authenticated(request, context, record)
+            if request.raw is not None:
+                await self._pipeline.raw.read(call, request.raw, stream=True)
             try:
                 async with aclosing(self._pipeline.stream(call, set_headers)) as batches:
                     async for batch in batches:

@@ -23,6 +23,7 @@ from services.domain.events import (
     Event,
     ExtraDelta,
     Finished,
+    RawContent,
     ReasoningDelta,
     ReasoningStateDelta,
     RefusalDelta,
@@ -42,6 +43,7 @@ class Fold:
         self._finished = Finished()
         self._choices: dict[int, _ChoiceFold] = {}
         self._system_fingerprint = ""
+        self._raw_body = b""
         self._members: dict[str, msgspec.Raw] = {}
 
     def add(self, events: Iterable[Event]) -> None:
@@ -55,6 +57,8 @@ class Fold:
                 self._choice(event.index).finished = event
             elif isinstance(event, AnswerMembers):
                 self._add_members(event)
+            elif isinstance(event, RawContent):
+                self._raw_body += event.data
             else:
                 self._choice(event.index).add(event)
 
@@ -73,6 +77,7 @@ class Fold:
             cost_nano_usd=finished.cost_nano_usd,
             system_fingerprint=self._system_fingerprint,
             extra_json=msgspec.json.encode(self._members) if self._members else b"",
+            raw_body=self._raw_body,
         )
 
     def _add_members(self, members: AnswerMembers) -> None:

@@ -174,7 +174,7 @@ class Idempotency:
         """
         run = Run(account=call.account, key=call.key, id=secrets.token_hex(8))
         request = call.request
-        size = read_bytes(request.spec)
+        size = len(request.raw.body) if request.raw is not None else read_bytes(request.spec)
         fingerprint = await off_loop(size, request_fingerprint, request, self.pepper)
         used = await self.claim(run, fingerprint)
         if used is not None:

@@ -22,11 +22,13 @@ from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN, CallPlan
 from services.admission.gate import Gate
 from services.admission.revocation import ClosableIterator
 from services.admission.ticket import Ticket
-from services.completions.caller_answer import CallerAnswer, without_reasoning
+from services.completions.caller_answer import CallerAnswer, stream_without_reasoning
 from services.completions.completion_call import CompletionCall
 from services.completions.drains import CallState, DrainPool, drain_rules, outliving
 from services.completions.fold import Fold
 from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
+from services.completions.raw_calls import RawCalls
+from services.completions.raw_replays import in_form
 from services.completions.reasoning_memory import (
     AnswerReader,
     ReasoningMemory,
@@ -44,7 +46,8 @@ from services.routing.attempts import cut_attempts_max
 from services.routing.completion_form import CompletionForm
 from services.routing.dialect_choice import routes_for
 from services.routing.failover import Failover
-from services.routing.route_request import RouteRequest
+from services.routing.raw_form import RawForm
+from services.routing.route_request import RequestForm, RouteRequest
 
 Answers: TypeAlias = AsyncGenerator["Batch | Completion", None]
 """Batches of a stream; or one completion, where a call for a whole answer is answered by one."""
@@ -60,6 +63,7 @@ class Pipeline:
         idempotency: Idempotency,
         drains: DrainPool,
         reasoning: ReasoningMemory,
+        raw: RawCalls,
     ) -> None:
         self._failover = failover
         self.gate = gate
@@ -67,6 +71,8 @@ class Pipeline:
         self._idempotency = idempotency
         self._drains = drains
         self._reasoning = reasoning
+        self.raw = raw
+        """Reads requests in the form of another API."""
 
     def stream(self, call: CompletionCall, set_headers: SetHeaders) -> ClosableIterator[Batch]:
         """Return the batches of an answer, as the provider sends them.
@@ -93,7 +99,8 @@ class Pipeline:
 
     def _prepare(self, call: CompletionCall) -> CallState:
         asked = call.request
-        validate(asked.spec, asked.parameter_policy, asked.session_id)
+        if call.raw is None:
+            validate(asked.spec, asked.parameter_policy, asked.session_id)
         plan = call.snapshot.plans.of(call.caller, asked.spec.model)
         if plan.has_dialects:
             routes = routes_for(asked.spec, plan.routes)
@@ -117,8 +124,10 @@ class Pipeline:
             partial(self._run, call, state, set_headers, stream=stream, batches=True),
         )
         if stream and call.hides_reasoning:
-            run = partial(_without_reasoning, run)
+            run = partial(stream_without_reasoning, run)
         batches = self._with_replay(call, state.plan, set_headers, run)
+        if call.raw is not None and call.idempotency_key is not None:
+            batches = in_form(batches, call.raw, stream=stream)
         return self._drains.drain_on_disconnect(batches, state) if state.drain_rules else batches
 
     def _with_replay(
@@ -160,6 +169,7 @@ class Pipeline:
             size=size,
             recalled_tokens=0 if recalled is None else recalled.prompt_tokens(),
             cut_attempts_max=cut_attempts_max(plan.first_event_timeouts_s, call.time_left_s()),
+            raw=call.raw,
         )
         try:
             form = CompletionForm(
@@ -170,9 +180,11 @@ class Pipeline:
                 sends_provider_tools=plan.sends_provider_tools,
                 restored=None if recalled is None else recalled.restored,
             )
-            wanted = self._routing(call, state, ticket, form, stream=stream)
+            routed = form if call.raw is None else RawForm(call.raw, form)
+            wanted = self._routing(call, state, ticket, routed, stream=stream)
             attempts = self._failover.begin(wanted)
-            reader = self._reader(call) if call.request.spec.tools else None
+            # The clients of a raw request send sealed reasoning back.
+            reader = self._reader(call) if call.request.spec.tools and not call.raw else None
             caller_answer = CallerAnswer(
                 ticket,
                 set_headers,
@@ -222,7 +234,7 @@ class Pipeline:
         call: CompletionCall,
         state: CallState,
         ticket: Ticket,
-        form: CompletionForm,
+        form: RequestForm,
         *,
         stream: bool,
     ) -> RouteRequest:
@@ -247,13 +259,18 @@ class Pipeline:
         if ticket.tokens - ticket.max_tokens < CACHED_PROMPT_TOKENS_MIN:
             return None
         asked = call.request
+        spec = asked.spec
+        if call.raw is not None and not asked.session_id:
+            spec = call.raw.beginning()
         return self._failover.sessions.pin(
-            call.caller.account, ticket.plan.model, asked.session_id, asked.spec
+            call.caller.account, ticket.plan.model, asked.session_id, spec
         )
 
     async def _recalled(self, call: CompletionCall, size: int) -> RecalledReasoning | None:
         """Return what is remembered of the messages. None: nothing, as of those without calls."""
         spec = call.request.spec
+        if call.raw is not None:
+            return None
         if not call.snapshot.reasoning.remember or not any(m.tool_calls for m in spec.messages):
             return None
         return await self._reasoning.recall(call.caller.account, spec, size)
@@ -262,16 +279,6 @@ class Pipeline:
         if not call.snapshot.reasoning.remember:
             return None
         return partial(self._reasoning.reader, call.caller.account, call.request.spec)
-
-
-async def _without_reasoning(
-    run: Callable[[], AsyncGenerator[Batch, None]],
-) -> AsyncGenerator[Batch, None]:
-    async with aclosing(run()) as batches:
-        async for batch in batches:
-            shown = without_reasoning(batch)
-            if shown or batch is LEFT:
-                yield shown or LEFT
 
 
 async def _completion(answers: ClosableIterator[Batch | Completion]) -> Completion:

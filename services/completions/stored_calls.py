@@ -11,13 +11,16 @@ import hashlib
 from collections.abc import Iterator
 from io import BytesIO
 
+import msgspec
 from google.protobuf import proto
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.common.call_names import IDEMPOTENCY_KEY_HEADER
 from services.common.contract.chat import fill_request
 from services.common.contract.chat_events import read_batch, to_batch_message
+from services.common.json_places import members
 from services.domain.events import Batch
+from services.domain.raw_request import RawRequest
 from services.domain.spec import CompletionRequest
 from services.storage.pepper import Pepper
 
@@ -30,10 +33,22 @@ def request_fingerprint(request: CompletionRequest, pepper: Pepper) -> str:
 
     Fields of a newer contract, which this version does not know, do not count.
     """
+    if request.raw is not None:
+        asked = _raw_digest(request.raw)
+        return pepper.digest(f"{IDEMPOTENCY_KEY_HEADER}:{request.parameter_policy}:{asked}").hex()
     message = fill_request(request, pb.CreateChatCompletionRequest())
     spec = hashlib.sha256(message.spec.SerializeToString(deterministic=True))
     text = f"{IDEMPOTENCY_KEY_HEADER}:{message.parameter_policy}:{spec.hexdigest()}"
     return pepper.digest(text).hex()
+
+
+def _raw_digest(raw: RawRequest) -> str:
+    """Return the digest of a request whose body is valid, whether it asks for a stream or not."""
+    digest = hashlib.sha256(f"{raw.api}\n{sorted(raw.headers.items())}\n".encode())
+    for name, value in sorted(members(raw.body).items()):
+        if name != "stream":
+            digest.update(msgspec.json.encode([name, value]))
+    return digest.hexdigest()
 
 
 class AnswerRecording:

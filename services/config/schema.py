@@ -129,9 +129,9 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     pass_through: PassThrough = "harmless"  # noqa: S105 - no password
     """Unknown fields of a request to pass on: those that change neither price, model, storage nor
     any address (`services/providers/openai/harmless_fields.toml`). `true`, for a server of one's
-    own: all but those that are never passed. `false`: none. A list: the named ones, of which
-    `harmless` stands for the table; only a list passes `metadata`, `service_tier`, `store` and
-    `web_search_options`, by their names."""
+    own: all but those that are never passed. `false`: none, nor whole requests in the form of the
+    channel's own API. A list: the named ones, of which `harmless` stands for the table; only a list
+    passes `metadata`, `service_tier`, `store` and `web_search_options`, by their names."""
     quirks: Quirks = Quirks()
     """Deviations from the dialect."""
     ca_file: str = ""

@@ -4,6 +4,7 @@ Modules, in the order in which data flows:
 
     conversation  messages and their parts
     spec          the completion to generate
+    raw_request   the same in the form of another API
     events        events of an answer
     usage         token usage
     completion    a whole answer

@@ -15,6 +15,7 @@ from services.domain.events import (
     Finished,
     FinishReason,
     Note,
+    RawContent,
     ReasoningDelta,
     ReasoningStateDelta,
     RefusalDelta,
@@ -50,10 +51,12 @@ class WholeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     system_fingerprint: str = ""
     extra_json: bytes = b""
     """See `Completion.extra_json`."""
+    raw_body: bytes = b""
+    """See `Completion.raw_body`."""
 
     def events(self) -> list[Event]:
         """The answer as the events of a stream, without `Started`."""
-        events: list[Event] = []
+        events: list[Event] = [RawContent(self.raw_body)] if self.raw_body else []
         if self.system_fingerprint or self.extra_json:
             events.append(
                 AnswerMembers(
@@ -94,6 +97,9 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """The provider's fingerprint of the configuration that answered."""
     extra_json: bytes = b""
     """Other members of the answer, such as `citations`: a JSON object in the provider's form."""
+    raw_body: bytes = b""
+    """The provider's answer as it is, but for the name of the model, to a raw request. The choices
+    then have finish reasons alone."""
 
 
 def _deltas(choice: Choice) -> Iterator[Event]:

@@ -1,5 +1,7 @@
 """Events of a completion: `Started (AnswerMembers | delta | ChoiceFinished)* Finished`.
 
+Where the provider's answer is passed on as it is: `Started RawContent* ChoiceFinished Finished`.
+
 A stream that fails may have sent any prefix of this sequence. All objects are frozen: an event that
 was passed on does not change.
 """
@@ -15,6 +17,9 @@ from services.domain.usage import Usage
 
 FinishReason = Literal["", "stop", "length", "content_filter", "tool_calls", "function_call"]
 """Reason of the end of an answer. `function_call`: the older form of `tool_calls`."""
+
+RawForm = Literal["", "events", "document"]
+"""Form of an answer that is passed on as it is: server-sent events, or a JSON document."""
 
 NoteAction = Literal["", "mapped", "clamped", "dropped", "replaced"]
 """Change of a parameter. `replaced`: another model answered."""
@@ -42,6 +47,20 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     prompt_usage: Usage | None = None
     """Usage of the prompt, without the answer's: the provider's if it has reported it, else an
     estimate. None unless `CompletionRequest.counts_prompt` asks for it."""
+    raw_form: RawForm = ""
+    """Form in which the provider's answer follows as it is. Empty: it is translated."""
+
+
+class RawContent(msgspec.Struct, frozen=True, gc=False):
+    """Piece of a provider's answer as it is, but for the name of the model.
+
+    Only after a `Started` with a `raw_form`, in place of all but `ChoiceFinished` and `Finished`.
+    """
+
+    data: bytes
+    """Whole server-sent events with their blank lines, or the document."""
+    failed: bool = False
+    """Whether the last of the events is the provider's error."""
 
 
 class AnswerMembers(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -149,7 +168,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """Charge in billionths of a US dollar. None if the deployment has no accounts."""
 
 
-Event: TypeAlias = Started | AnswerMembers | Delta | ChoiceFinished | Finished
+Event: TypeAlias = Started | AnswerMembers | Delta | RawContent | ChoiceFinished | Finished
 
 Batch: TypeAlias = list[Event]
 """Events that arrived together. At least one."""

@@ -22,6 +22,7 @@ from services.domain.conversation import (
     TextPart,
     ToolType,
 )
+from services.domain.raw_request import RawRequest
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 """Effort of reasoning."""
@@ -179,6 +180,8 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str = ""
     """Session that the call belongs to, as the caller names it: IDs of different accounts are not
     related. Empty: none is known."""
+    raw: RawRequest | None = None
+    """The request in the form of another API. The spec then has the model at most."""
 
 
 def read_bytes(spec: ChatCompletionSpec) -> int:

@@ -6,7 +6,7 @@ tokens that were passed on are counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -16,6 +16,7 @@ from services.domain.events import (
     ChoiceFinished,
     Event,
     Finished,
+    RawContent,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -35,6 +36,9 @@ from services.metering.tokens import (
 COMPLETION_SLACK = 1.1
 COMPLETION_SLACK_TOKENS = 64
 """Tolerance above the allowed tokens: some providers complete a last token or word."""
+
+FRAME_BYTES_MIN = 80
+"""The fewest bytes of an event of a stream around its text, where it is passed on as it is."""
 
 COUNT_MAX = 20_000_000
 """Plausible maximum of a call: ten times the largest context window of 2026."""
@@ -67,10 +71,18 @@ class UsageMeter:
     """Usage meter of one answer."""
 
     def __init__(
-        self, spec: ChatCompletionSpec, counter: TokenCounter, *, max_tokens: int | None = None
+        self,
+        spec: ChatCompletionSpec,
+        counter: TokenCounter,
+        *,
+        max_tokens: int | None = None,
+        read_prompt: Callable[[], ChatCompletionSpec] | None = None,
     ) -> None:
-        """Create a meter. `max_tokens` is the limit per choice that was sent; None: unknown."""
-        self._spec = spec
+        """Create a meter. `max_tokens` is the limit per choice that was sent; None: unknown.
+
+        `read_prompt` returns the request with its prompt, where `spec` may lack that.
+        """
+        self._prompt_spec = read_prompt or (lambda: spec)
         self._counter = counter
         self._choices = spec.n or 1
         self._allowed = COUNT_MAX if max_tokens is None else max_tokens * self._choices
@@ -88,6 +100,9 @@ class UsageMeter:
         self._text = RunningTokenCount(self._counter)
         self._reasoning = RunningTokenCount(self._counter)
         self._final: Usage | None = None
+        self.unread: Callable[[], Sequence[Event]] | None = None
+        """Returns what was passed on since the last call, of an answer that is passed on as it is:
+        it is read only where it must be counted."""
         self._is_refused = False
         self.size = 0
         """Number of characters counted so far."""
@@ -142,15 +157,24 @@ class UsageMeter:
                 self._add_text(event.arguments)
             case RefusalDelta():
                 self._add_text(event.text)
+            case RawContent():
+                frames = event.data.count(b"\n\n")
+                self.size += max(frames, len(event.data) - FRAME_BYTES_MIN * frames)
             case ChoiceFinished(finish_reason="content_filter"):
                 self._is_refused = True
             case Finished():
                 self._final = event.usage
 
+    def _read_unread(self) -> None:
+        if self.unread is not None:
+            size = self.size
+            self.add(self.unread())
+            self.size = size
+
     async def prepare_prompt_usage(self, known: Usage | None) -> None:
         """Count a prompt that `known` does not count, so that `prompt_usage` takes no time."""
         if not _has_prompt(known):
-            await off_loop(read_bytes(self._spec), self._count_prompt, Usage())
+            await off_loop(read_bytes(self._prompt_spec()), self._count_prompt, Usage())
 
     def prompt_usage(self, known: Usage | None) -> Usage:
         """Return the usage of the prompt: as in the provider's report so far, else our count."""
@@ -170,6 +194,7 @@ class UsageMeter:
             flags.append("prompt_replaced")
         zero_is_plausible = self._is_refused and completion == 0
         if not zero_is_plausible and not 0 < completion <= self._completion_max:
+            self._read_unread()
             delivered = self._text.total + self._reasoning.total
             if completion or delivered:
                 completion = delivered
@@ -183,6 +208,7 @@ class UsageMeter:
 
     def _counted(self, known: Usage, unseen: Unseen | None) -> Metered:
         """Return our own count, with the prompt as reported by the provider, if it was."""
+        self._read_unread()
         if not _has_prompt(known):
             known = self._with_prompt(known, unseen)
         given = unseen or Unseen()
@@ -199,8 +225,9 @@ class UsageMeter:
         """Return `known` with our count of the prompt."""
         if unseen is None:
             return msgspec.structs.replace(known, prompt_token_count=self._count_prompt(known))
-        sent = count_sent(self._spec, self._counter) + unseen.prompt_tokens
-        kept_for_an_hour = wanted_cache_write(self._spec)
+        spec = self._prompt_spec()
+        sent = count_sent(spec, self._counter) + unseen.prompt_tokens
+        kept_for_an_hour = wanted_cache_write(spec)
         if kept_for_an_hour is None:
             return msgspec.structs.replace(known, prompt_token_count=sent)
         return msgspec.structs.replace(
@@ -213,7 +240,7 @@ class UsageMeter:
     def _count_prompt(self, reported: Usage) -> int:
         """Count the prompt, which has at least what the provider reports as cached."""
         if self._prompt is None:
-            self._prompt = count_prompt(self._spec, self._counter)
+            self._prompt = count_prompt(self._prompt_spec(), self._counter)
         cached = reported.cache_read_token_count + reported.cache_write_token_count
         return max(self._prompt, min(cached, COUNT_MAX))
 

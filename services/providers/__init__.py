@@ -18,6 +18,9 @@ Modules, in the order in which data flows:
     connection_check   connections to all channels, for `pomogator check --connect`
     stream_reader      bytes of a stream as events
     sse_parser         bytes of a stream as server-sent events
+    raw_lane           requests and answers that pass as they are
+    raw_call           one such request on its way, translated where that is needed
+    raw_stream         bytes of a stream that passes as it is
     overlong_answer    error for an answer larger than what is read
     surrogate_joiner   halves of surrogate pairs in an answer, joined or replaced
     repeated_frame     fast path for events that differ only in their text

@@ -9,6 +9,7 @@ from services.providers.base import Dialect
 from services.providers.embeddings.base import EmbeddingDialect
 from services.providers.embeddings.cohere import CohereEmbeddings
 from services.providers.embeddings.openai import OpenAiEmbeddings
+from services.providers.raw_lane import RawLane
 
 DIALECTS: Mapping[str, Dialect] = {
     "anthropic": anthropic.DIALECT,
@@ -29,3 +30,6 @@ EMBEDDING_DIALECTS: Mapping[str, EmbeddingDialect] = {
 
 NAMES = DIALECTS.keys() | EMBEDDING_DIALECTS.keys()
 """The values of `dialect` in `[[channels]]`."""
+
+RAW_LANES: Mapping[str, RawLane] = {"anthropic": anthropic.RAW_LANE}
+"""The raw lanes, by the dialects that have one."""

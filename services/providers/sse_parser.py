@@ -112,8 +112,7 @@ class SseParser:
         """End the body. Returns the block without its blank line, if its data is complete."""
         self._check()
         block = self._take_pending()
-        event = event_of(block)
-        return [block] if event is not None and _complete(event.data) else []
+        return [block] if is_complete(block) else []
 
     def _check(self) -> None:
         if self._lacks_memory:
@@ -202,6 +201,12 @@ def event_of(block: bytes) -> SseEvent | None:
             data.append(line)
     joined = b"\n".join(data)
     return SseEvent(name, joined) if joined else None
+
+
+def is_complete(block: bytes) -> bool:
+    """Whether the data of the event in a block of lines is complete, if there is one."""
+    event = event_of(block.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+    return event is not None and _complete(event.data)
 
 
 def _complete(data: bytes) -> bool:

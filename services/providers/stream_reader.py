@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Event
 from services.errors import UpstreamError
@@ -11,8 +13,21 @@ from services.providers.sse_parser import SseParser, event_of
 from services.providers.surrogate_joiner import joiner_of
 
 
-class StreamReader:
+class Reader(Protocol):
     """Reader of one stream."""
+
+    complete: bool
+    """Whether the answer is complete: the rest of the stream is not read."""
+
+    def feed(self, data: bytes) -> tuple[list[Event], UpstreamError | None]:
+        """Decode `data`: its events, which may be none, and the failure after them.
+
+        Empty `data` ends the stream.
+        """
+
+
+class StreamReader:
+    """Reader of one stream. See `Reader`."""
 
     __slots__ = ("_decoder", "_frame", "_has_events", "_parser", "_text_decoder", "complete")
 
@@ -23,13 +38,9 @@ class StreamReader:
         self._frame = RepeatedFrame()
         self._has_events = False
         self.complete = False
-        """Whether the answer is complete: the rest of the stream is not read."""
 
     def feed(self, data: bytes) -> tuple[list[Event], UpstreamError | None]:
-        """Decode `data`: its events, which may be none, and the failure after them.
-
-        Empty `data` ends the stream.
-        """
+        """Decode `data`."""
         events: list[Event] = []
         try:
             self._read(self._parser.split(data) if data else self._parser.rest(), events)

@@ -29,7 +29,8 @@ from services.providers.http import (
     Url,
 )
 from services.providers.overlong_answer import OverlongAnswerError
-from services.providers.stream_reader import StreamReader, unreadable
+from services.providers.raw_lane import RawDecoder
+from services.providers.stream_reader import Reader, StreamReader, unreadable
 from services.providers.surrogate_joiner import decode_whole
 from services.providers.timeouts import Timeouts
 
@@ -180,7 +181,7 @@ class UpstreamAnswer:
         self._api = api
         self._decoder = decoder
         self._timeouts = timeouts
-        self._stream: StreamReader | None = None
+        self._stream: Reader | None = None
         self._response: HttpResponse | None = None
         self._failure: UpstreamError | None = None
         self._is_closed = False
@@ -301,7 +302,11 @@ class UpstreamAnswer:
         """
         stream = self._stream
         if stream is None:
-            stream = self._stream = StreamReader(self._decoder)
+            decoder = self._decoder
+            if isinstance(decoder, RawDecoder):
+                stream = self._stream = decoder.reader()
+            else:
+                stream = self._stream = StreamReader(decoder)
         batch, self._failure = stream.feed(data)
         if stream.complete:
             response.finish()

@@ -7,6 +7,7 @@ Modules, in the order in which data flows:
     unpriced_models  models without a price
     serve            one process from start to graceful shutdown
     server           a configuration in, a running service out
+    raw_apis         translations of requests that are in the form of another API
     process_parts    clock, telemetry and background tasks that all of a service uses
     stores           database, pepper and counters; the ledger and keys in them
     replica_count    number of services that share a database

@@ -24,6 +24,7 @@ from services.completions.completions import Completions
 from services.completions.drains import DrainPool
 from services.completions.idempotency import Idempotency
 from services.completions.pipeline import Pipeline
+from services.completions.raw_calls import RawCalls
 from services.completions.reasoning_memory import ReasoningMemory
 from services.completions.relay_servicer import RelayServicer
 from services.completions.servicer import ChatCompletionServicer
@@ -42,7 +43,7 @@ from services.overload.load_shedder import LoadShedder, sample_loop_turns
 from services.overload.memory_pressure import UNLIMITED_MEMORY, MemoryPressure
 from services.providers.channel_failures import ChannelFailures
 from services.providers.http import HttpClient, Proxies
-from services.providers.registry import DIALECTS, EMBEDDING_DIALECTS
+from services.providers.registry import DIALECTS, EMBEDDING_DIALECTS, RAW_LANES
 from services.providers.upstream import Upstream
 from services.routing.affinity import SessionAffinity
 from services.routing.failover import Failover
@@ -53,6 +54,7 @@ from services.rpc.client_authorizer import ClientAuthorizer
 from services.rpc.health_service import HealthService, reporting_health
 from services.rpc.rpc_log import RpcLog
 from services.serving.process_parts import ProcessParts
+from services.serving.raw_apis import TRANSLATIONS
 from services.serving.reload import Reloader, reload_results, snapshot_of
 from services.serving.service import Service
 from services.serving.servicers import PUBLIC_SERVICES, OperatorServicers, PublicServicers
@@ -259,8 +261,9 @@ async def _open_pipelines(
     gate = await _gate(reloader.local.config, stores, clock)
     await stack.enter_async_context(idempotency)
     await stack.enter_async_context(drains)
+    raw = RawCalls(RAW_LANES, TRANSLATIONS)
     return (
-        Pipeline(failover, gate, idempotency, drains, reasoning),
+        Pipeline(failover, gate, idempotency, drains, reasoning, raw),
         EmbeddingPipeline(failover, gate, idempotency, EMBEDDING_DIALECTS),
     )
 

@@ -21,9 +21,10 @@ BETA = "its compaction block is in the beta API's types alone"
 EXCEPTIONS: Mapping[str, str] = {
     "anthropic-j-compaction-json-b97d": BETA,
     "anthropic-s-sdk-compaction-response": BETA,
+    "anthropic-s-sdk-incomplete-partial-json-response": "its last event has no blank line",
     "anthropic-s-web-search-stream-citations-a9a1": "its usage is older than the SDK's types",
 }
-"""Cases that the SDK's types do not take as they are, each with the reason."""
+"""Cases that the SDK's types do not take as they are, which is how they pass, and the reasons."""
 
 pytestmark = pytest.mark.skipif(not captures.CAPTURES, reason=captures.WHY_SKIPPED)
 
@@ -73,7 +74,7 @@ async def test_a_recorded_exchange_is_the_same_as_a_message(gateway: Gateway, ca
     assert ending["delta"]["stop_reason"] == message["stop_reason"]
     used = message["usage"]
     parts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-    assert sum(used[name] for name in parts) == chat[1]["usage"]["prompt_tokens"]
+    assert sum(used.get(name) or 0 for name in parts) == chat[1]["usage"]["prompt_tokens"]
 
 
 async def _ask(gateway: Gateway, path: str, model: str) -> tuple[int, Any]:

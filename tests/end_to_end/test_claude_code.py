@@ -22,7 +22,7 @@ ASKS = Answer(
     ],
     stop="tool_calls",
 )
-TELLS = Answer(parts=[text("It says ", "tide."), text(" All done.")])
+TELLS = Answer(parts=[text("It says ", "tide.", " All done.")])
 
 pytestmark = [
     pytest.mark.nightly,

@@ -3,6 +3,7 @@
 Modules, in the order in which data flows:
 
     surface           the API's `Surface`
+    raw               requests that the service may pass on as they are
     decode            requests, field by field
     conversation      messages and system instructions
     blocks            content blocks of a request

@@ -72,7 +72,7 @@ def decode(body: bytes, config: EdgeConfig, betas: Sequence[str] = ()) -> Messag
     _read_metadata(fields, values)
     extra_json = msgspec.json.encode(fields) if fields else b""
     spec = ChatCompletionSpec(**values, betas=[*betas], extra_json=extra_json)
-    return MessagesRequest(spec=spec, stream=stream)
+    return MessagesRequest(spec=spec, stream=stream, stops=spec.stop)
 
 
 def decode_count(body: bytes, config: EdgeConfig) -> ChatCompletionSpec:

@@ -9,17 +9,15 @@ from gateway.errors import ApiError
 from gateway.http.credentials import AUTHORIZATION
 from gateway.http.error_answer import ErrorAnswer
 from gateway.surfaces.anthropic_messages import errors
-from gateway.surfaces.anthropic_messages.decode import decode, decode_count
+from gateway.surfaces.anthropic_messages.decode import decode_count
 from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
 from gateway.surfaces.anthropic_messages.models_list import AnthropicModels
+from gateway.surfaces.anthropic_messages.raw import VERSION_HEADER, decode_raw
 from gateway.surfaces.anthropic_messages.render import PING
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.event_stream import Framing
 from services.common.off_loop import off_loop
 from services.domain.spec import ChatCompletionSpec
-
-BETA_HEADER = "anthropic-beta"
-"""The header with features of Anthropic's API that are not generally available."""
 
 
 class AnthropicMessages(Surface):
@@ -31,14 +29,17 @@ class AnthropicMessages(Surface):
     credential_headers = ("x-api-key", AUTHORIZATION)
     framing = Framing(keep_alive=PING)
     request_id_header = errors.REQUEST_ID_HEADER
-    marker_header = "anthropic-version"
+    marker_header = VERSION_HEADER
     models_form = AnthropicModels()
 
     async def decode(
-        self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
+        self,
+        body: bytes,
+        headers: MultiMapping[str],
+        config: EdgeConfig,  # noqa: ARG002
     ) -> MessagesRequest:
-        """Decode a request, with the betas that its headers ask for."""
-        return await off_loop(len(body), decode, body, config, _betas(headers))
+        """Read a request as far as the edge needs it: the service decodes the rest."""
+        return await off_loop(len(body), decode_raw, body, headers)
 
     async def decode_prompt(
         self,
@@ -56,8 +57,3 @@ class AnthropicMessages(Surface):
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
         """Render a failure in Anthropic's form."""
         return errors.render_error(error, request_id)
-
-
-def _betas(headers: MultiMapping[str]) -> list[str]:
-    names = [name.strip() for each in headers.getall(BETA_HEADER, ()) for name in each.split(",")]
-    return list(dict.fromkeys(filter(None, names)))

@@ -21,6 +21,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     """A request for a chat completion: what to generate, and the options of its answer."""
 
     spec: ChatCompletionSpec
+    raw: None = None
     stream: bool = False
     include_usage: bool = False
     """Whether the stream ends with the usage."""

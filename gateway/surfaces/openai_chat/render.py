@@ -26,6 +26,7 @@ from services.domain.events import (
     Event,
     ExtraDelta,
     Finished,
+    RawContent,
     ReasoningDelta,
     ReasoningStateDelta,
     RefusalDelta,
@@ -111,6 +112,8 @@ class ChunkRenderer:
             case Finished():
                 self._introduce(0, out)
                 self._finished(event, out)
+            case RawContent():
+                pass  # Not of this API's requests.
             case _:
                 self._introduce(0, out)
                 self._delta(event, out)

@@ -18,6 +18,7 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
 
     spec: ChatCompletionSpec
     form: AnswerForm
+    raw: None = None
     stream: bool = False
 
     def render(self, completion: Completion, headers: Mapping[str, str]) -> bytes:  # noqa: ARG002

@@ -28,6 +28,7 @@ from services.domain.conversation import (
     ToolCall,
 )
 from services.domain.events import Note
+from services.domain.raw_request import RawRequest
 from services.domain.spec import (
     ChatCompletionSpec,
     CompletionRequest,
@@ -119,8 +120,11 @@ SPEC = MessageTable(
         "response_format": MessageTable(ResponseFormat, pb.ResponseFormat).translation,
     },
 )
+_RAW = MessageTable(RawRequest, pb.RawRequest)
 _REQUEST = MessageTable(
-    CompletionRequest, pb.CreateChatCompletionRequest, {"spec": SPEC.translation}
+    CompletionRequest,
+    pb.CreateChatCompletionRequest,
+    {"spec": SPEC.translation, "raw": _RAW.translation},
 )
 CREATE_TIME = Translation(
     lambda message: message.seconds,

@@ -17,6 +17,7 @@ from services.domain.events import (
     Event,
     ExtraDelta,
     Finished,
+    RawContent,
     ReasoningDelta,
     ReasoningStateDelta,
     RefusalDelta,
@@ -39,6 +40,7 @@ _EVENTS: Mapping[str, MessageTable[Any]] = {
         CREATE_TIME_NAME,
     ),
     "answer_members": MessageTable(AnswerMembers, pb.AnswerMembers),
+    "raw": MessageTable(RawContent, pb.RawContent),
     "choice_finished": MessageTable(ChoiceFinished, pb.ChoiceFinished),
     "finished": MessageTable(Finished, pb.CompletionFinished, {"usage": USAGE.translation}),
 }

@@ -16,6 +16,8 @@ Modules, in the order in which data flows:
     extras          members of an answer without a field
     blocks          content blocks of an answer, and its sealed reasoning
     usage           token usage of an answer
+    raw_request     requests that pass as they are
+    raw_answer      answers that pass as they are
 
 Reference: https://docs.anthropic.com/en/api/messages
 """
@@ -26,10 +28,12 @@ from collections.abc import Mapping
 
 from services.domain.spec import ChatCompletionSpec
 from services.errors import UpstreamError
+from services.providers.anthropic.raw_request import MessagesLane
 from services.providers.anthropic.request import encode
 from services.providers.anthropic.response import AnthropicDecoder
 from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
 from services.providers.failures import provider_failure
+from services.providers.raw_lane import RawLane
 
 
 class AnthropicDialect:
@@ -60,5 +64,6 @@ class AnthropicDialect:
 
 
 DIALECT: Dialect = AnthropicDialect()
+RAW_LANE: RawLane = MessagesLane()
 
-__all__ = ["DIALECT"]
+__all__ = ["DIALECT", "RAW_LANE"]

@@ -16,8 +16,9 @@ from services.providers.base import Notes
 from services.providers.translate.unknown_members import members_of
 
 _SENT = re.compile(
-    r"(claude-code|effort|extended-cache-ttl|fine-grained-tool-streaming|interleaved-thinking"
-    r"|context-management|mid-conversation-system|prompt-caching|prompt-caching-scope"
+    r"(advanced-tool-use|claude-code|computer-use|context-management|effort|extended-cache-ttl"
+    r"|fine-grained-tool-streaming|interleaved-thinking|mid-conversation-system"
+    r"|model-context-window-exceeded|output-128k|prompt-caching|prompt-caching-scope"
     r"|structured-outputs|thinking-token-count|token-efficient-tools)-20\d\d-?\d\d-?\d\d"
 )
 """Those that change neither the price of a token nor what is stored. Not here: `context-1m` (dearer
@@ -35,11 +36,16 @@ class _ContextManagement(msgspec.Struct, forbid_unknown_fields=True):
     edits: list[_Edit] = []
 
 
+def is_harmless(beta: str) -> bool:
+    """Return whether a beta changes neither the price of a token nor what is stored."""
+    return _SENT.fullmatch(beta) is not None
+
+
 def beta_headers(spec: ChatCompletionSpec, notes: Notes) -> dict[str, str]:
     """Return the header with the betas that are sent. Each other one has a note."""
     if not spec.betas:
         return {}
-    sent = [beta for beta in spec.betas if _SENT.fullmatch(beta)]
+    sent = [beta for beta in spec.betas if is_harmless(beta)]
     for beta in spec.betas:
         if beta not in sent:
             notes.dropped("betas", "A beta of this name is not passed on to the provider.")
@@ -53,12 +59,13 @@ def context_management(spec: ChatCompletionSpec) -> Mapping[str, msgspec.Raw]:
     """
     has_beta = any(beta.startswith("context-management-") for beta in spec.betas)
     raw = (members_of(spec.extra_json) or {}).get(CONTEXT_MANAGEMENT) if has_beta else None
-    if raw is None:
-        return {}
+    return {} if raw is None or not only_clears(raw) else {CONTEXT_MANAGEMENT: raw}
+
+
+def only_clears(context_management: msgspec.Raw) -> bool:
+    """Return whether a `context_management` only leaves out earlier content."""
     try:
-        edits = msgspec.json.decode(raw, type=_ContextManagement).edits
+        edits = msgspec.json.decode(context_management, type=_ContextManagement).edits
     except msgspec.ValidationError:
-        return {}
-    if not all(edit.type.startswith("clear_") for edit in edits):
-        return {}
-    return {CONTEXT_MANAGEMENT: raw}
+        return False
+    return all(edit.type.startswith("clear_") for edit in edits)

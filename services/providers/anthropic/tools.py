@@ -30,7 +30,7 @@ CHOICES: Mapping[ToolChoiceMode, str] = {
 _OWN_TYPES = re.compile(r"[a-z_]+_20\d{6}")
 """Types of the API's own tools, such as `web_search_20250305`: a name and a date."""
 
-_RUN_BY_CLIENTS = re.compile(r"(bash|computer|memory|text_editor)_20\d{6}")
+RUN_BY_CLIENTS = re.compile(r"(bash|computer|memory|text_editor)_20\d{6}")
 """Those that the caller runs, so that they cost tokens and nothing else. Of the others, a search
 costs a cent, and code is billed by the hour (https://platform.claude.com/docs/en/about-claude/pricing).
 """
@@ -43,7 +43,7 @@ def knows_tool(target: Target) -> Callable[[str], bool]:
     allowed = target.channel.pass_through
     if allowed is False:
         return lambda _: False
-    types = _OWN_TYPES if target.sends_provider_tools or allowed is True else _RUN_BY_CLIENTS
+    types = _OWN_TYPES if target.sends_provider_tools or allowed is True else RUN_BY_CLIENTS
     return lambda kind: types.fullmatch(kind) is not None
 
 

@@ -41,9 +41,10 @@ class Anthropic:
             return "`max_tokens` must be greater than `thinking.budget_tokens`."
         if thinking.get("type") == "enabled" and body.get("temperature", 1) != 1:
             return "`temperature` may only be set to 1 when thinking is enabled."
-        if any(_is_blank(block) for sent in body["messages"] for block in sent["content"]):
+        messages = [sent | {"content": _content(sent["content"])} for sent in body["messages"]]
+        if any(_is_blank(block) for sent in messages for block in sent["content"]):
             return "messages: text content blocks must contain non-whitespace text"
-        return _turns(body["messages"]) or _altered(body, given)
+        return _turns(messages) or _altered(body | {"messages": messages}, given)
 
     def document(self, answer: Answer, body: Json) -> Json:
         """The answer, whole."""
@@ -63,7 +64,8 @@ class Anthropic:
             yield _event("content_block_start", index=index, content_block=_begun(part))
             for delta in _deltas(part):
                 yield _event("content_block_delta", index=index, delta=delta)
-            yield _event("content_block_stop", index=index)
+            if not answer.breaks_off or index + 1 < len(answer.parts):
+                yield _event("content_block_stop", index=index)
         if answer.breaks_off == "error":
             error = {"type": "overloaded_error", "message": "Overloaded"}
             yield _event("error", error=error)
@@ -151,7 +153,11 @@ def _stop_details(answer: Answer) -> Json:
 
 
 def _turns(messages: Sequence[Json]) -> str:
-    """Turns alternate, and every call is followed at once by its result."""
+    """Turns alternate, and every call is followed at once by its result.
+
+    Instructions may stand between them, with a beta.
+    """
+    messages = [sent for sent in messages if sent["role"] != "system"]
     roles = [sent["role"] for sent in messages]
     if roles != [("user", "assistant")[place % 2] for place in range(len(roles))]:
         return "messages: roles must alternate"
@@ -182,6 +188,15 @@ def _altered(body: Json, given: Sequence[Answer]) -> str:
         if sent["content"] not in [list(filterfalse(_is_blank, turn)) for turn in allowed]:
             return f"messages.{place}: `thinking` or `redacted_thinking` blocks were modified"
     return ""
+
+
+def _content(content: str | Sequence[Json]) -> Sequence[Json]:
+    """The blocks of a message, without members that are null."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [
+        {name: value for name, value in block.items() if value is not None} for block in content
+    ]
 
 
 def _is_blank(block: Json) -> bool:

@@ -127,6 +127,50 @@ REASONING_EFFORT_MAX: ReasoningEffort.ValueType  # 7
 """As much reasoning as the model supports."""
 Global___ReasoningEffort: _TypeAlias = ReasoningEffort  # noqa: Y015
 
+class _RawApi:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RawApiEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RawApi.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RAW_API_UNSPECIFIED: _RawApi.ValueType  # 0
+    """Do not use."""
+    RAW_API_ANTHROPIC_MESSAGES: _RawApi.ValueType  # 1
+    """Anthropic's Messages."""
+
+class RawApi(_RawApi, metaclass=_RawApiEnumTypeWrapper):
+    """APIs of raw requests. New APIs may be added."""
+
+RAW_API_UNSPECIFIED: RawApi.ValueType  # 0
+"""Do not use."""
+RAW_API_ANTHROPIC_MESSAGES: RawApi.ValueType  # 1
+"""Anthropic's Messages."""
+Global___RawApi: _TypeAlias = RawApi  # noqa: Y015
+
+class _RawForm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RawFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RawForm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RAW_FORM_UNSPECIFIED: _RawForm.ValueType  # 0
+    """The answer is translated."""
+    RAW_FORM_EVENTS: _RawForm.ValueType  # 1
+    """Server-sent events."""
+    RAW_FORM_DOCUMENT: _RawForm.ValueType  # 2
+    """A JSON document."""
+
+class RawForm(_RawForm, metaclass=_RawFormEnumTypeWrapper):
+    """Forms of an answer that is passed on as it is. New forms may be added."""
+
+RAW_FORM_UNSPECIFIED: RawForm.ValueType  # 0
+"""The answer is translated."""
+RAW_FORM_EVENTS: RawForm.ValueType  # 1
+"""Server-sent events."""
+RAW_FORM_DOCUMENT: RawForm.ValueType  # 2
+"""A JSON document."""
+Global___RawForm: _TypeAlias = RawForm  # noqa: Y015
+
 class _ThinkingMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -325,6 +369,7 @@ class CreateChatCompletionRequest(_message.Message):
     PARAMETER_POLICY_FIELD_NUMBER: _builtins.int
     COUNTS_PROMPT_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
     parameter_policy: Global___ParameterPolicy.ValueType
     """How to handle parameters that the model cannot honour."""
     counts_prompt: _builtins.bool
@@ -338,7 +383,11 @@ class CreateChatCompletionRequest(_message.Message):
     """
     @_builtins.property
     def spec(self) -> Global___ChatCompletionSpec:
-        """Required. The completion to generate."""
+        """Required unless `raw` is set. The completion to generate."""
+
+    @_builtins.property
+    def raw(self) -> Global___RawRequest:
+        """Instead of `spec`: the request in the form of another API, with `"stream": false` or none."""
 
     def __init__(
         self,
@@ -347,10 +396,11 @@ class CreateChatCompletionRequest(_message.Message):
         parameter_policy: Global___ParameterPolicy.ValueType = ...,
         counts_prompt: _builtins.bool = ...,
         session_id: _builtins.str = ...,
+        raw: Global___RawRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["raw", b"raw", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts_prompt", b"counts_prompt", "parameter_policy", b"parameter_policy", "session_id", b"session_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts_prompt", b"counts_prompt", "parameter_policy", b"parameter_policy", "raw", b"raw", "session_id", b"session_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -372,6 +422,7 @@ class CreateChatCompletionResponse(_message.Message):
     COST_NANO_USD_FIELD_NUMBER: _builtins.int
     SYSTEM_FINGERPRINT_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    RAW_BODY_FIELD_NUMBER: _builtins.int
     completion_id: _builtins.str
     """Output only. The unique ID of the completion, such as `chatcmpl-5f0c…`."""
     model: _builtins.str
@@ -389,6 +440,10 @@ class CreateChatCompletionResponse(_message.Message):
     extra_json: _builtins.str
     """Output only. Other members of the answer, such as `citations`, as sent by the
     provider: a JSON object, without those about the operator's bill.
+    """
+    raw_body: _builtins.bytes
+    """Output only. The provider's answer as it is, but for the name of the model: to a request with
+    `raw`, from a provider that speaks its API. The choice then has finish reasons alone.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -419,10 +474,11 @@ class CreateChatCompletionResponse(_message.Message):
         cost_nano_usd: _builtins.int | None = ...,
         system_fingerprint: _builtins.str = ...,
         extra_json: _builtins.str = ...,
+        raw_body: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_nano_usd", b"_cost_nano_usd", "cost_nano_usd", b"cost_nano_usd", "create_time", b"create_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_nano_usd", b"_cost_nano_usd", "choices", b"choices", "completion_id", b"completion_id", "cost_nano_usd", b"cost_nano_usd", "create_time", b"create_time", "extra_json", b"extra_json", "model", b"model", "notes", b"notes", "service_tier", b"service_tier", "system_fingerprint", b"system_fingerprint", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_nano_usd", b"_cost_nano_usd", "choices", b"choices", "completion_id", b"completion_id", "cost_nano_usd", b"cost_nano_usd", "create_time", b"create_time", "extra_json", b"extra_json", "model", b"model", "notes", b"notes", "raw_body", b"raw_body", "service_tier", b"service_tier", "system_fingerprint", b"system_fingerprint", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_nano_usd: _TypeAlias = _typing.Literal["cost_nano_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_nano_usd: _TypeAlias = _typing.Literal["_cost_nano_usd", b"_cost_nano_usd"]  # noqa: Y015
@@ -490,6 +546,7 @@ class StreamChatCompletionRequest(_message.Message):
     PARAMETER_POLICY_FIELD_NUMBER: _builtins.int
     COUNTS_PROMPT_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
     parameter_policy: Global___ParameterPolicy.ValueType
     """How to handle parameters that the model cannot honour."""
     counts_prompt: _builtins.bool
@@ -498,7 +555,11 @@ class StreamChatCompletionRequest(_message.Message):
     """See `CreateChatCompletionRequest.session_id`."""
     @_builtins.property
     def spec(self) -> Global___ChatCompletionSpec:
-        """Required. The completion to generate."""
+        """Required unless `raw` is set. The completion to generate."""
+
+    @_builtins.property
+    def raw(self) -> Global___RawRequest:
+        """Instead of `spec`: the request in the form of another API, with `"stream": true`."""
 
     def __init__(
         self,
@@ -507,14 +568,73 @@ class StreamChatCompletionRequest(_message.Message):
         parameter_policy: Global___ParameterPolicy.ValueType = ...,
         counts_prompt: _builtins.bool = ...,
         session_id: _builtins.str = ...,
+        raw: Global___RawRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["raw", b"raw", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts_prompt", b"counts_prompt", "parameter_policy", b"parameter_policy", "session_id", b"session_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts_prompt", b"counts_prompt", "parameter_policy", b"parameter_policy", "raw", b"raw", "session_id", b"session_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamChatCompletionRequest: _TypeAlias = StreamChatCompletionRequest  # noqa: Y015
+
+@_typing.final
+class RawRequest(_message.Message):
+    """Request in the form of another API. Providers that speak it get the body byte for byte, but for
+    the model where their name of it differs, and their answer comes back byte for byte as
+    `RawContent` or `raw_body`. For others, and where the body has members that the caller may not
+    use, it is translated to a `ChatCompletionSpec`, and the answer has the usual events.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    API_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    api: Global___RawApi.ValueType
+    """Required. The API of the body."""
+    body: _builtins.bytes
+    """Required. A JSON object in UTF-8. Its `model` is the public name of the model."""
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Headers of the API in lower case: `anthropic-beta` and `anthropic-version`. Others fail with
+        INVALID_ARGUMENT.
+        """
+
+    def __init__(
+        self,
+        *,
+        api: Global___RawApi.ValueType = ...,
+        body: _builtins.bytes = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api", b"api", "body", b"body", "headers", b"headers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RawRequest: _TypeAlias = RawRequest  # noqa: Y015
 
 @_typing.final
 class CountPromptTokensRequest(_message.Message):
@@ -1083,6 +1203,7 @@ class ChatCompletionChunk(_message.Message):
     CHOICE_FINISHED_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     ANSWER_MEMBERS_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___CompletionStarted:
         """Sent first, once. The provider has begun to answer."""
@@ -1103,6 +1224,10 @@ class ChatCompletionChunk(_message.Message):
     def answer_members(self) -> Global___AnswerMembers:
         """Members of the answer that are in no choice."""
 
+    @_builtins.property
+    def raw(self) -> Global___RawContent:
+        """A piece of the provider's answer as it is. Only where `CompletionStarted.raw_form` says so."""
+
     def __init__(
         self,
         *,
@@ -1111,12 +1236,13 @@ class ChatCompletionChunk(_message.Message):
         choice_finished: Global___ChoiceFinished | None = ...,
         finished: Global___CompletionFinished | None = ...,
         answer_members: Global___AnswerMembers | None = ...,
+        raw: Global___RawContent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_members", b"answer_members", "choice_finished", b"choice_finished", "delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_members", b"answer_members", "choice_finished", b"choice_finished", "delta", b"delta", "event", b"event", "finished", b"finished", "raw", b"raw", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_members", b"answer_members", "choice_finished", b"choice_finished", "delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_members", b"answer_members", "choice_finished", b"choice_finished", "delta", b"delta", "event", b"event", "finished", b"finished", "raw", b"raw", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "choice_finished", "finished", "answer_members"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "choice_finished", "finished", "answer_members", "raw"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1133,11 +1259,16 @@ class CompletionStarted(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     PROMPT_USAGE_FIELD_NUMBER: _builtins.int
+    RAW_FORM_FIELD_NUMBER: _builtins.int
     completion_id: _builtins.str
     """Output only. The unique ID of the completion, such as `chatcmpl-5f0c…`."""
     model: _builtins.str
     """Output only. The public name of the model that answers. It differs from the
     requested one if a fallback answers.
+    """
+    raw_form: Global___RawForm.ValueType
+    """Output only. The form in which the provider's answer is passed on as it is. The events are then
+    `started raw* choice_finished finished`. Unspecified: it is translated.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -1161,14 +1292,43 @@ class CompletionStarted(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         notes: _abc.Iterable[Global___Note] | None = ...,
         prompt_usage: _usage_pb2.Usage | None = ...,
+        raw_form: Global___RawForm.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "prompt_usage", b"prompt_usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_id", b"completion_id", "create_time", b"create_time", "model", b"model", "notes", b"notes", "prompt_usage", b"prompt_usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_id", b"completion_id", "create_time", b"create_time", "model", b"model", "notes", b"notes", "prompt_usage", b"prompt_usage", "raw_form", b"raw_form"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompletionStarted: _TypeAlias = CompletionStarted  # noqa: Y015
+
+@_typing.final
+class RawContent(_message.Message):
+    """A piece of a provider's answer as it is, but for the name of the model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Output only. Whole server-sent events with their blank lines, or a document."""
+    failed: _builtins.bool
+    """Output only. Whether the last of the events is the provider's error. The status of the stream
+    then tells the same error.
+    """
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        failed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "failed", b"failed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RawContent: _TypeAlias = RawContent  # noqa: Y015
 
 @_typing.final
 class AnswerMembers(_message.Message):

@@ -131,7 +131,8 @@ class ChatCompletionServiceServicer:
 
         The chunks of a successful stream are
         `started (answer_members | delta | choice_finished)* finished`, in that order, with
-        one `choice_finished` for each choice. A stream that ends with a status other
+        one `choice_finished` for each choice, or, to a request with `raw`,
+        `started raw* choice_finished finished`. A stream that ends with a status other
         than OK may have sent any prefix of this sequence, which stays valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

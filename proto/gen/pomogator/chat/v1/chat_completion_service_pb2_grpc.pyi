@@ -63,7 +63,8 @@ class ChatCompletionServiceStub:
 
     The chunks of a successful stream are
     `started (answer_members | delta | choice_finished)* finished`, in that order, with
-    one `choice_finished` for each choice. A stream that ends with a status other
+    one `choice_finished` for each choice, or, to a request with `raw`,
+    `started raw* choice_finished finished`. A stream that ends with a status other
     than OK may have sent any prefix of this sequence, which stays valid.
     """
     CountPromptTokens: _aio.UnaryUnaryMultiCallable[_chat_completion_service_pb2.CountPromptTokensRequest, _chat_completion_service_pb2.CountPromptTokensResponse]
@@ -127,7 +128,8 @@ class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The chunks of a successful stream are
         `started (answer_members | delta | choice_finished)* finished`, in that order, with
-        one `choice_finished` for each choice. A stream that ends with a status other
+        one `choice_finished` for each choice, or, to a request with `raw`,
+        `started raw* choice_finished finished`. A stream that ends with a status other
         than OK may have sent any prefix of this sequence, which stays valid.
         """
 

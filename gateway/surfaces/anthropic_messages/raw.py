@@ -1,0 +1,90 @@
+"""Raw requests: what the edge reads of a request that the service may pass on as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Raw, Struct
+from multidict import MultiMapping
+
+from gateway.errors import ApiError, invalid
+from gateway.http.strict_json import is_null, parse
+from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
+from gateway.surfaces.json_fields import read
+from services.common.json_places import members
+from services.domain.error_reason import ErrorReason
+from services.domain.raw_request import RawRequest
+from services.domain.spec import ChatCompletionSpec
+
+BETA_HEADER = "anthropic-beta"
+"""The header with features of Anthropic's API that are not generally available."""
+VERSION_HEADER = "anthropic-version"
+
+
+class _Metadata(Struct):
+    user_id: str | None = None
+
+
+_METADATA = msgspec.json.Decoder(_Metadata)
+_STRING = msgspec.json.Decoder(str)
+_BOOL = msgspec.json.Decoder(bool)
+_STOPS = msgspec.json.Decoder(list[str])
+
+
+def decode_raw(body: bytes, headers: MultiMapping[str]) -> MessagesRequest:
+    """Return a request whose body is read as far as the edge needs it.
+
+    Raises:
+        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    """
+    fields = _members(body)
+    for name in ("model", "max_tokens", "messages"):
+        if is_null(fields.get(name, Raw())):
+            raise invalid(name, f"{name}: Field required")
+    stream = fields.get("stream", Raw())
+    return MessagesRequest(
+        spec=ChatCompletionSpec(
+            model=read("model", fields["model"], _STRING), user=_user(fields.get("metadata"))
+        ),
+        raw=RawRequest(api="anthropic_messages", body=body, headers=_headers(headers)),
+        stream=not is_null(stream) and read("stream", stream, _BOOL),
+        stops=_stops(fields),
+    )
+
+
+def _members(body: bytes) -> Mapping[str, Raw]:
+    try:
+        return members(body)
+    except ValueError:
+        parse(body)  # It says what is wrong.
+        raise ApiError(ErrorReason.INVALID_JSON, "The body cannot be read.") from None
+
+
+def _headers(headers: MultiMapping[str]) -> Mapping[str, str]:
+    sent: dict[str, str] = {}
+    if VERSION_HEADER in headers:
+        sent[VERSION_HEADER] = headers[VERSION_HEADER]
+    if BETA_HEADER in headers:
+        sent[BETA_HEADER] = ",".join(headers.getall(BETA_HEADER))
+    return sent
+
+
+def _user(metadata: Raw | None) -> str:
+    """Return the end user, whose name may have the session."""
+    if metadata is None:
+        return ""
+    try:
+        return _METADATA.decode(metadata).user_id or ""
+    except msgspec.DecodeError:
+        return ""
+
+
+def _stops(fields: Mapping[str, Raw]) -> list[str]:
+    """Return the stop sequences; none where they have another form, which the service refuses."""
+    if "stop_sequences" not in fields:
+        return []
+    try:
+        return _STOPS.decode(fields["stop_sequences"])
+    except msgspec.DecodeError:
+        return []

@@ -1,0 +1,21 @@
+"""Raw request: a request in the form of another API, which its providers get byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+RawApi = Literal["", "anthropic_messages"]
+"""API of a raw request."""
+
+
+class RawRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Request in the form of another API."""
+
+    api: RawApi
+    body: bytes
+    """A JSON object. Its `model` is the public name of the model."""
+    headers: Mapping[str, str] = {}
+    """Headers of the API that the caller sent, in lower case."""

@@ -1,0 +1,234 @@
+"""Raw lane of the Messages API: requests of its own clients pass byte for byte.
+
+Callers that pay for what they use may send nothing whose price is not known: members, tools and
+betas are on lists then, as those of translated requests are. A request with others is translated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
+
+from services.common.json_places import members, replace_string
+from services.domain.conversation import Message, TextPart
+from services.domain.error_reason import ErrorReason
+from services.domain.events import Event, RawForm
+from services.domain.raw_request import RawApi, RawRequest
+from services.domain.spec import EFFORTS, ChatCompletionSpec, Thinking, Tool
+from services.errors import Failure
+from services.providers.anthropic.betas import is_harmless, only_clears
+from services.providers.anthropic.raw_answer import RawAnswerDecoder, translated
+from services.providers.anthropic.tools import RUN_BY_CLIENTS
+from services.providers.base import Notes, Target, UpstreamRequest
+from services.providers.raw_lane import RawDecoder, RawFacts
+from services.providers.translate.thinking import plan
+from services.providers.translate.unseen_reasoning import hidden_tokens, reasons_unseen
+
+BETA, VERSION = "anthropic-beta", "anthropic-version"
+HEADERS_MAX = 1024
+"""Characters of the headers. Requests with longer ones are translated."""
+
+OWN_MEMBERS = frozenset(
+    {
+        *("model", "messages", "system", "max_tokens", "stop_sequences", "stream"),
+        *("temperature", "top_p", "top_k", "thinking", "output_config", "output_format"),
+        *("tools", "tool_choice", "metadata", "service_tier", "cache_control"),
+        "context_management",
+    }
+)
+"""Members that change neither the price of a token nor what is stored. Not here: `container` (code
+by the hour), `speed` and `inference_geo` (dearer tokens), `mcp_servers` (addresses)."""
+
+_EMPTY = frozenset({b"", b"null", b"[]", b"{}"})
+"""Values that ask for nothing."""
+
+# What an image or document needs, or may hide behind: letters are never written as escapes.
+_MEDIA = re.compile(rb'"(?:source|image|document|file_id|container_upload)"|\\u00[4-7]')
+_HEADER = re.compile(r"[\x20-\x7e]*")
+
+_ABSENT, _FALSE = Raw(), Raw(b"false")
+_SOME_TOOL = Tool(name="")
+_TEXT = msgspec.json.Decoder(str)
+_FLAG = msgspec.json.Decoder(bool | None)
+_LIMIT = msgspec.json.Decoder(int)
+_TOOLS = msgspec.json.Decoder(list[Raw] | None)
+
+
+class _Thinking(msgspec.Struct):
+    type: str = ""
+    budget_tokens: int | None = None
+    display: str | None = None
+
+
+class _Metadata(msgspec.Struct):
+    user_id: str | None = None
+
+
+class _OutputConfig(msgspec.Struct):
+    effort: str | None = None
+
+
+class MessagesLane:
+    """See `services.providers.raw_lane.RawLane`."""
+
+    api: RawApi = "anthropic_messages"
+
+    def read(self, request: RawRequest) -> RawFacts:
+        """Read a request."""
+        _check_headers(request.headers)
+        try:
+            found = members(request.body)
+        except ValueError as error:
+            raise _invalid("raw.body", f"The body cannot be read: {error}.") from None
+        spec = ChatCompletionSpec(
+            model=_read("model", found, _TEXT),
+            max_tokens=_read("max_tokens", found, _LIMIT),
+            user=_user(found),
+            tools=[_SOME_TOOL] if bytes(found.get("tools", _ABSENT)) not in _EMPTY else [],
+            **_reasoning(found),
+        )
+        return RawFacts(
+            request=request,
+            spec=spec,
+            stream=bool(_read("stream", found, _FLAG, _FALSE)),
+            has_media=_MEDIA.search(request.body) is not None,
+            members=found,
+        )
+
+    def takes(self, facts: RawFacts, target: Target) -> bool:
+        """Return whether a request may pass to a target as it is."""
+        allowed = target.channel.pass_through
+        if allowed is False or target.thinking_by_name:
+            return False
+        if sum(map(len, facts.request.headers.values())) > HEADERS_MAX:
+            return False
+        if target.sends_provider_tools or allowed is True:
+            return True
+        more = allowed if isinstance(allowed, tuple) else ()
+        return (
+            all(
+                name in OWN_MEMBERS or name in more or bytes(value) in _EMPTY
+                for name, value in facts.members.items()
+            )
+            and all(map(is_harmless, betas_of(facts.request)))
+            and _costs_tokens_alone(facts.members)
+        )
+
+    def beginning(self, facts: RawFacts) -> ChatCompletionSpec:
+        """Return the beginning of the conversation as texts, by which its calls are known."""
+        members, first = facts.members, _lenient(facts.members.get("messages"), list[Raw])
+        texts = [members.get("tools", _ABSENT), members.get("system", _ABSENT), *(first or ())[:1]]
+        parts = [TextPart(text=bytes(text).decode(errors="replace")) for text in texts]
+        return replace(facts.spec, messages=[Message(role="user", content=[*parts])])
+
+    def encode(self, facts: RawFacts, target: Target) -> UpstreamRequest:
+        """Return the request with the target's name of the model."""
+        request, spec = facts.request, facts.spec
+        body = request.body
+        if spec.model != target.model:
+            body = replace_string(body, ("model",), target.model)
+        version = target.channel.quirks.anthropic_version
+        thinking_tokens = 0
+        if reasons_unseen(spec, target):
+            thinking = plan(spec, target, Notes())
+            thinking_tokens = hidden_tokens(spec, thinking, target.capabilities)
+        return UpstreamRequest(
+            path="/messages",
+            body=body,
+            streamed=facts.stream,
+            may_stream=facts.stream,
+            headers={**({VERSION: version} if version else {}), **request.headers},
+            thinking_tokens=thinking_tokens,
+        )
+
+    def translated(self, form: RawForm, data: bytes) -> list[Event]:
+        """Return the events of a complete answer that was passed on, but for its start."""
+        return translated(form, data)
+
+    def decoder(self, target: Target, *, streamed: bool) -> RawDecoder:
+        """Create the decoder of one answer."""
+        return RawAnswerDecoder(target, streamed=streamed)
+
+
+def betas_of(request: RawRequest) -> Sequence[str]:
+    """Return the names in the header with betas."""
+    names = (name.strip() for name in request.headers.get(BETA, "").split(","))
+    return list(dict.fromkeys(filter(None, names)))
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if name not in {BETA, VERSION} or _HEADER.fullmatch(value) is None:
+            raise _invalid("raw.headers", f"The API has no header {name[:64]!a} of this form.")
+
+
+def _read(
+    name: str, found: Mapping[str, Raw], decoder: msgspec.json.Decoder[Any], default: Raw = _ABSENT
+) -> Any:
+    raw = found.get(name, default)
+    if not bytes(raw):
+        raise _invalid(name, f"{name}: Field required")
+    try:
+        return decoder.decode(raw)
+    except msgspec.DecodeError as error:
+        raise _invalid(name, f"{name}: {error}") from None
+
+
+def _user(found: Mapping[str, Raw]) -> str:
+    metadata = _lenient(found.get("metadata"), _Metadata)
+    return (metadata.user_id or "") if metadata is not None else ""
+
+
+def _reasoning(found: Mapping[str, Raw]) -> dict[str, Any]:
+    """Return the fields of a spec that say how the model reasons, as far as they can be read.
+
+    The provider refuses others.
+    """
+    values: dict[str, Any] = {}
+    thinking = _lenient(found.get("thinking"), _Thinking)
+    if thinking is not None and thinking.type in {"enabled", "disabled", "adaptive"}:
+        values["thinking"] = Thinking(
+            mode=thinking.type,
+            budget_tokens=thinking.budget_tokens,
+            excluded=thinking.display == "omitted",
+        )
+    config = _lenient(found.get("output_config"), _OutputConfig)
+    if config is not None and config.effort in EFFORTS:
+        values["reasoning_effort"] = config.effort
+    return values
+
+
+def _lenient(raw: Raw | None, kind: type[Any]) -> Any:
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.DecodeError:
+        return None
+
+
+def _costs_tokens_alone(found: Mapping[str, Raw]) -> bool:
+    """Whether a request has no tool that the provider runs, and no context that it compacts."""
+    management = found.get("context_management")
+    if management is not None and bytes(management) not in _EMPTY and not only_clears(management):
+        return False
+    try:
+        tools = _TOOLS.decode(found["tools"]) if "tools" in found else None
+        return all(map(_is_run_by_client, tools or ()))
+    except (ValueError, RecursionError):
+        return False  # The translation says what is wrong with them.
+
+
+def _is_run_by_client(tool: Raw) -> bool:
+    kind = members(tool).get("type")
+    name = "custom" if kind is None or bytes(kind) == b"null" else _TEXT.decode(kind)
+    return name == "custom" or RUN_BY_CLIENTS.fullmatch(name) is not None
+
+
+def _invalid(param: str, message: str) -> Failure:
+    return Failure(ErrorReason.INVALID_FIELD, message, param=param)

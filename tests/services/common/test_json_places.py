@@ -1,0 +1,87 @@
+"""Places in JSON text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.common.json_places import members, replace_string
+
+VALUES: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+OBJECTS = st.dictionaries(st.text(max_size=5), VALUES, max_size=5)
+FORMS: list[dict[str, Any]] = [
+    {"separators": (",", ":")},
+    {"separators": (",", ":"), "ensure_ascii": False},
+    {},
+    {"indent": 2},
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(value=OBJECTS)
+def test_members_are_as_the_standard_reader_has_them(
+    form: dict[str, Any], value: dict[str, Any]
+) -> None:
+    """In any spacing, with the text of each value."""
+    read = members(json.dumps(value, **form).encode())
+    assert {name: json.loads(bytes(raw)) for name, raw in read.items()} == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":1,"a":1}',
+        b'{"a":1,"\\u0061":2}',
+        b'{"a":"x","b":[{"c":1}],"a":""}',
+        b'{"a" : 1, "b":{"a":1} ,"a":2}',
+        b"[]",
+        b'"a"',
+        b'{"a":1',
+        b'{"a":1}}',
+        b"\xff",
+        b"[" * 5_000,
+    ],
+)
+def test_text_that_readers_may_take_in_two_ways_is_refused(text: bytes) -> None:
+    """A name twice at the top, and what is no object."""
+    with pytest.raises(ValueError):  # noqa: PT011 - there are many
+        members(text)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(value=OBJECTS, old=st.text(), new=st.text())
+def test_a_string_is_replaced_where_it_is(
+    form: dict[str, Any], value: dict[str, Any], old: str, new: str
+) -> None:
+    """All bytes around it stay."""
+    whole = {**value, "of": {**value, "model": old, "z": [{"model": old}]}, "model": old}
+    text = json.dumps(whole, **form).encode()
+    replaced = replace_string(text, ("of", "model"), new)
+    assert json.loads(replaced) == {**whole, "of": {**whole["of"], "model": new}}
+    assert replace_string(replaced, ("of", "model"), "") == replace_string(
+        text, ("of", "model"), ""
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"model":5}',
+        b'{"of":"model"}',
+        b'{"of":{"model":"x"}}',
+        b'{"of":[{"model":"x"}]}',
+        b"[]",
+        b"5",
+    ],
+)
+def test_text_without_the_string_stays(text: bytes) -> None:
+    """Other types of values, and strings of that name elsewhere."""
+    assert replace_string(text, ("model",), "y") == text
