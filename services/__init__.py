@@ -21,6 +21,7 @@ Modules, in the order in which data flows:
     config        the configuration file
     telemetry     the call log, metrics and traces
     capabilities  what models can do
+    context_windows  how long their conversations may be
     embedding_limits  what models take that compute embeddings
     errors        reasons of failures
     clock         time and randomness

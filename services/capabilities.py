@@ -1,7 +1,7 @@
 """Capabilities of models, as data.
 
-    capabilities.toml  ──┐
-                         ├─ lookup ──► Capabilities
+    context_windows.json ┐
+    capabilities.toml  ──┼─ lookup ──► Capabilities
     [[models]] overrides ┘
 
 The shipped table describes families of models by patterns over the providers' names. Its rows
@@ -23,6 +23,7 @@ from typing import Literal
 
 import msgspec
 
+from services.context_windows import context_tokens
 from services.domain.spec import Effort
 from services.embedding_limits import EmbeddingLimits
 
@@ -111,6 +112,8 @@ class Capabilities:
     """Ranges narrower than the contract's, by parameter."""
     thinking_ranges: Mapping[str, Range] = field(default_factory=dict)
     """Ranges together with reasoning, by parameter."""
+    context_tokens: int = 0
+    """Context window: the most tokens of prompt and answer together. 0: unknown."""
     max_output_tokens: int = 0
     """Largest answer in tokens, reasoning included. 0: unknown."""
     default_max_tokens: int = 0
@@ -121,6 +124,10 @@ class Capabilities:
     """Name of that limit in OpenAI-compatible APIs."""
     images: Knowledge = "unknown"
     """Whether the model accepts images."""
+    audio: Knowledge = "unknown"
+    """Whether the model hears sound. Only shown to callers: what they send is passed on."""
+    files: Knowledge = "unknown"
+    """Whether the model reads PDF documents. As of sound."""
     image_tokens: int = 16_384
     """The most tokens that an image takes. A balance or budget must have their price."""
     document_tokens: int = 1_000_000
@@ -214,11 +221,14 @@ class CapabilityOverrides(
     excludes: tuple[tuple[str, str], ...] | None = None
     ranges: dict[str, Range] | None = None
     thinking_ranges: dict[str, Range] | None = None
+    context_tokens: int | None = None
     max_output_tokens: int | None = None
     default_max_tokens: int | None = None
     min_max_tokens: int | None = None
     max_tokens_parameter: MaxTokensParameter | None = None
     images: Knowledge | None = None
+    audio: Knowledge | None = None
+    files: Knowledge | None = None
     image_tokens: int | None = None
     document_tokens: int | None = None
     image_uris: bool | None = None
@@ -273,7 +283,7 @@ def lookup(
 ) -> Capabilities:
     """Return the capabilities of a model by the provider's name for it."""
     name = family_name(upstream_model)
-    found = Capabilities()
+    found = Capabilities(context_tokens=context_tokens(name))
     for family in shipped_families():
         if family.describes(name, dialect):
             found = family.over(found)

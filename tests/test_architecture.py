@@ -39,7 +39,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("services.config", "services.telemetry"),
         ("services.storage",),
         ("services.clock", "services.capabilities"),
-        ("services.errors", "services.embedding_limits"),
+        ("services.errors", "services.context_windows", "services.embedding_limits"),
         ("services.common",),
         ("services.domain",),
     ),

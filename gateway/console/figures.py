@@ -10,6 +10,7 @@ from services.common.money import NANO_PER_USD
 
 PICO_USD_PER_MTOK = 10**6
 """Picodollars per token of one US dollar per million tokens."""
+TOKENS_PER_MTOK = 10**6
 
 _NARROW_SPACE = "\u202f"
 _MARKS: Mapping[str, tuple[str, str]] = {"en": (",", "."), "ru": (_NARROW_SPACE, ",")}
@@ -35,6 +36,10 @@ class Figures:
     def per_mtok(self, pico_usd: int) -> str:
         """Write a price of a token as that of a million tokens."""
         return self._money(Decimal(pico_usd) / PICO_USD_PER_MTOK, 6)
+
+    def usd_per_mtok(self, usd: str) -> str:
+        """Write a price of a token in US dollars as that of a million tokens."""
+        return self._money(Decimal(usd or 0) * TOKENS_PER_MTOK, 6)
 
     def decimal(self, number: float, decimals: int = 1) -> str:
         """Write a number with a fixed number of decimals."""

@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
+from services.domain.spec import Effort
 
-class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
-    """Prices of short prompts and their answers, in trillionths of a US dollar."""
+Modality = Literal["", "text", "image", "file", "audio", "embeddings"]
+"""Kind of content."""
 
-    prompt_pico_usd: int = 0
-    """Of an uncached prompt token."""
-    completion_pico_usd: int = 0
-    """Of a generated token."""
-    cache_read_pico_usd: int = 0
-    """Of a prompt token read from the provider's cache."""
-    cache_write_pico_usd: int = 0
-    """Of a prompt token written to the provider's cache."""
-    request_pico_usd: int = 0
-    """Of a call, besides its tokens."""
+
+class TokenRates(msgspec.Struct, frozen=True, kw_only=True):
+    """Prices in US dollars per token: decimal numbers without exponent. A token has one kind.
+
+    Empty: as the usual kind of the prompt or the answer.
+    """
+
+    prompt_usd: str = ""
+    cache_read_usd: str = ""
+    cache_write_usd: str = ""
+    cache_write_1h_usd: str = ""
+    completion_usd: str = ""
+    thinking_usd: str = ""
+    prompt_audio_usd: str = ""
+    """Uncached sound in the prompt."""
+    prompt_image_usd: str = ""
+    completion_audio_usd: str = ""
+    completion_image_usd: str = ""
+
+
+class PricingTier(msgspec.Struct, frozen=True, kw_only=True):
+    """Prices of calls with long prompts."""
+
+    above_prompt_token_count: int = 0
+    """Prompt length above which the prices apply to all tokens of a call."""
+    rates: TokenRates | None = None
+
+
+class ModelPricing(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller is charged: the sum of tokens times prices, rounded up to a nano-USD."""
+
+    rates: TokenRates | None = None
+    request_usd: str = ""
+    """Price of a call in US dollars."""
+    tiers: list[PricingTier] = []
+    """Prices that apply to longer prompts, shortest first."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,5 +63,17 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     accepts_images: bool = False
     reasons: bool = False
     """Whether the model can reason before it answers."""
-    prices: ModelPrices | None = None
-    """What the caller's account pays, its markup included. None: the model has no price."""
+    context_token_count: int = 0
+    """Maximum number of tokens of prompt and answer together. 0 if unknown."""
+    input_modalities: list[Modality] = []
+    """What a prompt may have, as far as that is known."""
+    output_modalities: list[Modality] = []
+    """What an answer may have, likewise."""
+    supported_parameters: list[str] = []
+    """Parameters that are honoured, by their names in OpenRouter's list of models."""
+    reasoning_efforts: list[Effort] = []
+    """Efforts of reasoning that the model accepts, lowest first."""
+    always_reasons: bool = False
+    """Whether no request can switch its reasoning off."""
+    pricing: ModelPricing | None = None
+    """What the caller is charged. None: the model has no price."""

@@ -17,6 +17,7 @@ import msgspec
 from services.common.chat_names import THINKING_SUFFIX
 from services.config import ChannelConfig, Config
 from services.config.prices import PriceConfig, RatesConfig
+from services.context_windows import SNAPSHOT
 from services.domain.usage import Usage
 
 PRICES_FILE = "prices.json"
@@ -29,9 +30,6 @@ PICO_USD_PER_TOKEN = Decimal(10) ** 6
 
 DERIVED = re.compile(rf"{THINKING_SUFFIX}$")
 """Suffix of a public name that selects another behaviour at the same price."""
-
-SNAPSHOT = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2})$")
-"""Date suffix of a public name: a snapshot of the model."""
 
 VENDORS: Mapping[str, str] = {"openai-responses": "openai/", "openrouter": ""}
 """Beginnings of names in the shipped list by dialect, where they are not the dialect's name.
@@ -303,11 +301,6 @@ def _own_rate(usd_per_mtok: Decimal | None) -> int | None:
 
 def _per_token(usd_per_mtok: Decimal | None, default: int) -> int:
     return default if usd_per_mtok is None else int(usd_per_mtok * PICO_USD_PER_TOKEN)
-
-
-def with_markup(pico: int, markup_bp: int) -> int:
-    """Return the picodollars plus a markup in hundredths of a percent, rounded up."""
-    return -(-pico * (BASIS_POINTS + markup_bp) // BASIS_POINTS)
 
 
 def _nano(pico: int, markup_bp: int) -> int:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
-from google.protobuf import timestamp_pb2
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
 from services.admission.call_plan import CallPlans
 from services.admission.keyring import Caller, Keyring
+from services.common.contract.models import to_model_message
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.metering.prices import Price, with_markup
-from services.models.model_times import ModelTimes
+from services.models.model_facts import ModelFacts
 from services.providers.base import ModelRoute
 from services.routing.catalog import Catalog
 from services.rpc.call_context import Context, metadata_of
@@ -28,7 +27,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         keyring: Keyring,
         catalog: Callable[[], Catalog],
         plans: Callable[[], CallPlans],
-        times: ModelTimes,
+        facts: ModelFacts,
         lists_thinking_names: Callable[[], bool] = lambda: True,
     ) -> None:
         """Create the servicer. `catalog` and `plans` return the current ones."""
@@ -36,7 +35,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         self._keyring = keyring
         self._catalog = catalog
         self._plans = plans
-        self._times = times
+        self._facts = facts
 
     async def ListModels(
         self,
@@ -53,9 +52,8 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
             if self._is_listed(caller, route) and route.model > last_name
         ]
         shown = page.items(found) if request.page_size else found
-        times = await self._times.of([route.base_model for route in shown])
         return pb.ListModelsResponse(
-            models=[self._model(caller, route, times) for route in shown],
+            models=await self._messages(caller, shown),
             next_page_token=page.next_token(found, (0, shown[-1].model))
             if len(shown) < len(found)
             else "",
@@ -71,8 +69,8 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         route = self._catalog().find(request.model)
         if route is None or not self._is_offered(caller, route):
             raise Failure(ErrorReason.NOT_FOUND, "There is no such model.", param="model")
-        times = await self._times.of([route.base_model])
-        return pb.GetModelResponse(model=self._model(caller, route, times))
+        (message,) = await self._messages(caller, [route])
+        return pb.GetModelResponse(model=message)
 
     def _is_listed(self, caller: Caller, route: ModelRoute) -> bool:
         is_twin = route.model != route.base_model
@@ -84,34 +82,10 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         model = route.base_model
         return caller.may_use(model) and self._plans().sells(caller, model)
 
+    async def _messages(self, caller: Caller, routes: Sequence[ModelRoute]) -> list[pb.Model]:
+        prices = self._plans().prices
+        models = await self._facts.of(routes, prices, caller.markup_bp)
+        return [to_model_message(model) for model in models]
+
     async def _caller(self, context: Context) -> Caller:
         return await self._keyring.authenticate(metadata_of(context).get("authorization"))
-
-    def _model(self, caller: Caller, route: ModelRoute, times: Mapping[str, int]) -> pb.Model:
-        model = _model(route, times)
-        price = self._plans().prices.lookup(route.base_model)
-        if price is not None:
-            model.prices.CopyFrom(_prices(price, caller.markup_bp))
-        return model
-
-
-def _prices(price: Price, markup_bp: int) -> pb.ModelPrices:
-    return pb.ModelPrices(
-        prompt_pico_usd=with_markup(price.prompt, markup_bp),
-        completion_pico_usd=with_markup(price.completion, markup_bp),
-        cache_read_pico_usd=with_markup(price.cache_read, markup_bp),
-        cache_write_pico_usd=with_markup(price.cache_write, markup_bp),
-        request_pico_usd=with_markup(price.request, markup_bp),
-    )
-
-
-def _model(route: ModelRoute, times: Mapping[str, int]) -> pb.Model:
-    capabilities = route.capabilities
-    return pb.Model(
-        name=route.model,
-        owner=route.model.partition("/")[0],
-        create_time=timestamp_pb2.Timestamp(seconds=times[route.base_model] // 1000),
-        max_output_token_count=capabilities.max_output_tokens,
-        accepts_images=capabilities.images == "yes",
-        reasons=capabilities.named_thinking or route.model != route.base_model,
-    )

@@ -10,6 +10,7 @@ Modules, in the order in which data flows:
     openrouter         dialect of OpenRouter, derived from OpenAI's
     anthropic          dialect of Anthropic's Messages API
     embeddings         dialects of embeddings
+    supported_parameters  parameters that a model honours, for lists of models
     fault_location     paths of objects that a dialect refuses
     upstream           one call to a provider, with its timeouts
     channel_failures   the last failure of each target, and causes in the log

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from services.providers import anthropic, openai, openai_responses, openrouter
+from services.providers.anthropic.request import NAMES as ANTHROPIC_NAMES
 from services.providers.base import Dialect
 from services.providers.embeddings.base import EmbeddingDialect
 from services.providers.embeddings.cohere import CohereEmbeddings
 from services.providers.embeddings.openai import OpenAiEmbeddings
+from services.providers.openai.request import ALL_NAMES
+from services.providers.openai.request import NAMES as OPENAI_NAMES
+from services.providers.openai_responses.request import NAMES as RESPONSES_NAMES
 from services.providers.raw_lane import RawLane
 
 DIALECTS: Mapping[str, Dialect] = {
@@ -33,3 +37,11 @@ NAMES = DIALECTS.keys() | EMBEDDING_DIALECTS.keys()
 
 RAW_LANES: Mapping[str, RawLane] = {"anthropic": anthropic.RAW_LANE}
 """The raw lanes, by the dialects that have one."""
+
+PARAMETER_NAMES: Mapping[str, Mapping[str, str]] = {
+    "anthropic": ANTHROPIC_NAMES,
+    "openai": OPENAI_NAMES,
+    "openai-responses": RESPONSES_NAMES,
+    "openrouter": ALL_NAMES,
+}
+"""The parameters of each dialect that are plain values, by the contract's names."""

@@ -35,6 +35,7 @@ from services.embeddings.pipeline import EmbeddingPipeline
 from services.embeddings.servicer import EmbeddingServicer
 from services.local.local_models import LocalModels
 from services.metering.tokens import TokenCounter
+from services.models.model_facts import ModelFacts
 from services.models.model_times import ModelTimes
 from services.models.servicer import ModelServicer
 from services.operations.explainer import Explainer
@@ -43,7 +44,12 @@ from services.overload.load_shedder import LoadShedder, sample_loop_turns
 from services.overload.memory_pressure import UNLIMITED_MEMORY, MemoryPressure
 from services.providers.channel_failures import ChannelFailures
 from services.providers.http import HttpClient, Proxies
-from services.providers.registry import DIALECTS, EMBEDDING_DIALECTS, RAW_LANES
+from services.providers.registry import (
+    DIALECTS,
+    EMBEDDING_DIALECTS,
+    PARAMETER_NAMES,
+    RAW_LANES,
+)
 from services.providers.upstream import Upstream
 from services.routing.affinity import SessionAffinity
 from services.routing.failover import Failover
@@ -172,7 +178,7 @@ def _public(
             stores.keyring,
             snapshots.catalog,
             snapshots.plans,
-            ModelTimes(stores.database, parts.clock),
+            ModelFacts(ModelTimes(stores.database, parts.clock), PARAMETER_NAMES),
             snapshots.lists_thinking_names,
         ),
         usage=UsageServicer(stores.keyring, stores.books, parts.clock),

@@ -12,7 +12,11 @@ import msgspec
 from multidict import MultiMapping
 
 from gateway.errors import invalid
+from gateway.surfaces.models.model_members import members_of
 from services.domain.model import Model
+
+EFFORT_WORDS = ("low", "medium", "high", "xhigh", "max")
+"""Efforts of Anthropic's API."""
 
 PAGE_SIZE = 20
 """Models in a page where the client names no number."""
@@ -53,22 +57,53 @@ class AnthropicModels:
 
 
 def _members(model: Model) -> dict[str, object]:
-    """Return a model with what is known of it; the rest is null."""
-    return {
+    """Return a model in this form, beside the members that it has in every form."""
+    return members_of(model) | {
         "type": "model",
-        "id": model.name,
         "display_name": model.name,
         "created_at": datetime.fromtimestamp(model.create_time_s, UTC).strftime(
             "%Y-%m-%dT%H:%M:%SZ"
         ),
         "lifecycle": "active",
         "line": None,
-        "max_input_tokens": None,
+        "max_input_tokens": model.context_token_count or None,
         "max_tokens": model.max_output_token_count or None,
-        "capabilities": None,
+        "capabilities": _capabilities(model),
         "deprecated_at": None,
         "retires_at": None,
     }
+
+
+def _capabilities(model: Model) -> dict[str, object]:
+    """Return what the gateway knows of a model; features of Anthropic's own are not listed."""
+    inputs, efforts = model.input_modalities, model.reasoning_efforts
+    reasons = _supported(model.reasons)
+    return {
+        "batch": _supported(False),
+        "citations": _supported(False),
+        "code_execution": _supported(False),
+        "context_management": _supported(False),
+        "effort": _supported(bool(efforts))
+        | {word: _supported(word in efforts) for word in EFFORT_WORDS},
+        "image_input": _supported("image" in inputs),
+        "pdf_input": _supported("file" in inputs),
+        "server_tools": _supported(False)
+        | {"code_execution": _supported(False), "web_search": _supported(False)},
+        "structured_outputs": _supported("structured_outputs" in model.supported_parameters),
+        "thinking": reasons
+        | {
+            "types": {
+                "adaptive": reasons,
+                "between_tools": _supported(False),
+                "disabled": _supported(not model.always_reasons),
+                "enabled": reasons,
+            }
+        },
+    }
+
+
+def _supported(value: bool) -> dict[str, object]:
+    return {"supported": value}
 
 
 def _limit(text: str | None) -> int:

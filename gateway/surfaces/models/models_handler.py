@@ -1,6 +1,6 @@
 """Models handler: GET /v1/models and /v1/models/{model}.
 
-The form is OpenAI's, or that of an API of which the client sends the header.
+The form is OpenAI's and OpenRouter's, or that of an API of which the client sends the header.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from gateway.http.credentials import BEARER_ONLY, api_key
 from gateway.http.middleware import REQUEST_ID
 from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.surfaces.base import ModelsForm, Surface
+from gateway.surfaces.models.model_members import members_of
 from services.domain.error_reason import ErrorReason
 from services.domain.model import Model
 
@@ -30,16 +31,16 @@ MODEL_PATH = "/v1/models/{model:.+}"
 
 
 class OpenAIModels:
-    """The form of the list, and of a model."""
+    """The form of the list, and of a model: OpenAI's, with what OpenRouter's has beside it."""
 
     def render_list(self, models: Sequence[Model], query: MultiMapping[str]) -> bytes:  # noqa: ARG002
         """Render the whole list, whatever the query."""
-        data = [_members(model) for model in models]
+        data = [members_of(model) for model in models]
         return msgspec.json.encode({"object": "list", "data": data})
 
     def render_model(self, model: Model) -> bytes:
         """Render a model."""
-        return msgspec.json.encode(_members(model))
+        return msgspec.json.encode(members_of(model))
 
 
 class _Client(NamedTuple):
@@ -115,15 +116,6 @@ class ModelsHandler:
             trace_context=trace_context(headers),
             deadline_s=deadline_s(headers, self._config, whole=True),
         )
-
-
-def _members(model: Model) -> dict[str, object]:
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.create_time_s,
-        "owned_by": model.owner,
-    }
 
 
 def _json(body: bytes, request: web.Request, client: _Client) -> web.Response:

@@ -66,6 +66,10 @@ class EnumWords:
         word = self._words.get(number)
         return str(number) if word is None else word
 
+    def words(self, numbers: Sequence[int]) -> list[str]:
+        """Return the word of each number."""
+        return [self.word(number) for number in numbers]
+
     def number(self, word: str) -> int:
         """Return the number of a word. Raises ValueError: it is not one of the enum."""
         number = self._numbers.get(word)
@@ -151,7 +155,10 @@ class MessageTable(Generic[S]):
         has_presence = False
         if field.enum_type is not None:
             words = EnumWords(field.enum_type)
-            read, write = words.word, _setting_number(words)
+            if field.is_repeated:
+                read, write = words.words, _extending_numbers(words)
+            else:
+                read, write = words.word, _setting_number(words)
         elif field.message_type is not None:
             if not field.message_type.GetOptions().map_entry:
                 raise TypeError(f"{field.full_name} is a message without a translation")
@@ -199,6 +206,13 @@ def _setting_json(message: Any, name: str, value: bytes) -> None:
 def _setting_number(words: EnumWords) -> Write:
     def write(message: Any, name: str, word: str) -> None:
         setattr(message, name, words.number(word))
+
+    return write
+
+
+def _extending_numbers(words: EnumWords) -> Write:
+    def write(message: Any, name: str, values: Sequence[str]) -> None:
+        getattr(message, name).extend(map(words.number, values))
 
     return write
 

@@ -6,13 +6,19 @@ from pomogator.models.v1 import model_service_pb2 as pb
 
 from services.common.contract.chat import CREATE_TIME, CREATE_TIME_NAME
 from services.common.contract.message_table import MessageTable
-from services.domain.model import Model, ModelPrices
+from services.domain.model import Model, ModelPricing, PricingTier, TokenRates
 
-_PRICES = MessageTable(ModelPrices, pb.ModelPrices)
+_RATES = MessageTable(TokenRates, pb.TokenRates)
+_TIER = MessageTable(PricingTier, pb.PricingTier, {"rates": _RATES.translation})
+_PRICING = MessageTable(
+    ModelPricing,
+    pb.ModelPricing,
+    {"rates": _RATES.translation, "tiers": _TIER.translation},
+)
 _MODEL = MessageTable(
     Model,
     pb.Model,
-    {"create_time": CREATE_TIME, "prices": _PRICES.translation},
+    {"create_time": CREATE_TIME, "pricing": _PRICING.translation},
     CREATE_TIME_NAME,
 )
 

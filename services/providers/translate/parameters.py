@@ -225,6 +225,11 @@ def _values(spec: ChatCompletionSpec) -> list[tuple[Parameter, object]]:
     ]
 
 
+def is_supported(name: str, names: Mapping[str, str], target: Target) -> bool:
+    """Return whether a parameter can be sent to a target. `names` is as of `accepted`."""
+    return not _refusal_reason(name, names, target, thinking=False)
+
+
 _FLAGS: Mapping[str, Callable[[Capabilities], bool]] = {
     "n": lambda capabilities: capabilities.n,
     "logprobs": lambda capabilities: capabilities.logprobs,

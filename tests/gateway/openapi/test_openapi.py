@@ -18,6 +18,7 @@ from gateway.config import EdgeConfig
 from gateway.errors import invalid
 from gateway.openapi import handler, openapi
 from gateway.openapi.schemas import Schemas
+from gateway.surfaces.models.model_members import members_of
 from gateway.surfaces.openai_chat.decode import FIELDS, decode
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
@@ -30,6 +31,7 @@ from services.domain.events import (
     Started,
     TextDelta,
 )
+from services.domain.model import Model, ModelPricing, PricingTier, TokenRates
 from services.domain.usage import Usage
 from services.rpc.local_channel import local_channel
 from tests.gateway.surfaces.test_routes import contract_routes
@@ -167,6 +169,28 @@ def test_each_known_field_is_described() -> None:
 
     assert {"model", "messages", *EXAMPLES} == described.keys()
     assert FIELDS.keys() <= described.keys()
+
+
+def test_models_fit_the_schema() -> None:
+    """With all facts, and with those that are always known; no member is left out."""
+    rates = TokenRates(prompt_usd="0.000003", completion_usd="0.000015", prompt_audio_usd="0.1")
+    tier = PricingTier(above_prompt_token_count=200_000, rates=rates)
+    known = Model(
+        name="house/model",
+        owner="house",
+        max_output_token_count=8192,
+        context_token_count=200_000,
+        reasons=True,
+        reasoning_efforts=["low", "high"],
+        input_modalities=["text", "image", "file", "audio"],
+        output_modalities=["text"],
+        supported_parameters=["tools"],
+        pricing=ModelPricing(rates=rates, request_usd="0.01", tiers=[tier]),
+    )
+    for model in (known, Model(name="house/model")):
+        assert_fits(openapi(), "Model", members_of(model))
+    described = openapi()["components"]["schemas"]["Model"]["properties"]
+    assert members_of(known).keys() == described.keys()
 
 
 def test_reasoning_in_openrouters_form_fits_the_schema() -> None:

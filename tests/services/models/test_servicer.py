@@ -123,10 +123,12 @@ async def test_prices_are_those_of_the_account(tmp_path: Path, clock: FakeClock)
         answer = await stub.ListModels(pb.ListModelsRequest(), metadata=metadata)
 
     priced, unpriced = answer.models
-    assert priced.prices == pb.ModelPrices(
-        prompt_pico_usd=3_375_000,
-        completion_pico_usd=16_875_000,
-        cache_read_pico_usd=337_500,
-        cache_write_pico_usd=4_218_750,
+    assert priced.pricing.rates == pb.TokenRates(
+        prompt_usd="0.000003375",
+        completion_usd="0.000016875",
+        thinking_usd="0.000016875",
+        cache_read_usd="0.0000003375",
+        cache_write_usd="0.00000421875",
+        cache_write_1h_usd="0.00000421875",
     )
-    assert not unpriced.HasField("prices")
+    assert not unpriced.HasField("pricing")

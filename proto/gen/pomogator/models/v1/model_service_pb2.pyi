@@ -8,6 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from pomogator.chat.v1 import chat_completion_service_pb2 as _chat_completion_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +20,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Modality:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModalityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Modality.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODALITY_UNSPECIFIED: _Modality.ValueType  # 0
+    """Do not use."""
+    MODALITY_TEXT: _Modality.ValueType  # 1
+    """Text."""
+    MODALITY_IMAGE: _Modality.ValueType  # 2
+    """Images."""
+    MODALITY_FILE: _Modality.ValueType  # 3
+    """Documents, such as PDF files."""
+    MODALITY_AUDIO: _Modality.ValueType  # 4
+    """Sound."""
+    MODALITY_EMBEDDINGS: _Modality.ValueType  # 5
+    """Embeddings, which are vectors."""
+
+class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper):
+    """A kind of content. New kinds may be added."""
+
+MODALITY_UNSPECIFIED: Modality.ValueType  # 0
+"""Do not use."""
+MODALITY_TEXT: Modality.ValueType  # 1
+"""Text."""
+MODALITY_IMAGE: Modality.ValueType  # 2
+"""Images."""
+MODALITY_FILE: Modality.ValueType  # 3
+"""Documents, such as PDF files."""
+MODALITY_AUDIO: Modality.ValueType  # 4
+"""Sound."""
+MODALITY_EMBEDDINGS: Modality.ValueType  # 5
+"""Embeddings, which are vectors."""
+Global___Modality: _TypeAlias = Modality  # noqa: Y015
 
 @_typing.final
 class GetModelRequest(_message.Message):
@@ -135,7 +173,13 @@ class Model(_message.Message):
     MAX_OUTPUT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     ACCEPTS_IMAGES_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
-    PRICES_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    INPUT_MODALITIES_FIELD_NUMBER: _builtins.int
+    OUTPUT_MODALITIES_FIELD_NUMBER: _builtins.int
+    SUPPORTED_PARAMETERS_FIELD_NUMBER: _builtins.int
+    REASONING_EFFORTS_FIELD_NUMBER: _builtins.int
+    PRICING_FIELD_NUMBER: _builtins.int
+    ALWAYS_REASONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. The public name, such as `anthropic/claude-sonnet-4-5-20250929-thinking`."""
     owner: _builtins.str
@@ -146,14 +190,38 @@ class Model(_message.Message):
     """Output only. Whether the model accepts images."""
     reasons: _builtins.bool
     """Output only. Whether the model can reason before it answers."""
+    context_token_count: _builtins.int
+    """Output only. The context window: the maximum number of tokens of prompt and answer together.
+    0 if unknown.
+    """
+    always_reasons: _builtins.bool
+    """Output only. Whether the model always reasons: no request can switch that off."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. The time at which this gateway began to offer the model."""
 
     @_builtins.property
-    def prices(self) -> Global___ModelPrices:
-        """Output only. What the caller's account pays, its markup included. Unset: the model has no
-        price.
+    def input_modalities(self) -> _containers.RepeatedScalarFieldContainer[Global___Modality.ValueType]:
+        """Output only. What a prompt may have, as far as that is known."""
+
+    @_builtins.property
+    def output_modalities(self) -> _containers.RepeatedScalarFieldContainer[Global___Modality.ValueType]:
+        """Output only. What an answer may have, as far as that is known."""
+
+    @_builtins.property
+    def supported_parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. The parameters that every channel of the first priority honours, by their names
+        in OpenRouter's list of models, such as `tools` and `temperature`.
+        """
+
+    @_builtins.property
+    def reasoning_efforts(self) -> _containers.RepeatedScalarFieldContainer[_chat_completion_service_pb2.ReasoningEffort.ValueType]:
+        """Output only. The efforts of reasoning that the model accepts, lowest first."""
+
+    @_builtins.property
+    def pricing(self) -> Global___ModelPricing:
+        """Output only. What the caller is charged: the prices with the markup of the caller's account.
+        Unset: the model has no price, and is free of charge for the callers that may use it.
         """
 
     def __init__(
@@ -165,52 +233,142 @@ class Model(_message.Message):
         max_output_token_count: _builtins.int = ...,
         accepts_images: _builtins.bool = ...,
         reasons: _builtins.bool = ...,
-        prices: Global___ModelPrices | None = ...,
+        context_token_count: _builtins.int = ...,
+        input_modalities: _abc.Iterable[Global___Modality.ValueType] | None = ...,
+        output_modalities: _abc.Iterable[Global___Modality.ValueType] | None = ...,
+        supported_parameters: _abc.Iterable[_builtins.str] | None = ...,
+        reasoning_efforts: _abc.Iterable[_chat_completion_service_pb2.ReasoningEffort.ValueType] | None = ...,
+        pricing: Global___ModelPricing | None = ...,
+        always_reasons: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "prices", b"prices"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "pricing", b"pricing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_images", b"accepts_images", "create_time", b"create_time", "max_output_token_count", b"max_output_token_count", "name", b"name", "owner", b"owner", "prices", b"prices", "reasons", b"reasons"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_images", b"accepts_images", "always_reasons", b"always_reasons", "context_token_count", b"context_token_count", "create_time", b"create_time", "input_modalities", b"input_modalities", "max_output_token_count", b"max_output_token_count", "name", b"name", "output_modalities", b"output_modalities", "owner", b"owner", "pricing", b"pricing", "reasoning_efforts", b"reasoning_efforts", "reasons", b"reasons", "supported_parameters", b"supported_parameters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
-class ModelPrices(_message.Message):
-    """The prices of short prompts and their answers, in trillionths of a US dollar (pico-USD). Long
-    prompts may cost more.
+class ModelPricing(_message.Message):
+    """The prices of a model. The charge of a call is exactly the sum of its tokens of each kind times
+    their price, and the price of the request, rounded up to a nano-USD.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    PROMPT_PICO_USD_FIELD_NUMBER: _builtins.int
-    COMPLETION_PICO_USD_FIELD_NUMBER: _builtins.int
-    CACHE_READ_PICO_USD_FIELD_NUMBER: _builtins.int
-    CACHE_WRITE_PICO_USD_FIELD_NUMBER: _builtins.int
-    REQUEST_PICO_USD_FIELD_NUMBER: _builtins.int
-    prompt_pico_usd: _builtins.int
-    """Output only. The price of an uncached prompt token."""
-    completion_pico_usd: _builtins.int
-    """Output only. The price of a generated token."""
-    cache_read_pico_usd: _builtins.int
-    """Output only. The price of a prompt token read from the provider's cache."""
-    cache_write_pico_usd: _builtins.int
-    """Output only. The price of a prompt token written to the provider's cache."""
-    request_pico_usd: _builtins.int
-    """Output only. The price of a call, besides its tokens."""
+    RATES_FIELD_NUMBER: _builtins.int
+    REQUEST_USD_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
+    request_usd: _builtins.str
+    """Output only. The price of a call, in US dollars: a decimal number without exponent."""
+    @_builtins.property
+    def rates(self) -> Global___TokenRates:
+        """Output only. The prices of tokens."""
+
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PricingTier]:
+        """Output only. Prices that apply to calls with longer prompts, shortest prompt first."""
+
     def __init__(
         self,
         *,
-        prompt_pico_usd: _builtins.int = ...,
-        completion_pico_usd: _builtins.int = ...,
-        cache_read_pico_usd: _builtins.int = ...,
-        cache_write_pico_usd: _builtins.int = ...,
-        request_pico_usd: _builtins.int = ...,
+        rates: Global___TokenRates | None = ...,
+        request_usd: _builtins.str = ...,
+        tiers: _abc.Iterable[Global___PricingTier] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rates", b"rates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_pico_usd", b"cache_read_pico_usd", "cache_write_pico_usd", b"cache_write_pico_usd", "completion_pico_usd", b"completion_pico_usd", "prompt_pico_usd", b"prompt_pico_usd", "request_pico_usd", b"request_pico_usd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rates", b"rates", "request_usd", b"request_usd", "tiers", b"tiers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ModelPrices: _TypeAlias = ModelPrices  # noqa: Y015
+Global___ModelPricing: _TypeAlias = ModelPricing  # noqa: Y015
+
+@_typing.final
+class PricingTier(_message.Message):
+    """The prices of calls with long prompts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ABOVE_PROMPT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    RATES_FIELD_NUMBER: _builtins.int
+    above_prompt_token_count: _builtins.int
+    """Output only. The number of prompt tokens above which the prices apply to all tokens of a call."""
+    @_builtins.property
+    def rates(self) -> Global___TokenRates:
+        """Output only. The prices of tokens."""
+
+    def __init__(
+        self,
+        *,
+        above_prompt_token_count: _builtins.int = ...,
+        rates: Global___TokenRates | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rates", b"rates"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["above_prompt_token_count", b"above_prompt_token_count", "rates", b"rates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PricingTier: _TypeAlias = PricingTier  # noqa: Y015
+
+@_typing.final
+class TokenRates(_message.Message):
+    """Prices in US dollars per token: decimal numbers without exponent, such as `0.0000003`. A token has
+    one kind.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_USD_FIELD_NUMBER: _builtins.int
+    CACHE_READ_USD_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_USD_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_1H_USD_FIELD_NUMBER: _builtins.int
+    COMPLETION_USD_FIELD_NUMBER: _builtins.int
+    THINKING_USD_FIELD_NUMBER: _builtins.int
+    PROMPT_AUDIO_USD_FIELD_NUMBER: _builtins.int
+    PROMPT_IMAGE_USD_FIELD_NUMBER: _builtins.int
+    COMPLETION_AUDIO_USD_FIELD_NUMBER: _builtins.int
+    COMPLETION_IMAGE_USD_FIELD_NUMBER: _builtins.int
+    prompt_usd: _builtins.str
+    """Output only. A prompt token that is in no cache."""
+    cache_read_usd: _builtins.str
+    """Output only. A prompt token that is read from the provider's cache."""
+    cache_write_usd: _builtins.str
+    """Output only. A prompt token that is written to the provider's cache."""
+    cache_write_1h_usd: _builtins.str
+    """Output only. A prompt token that is written to the provider's cache for an hour."""
+    completion_usd: _builtins.str
+    """Output only. A token of the answer."""
+    thinking_usd: _builtins.str
+    """Output only. A token of reasoning."""
+    prompt_audio_usd: _builtins.str
+    """Output only. An uncached prompt token of sound. Empty: as other prompt tokens."""
+    prompt_image_usd: _builtins.str
+    """Output only. An uncached prompt token of an image. Empty: as other prompt tokens."""
+    completion_audio_usd: _builtins.str
+    """Output only. A token of sound in the answer. Empty: as other tokens of the answer."""
+    completion_image_usd: _builtins.str
+    """Output only. A token of an image in the answer. Empty: as other tokens of the answer."""
+    def __init__(
+        self,
+        *,
+        prompt_usd: _builtins.str = ...,
+        cache_read_usd: _builtins.str = ...,
+        cache_write_usd: _builtins.str = ...,
+        cache_write_1h_usd: _builtins.str = ...,
+        completion_usd: _builtins.str = ...,
+        thinking_usd: _builtins.str = ...,
+        prompt_audio_usd: _builtins.str = ...,
+        prompt_image_usd: _builtins.str = ...,
+        completion_audio_usd: _builtins.str = ...,
+        completion_image_usd: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_usd", b"cache_read_usd", "cache_write_1h_usd", b"cache_write_1h_usd", "cache_write_usd", b"cache_write_usd", "completion_audio_usd", b"completion_audio_usd", "completion_image_usd", b"completion_image_usd", "completion_usd", b"completion_usd", "prompt_audio_usd", b"prompt_audio_usd", "prompt_image_usd", b"prompt_image_usd", "prompt_usd", b"prompt_usd", "thinking_usd", b"thinking_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenRates: _TypeAlias = TokenRates  # noqa: Y015
