@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tests.nightly import generated_cases
-from tests.stand.planted_requests import texts, tokens
+from tests.stand.planted_requests import tokens
 from tests.stand.planted_responses import SEAL
 from tests.stand.request_lane import random_lane
 
@@ -167,7 +167,8 @@ def check_cases(cases: int, seed: int) -> Mapping[int, int]:
         assert found.status == 200 or 400 <= found.status < 500, (request, lane)
         if found.status == 200 and not found.notes:
             said = {each for each in tokens(request["input"]) if each[:1] == "t" and len(each) > 9}
-            assert said <= texts(found.body), f"lost in silence: {request} {lane} {found}"
+            body = found.body.decode()
+            assert all(each in body for each in said), f"lost in silence: {request} {lane} {body}"
         became[found.status] += 1
     return became
 
