@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from openai import AsyncOpenAI
 from pydantic_ai import Agent, AgentRunResultEvent
-from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings
+from pydantic_ai.models.openai import (
+    OpenAIChatModel,
+    OpenAIChatModelSettings,
+    OpenAIResponsesModel,
+    OpenAIResponsesModelSettings,
+)
 from pydantic_ai.models.openrouter import OpenRouterModel, OpenRouterModelSettings
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openrouter import OpenRouterProvider
@@ -32,6 +37,18 @@ def openai_agent(client: AsyncOpenAI) -> Agent[None, str]:
     )
 
 
+def responses_agent(client: AsyncOpenAI) -> Agent[None, str]:
+    """Return an agent that speaks OpenAI's Responses."""
+    settings = OpenAIResponsesModelSettings(
+        openai_reasoning_effort="low", openai_reasoning_summary="auto", openai_store=False
+    )
+    return Agent(
+        OpenAIResponsesModel(MODEL, provider=OpenAIProvider(openai_client=client)),
+        model_settings=settings,
+        tools=[weather, clock],
+    )
+
+
 def openrouter_agent(client: AsyncOpenAI) -> Agent[None, str]:
     """Return an agent that speaks OpenRouter's API."""
     return Agent(
@@ -41,7 +58,11 @@ def openrouter_agent(client: AsyncOpenAI) -> Agent[None, str]:
     )
 
 
-AGENTS = {"openai": openai_agent, "openrouter": openrouter_agent}
+AGENTS = {
+    "openai": openai_agent,
+    "openrouter": openrouter_agent,
+    "responses": responses_agent,
+}
 
 
 async def ask(api: str, gateway: Gateway, question: str, *, streamed: bool) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,8 @@ def assert_thinking_was_kept(stand: DialectStand) -> None:
 
 def node_package(name: str) -> Any:
     """Return a parameter that is skipped where the package is not installed."""
-    is_missing = not (NODE_MODULES and shutil.which("node") and Path(NODE_MODULES, name).exists())
+    folder = Path(NODE_MODULES, name.split(maxsplit=1)[0])
+    is_missing = not (NODE_MODULES and shutil.which("node") and folder.exists())
     return pytest.param(name, marks=pytest.mark.skipif(is_missing, reason=f"{name} is missing"))
 
 
@@ -86,6 +87,7 @@ def node_package(name: str) -> Any:
         for name in (
             "@ai-sdk/openai",
             "@ai-sdk/openai-5",
+            "@ai-sdk/openai responses",
             "@ai-sdk/openai-compatible",
             "@ai-sdk/openai-compatible-5",
             "@openrouter/ai-sdk-provider",
@@ -93,7 +95,10 @@ def node_package(name: str) -> Any:
     ],
 )
 async def test_vercel(stand: DialectStand, package: str, form: str) -> None:
-    """Vercel's `ai` 5 and 6: the providers for OpenAI drop the reasoning, OpenRouter's keeps it."""
+    """Vercel's `ai` 5 and 6: the providers for chat completions drop the reasoning, others keep it.
+
+    Over Responses it needs `store: false`: else it sends references to stored items.
+    """
     gateway = stand.gateway
     process = await asyncio.create_subprocess_exec(
         *("node", str(SCRIPTS / "vercel_agent.mjs"), package, form),
@@ -108,10 +113,10 @@ async def test_vercel(stand: DialectStand, package: str, form: str) -> None:
     assert_thinking_was_kept(stand)
 
 
-@pytest.mark.parametrize("api", ["openai", "openrouter"])
+@pytest.mark.parametrize("api", ["openai", "openrouter", "responses"])
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_pydantic_ai(stand: DialectStand, api: str, *, streamed: bool) -> None:
-    """Pydantic AI, over its model for OpenAI's API and that for OpenRouter's."""
+    """Pydantic AI, over its models for OpenAI's two APIs and for OpenRouter's."""
     pytest.importorskip("pydantic_ai")
     from tests.end_to_end.pydantic_agent import ask  # noqa: PLC0415 - it needs the package
 
@@ -121,7 +126,7 @@ async def test_pydantic_ai(stand: DialectStand, api: str, *, streamed: bool) -> 
     assert_thinking_was_kept(stand)
 
 
-@pytest.mark.parametrize("api", ["openai", "openrouter"])
+@pytest.mark.parametrize("api", ["openai", "openrouter", "responses"])
 @pytest.mark.parametrize("breaks_off", ["error", "cut"])
 async def test_pydantic_ai_sees_a_broken_stream(
     stand: DialectStand, api: str, breaks_off: Break
@@ -138,15 +143,28 @@ async def test_pydantic_ai_sees_a_broken_stream(
         await ask(api, stand.gateway, QUESTION, streamed=True)
 
 
+LANGCHAIN: Mapping[str, Any] = {
+    "chat": {"reasoning_effort": "low"},
+    "responses": {
+        "use_responses_api": True,
+        "reasoning": {"effort": "low", "summary": "auto"},
+        "include": ["reasoning.encrypted_content"],
+        "store": False,
+    },
+}
+"""Options of LangChain's model, by API."""
+
+
+@pytest.mark.parametrize("api", LANGCHAIN)
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_langchain(stand: DialectStand, *, streamed: bool) -> None:
-    """LangChain's model for OpenAI's API, which drops the reasoning."""
+async def test_langchain(stand: DialectStand, api: str, *, streamed: bool) -> None:
+    """LangChain's model for OpenAI's APIs: chat completions, of which it drops the reasoning."""
     bound = ChatOpenAI(
         model=MODEL,
         api_key=SecretStr(stand.gateway.key),
         base_url=stand.gateway.base_url,
         max_retries=0,
-        reasoning_effort="low",
+        **LANGCHAIN[api],
     ).bind_tools(TOOLS)
     messages: list[Any] = [HumanMessage(QUESTION)]
 

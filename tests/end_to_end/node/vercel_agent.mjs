@@ -16,7 +16,7 @@ const task = {
   tools: Object.fromEntries(runnable),
   stopWhen: sdk.stepCountIs(6),
   providerOptions: {
-    openai: { reasoningEffort: 'low', forceReasoning: true },
+    openai: { reasoningEffort: 'low', forceReasoning: true, store: false, reasoningSummary: 'auto' },
     pomogator: { reasoningEffort: 'low' },
   },
 };

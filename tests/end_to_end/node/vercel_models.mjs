@@ -3,6 +3,7 @@ import { API_KEY, BASE_URL, MODEL, require } from './tools.mjs';
 
 const settings = { name: 'pomogator', apiKey: API_KEY, baseURL: BASE_URL };
 const openai = ({ createOpenAI }) => createOpenAI(settings).chat(MODEL);
+const responses = ({ createOpenAI }) => createOpenAI(settings)(MODEL);
 const compatible = ({ createOpenAICompatible }) => createOpenAICompatible(settings)(MODEL);
 const openrouter = ({ createOpenRouter }) =>
   createOpenRouter(settings)(MODEL, { reasoning: { effort: 'low' } });
@@ -10,6 +11,7 @@ const openrouter = ({ createOpenRouter }) =>
 const packages = {
   '@ai-sdk/openai': ['ai', openai],
   '@ai-sdk/openai-5': ['ai-5', openai],
+  '@ai-sdk/openai responses': ['ai', responses],
   '@ai-sdk/openai-compatible': ['ai', compatible],
   '@ai-sdk/openai-compatible-5': ['ai-5', compatible],
   '@openrouter/ai-sdk-provider': ['ai', openrouter],
@@ -17,5 +19,5 @@ const packages = {
 
 export const load = (name) => {
   const [sdk, make] = packages[name];
-  return { sdk: require(sdk), model: make(require(name)) };
+  return { sdk: require(sdk), model: make(require(name.split(' ')[0])) };
 };
