@@ -6,17 +6,18 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import ApiError
 from gateway.surfaces.embeddings.decode import VALUES_MAX, decode
 from services.domain.embeddings import EmbeddingRequest, EmbeddingSpec
 
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | NUMBERS | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
+    max_leaves=8,
 )
 
 
@@ -68,6 +69,7 @@ def test_forms_of_the_input(raw: str, texts: list[str], token_ids: list[list[int
     assert (spec.texts, spec.token_ids) == (texts, token_ids)
 
 
+@settings(max_examples=60)
 @given(JSON, st.dictionaries(st.sampled_from(["dimensions", "user", "encoding_format"]), JSON))
 def test_any_json_is_a_request_or_refused(entries: Any, fields: dict[str, Any]) -> None:
     """With a status of 4xx, which names the field."""
