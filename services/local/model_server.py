@@ -1,9 +1,9 @@
 """Program of a local model's process: `model_server.py WEIGHTS --alias NAME`.
 
 It runs llama.cpp's HTTP server on loopback, which serves `/v1/chat/completions` and
-`/v1/messages`. Once the model is loaded it writes one line of JSON to stdout,
-`{"address": "http://127.0.0.1:PORT"}`, and it exits when its stdin closes. It is a process of its
-own because its compute threads would delay the event loop.
+`/v1/messages`, or with `--embeddings` `/v1/embeddings`. Once the model is loaded it writes one line
+of JSON to stdout, `{"address": "http://127.0.0.1:PORT"}`, and it exits when its stdin closes. It is
+a process of its own because its compute threads would delay the event loop.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--alias", required=True, help="name of the model")
     parser.add_argument("--port", type=int, default=0, help="port; 0 selects a free one")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--embeddings", action="store_true", help="serve embeddings instead")
     options = parser.parse_args()
     _exit_with_parent()
     server = xllamacpp.Server(_parameters(options))
@@ -53,6 +54,11 @@ def _parameters(options: argparse.Namespace) -> xllamacpp.CommonParams:
     parameters.cache_ram_mib = PROMPT_CACHE_MIB
     parameters.ui = False
     parameters.verbosity = 0
+    if options.embeddings:
+        parameters.embedding = True
+        parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        # A text that is pooled has to fit into one physical batch.
+        parameters.n_batch = parameters.n_ubatch = CONTEXT_TOKENS // SLOTS
     return parameters
 
 

@@ -200,3 +200,25 @@ async def test_the_documented_javascript_works(gateway: Gateway, script: str) ->
     said = json.loads(out)
     assert said["whole"]
     assert said["streamed"]
+
+
+async def test_it_computes_embeddings(tmp_path: Path) -> None:
+    """The same weights serve vectors of 576 dimensions, equal in both encodings."""
+    name = "local/smollm2-135m-embeddings"
+    local = "smollm2-135m-embeddings"
+    channel = ChannelConfig(name="local", dialect="openai", local=local, models={name: local})
+    texts = ["Good evening", "Добрый вечер", "Good evening"]
+    async with (
+        running(tmp_path, channel) as gateway,
+        AsyncOpenAI(api_key=gateway.key, base_url=gateway.base_url, max_retries=0) as client,
+    ):
+        default = await client.embeddings.create(model=name, input=texts)
+        floats = await client.embeddings.create(model=name, input=texts, encoding_format="float")
+
+    first, second, third = [each.embedding for each in default.data]
+    assert {len(each) for each in (first, second, third)} == {576}
+    assert first == pytest.approx(third, abs=1e-4)
+    assert first != pytest.approx(second, abs=1e-2)
+    for one, other in zip(default.data, floats.data, strict=True):
+        assert one.embedding == pytest.approx(other.embedding, abs=1e-4)
+    assert default.usage.prompt_tokens > 3

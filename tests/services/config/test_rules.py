@@ -45,7 +45,10 @@ def test_a_valid_channel_has_no_problems() -> None:
         ({"dialect": "oepnai"}, "dialect: 'oepnai' is not one of anthropic, openai, openrouter"),
         ({"base_url": ""}, "base_url: is missing"),
         ({"local": "smollm2-135m"}, "base_url: not allowed for a local model"),
-        ({"base_url": "", "local": "gpt"}, "local: 'gpt' is not one of scripted, smollm2-135m"),
+        (
+            {"base_url": "", "local": "gpt"},
+            "local: 'gpt' is not one of scripted, smollm2-135m, smollm2-135m-embeddings",
+        ),
         (
             {"api_key_env": "K", "api_key_file": "f"},
             "api_key_file: the channel has api_key_env already",
