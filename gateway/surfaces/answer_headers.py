@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from services.common.money import exact_usd
 from services.domain.completion import Completion
@@ -15,6 +15,7 @@ OMITTED_HEADER = "x-pomogator-notes-omitted"
 COST_HEADER = "x-pomogator-cost"
 NOTES_MAX_BYTES = 2048
 
+_NO_NAMES: Mapping[str, str] = {}
 _ACTIONS = frozenset({"mapped", "clamped", "dropped", "replaced"})
 
 
@@ -24,8 +25,19 @@ def cost_header(answer: Completion | Embeddings) -> dict[str, str]:
     return {} if cost is None else {COST_HEADER: exact_usd(cost)}
 
 
-def notes_header(notes: Sequence[Note]) -> dict[str, str]:
+def own_name(param: str, names: Mapping[str, str]) -> str:
+    """Return the name that an API has for a field of the contract, or a path in it.
+
+    `names` has those that differ, by the contract's. Of a path only the field is left, since what
+    is in it differs, too.
+    """
+    return names.get(param.partition(".")[0].partition("[")[0], param)
+
+
+def notes_header(notes: Sequence[Note], names: Mapping[str, str] = _NO_NAMES) -> dict[str, str]:
     """Return the header `x-pomogator-notes`: compact JSON in ASCII, of as many notes as fit.
+
+    `names` are those of `own_name`.
 
     `x-pomogator-notes-omitted` has the number of the others, if there are any.
     """
@@ -34,7 +46,8 @@ def notes_header(notes: Sequence[Note]) -> dict[str, str]:
     for note in notes:
         # Services that are newer than this edge may have further actions.
         action = note.action if note.action in _ACTIONS else "changed"
-        entry = {"param": note.param, "action": action, "detail": note.detail}
+        param = own_name(note.param, names) if names else note.param
+        entry = {"param": param, "action": action, "detail": note.detail}
         text = json.dumps(entry, separators=(",", ":"))  # in ASCII, like headers
         size += len(text) + len(",")
         if size > NOTES_MAX_BYTES:

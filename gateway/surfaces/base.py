@@ -26,6 +26,7 @@ from services.domain.raw_request import RawRequest
 from services.domain.spec import ChatCompletionSpec
 
 _NO_HEADERS: Mapping[str, str] = {}
+_NO_NAMES: Mapping[str, str] = {}
 
 
 class Route(NamedTuple):
@@ -114,6 +115,8 @@ class Surface(InboundApi):
     """A header that only clients of this API send: its form of errors is theirs at every path.
     Empty: none."""
 
+    field_names: Mapping[str, str] = _NO_NAMES
+    """Names of fields of the request in this API, by those of the contract, where they differ."""
     models_form: ModelsForm | None = None
     """The form of models for clients that send `marker_header`. None: OpenAI's."""
 

@@ -6,7 +6,7 @@ The call to the service ends with the client's request: a disconnect cancels the
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
 from gateway.backend import CallOptions, StreamReply
@@ -79,7 +79,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
         answer_headers = {
             **surface.answer_headers(exchange.reply.request_id),
             **answer_headers,
-            **notes_header(completion.notes),
+            **notes_header(completion.notes, surface.field_names),
             **cost_header(completion),
         }
         if exchange.reply.send(200, request.render(completion, answer_headers), answer_headers):
@@ -92,7 +92,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
         with EventStream(exchange.reply, self.config, self.surface.framing, own) as stream:
             try:
                 with self.calls.track(key):
-                    last = await _relay(reply, renderer, stream)
+                    last = await _relay(reply, renderer, stream, self.surface.field_names)
                     self.admission.known_keys.add(key)
             except ApiError as error:
                 if not stream.begun:
@@ -111,8 +111,10 @@ class CompletionHandler(SurfaceHandler[Surface]):
             await stream.end(last)
 
 
-async def _relay(reply: StreamReply, renderer: StreamRenderer, stream: EventStream) -> bytes:
-    """Write the events of each batch when it arrives.
+async def _relay(
+    reply: StreamReply, renderer: StreamRenderer, stream: EventStream, names: Mapping[str, str]
+) -> bytes:
+    """Write the events of each batch when it arrives. `names` are those of fields in notes.
 
     Return the events of the last batch unsent: they go out in one write with the end.
     """
@@ -120,7 +122,7 @@ async def _relay(reply: StreamReply, renderer: StreamRenderer, stream: EventStre
     async with aclosing(reply.batches) as batches:
         async for batch in batches:
             if not renderer.started:
-                stream.begin({**reply.headers, **_notes(batch[0])})
+                stream.begin({**reply.headers, **_notes(batch[0], names)})
             events = renderer.render(batch)
             if renderer.finished:
                 last = events
@@ -131,5 +133,5 @@ async def _relay(reply: StreamReply, renderer: StreamRenderer, stream: EventStre
     return last
 
 
-def _notes(first: Event) -> dict[str, str]:
-    return notes_header(first.notes) if isinstance(first, Started) else {}
+def _notes(first: Event, names: Mapping[str, str]) -> dict[str, str]:
+    return notes_header(first.notes, names) if isinstance(first, Started) else {}

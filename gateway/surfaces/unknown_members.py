@@ -52,10 +52,10 @@ def with_types(raw: Raw, default: str) -> Raw:
         objects = _OBJECTS.decode(raw)
     except msgspec.ValidationError:
         return raw  # The fault is explained where it is read.
-    for each in objects:
-        if is_null(each.get("type", _ABSENT)):
-            each["type"] = Raw(msgspec.json.encode(default))
-    return Raw(msgspec.json.encode(objects))
+    untyped = [each for each in objects if is_null(each.get("type", _ABSENT))]
+    for each in untyped:
+        each["type"] = Raw(msgspec.json.encode(default))
+    return Raw(msgspec.json.encode(objects)) if untyped else raw
 
 
 def to_json(unknown: Mapping[str, object] | None) -> bytes:

@@ -152,13 +152,17 @@ async def test_hosted_tools_are_only_offered(stand: DialectStand, client: AsyncO
     notes = raw.headers["x-pomogator-notes"]
     assert "tools[1]" in notes
     assert "store" in notes
+    raw = await client.responses.with_raw_response.create(
+        model=MODEL, input=[{"role": "user", "content": "The tide?", "phase": "commentary"}]
+    )
+    assert json.loads(raw.headers["x-pomogator-notes"])[0]["param"] == "input"
     choice: Any = {"type": "file_search"}
     with pytest.raises(BadRequestError) as refused:
         await client.responses.create(
             model=MODEL, input="The tide?", tools=hosted, tool_choice=choice
         )
     assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "tool_choice")
-    assert len(stand.provider.bodies) == 1
+    assert len(stand.provider.bodies) == 2
 
 
 async def test_namespaces(stand: DialectStand, client: AsyncOpenAI) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import msgspec
 
 from gateway.errors import RETRY_AFTER_MAX_S, ApiError
 from gateway.http.error_answer import ErrorAnswer
+from gateway.surfaces.answer_headers import own_name
 
 NAMES: Mapping[str, str] = {
     "max_tokens": "max_output_tokens",
@@ -17,18 +17,15 @@ NAMES: Mapping[str, str] = {
     "response_format": "text.format",
     "verbosity": "text.verbosity",
 }
-"""Names of fields here by those of the contract. Messages are not items: their indexes differ."""
-
-_FIELD = re.compile(r"\w+")
+"""Names of fields here by those of the contract. Messages are no items: their indexes differ."""
 
 
 def render_error(error: ApiError) -> ErrorAnswer:
     """Render a failure as `{"error": {"message", "type", "param", "code"}}`."""
-    param, message = error.param, error.message
-    field = _FIELD.match(param or "")
-    if field is not None and field[0] in NAMES:
-        param = NAMES[field[0]]
-        message = message.replace(f"`{field[0]}`", f"`{param}`")
+    given, message = error.param, error.message
+    param = None if given is None else own_name(given, NAMES)
+    if param != given:
+        message = message.replace(f"`{given}`", f"`{param}`")
     body = {"message": message, "type": error.row.type, "param": param, "code": error.code}
     return ErrorAnswer(error.status, msgspec.json.encode({"error": body}), _headers(error))
 

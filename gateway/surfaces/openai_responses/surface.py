@@ -20,6 +20,7 @@ class OpenAIResponses(Surface):
 
     routes = (Route("POST", "/v1/responses"),)
     count_routes = (Route("POST", "/v1/responses/input_tokens"),)
+    field_names = errors.NAMES
 
     async def decode(
         self,

@@ -16,9 +16,10 @@ from services.domain.spec import ChatCompletionSpec
 def test_fields_have_the_names_of_this_api(name: str, own: str) -> None:
     """In the error's `param`, and in its message."""
     assert name in ChatCompletionSpec.__struct_fields__
-    error = ApiError(ErrorReason.INVALID_FIELD, f"`{name}` must be odd.", param=f"{name}[0].x")
-    body = json.loads(render_error(error).body)["error"]
-    assert (body["param"], body["message"]) == (own, f"`{own}` must be odd.")
+    for param in (name, f"{name}[0].x", f"{name}.x"):
+        error = ApiError(ErrorReason.INVALID_FIELD, f"`{param}` must be odd.", param=param)
+        body = json.loads(render_error(error).body)["error"]
+        assert (body["param"], body["message"]) == (own, f"`{own}` must be odd.")
 
 
 def test_a_delay_of_weeks_is_not_told() -> None:
