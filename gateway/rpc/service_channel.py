@@ -9,14 +9,15 @@ import msgspec
 
 from gateway.config import EdgeConfig
 from gateway.rpc.reconnecting_channel import ReconnectingChannel
+from services.common.call_names import VECTORS_BYTES_MAX
 from services.common.frame_queue import MESSAGE_BYTES, RESPONSE_BYTES_MAX
 from services.common.tls import TargetTls
 
 # A request message holds pictures as base64, like the body, and is slightly larger.
 _MESSAGE_OVER_BODY = 1.4
 
-_RELAYED_MAX = RESPONSE_BYTES_MAX + MESSAGE_BYTES
-"""The largest message of a relay, with the headers of its frames."""
+_RECEIVED_MAX = max(RESPONSE_BYTES_MAX, VECTORS_BYTES_MAX) + MESSAGE_BYTES
+"""The largest message of a service: of a relay, with the headers of its frames, or vectors."""
 
 PING_INTERVAL_MS = 2_000
 """The service closes the connection if pings come more often than it allows
@@ -74,7 +75,7 @@ def open_channel(
     `extra_options` are gRPC's. Raises OSError where the files of `tls` cannot be used.
     """
     # One message over the limit would end a relay with all of its calls.
-    message_max = max(int(config.body_bytes_max * _MESSAGE_OVER_BODY), _RELAYED_MAX)
+    message_max = max(int(config.body_bytes_max * _MESSAGE_OVER_BODY), _RECEIVED_MAX)
     options = [
         *_OPTIONS.items(),
         ("grpc.max_send_message_length", message_max),

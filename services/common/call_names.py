@@ -10,6 +10,9 @@ COMPLETIONS = f"/{CHAT_SERVICE}/"
 EMBEDDING_SERVICE = "pomogator.embeddings.v1.EmbeddingService"
 """Full name of the service of embeddings."""
 
+VECTORS_BYTES_MAX = 40 * 1024 * 1024
+"""The most bytes of all vectors of a call, so that a message has them."""
+
 METERED = (COMPLETIONS, f"/{EMBEDDING_SERVICE}/")
 """How the paths of methods begin whose calls have records of their own, and are shed by load."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from services.common.call_names import VECTORS_BYTES_MAX
 from services.domain.embeddings import EmbeddingSpec
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
@@ -21,9 +22,6 @@ DIMENSIONS = 1024
 
 ANSWER_BYTES_MAX = 48 * 2**20
 """Most bytes of a provider's answer, as estimated. `upstream.DOCUMENT_MAX` is larger."""
-
-VECTOR_BYTES_MAX = 40 * 2**20
-"""Most bytes of all vectors of a call. With them a message is smaller than gRPC allows."""
 
 BYTES_IN_BASE64, BYTES_AS_NUMBER = 6, 24
 """Bytes of a component in a provider's answer, at most."""
@@ -55,7 +53,7 @@ def dimensions_of(spec: EmbeddingSpec, targets: Sequence[Target]) -> int:
 
 def check_size(entry_count: int, dimensions: int) -> None:
     """Raise Failure INVALID_FIELD if so many vectors are too large for one answer."""
-    most = VECTOR_BYTES_MAX // (4 * dimensions) if dimensions else entry_count
+    most = VECTORS_BYTES_MAX // (4 * dimensions) if dimensions else entry_count
     if entry_count > most:
         message = f"One answer has at most {most} vectors of {dimensions} dimensions."
         raise Failure(ErrorReason.INVALID_FIELD, message, param="input")
