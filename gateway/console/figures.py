@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
-from services.common.money import NANO_PER_USD
+from services.common.money import NANO_PER_USD, exact_usd
 
 PICO_USD_PER_MTOK = 10**6
 """Picodollars per token of one US dollar per million tokens."""
@@ -77,5 +77,10 @@ def second(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
 
 
-FILTERS: Mapping[str, Callable[[float], str]] = {"day": day, "minute": minute, "second": second}
+FILTERS: Mapping[str, Callable[..., str]] = {
+    "day": day,
+    "minute": minute,
+    "second": second,
+    "exact_usd": exact_usd,
+}
 """Filters of the templates that are the same in all languages."""

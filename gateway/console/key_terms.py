@@ -13,6 +13,17 @@ from pomogator.accounts.v1 import key_service_pb2 as pb
 from gateway.console.form_fields import Fields
 
 SECONDS_PER_HOUR = 3600
+_EXPIRY = "scope.expire_time"
+_PATHS = (
+    "display_name",
+    "scope.models",
+    _EXPIRY,
+    "scope.requests_per_minute",
+    "scope.tokens_per_minute",
+    "scope.concurrent_call_count",
+    "scope.monthly_nano_usd",
+)
+"""What a form has of a key. Other fields of its scope stay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +38,8 @@ class KeyTerms:
     tokens_per_minute: int | None
     concurrent_calls: int | None
     monthly_nano_usd: int | None
+    keeps_expiry: bool
+    """Whether a change leaves the expiry time as it is, of which the form has the day alone."""
 
     @classmethod
     def of(cls, fields: Fields) -> Self:
@@ -39,6 +52,7 @@ class KeyTerms:
             tokens_per_minute=fields.size("tokens_per_minute"),
             concurrent_calls=fields.size("concurrent_calls"),
             monthly_nano_usd=fields.nano_usd("monthly_usd"),
+            keeps_expiry=fields.text("expires") == fields.text("expires_before"),
         )
 
 
@@ -56,6 +70,11 @@ def to_scope(terms: KeyTerms) -> pb.KeyScope:
         expires.FromDatetime(terms.expires)
         scope.expire_time.CopyFrom(expires)
     return scope
+
+
+def changed_fields(terms: KeyTerms) -> Sequence[str]:
+    """Return the fields of a key that a form changes."""
+    return [path for path in _PATHS if path != _EXPIRY or not terms.keeps_expiry]
 
 
 def overlap_s(fields: Fields) -> int:

@@ -20,7 +20,7 @@ from pomogator.operations.v1 import operations_service_pb2 as operations_pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as operations_grpc
 
 from gateway.console.account_calls import TIMEOUT_S, answered
-from gateway.console.key_terms import KeyTerms, to_scope
+from gateway.console.key_terms import KeyTerms, changed_fields, to_scope
 from services.common.call_names import REQUEST_ID_HEADER
 
 PAGE_SIZE = 100
@@ -96,6 +96,13 @@ class OperatorCalls:
             request_id=creation_id,
         )
         return await _ask(self._keys.CreateKey, request, request_id)
+
+    async def change_key(self, request_id: str, key_id: str, terms: KeyTerms) -> None:
+        """Change name and terms of a key."""
+        key = keys_pb.Key(key_id=key_id, display_name=terms.display_name, scope=to_scope(terms))
+        mask = FieldMask(paths=changed_fields(terms))
+        request = keys_pb.UpdateKeyRequest(key=key, update_mask=mask)
+        await _ask(self._keys.UpdateKey, request, request_id)
 
     async def rotate_key(self, request_id: str, key_id: str, overlap_s: int) -> str:
         """Give a key a new secret, which is returned."""

@@ -111,6 +111,9 @@ class OperatorPages:
                 made = await self._calls.create_key(request_id, name, terms, once_id)
                 secret, is_old = made.secret, not made.secret
                 return await self._account(visit, secret, made.key.key_id, made_before=is_old)
+            case "change":
+                await self._calls.change_key(request_id, key_id, KeyTerms.of(fields))
+                return redirect(_account_path(name))
             case "rotate":
                 secret = await self._calls.rotate_key(request_id, key_id, overlap_s(fields))
                 return await self._account(visit, secret, key_id)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
+from pomogator.accounts.v1 import key_service_pb2 as keys_pb
 
 from gateway.config import EdgeConfig
 from gateway.console.console import OperatorAccess
@@ -80,6 +81,12 @@ class ConsoleStand:
     billing: BillingStand
     url: str
     browser: Browser
+
+    async def keys_of(self, account: str, key_id: str = "") -> list[keys_pb.Key]:
+        """The keys of an account, or the one with this ID."""
+        request = keys_pb.ListKeysRequest(account=account)
+        listed = await self.billing.keys.ListKeys(request)
+        return [key for key in listed.keys if key_id in {"", key.key_id}]
 
 
 @asynccontextmanager

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from pomogator.accounts.v1.key_service_pb2 import KeyScope
 
 from tests.stand.billing_stand import MODEL, NANO
 from tests.stand.console_stand import TOKEN, ConsoleStand, browser, console_stand
@@ -128,7 +130,7 @@ async def test_a_secret_is_shown_once(stand: ConsoleStand) -> None:
     assert "sent twice" in again.text
     later = await page_of(stand, "/console/accounts/acme")
     assert secret not in later
-    assert later.count("bot") == 1
+    assert later.count(">bot<") == 1
     for limit in (f"{MODEL}, other/model", "60 requests", "$9.50 a month", "2100-01-01"):
         assert limit in later
     assert (await stand.billing.ask(secret)).status == 200
@@ -148,6 +150,35 @@ async def test_a_key_is_rotated_and_revoked(stand: ConsoleStand) -> None:
     revoked = await stand.browser.post(path, {"action": "revoke", "key_id": key_id})
     assert revoked.status == 303
     assert "revoked 20" in await page_of(stand, "/console/accounts/acme")
+
+
+async def test_terms_of_a_key_are_changed(stand: ConsoleStand) -> None:
+    """A field that was emptied is cleared. An expiry time of which the day stays, stays whole."""
+    await stand.billing.open_account("acme", NANO)
+    expires = Timestamp(seconds=4_102_444_800 + 3600)
+    made = await stand.billing.make_key(
+        "acme", strict=True, requests_per_minute=5, expire_time=expires
+    )
+    path = "/console/accounts/acme"
+    assert 'value="2100-01-01"' in await page_of(stand, path)
+    form = {"action": "change", "key_id": made.key.key_id}
+
+    changed = {
+        **form,
+        "display_name": "bot",
+        "tokens_per_minute": "900",
+        "expires": "2100-01-01",
+        "expires_before": "2100-01-01",
+    }
+    assert (await stand.browser.post(f"{path}/keys", changed)).status == 303
+
+    (key,) = await stand.keys_of("acme", made.key.key_id)
+    assert key.display_name == "bot"
+    assert key.scope == KeyScope(strict=True, tokens_per_minute=900, expire_time=expires)
+    cleared = {**form, "expires": "", "expires_before": "2100-01-01"}
+    await stand.browser.post(f"{path}/keys", cleared)
+    (key,) = await stand.keys_of("acme", made.key.key_id)
+    assert key.scope == KeyScope(strict=True)
 
 
 async def test_channels_and_their_reload(stand: ConsoleStand) -> None:
