@@ -32,6 +32,8 @@ ENTRIES: Sequence[Entry] = (
     Entry("/console/quick-starts", "nav.quick_starts", "s"),
 )
 
+_EMBEDDINGS = "embeddings"
+
 CHART_DAYS = 30
 BURN_DAYS = 7
 """Days over whose charges the burn rate is averaged."""
@@ -75,7 +77,8 @@ class TenantPages:
 
     async def models(self, visit: Visit) -> web.Response:
         """All models that the key may use, with what they can and cost."""
-        return self._pages.render(visit, "models", models=await self._models(visit))
+        models = await self._models(visit)
+        return self._pages.render(visit, "models", models=models, chat_models=_chat_models(models))
 
     async def playground(self, visit: Visit) -> web.Response:
         """A form for one conversation, which stays in the browser."""
@@ -83,7 +86,7 @@ class TenantPages:
         return self._pages.render(
             visit,
             "playground",
-            models=models,
+            models=_chat_models(models),
             chosen=visit.request.query.get("model", ""),
             chat_path=CHAT_PATH,
         )
@@ -126,5 +129,10 @@ def _days_left(available_nano_usd: int, burn_nano_usd: int) -> int | None:
     return max(0, available_nano_usd) // burn_nano_usd if burn_nano_usd > 0 else None
 
 
+def _chat_models(models: Iterable[Model]) -> Sequence[Model]:
+    """Return those that answer in words: others compute embeddings."""
+    return [model for model in models if _EMBEDDINGS not in model.output_modalities]
+
+
 def _example(models: Iterable[Model]) -> str:
-    return next((model.name for model in models), "MODEL")
+    return next((model.name for model in _chat_models(models)), "MODEL")
