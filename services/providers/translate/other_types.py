@@ -64,9 +64,10 @@ def without_foreign_tools(
         notes.dropped(f"tools[{index}]", "Tools of this type are not passed on to the provider.")
     kept = [tool for index, tool in enumerate(spec.tools) if index not in foreign]
     choice = spec.tool_choice
-    is_forced = choice is not None and choice.mode in ("required", "named")
-    require(bool(kept) or not is_forced, "tool_choice", "the only tools that may be called")
     names = {tool.name for tool in kept}
+    if choice is not None and choice.mode in ("required", "named"):
+        may_be_called = names.intersection(choice.names) if choice.names else names
+        require(bool(may_be_called), "tool_choice", "the only tools that may be called")
     if choice is not None and (not kept or not names.issuperset(choice.names)):
         notes.dropped("tool_choice", "A tool of the choice is not sent.")
         choice = None

@@ -186,17 +186,17 @@ def test_searches_by_a_field_need_money_without_a_limit_too(name: str) -> None:
 
 
 def test_the_choice_of_a_tool_goes_with_it() -> None:
-    """A provider would refuse a choice among nothing."""
-    for choice in (
-        ToolChoice(mode="named", names=["s"]),
-        ToolChoice(mode="required"),
-        ToolChoice(mode="auto", names=["s"]),
-    ):
-        body, notes = encode(
-            "openai", tools=[tool({"type": "x", "name": "s"}, name="s")], tool_choice=choice
-        )
-        assert body.keys() & {"tools", "tool_choice"} == set()
-        assert notes == {"tools[0]": "dropped", "tool_choice": "dropped"}
+    """A provider would refuse a choice among nothing. A call that is demanded is not to be had."""
+    offered = [tool({"type": "x", "name": "s"}, name="s")]
+    choice = ToolChoice(mode="auto", names=["s"])
+    body, notes = encode("openai", tools=offered, tool_choice=choice)
+    assert body.keys() & {"tools", "tool_choice"} == set()
+    assert notes == {"tools[0]": "dropped", "tool_choice": "dropped"}
+    required = ToolChoice(mode="required")
+    assert refused("openai", tools=offered, tool_choice=required).param == "tool_choice"
+    for tools in (offered, [*offered, Tool(name="f")]):
+        forced = ToolChoice(mode="named", names=["s"])
+        assert refused("openai", tools=tools, tool_choice=forced).param == "tool_choice"
 
 
 def test_tools_keep_their_marks() -> None:

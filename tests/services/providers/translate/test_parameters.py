@@ -38,6 +38,7 @@ SET: dict[str, Any] = {
     "verbosity": "low",
     "service_tier": "flex",
     "user": "u-1",
+    "prompt_cache_key": "k",
     "metadata": {"team": "a"},
     "n": 2,
     "logprobs": True,
