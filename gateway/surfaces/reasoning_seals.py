@@ -12,15 +12,15 @@ import base64
 from collections.abc import Iterable, Mapping
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from gateway.errors import ApiError, invalid
 from gateway.http.strict_json import parse
+from services.common.reasoning_fragments import gathered
 
 DETAILS_PREFIX = "pomogator.details."
 STATE_PREFIX = "pomogator.state."
 
-_ITEMS = msgspec.json.Decoder(list[Raw])
 _OBJECTS = msgspec.json.Decoder(list[dict[str, object]])
 _TEXTS = ("type", "format", "id", "text", "summary", "data", "signature")
 
@@ -70,8 +70,8 @@ def _readable(item: Mapping[str, object]) -> Detail:
 
 
 def sealed_details(details_json: Iterable[bytes]) -> str:
-    """Return fragments of `reasoning_details` as a seal."""
-    items = [item for each in details_json for item in _ITEMS.decode(each)]
+    """Return `reasoning_details`, which may be in fragments, as a seal."""
+    items = gathered(item for each in details_json for item in _OBJECTS.decode(each))
     return DETAILS_PREFIX + base64.b64encode(msgspec.json.encode(items)).decode("ascii")
 
 

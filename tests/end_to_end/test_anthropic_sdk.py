@@ -125,7 +125,10 @@ async def test_reasoning(stand: DialectStand, claude: AsyncAnthropic) -> None:
     turns = [*MESSAGES, {"role": "assistant", "content": whole.content}, *MESSAGES]
     await _create(claude, model=THINKING, thinking=ENABLED, messages=turns)
 
-    sent = stand.provider.bodies[-1]["messages"][1]
+    body = stand.provider.bodies[-1]
+    sent = (body.get("messages") or body["input"])[1]
+    if stand.dialect == "openai-responses":
+        assert sent["encrypted_content"] == "c2lnbmVk"
     if stand.dialect == "anthropic":
         assert sent["content"][:2] == [
             {"type": "thinking", "thinking": "Two and two.", "signature": "c2lnbmVk"},
@@ -255,11 +258,12 @@ async def test_a_failed_tool(stand: DialectStand, claude: AsyncAnthropic) -> Non
         {"role": "user", "content": [result]},
     ]
     await _create(claude, tools=TOOLS, messages=turns)
-    sent = stand.provider.bodies[-1]["messages"][-1]
+    body = stand.provider.bodies[-1]
+    sent = (body.get("messages") or body["input"])[-1]
     if stand.dialect == "anthropic":
         assert sent["content"][0]["is_error"] is True
     else:
-        assert sent["content"] == "Error: no"
+        assert sent.get("content", sent.get("output")) == "Error: no"
 
 
 async def test_models(stand: DialectStand, claude: AsyncAnthropic) -> None:
@@ -340,11 +344,12 @@ async def test_blocks_of_the_providers_tools_come_back(
         *MESSAGES,
     ]
     raw = await claude.messages.with_raw_response.create(model=MODEL, max_tokens=64, messages=turns)
-    sent = stand.provider.bodies[-1]["messages"][1]["content"]
+    body = stand.provider.bodies[-1]
+    sent = (body.get("messages") or body["input"])[1]["content"]
     if stand.dialect == "anthropic":
         assert sent[:2] == [use, found]
     else:
-        assert sent == "Rain."
+        assert sent == "Rain." or [part["text"] for part in sent] == ["Rain."]
         assert "tools that Anthropic has run" in raw.headers["x-pomogator-notes"]
 
 
@@ -388,7 +393,7 @@ async def test_many_stop_sequences(stand: DialectStand, claude: AsyncAnthropic) 
     if stand.dialect == "anthropic":
         assert body["stop_sequences"] == stops
     else:
-        assert body["stop"] == stops[:4]
+        assert body.get("stop", stops[:4]) == stops[:4]
         assert "stop" in raw.headers["x-pomogator-notes"]
 
 
@@ -408,11 +413,13 @@ async def test_cited_documents(stand: DialectStand, claude: AsyncAnthropic) -> N
         *MESSAGES,
     ]
     raw = await claude.messages.with_raw_response.create(model=MODEL, max_tokens=64, messages=turns)
-    first, second, *_ = stand.provider.bodies[-1]["messages"]
+    body = stand.provider.bodies[-1]
+    first, second, *_ = body.get("messages") or body["input"]
     if stand.dialect == "anthropic":
         assert first["content"] == [document]
         assert second["content"][0]["citations"] == cited
         assert "x-pomogator-notes" not in raw.headers
     else:
-        assert first["content"][0]["file"]["filename"] == "tides"
+        (file,) = first["content"]
+        assert file.get("file", file)["filename"] == "tides"
         assert "citations" in raw.headers["x-pomogator-notes"]

@@ -147,6 +147,7 @@ async def test_broken_stream(stand: DialectStand, client: AsyncOpenAI, breaks_of
 BROKEN_CODES = {
     "anthropic": "upstream_overloaded",
     "openai": "upstream_error",
+    "openai-responses": "upstream_error",
     "openrouter": "upstream_error",
 }
 """What the providers' own words for it mean."""

@@ -149,7 +149,8 @@ async def test_loop_with_reasoning_left_out(stand: DialectStand, client: AsyncOp
 
     answer = await create(**request)
     notes = json.loads(answer.headers.get("x-pomogator-notes", "[]"))
-    lost = ["reasoning_content", "thinking"] if stand.is_signed else ["reasoning_content"]
+    is_stopped = stand.dialect in ("anthropic", "openrouter")
+    lost = ["reasoning_content", "thinking"] if is_stopped else ["reasoning_content"]
     assert [note["param"] for note in notes] == lost
 
 
@@ -231,8 +232,11 @@ async def test_forced_choice(stand: DialectStand, client: AsyncOpenAI) -> None:
 
     await ask_whole(client, [QUESTION], model=MODEL, tool_choice=chosen)
 
-    theirs = {"type": "tool", "name": "weather"} if stand.dialect == "anthropic" else chosen
-    assert stand.provider.bodies[0]["tool_choice"] == theirs
+    theirs = {
+        "anthropic": {"type": "tool", "name": "weather"},
+        "openai-responses": {"type": "function", "name": "weather"},
+    }
+    assert stand.provider.bodies[0]["tool_choice"] == theirs.get(stand.dialect, chosen)
 
 
 async def test_broken_arguments(stand: DialectStand, client: AsyncOpenAI) -> None:

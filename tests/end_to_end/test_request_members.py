@@ -38,12 +38,15 @@ MESSAGE_EVENTS = (
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
     {"type": "message_stop"},
 )
+RESPONSE = {"status": "completed", "output": [{"type": "message", "content": "ok"}]}
 
 
 def respond(request: Request) -> list[bytes]:
     """Answer any request in its dialect."""
     if request.path.endswith("/messages"):
         return [events_of(MESSAGE_EVENTS, done=False)]
+    if request.path.endswith("/responses"):
+        return [events_of([{"type": "response.completed", "response": RESPONSE}], done=False)]
     choice = {"index": 0, "finish_reason": "stop"}
     if request.json()["stream"]:
         return [events_of([{"choices": [choice | {"delta": MESSAGE}]}])]

@@ -55,7 +55,8 @@ async def test_tools_with_reasoning(stand: DialectStand) -> None:
             ("clock", {}),
         ]
         assert second["output_text"] == "18 °C, noon."
-        sent: Any = stand.provider.bodies[-1]["messages"]
+        body = stand.provider.bodies[-1]
+        sent: Any = body.get("messages") or body["input"]
         assert ("c2lnbmVk" in json.dumps(sent)) == stand.is_signed
 
 

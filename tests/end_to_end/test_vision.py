@@ -53,8 +53,12 @@ async def test_images_are_passed_in_the_providers_form(
     )
 
     assert completion.choices[0].message.content == "A dot."
-    _, link, dot = stand.provider.bodies[0]["messages"][0]["content"]
-    if stand.dialect == "anthropic":
+    body = stand.provider.bodies[0]
+    _, link, dot = (body.get("messages") or body["input"])[0]["content"]
+    if stand.dialect == "openai-responses":
+        assert link == {"type": "input_image", "image_url": LINK}
+        assert dot == {"type": "input_image", "image_url": f"data:image/png;base64,{DOT}"}
+    elif stand.dialect == "anthropic":
         assert link == {"type": "image", "source": {"type": "url", "url": LINK}}
         source = {"type": "base64", "media_type": "image/png", "data": DOT}
         assert dot == {"type": "image", "source": source}

@@ -13,7 +13,7 @@ from services.config import ChannelConfig, ModelConfig, Secret
 from tests.stand.gateway import Gateway, Transport, running
 from tests.stand.providers.provider import FakeProvider
 
-DIALECTS = ("anthropic", "openai", "openrouter")
+DIALECTS = ("anthropic", "openai", "openai-responses", "openrouter")
 
 MODEL = "house/model"
 """The public name of every provider's model."""
@@ -23,6 +23,7 @@ THINKING = f"{MODEL}-thinking"
 UPSTREAM_MODELS = {
     "anthropic": "claude-sonnet-4-5",
     "openai": "house-1",
+    "openai-responses": "gpt-5.6-terra",
     "openrouter": "anthropic/claude-sonnet-4.5",
 }
 """The provider's name of the model, by dialect."""
@@ -31,6 +32,7 @@ PRICES = {"prompt_usd_per_mtok": Decimal(3), "completion_usd_per_mtok": Decimal(
 KNOWN: Mapping[str, Mapping[str, Any]] = {
     "anthropic": PRICES,
     "openai": {**PRICES, "thinking": "effort", "images": "yes"},
+    "openai-responses": PRICES,
     "openrouter": PRICES,
 }
 """The configured capabilities by dialect. OpenAI's model is in no table of ours."""

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec import Raw
 
-from services.domain.conversation import ContentPart, Message, OtherPart, TextPart, ToolCall
+from services.domain.conversation import (
+    ContentPart,
+    Message,
+    OtherPart,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+)
 from services.providers.base import Notes, Target
 from services.providers.openai_responses import sealed_turn
 from services.providers.openai_responses.earlier_reasoning import reasoning_items
@@ -15,7 +23,12 @@ from services.providers.openai_responses.input_parts import MARK, NO_MARKS
 from services.providers.openai_responses.own_fields import phase_of
 from services.providers.openai_responses.sealed_turn import SentCall, SentItem, SentPlace, SentText
 from services.providers.openai_responses.wire import Json
-from services.providers.translate.other_types import ITEM_OF_RESPONSES, other_object
+from services.providers.translate.other_types import (
+    BLOCKS_OF_SERVER_TOOLS,
+    ITEM_OF_RESPONSES,
+    other_object,
+    other_type,
+)
 
 REASONING = "reasoning"
 
@@ -24,6 +37,8 @@ class Turn(NamedTuple):
     """An assistant's message, and what it takes to send it."""
 
     message: Message
+    path: str
+    """Where it is, such as `messages[0]`."""
     target: Target
     notes: Notes
     original_ids: Mapping[str, str]
@@ -45,7 +60,7 @@ def assistant_items(turn: Turn) -> list[Json]:
         places = sealed_turn.unpack(message.reasoning_state, turn.target.model, notes)
     if places:
         return _in_places(turn, places)
-    items = [*_content_items(message, notes), *map(call_item, message.tool_calls)]
+    items: list[Json] = [*_content_items(turn), *map(call_item, message.tool_calls)]
     reasoning: list[Json] = []
     if message.reasoning_details_json and not message.reasoning_state:
         reasoning = reasoning_items(message.reasoning_details_json, notes)
@@ -105,40 +120,53 @@ def _in_places(turn: Turn, places: Sequence[SentPlace]) -> list[Json]:
     if is_lost or waiting:
         _note_lost(turn.notes)
     return [
-        *_content_items(message, turn.notes, sent_ids, with_text=not is_same_text),
+        *_content_items(turn, sent_ids, with_text=not is_same_text),
         *items,
         *map(call_item, calls.values()),
     ]
 
 
 def _content_items(
-    message: Message, notes: Notes, sent_ids: set[object] | None = None, *, with_text: bool = True
+    turn: Turn, sent_ids: Collection[object] = (), *, with_text: bool = True
 ) -> list[Json]:
     """Return the content as items, in its order. `sent_ids`: IDs of items that are sent already."""
+    message = turn.message
     items: list[Json] = []
     parts: list[Json] = []
     phase = phase_of(message)
-    for part in message.content:
-        if isinstance(part, TextPart) and with_text:
-            parts.append(_output_text(part.text))
-        elif isinstance(part, OtherPart):
-            item = _item_of(part, notes)
-            if item is not None and not (sent_ids and item.get("id") in sent_ids):
-                items += [*_messages(parts, phase), item]
-                parts = []
+    for number, part in enumerate(message.content):
+        if isinstance(part, TextPart | ReasoningPart):
+            if isinstance(part, TextPart) and with_text:
+                parts.append(_output_text(part.text))
+            continue
+        item = _item_of(part)
+        if item is None:
+            _note_foreign(part, f"{turn.path}.content[{number}]", turn.notes)
+        elif item.get("id") not in sent_ids:
+            items += [*_messages(parts, phase), item]
+            parts = []
     if message.refusal:
         parts.append({"type": "refusal", "refusal": message.refusal})
     return [*items, *_messages(parts, phase)]
 
 
-def _item_of(part: ContentPart, notes: Notes) -> Json | None:
+def _item_of(part: ContentPart) -> Json | None:
     """Return the item that a part has, if it has one."""
     found = other_object(part.json, "messages") if isinstance(part, OtherPart) else {}
-    if found.get("type") == ITEM_OF_RESPONSES and isinstance(raw := found.get("item"), msgspec.Raw):
-        item = other_object(bytes(raw), "messages")
-        return {name: value for name, value in item.items() if value != msgspec.Raw(b"null")}
-    notes.dropped("messages", "Parts of this type are not passed on to the provider.")
-    return None
+    if found.get("type") != ITEM_OF_RESPONSES or not isinstance(raw := found.get("item"), Raw):
+        return None
+    other_type(bytes(raw), "messages")
+    item = msgspec.json.decode(raw, type=Json)
+    return {name: value for name, value in item.items() if value is not None}
+
+
+def _note_foreign(part: ContentPart, path: str, notes: Notes) -> None:
+    """Note a part that an assistant's message has no form for."""
+    kind = other_type(part.json, "messages") if isinstance(part, OtherPart) else ""
+    if BLOCKS_OF_SERVER_TOOLS.fullmatch(kind):
+        notes.dropped(path, "Blocks of tools that Anthropic has run are not passed on.")
+    else:
+        notes.dropped(path, "Parts of this type are not passed on to the provider.")
 
 
 def _messages(parts: list[Json], phase: str) -> list[Json]:

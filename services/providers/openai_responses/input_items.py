@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.domain.conversation import Message
+from services.domain.conversation import Message, ToolCall
 from services.providers.base import Notes, Target
 from services.providers.openai_responses.assistant_items import Turn, assistant_items
 from services.providers.openai_responses.input_parts import MARK, NO_MARKS, input_parts
@@ -18,27 +18,49 @@ ERROR = "Error: "
 def input_items(legal: LegalRequest, target: Target, notes: Notes) -> list[Json]:
     """Return the conversation as items."""
     items: list[Json] = []
-    custom_ids: set[str] = set()
-    for message in legal.spec.messages:
-        if message.name and message.role != "tool":
-            notes.dropped("messages", "The provider has no names of participants.")
-        if message.is_error and message.role != "tool":
-            notes.dropped("messages", "Only the result of a tool has `is_error`.")
+    calls: dict[str, ToolCall] = {}
+    for index, message in enumerate(legal.spec.messages):
+        path = f"messages[{index}]"
+        _note_unsent(message, path, notes)
         if message.role == "assistant":
-            custom_ids |= {call.id for call in message.tool_calls if call.type == "custom"}
-            items += assistant_items(Turn(message, target, notes, legal.original_ids))
+            calls |= {call.id: call for call in message.tool_calls}
+            items += assistant_items(Turn(message, path, target, notes, legal.original_ids))
             continue
         if message.cache_control_json:
             notes.dropped(MARK, NO_MARKS)
-        parts = input_parts(message.content, target, notes)
+        parts = input_parts(message.content, target, notes, path)
         if message.role == "tool":
-            items.append(
-                _result(message, parts, notes, is_custom=message.tool_call_id in custom_ids)
-            )
+            call = calls.get(message.tool_call_id)
+            if message.name and (call is None or call.name != message.name):
+                notes.mapped(f"{path}.name", "The result of a tool is known by its call alone.")
+            items.append(_result(message, parts, notes, is_custom=_is_custom(call)))
         else:
             role = _role(message, target)
             items.append({"type": "message", "role": role, "content": parts})
     return items
+
+
+def _is_custom(call: ToolCall | None) -> bool:
+    return call is not None and call.type == "custom"
+
+
+def _note_unsent(message: Message, path: str, notes: Notes) -> None:
+    """Note the fields that a message of this role has no form for."""
+    lost: dict[str, object] = {
+        "name": message.name and message.role != "tool",
+        "tool_call_id": message.tool_call_id and message.role != "tool",
+        "is_error": message.is_error and message.role != "tool",
+    }
+    if message.role != "assistant":
+        lost["tool_calls"] = message.tool_calls
+        lost["refusal"] = message.refusal
+        lost["reasoning_state"] = message.reasoning_state
+        lost["reasoning_details"] = message.reasoning_details_json
+    for name, value in lost.items():
+        if value:
+            notes.dropped(
+                f"{path}.{name}", f"A {message.role or 'user'}'s message has no such field."
+            )
 
 
 def _role(message: Message, target: Target) -> str:

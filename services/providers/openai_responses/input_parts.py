@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from services.domain.conversation import (
     AudioPart,
@@ -19,6 +20,8 @@ from services.providers.translate import images
 from services.providers.translate.data_files import repaired, repaired_uri
 from services.providers.translate.other_types import ITEM_OF_RESPONSES, other_object
 
+KnownPart: TypeAlias = TextPart | ImagePart | AudioPart | FilePart | ReasoningPart
+
 MARK = "cache_control"
 NO_MARKS = "The provider decides itself what it caches."
 
@@ -30,19 +33,27 @@ _DEFAULT_NAME = "document"
 """Name of a file by value that has none: the API demands one."""
 
 
-def input_parts(content: Sequence[ContentPart], target: Target, notes: Notes) -> list[Json]:
-    """Return the parts in the API's form. Those without one get a note."""
+def input_parts(
+    content: Sequence[ContentPart], target: Target, notes: Notes, path: str
+) -> list[Json]:
+    """Return the parts in the API's form. Those without one get a note.
+
+    `path` is that of the message, such as `messages[0]`.
+    """
     parts: list[Json] = []
-    for part in content:
+    for number, part in enumerate(content):
         if part.cache_control_json:
             notes.dropped(MARK, NO_MARKS)
-        found = _part(part, target, notes)
+        if isinstance(part, OtherPart):
+            found = _other(part, target, notes, f"{path}.content[{number}]")
+        else:
+            found = _part(part, target, notes)
         if found is not None:
             parts.append(found)
     return parts
 
 
-def _part(part: ContentPart, target: Target, notes: Notes) -> Json | None:
+def _part(part: KnownPart, target: Target, notes: Notes) -> Json | None:
     match part:
         case TextPart():
             return {"type": "input_text", "text": part.text}
@@ -53,8 +64,6 @@ def _part(part: ContentPart, target: Target, notes: Notes) -> Json | None:
             return {"type": "input_audio", "input_audio": audio}
         case FilePart():
             return {"type": "input_file", **_file(part)}
-        case OtherPart():
-            return _other(part, target, notes)
         case ReasoningPart():
             return None
 
@@ -80,12 +89,12 @@ def _file(part: FilePart) -> Json:
     return {"filename": made_name, **named, "file_data": repaired_uri(part.uri)}
 
 
-def _other(part: OtherPart, target: Target, notes: Notes) -> Json | None:
+def _other(part: OtherPart, target: Target, notes: Notes, path: str) -> Json | None:
     """Return a part of another type, if the API has it or the channel passes on everything."""
     found = other_object(part.json, "messages")
     kind = str(found["type"])
     passes = target.channel.pass_through is True and kind != ITEM_OF_RESPONSES
     if kind.startswith(_OWN) or passes:
         return found
-    notes.dropped("messages", "Parts of this type are not passed on to the provider.")
+    notes.dropped(path, "Parts of this type are not passed on to the provider.")
     return None

@@ -57,7 +57,7 @@ def encode(
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
     if spec.tools:
         spec = without_foreign_tools(spec, knows_tool(target), notes)
-    parameters.require_features(spec, target)
+    parameters.require_features(spec, target, chooses_hosted=True)
     if spec.betas:
         notes.dropped("betas", "The provider has none of Anthropic's betas.")
     if spec.cache_control_json:
@@ -124,12 +124,16 @@ def _parameters(spec: ChatCompletionSpec, target: Target, notes: Notes, plan: Th
 def _tools(spec: ChatCompletionSpec, target: Target, notes: Notes) -> Json:
     if not parameters.shows_tools(spec, target, notes):
         return {}
-    made: Json = {"tools": [tool(each, notes) for each in spec.tools]}
+    tools = [tool(each, notes) for each in spec.tools]
+    made: Json = {"tools": tools}
     if spec.tool_choice is not None:
         if parameters.forces_tool(spec):
             able = target.capabilities.forced_tool_choice
             parameters.require(able, "tool_choice", "being made to call a tool")
-        made["tool_choice"] = tool_choice(spec.tool_choice)
+        made["tool_choice"] = chosen = tool_choice(spec.tool_choice)
+        if spec.tool_choice.other_json and isinstance(chosen, dict):
+            is_sent = any(each.get("type") == chosen["type"] for each in tools)
+            parameters.require(is_sent, "tool_choice", "tools of this type")
     return made
 
 

@@ -121,13 +121,18 @@ def require(supported: bool, param: str, feature: str) -> None:
         raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param=param)
 
 
-def require_features(spec: ChatCompletionSpec, target: Target) -> None:
-    """Refuse tools, images and schemas that the model is known to lack."""
+def require_features(
+    spec: ChatCompletionSpec, target: Target, *, chooses_hosted: bool = False
+) -> None:
+    """Refuse tools, images and schemas that the model is known to lack.
+
+    `chooses_hosted`: whether the dialect has a choice of a tool that the provider runs.
+    """
     capabilities, drops = target.capabilities, target.channel.quirks.drops
     if spec.tools:
         require(capabilities.tools and "tools" not in drops, "tools", "tools")
     if spec.tool_choice is not None and spec.tool_choice.other_json:
-        require(False, "tool_choice", "tools of this type")
+        require(chooses_hosted, "tool_choice", "tools of this type")
     if _wants_schema(spec):
         held = capabilities.structured_output and "response_format" not in drops
         require(held, "response_format", "answers held to a JSON schema")

@@ -19,6 +19,7 @@ from typing import Any, Protocol, Self
 from tests.stand.providers.answers import Answer, Break, Refused
 from tests.stand.providers.anthropic import Anthropic
 from tests.stand.providers.openai import OpenAi
+from tests.stand.providers.openai_responses import OpenAiResponses
 from tests.stand.providers.openrouter import OpenRouter
 from tests.stand.upstream import (
     CUT,
@@ -65,6 +66,7 @@ class DialectForm(Protocol):
 SPEECHES: Mapping[str, DialectForm] = {
     "anthropic": Anthropic(),
     "openai": OpenAi(),
+    "openai-responses": OpenAiResponses(),
     "openrouter": OpenRouter(),
 }
 
