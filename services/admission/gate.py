@@ -11,6 +11,7 @@ from services.admission.leases import Lease, LimitLeases
 from services.admission.prompt_limit import media_bound
 from services.admission.ticket import Ticket
 from services.clock import Clock
+from services.common.json_places import SKIMMED
 from services.common.off_loop import off_loop
 from services.domain.spec import ChatCompletionSpec
 from services.metering.holds import Hold, HoldRequest
@@ -70,7 +71,7 @@ class Gate:
         else:
             # The signs of JSON count, too: they are more than what a provider adds to messages.
             text = raw.facts.request.body.decode(errors="replace")
-            prompt_tokens = await off_loop(raw.size, estimate_text, text)
+            prompt_tokens = await off_loop(raw.size // SKIMMED, estimate_text, text)
             prompt_tokens += TOOL_TOKENS_MAX if spec.tools else 0
         media = media_bound(spec)
         max_tokens = amount = 0

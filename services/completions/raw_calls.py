@@ -11,6 +11,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from services.common.json_places import SKIMMED
 from services.common.off_loop import off_loop
 from services.common.request_headers import session_id
 from services.completions.completion_call import CompletionCall
@@ -48,7 +49,7 @@ class RawCalls:
         if lanes is None:
             raise Failure(ErrorReason.INVALID_FIELD, "The API is not known.", param="raw.api")
         reader = next(iter(lanes.values()))
-        facts = await off_loop(len(raw.body), reader.read, raw)
+        facts = await off_loop(len(raw.body) // SKIMMED, reader.read, raw)
         if facts.stream != stream:
             message = "`stream` of the body must be as the method says."
             raise Failure(ErrorReason.INVALID_FIELD, message, param="stream")

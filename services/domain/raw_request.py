@@ -19,3 +19,5 @@ class RawRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A JSON object. Its `model` is the public name of the model."""
     headers: Mapping[str, str] = {}
     """Headers of the API that the caller sent, in lower case."""
+    members: Mapping[str, msgspec.Raw] | None = None
+    """The members of the body, where an edge in the same process has read them already."""

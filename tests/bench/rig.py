@@ -32,6 +32,7 @@ WARM_UP_S = 0.7
 ENV: Mapping[str, str] = {"PYTHONDONTWRITEBYTECODE": ""}
 """Programs in Python start from compiled modules, as those of packages and images do."""
 GRACE_S = 60
+RAW_PATH = "/v1/messages"
 
 
 class Cell(NamedTuple):
@@ -47,6 +48,8 @@ class Cell(NamedTuple):
     """Whether the request has a picture of 1 MB."""
     anthropic: bool = False
     """Whether the provider speaks Anthropic's dialect."""
+    raw: bool = False
+    """Whether the client speaks it, too: both bodies pass as they are."""
 
 
 CELLS: Mapping[str, Cell] = {
@@ -63,6 +66,9 @@ CELLS: Mapping[str, Cell] = {
     "ant_burst_c1": Cell(1, streamed=True, anthropic=True),
     "ant_burst_c32": Cell(32, streamed=True, anthropic=True),
     "ant_d5_c32": Cell(32, streamed=True, delay_us=5000, anthropic=True),
+    "ant_json_c1": Cell(1, anthropic=True),
+    "raw_json_c1": Cell(1, anthropic=True, raw=True),
+    "raw_burst_c1": Cell(1, streamed=True, anthropic=True, raw=True),
     "img_c1": Cell(1, picture=True),
     "img_c4": Cell(4, picture=True),
 }
@@ -194,7 +200,8 @@ class Rig:
 
     def _load(self, gateway: Gateway, work: Cell, body: Path, seconds: float) -> Load:
         command = ["taskset", "-c", LOAD_CORE, str(self._folder / "gwload")]
-        command += ["-u", f"x:{gateway.port}", "-P", gateway.path, "-b", str(body)]
+        path = RAW_PATH if work.raw else gateway.path
+        command += ["-u", f"x:{gateway.port}", "-P", path, "-b", str(body)]
         command += ["-c", str(work.connections), "-t", str(seconds), "-g", str(GRACE_S)]
         command += ["-s"] if work.streamed else []
         for header in gateway.headers:
@@ -216,7 +223,8 @@ class Rig:
         body: dict[str, object] = {"model": model, "messages": messages}
         body |= {"max_tokens": 256, "temperature": 0.5}
         if work.streamed:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
+            body |= {"stream": True}
+            body |= {} if work.raw else {"stream_options": {"include_usage": True}}
         path = self._folder / "body.json"
         path.write_bytes(msgspec.json.encode(body))
         return path

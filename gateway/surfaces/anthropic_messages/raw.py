@@ -47,7 +47,9 @@ def decode_raw(body: bytes, headers: MultiMapping[str]) -> MessagesRequest:
         spec=ChatCompletionSpec(
             model=read("model", fields["model"], _STRING), user=_user(fields.get("metadata"))
         ),
-        raw=RawRequest(api="anthropic_messages", body=body, headers=_headers(headers)),
+        raw=RawRequest(
+            api="anthropic_messages", body=body, headers=_headers(headers), members=fields
+        ),
         stream=not is_null(stream) and read("stream", stream, _BOOL),
         stops=_stops(fields),
     )

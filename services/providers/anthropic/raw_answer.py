@@ -23,8 +23,11 @@ from services.providers.raw_stream import RawStreamReader
 from services.providers.sse_parser import DONE, event_of
 from services.providers.stream_reader import Reader, StreamReader
 
-_EVENT = re.compile(rb".+?(?:\r\n\r?\n|\n\r?\n|\r\r|\Z)", re.DOTALL)
-_DELTA = b"event: content_block_delta\n"
+_EVENTS = re.compile(
+    rb"((?:event: content_block_delta\ndata: [^\r\n]*\n\n)+)|.+?(?:\r\n\r?\n|\n\r?\n|\r\r|\Z)",
+    re.DOTALL,
+)
+"""An event, or a run of deltas, of which nothing is read."""
 
 
 class RawAnswerDecoder(RawDecoder):
@@ -53,13 +56,13 @@ class RawAnswerDecoder(RawDecoder):
         The start of the message waits for its first content, so that an error in its place lets
         another target answer.
         """
-        if self._has_begun and _has_only_deltas(data):
-            self._unread.append(data)
-            passed, self._held = self._held + data, b""
-            return Taken(passed)
         ready = b""
-        for match in _EVENT.finditer(data):
+        for match in _EVENTS.finditer(data):
             block = match[0]
+            if match[1] is not None:
+                self._unread.append(block)
+                ready, self._held, self._has_begun = ready + self._held + block, b"", True
+                continue
             event = event_of(block.replace(b"\r\n", b"\n").replace(b"\r", b"\n").strip(b"\n"))
             try:
                 progresses, block = self._read(event, block)
@@ -165,10 +168,6 @@ class RawAnswerDecoder(RawDecoder):
             return block
         begin = block.find(b"{")
         return block[:begin] + replace_string(block[begin:], ("message", "model"), self._model)
-
-
-def _has_only_deltas(data: bytes) -> bool:
-    return b"\r" not in data and 0 < data.count(b"\n\n") == data.count(_DELTA)
 
 
 def _may_be_shown(event: SseEvent) -> bool:

@@ -47,8 +47,12 @@ by the hour), `speed` and `inference_geo` (dearer tokens), `mcp_servers` (addres
 _EMPTY = frozenset({b"", b"null", b"[]", b"{}"})
 """Values that ask for nothing."""
 
-# What an image or document needs, or may hide behind: letters are never written as escapes.
-_MEDIA = re.compile(rb'"(?:source|image|document|file_id|container_upload)"|\\u00[4-7]')
+_MEDIA = (b'"source"', b'"image"', b'"document"', b'"file_id"', b'"container_upload"')
+"""What an image or a document needs."""
+_ESCAPE = rb"\u00"
+_HIDDEN_LETTER = re.compile(rb"\\u00[4-7]")
+"""An escape of a letter, behind which such a word could hide; no encoder writes one."""
+
 _HEADER = re.compile(r"[\x20-\x7e]*")
 
 _ABSENT, _FALSE = Raw(), Raw(b"false")
@@ -81,10 +85,7 @@ class MessagesLane:
     def read(self, request: RawRequest) -> RawFacts:
         """Read a request."""
         _check_headers(request.headers)
-        try:
-            found = members(request.body)
-        except ValueError as error:
-            raise _invalid("raw.body", f"The body cannot be read: {error}.") from None
+        found = request.members or _members(request.body)
         spec = ChatCompletionSpec(
             model=_read("model", found, _TEXT),
             max_tokens=_read("max_tokens", found, _LIMIT),
@@ -96,7 +97,7 @@ class MessagesLane:
             request=request,
             spec=spec,
             stream=bool(_read("stream", found, _FLAG, _FALSE)),
-            has_media=_MEDIA.search(request.body) is not None,
+            has_media=_may_have_media(request.body),
             members=found,
         )
 
@@ -159,6 +160,19 @@ def betas_of(request: RawRequest) -> Sequence[str]:
     """Return the names in the header with betas."""
     names = (name.strip() for name in request.headers.get(BETA, "").split(","))
     return list(dict.fromkeys(filter(None, names)))
+
+
+def _members(body: bytes) -> Mapping[str, Raw]:
+    try:
+        return members(body)
+    except ValueError as error:
+        raise _invalid("raw.body", f"The body cannot be read: {error}.") from None
+
+
+def _may_have_media(body: bytes) -> bool:
+    if any(word in body for word in _MEDIA):
+        return True
+    return _ESCAPE in body and _HIDDEN_LETTER.search(body) is not None
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
