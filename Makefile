@@ -47,6 +47,7 @@ nightly: $(VENV)/.dev ## Kill a thousand times, audit, compare with a model, fuz
 	$(BIN)/python -m tests.nightly.fuzz
 	$(BIN)/python -m tests.nightly.request_members
 	$(BIN)/python -m tests.nightly.message_blocks
+	$(BIN)/python -m tests.nightly.response_items
 	$(BIN)/python -m tests.nightly.answer_members
 	$(BIN)/python -m tests.nightly.key_timing
 	@for topology in single split; do \

@@ -14,5 +14,5 @@ def test_any_message_is_sent_or_refused() -> None:
 
 @pytest.mark.nightly
 def test_any_of_many_messages_is_sent_or_refused() -> None:
-    """A hundred thousand requests."""
-    check_cases(100_000, seed=2)
+    """Twenty thousand requests; `make nightly` tries more."""
+    check_cases(20_000, seed=2)

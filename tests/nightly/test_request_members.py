@@ -16,8 +16,8 @@ def test_no_member_is_lost_in_silence() -> None:
 
 @pytest.mark.nightly
 def test_no_member_of_many_is_lost_in_silence() -> None:
-    """A hundred thousand cases."""
-    check_cases(100_000, seed=2)
+    """Twenty thousand cases; `make nightly` tries more."""
+    check_cases(20_000, seed=2)
 
 
 @pytest.mark.parametrize("request_", ALL)
