@@ -36,7 +36,7 @@ OWN = ("message", "reasoning", "function_call", "custom_tool_call")
 
 NOT_COMPARED = frozenset(
     {"id", "item_id", "response_id", "obfuscation", "sequence_number", "encrypted_content"}
-    | {"output_index", "phase", "status"}
+    | {"output_index", "status"}
 )
 
 

@@ -26,6 +26,8 @@ class MessageMembers(NamedTuple):
     """What its text cites, in the form of this API."""
     items: list[Json]
     """Items of the output that have no other form."""
+    phase: str
+    """Phase of a message, which is told where it begins, and of the last one at the end."""
     others: Json
 
     @classmethod
@@ -37,7 +39,8 @@ class MessageMembers(NamedTuple):
         items = [item for each in parts if isinstance(item := each.get("item"), dict)]
         if rest := [each for each in parts if each.get("type") != ITEM]:
             others[OTHER_PARTS] = rest
-        return cls(annotations, items, others)
+        phase = others.pop("phase", None)
+        return cls(annotations, items, phase if isinstance(phase, str) else "", others)
 
 
 def members_of(extra_json: bytes) -> Json:

@@ -28,6 +28,7 @@ class AnswerOutput:
         self._order = ContentOrder()
         self._open: OutputItem | None = None
         self._has_seal = False
+        self._phase = ""
         self.items: list[Json] = []
         """Items that are complete."""
 
@@ -42,6 +43,8 @@ class AnswerOutput:
         Returns the members of a message that the answer does not have.
         """
         self._release()
+        if members.phase:
+            self._begin_phase(members.phase)
         rest = self._describe(members.others) if members.others else {}
         if members.annotations:
             self._annotate(members.annotations)
@@ -53,6 +56,8 @@ class AnswerOutput:
     def end(self, state: str, status: Status) -> None:
         """Write the end of the last item, and a `reasoning_state` that no other item has."""
         self._release()
+        if self._phase:
+            self._describe({"phase": self._phase})
         self._close(status)
         if state and self._form.shown.seals and not self._has_seal:
             _, base = self._next()
@@ -111,7 +116,8 @@ class AnswerOutput:
     def _message(self) -> MessageItem:
         if not isinstance(self._open, MessageItem):
             self._close("completed")
-            self._open = MessageItem(self._events, *self._next())
+            self._open = MessageItem(self._events, *self._next(), self._phase)
+            self._phase = ""
         return self._open
 
     def _reasoning(self, detail: Detail | None) -> ReasoningItem:
@@ -122,6 +128,15 @@ class AnswerOutput:
         made = ReasoningItem(self._events, *self._next(), detail, self._form.shown)
         self._open = made
         return made
+
+    def _begin_phase(self, phase: str) -> None:
+        """Take the phase of the next message, unless it is that of the open one."""
+        item = self._open
+        if not isinstance(item, MessageItem):
+            self._phase = phase
+        elif item.others.setdefault("phase", phase) != phase:
+            self._close("completed")
+            self._phase = phase
 
     def _describe(self, others: Json) -> Json:
         """Add members to the last message. Returns them where there is none."""

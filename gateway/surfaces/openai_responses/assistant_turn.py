@@ -50,11 +50,21 @@ class AssistantTurn:
         self._members: dict[str, object] = {}
         self._begun = False
         self._has_message = False
+        self._has_other = False
 
     @property
     def ends_before_message(self) -> bool:
         """Whether a further message is a turn of its own: nothing but a message precedes it."""
         return self._has_message and not self._calls
+
+    def ends_before_reasoning(self, each: ReasoningInput) -> bool:
+        """Whether reasoning begins a turn of its own.
+
+        OpenAI wants its sealed reasoning back directly before the item that it led to.
+        """
+        seal = each.encrypted_content or ""
+        has_led = self._has_message or bool(self._calls) or self._has_other
+        return has_led and bool(seal) and not seal.startswith((STATE_PREFIX, DETAILS_PREFIX))
 
     def add_message(self, at: str, each: MessageItem, unknown: Any) -> None:
         """Add text and refusals."""
@@ -113,7 +123,7 @@ class AssistantTurn:
 
     def add_other(self, each: OtherItem) -> None:
         """Add an item of another type, as it is."""
-        self._begun = True
+        self._begun = self._has_other = True
         members = {"type": ITEM, "item": each.json}
         self._parts.append(OtherPart(json=msgspec.json.encode(members)))
 

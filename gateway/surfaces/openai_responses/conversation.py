@@ -97,6 +97,8 @@ class _ConversationReader:
                 self._end_turn()
                 self._messages.append(self._output(at, each, unknown))
             case ReasoningInput():
+                if self._turn.ends_before_reasoning(each):
+                    self._end_turn()
                 self._turn.add_reasoning(at, each, unknown)
             case OtherItem():
                 self._turn.add_other(each)

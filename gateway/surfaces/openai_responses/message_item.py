@@ -20,14 +20,14 @@ class MessageItem(OutputItem):
 
     prefix = "msg"
 
-    def __init__(self, events: ResponseEvents, index: int, base: str) -> None:
+    def __init__(self, events: ResponseEvents, index: int, base: str, phase: str = "") -> None:
         super().__init__(events, index, f"{self.prefix}_{base}")
         self._parts: list[Json] = []
         self._kind = ""
         self._texts: list[str] = []
         self._logprobs: list[Json] = []
         self._delta = b""
-        self.others: Json = {}
+        self.others: Json = {"phase": phase} if phase else {}
         """Members that the contract has no fields for."""
         self._added(self._item("in_progress"))
 

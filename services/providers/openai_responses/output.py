@@ -75,6 +75,9 @@ class Output:
         if isinstance(found, OtherItem):
             return found.settle(item, raw)
         found.id = item.id or ""
+        if isinstance(found, MessageItem) and item.phase and self.state.details:
+            # Callers of this form want to know it before the text.
+            return [ExtraDelta(msgspec.json.encode({"phase": item.phase}))]
         return []
 
     def complete(self, raw: Raw, index: int) -> list[Event]:

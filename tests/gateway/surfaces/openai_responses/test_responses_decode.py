@@ -155,6 +155,18 @@ def test_reasoning_of_openai_comes_back() -> None:
     ]
 
 
+def test_each_reasoning_of_openai_is_before_what_it_led_to() -> None:
+    """Reasoning after a text or a call begins a message, even in one turn."""
+    first: dict[str, Any] = {"type": "reasoning", "summary": [], "encrypted_content": "rs_1"}
+    second = {**first, "encrypted_content": "rs_2"}
+    said = {"role": "assistant", "content": "A"}
+    asked = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    found = messages(first, said, second, asked)
+    details = [json.loads(message.reasoning_details_json) for message in found]
+    assert [[item["data"] for item in each] for each in details] == [["rs_1"], ["rs_2"]]
+    assert [len(message.tool_calls) for message in found] == [0, 1]
+
+
 def test_open_reasoning_comes_back() -> None:
     """As a part; a summary without a seal, too."""
     text = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm."}]}

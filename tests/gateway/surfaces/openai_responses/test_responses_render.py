@@ -346,6 +346,21 @@ def test_other_members_of_a_message() -> None:
     assert last(*end)["images"] == [1]
 
 
+def test_phases() -> None:
+    """Each message has its own from the beginning; one that is told late is in the response."""
+    first = ExtraDelta(b'{"phase":"commentary"}')
+    second = ExtraDelta(b'{"phase":"final_answer"}')
+    events = streamed(
+        *(first, TextDelta("A"), second, TextDelta("B")),
+        *(call(0, "{}", id="c", name="f"), second, STOP, Finished()),
+    )
+    added = [event["item"] for event in events if event["type"].endswith("item.added")]
+    assert [item.get("phase") for item in added] == ["commentary", "final_answer", None]
+    asked = call(0, "{}", id="c", name="f")
+    (message, _) = last(TextDelta("A"), asked, first, STOP, Finished())["output"]
+    assert message["phase"] == "commentary"
+
+
 TEXT = st.text(min_size=1, max_size=3).map(TextDelta)
 REASONING = st.text(min_size=1, max_size=3).map(ReasoningDelta)
 REFUSAL = st.text(min_size=1, max_size=3).map(RefusalDelta)
