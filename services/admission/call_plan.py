@@ -27,6 +27,9 @@ PLANS_MAX = 20_000
 CACHED_PROMPT_TOKENS_MIN = 1_024
 """The shortest prompt that providers cache, by OpenAI's and Anthropic's documents."""
 
+MARKED_DIALECT = "anthropic"
+"""Dialect whose provider caches only prompts with marks."""
+
 Unpinned = Literal["", "off", "no_choice", "no_cache_price", "short_prompt"]
 """Why the calls of a session are not kept at one target: by configuration; the model has one
 target; its cached tokens have no lower price; no provider caches such a prompt. Empty: they are."""
@@ -62,6 +65,8 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Why calls with long prompts are not kept at the target of their session."""
     has_dialects: bool
     """Whether a target has two dialects, of which each request has one."""
+    marks_prompts: bool
+    """Whether long prompts that come again get cache marks, at targets that need them."""
     answer_headers: Mapping[str, str]
     """Headers of answers that tell the edge how to show them."""
     embeds: bool = False
@@ -96,6 +101,7 @@ class CallPlans:
         self._refuses_unpriced = config.billing.unpriced == "refuse"
         self._refuses_provider_tools = config.billing.provider_tools == "refuse"
         self._keeps_sessions = config.prompt_cache.affinity
+        self._marks_prompts = config.prompt_cache.marks
         self._shows_text = config.reasoning.content == "text"
         self._plans: dict[tuple[str, str], CallPlan] = {}
 
@@ -140,6 +146,8 @@ class CallPlans:
             ),
             sends_provider_tools=not (self._refuses_provider_tools and caller.pays),
             unpinned=self.unpinned(routes),
+            marks_prompts=self._marks_prompts
+            and any(each.dialect == MARKED_DIALECT for each in channels.values()),
             has_dialects=any(one.has_dialects for one in routes),
             answer_headers={CONTENT_HEADER: TEXT_CONTENT} if shows_text else {},
             embeds=requested.capabilities.embeddings is not None,

@@ -16,6 +16,7 @@ Modules, in the order in which data flows:
     raw_replays       answers that were passed on as they are, in the other form
     stored_calls      what the database keeps of such a call
     reasoning_memory  sealed reasoning for clients that do not send it back
+    prompt_marks      cache marks for prompts that come again
     canonical_arguments  arguments of tool calls in one form, to recognize them
     drains            answers that are read to their end without their caller
     fold              a whole answer from the chunks of a stream

@@ -27,6 +27,7 @@ from services.completions.completion_call import CompletionCall
 from services.completions.drains import CallState, DrainPool, drain_rules, outliving
 from services.completions.fold import Fold
 from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
+from services.completions.prompt_marks import PromptMarks
 from services.completions.raw_calls import RawCalls
 from services.completions.raw_replays import in_form
 from services.completions.reasoning_memory import (
@@ -71,6 +72,7 @@ class Pipeline:
         self._idempotency = idempotency
         self._drains = drains
         self._reasoning = reasoning
+        self._marks = PromptMarks(gate.clock)
         self.raw = raw
         """Reads requests in the form of another API."""
 
@@ -179,6 +181,7 @@ class Pipeline:
                 limits_output=ticket.is_bounded,
                 sends_provider_tools=plan.sends_provider_tools,
                 restored=None if recalled is None else recalled.restored,
+                marked=await self._marks.of(call, ticket, size) if plan.marks_prompts else None,
             )
             routed = form if call.raw is None else RawForm(call.raw, form)
             wanted = self._routing(call, state, ticket, routed, stream=stream)

@@ -82,7 +82,8 @@ class UsageMeter:
 
         `read_prompt` returns the request with its prompt, where `spec` may lack that.
         """
-        self._prompt_spec = read_prompt or (lambda: spec)
+        self.prompt_spec = read_prompt or (lambda: spec)
+        """Returns the request as it is sent."""
         self._counter = counter
         self._choices = spec.n or 1
         self._allowed = COUNT_MAX if max_tokens is None else max_tokens * self._choices
@@ -174,7 +175,7 @@ class UsageMeter:
     async def prepare_prompt_usage(self, known: Usage | None) -> None:
         """Count a prompt that `known` does not count, so that `prompt_usage` takes no time."""
         if not _has_prompt(known):
-            await off_loop(read_bytes(self._prompt_spec()), self._count_prompt, Usage())
+            await off_loop(read_bytes(self.prompt_spec()), self._count_prompt, Usage())
 
     def prompt_usage(self, known: Usage | None) -> Usage:
         """Return the usage of the prompt: as in the provider's report so far, else our count."""
@@ -225,7 +226,7 @@ class UsageMeter:
         """Return `known` with our count of the prompt."""
         if unseen is None:
             return msgspec.structs.replace(known, prompt_token_count=self._count_prompt(known))
-        spec = self._prompt_spec()
+        spec = self.prompt_spec()
         sent = count_sent(spec, self._counter) + unseen.prompt_tokens
         kept_for_an_hour = wanted_cache_write(spec)
         if kept_for_an_hour is None:
@@ -240,7 +241,7 @@ class UsageMeter:
     def _count_prompt(self, reported: Usage) -> int:
         """Count the prompt, which has at least what the provider reports as cached."""
         if self._prompt is None:
-            self._prompt = count_prompt(self._prompt_spec(), self._counter)
+            self._prompt = count_prompt(self.prompt_spec(), self._counter)
         cached = reported.cache_read_token_count + reported.cache_write_token_count
         return max(self._prompt, min(cached, COUNT_MAX))
 

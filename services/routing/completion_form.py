@@ -31,6 +31,8 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
     restored: Callable[[ChatCompletionSpec, Target], ChatCompletionSpec] | None = None
     """Returns the request with the reasoning that its messages lack, if the target can read it.
     None: nothing is remembered."""
+    marked: Callable[[ChatCompletionSpec, Target, Notes], ChatCompletionSpec] | None = None
+    """Returns the request with cache marks, if the target takes them. None: it gets none."""
 
     async def encoded(self, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
         """Return the request in the form of a target.
@@ -53,6 +55,8 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
             raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param="model")
         try:
             spec = self.spec if self.restored is None else self.restored(self.spec, target)
+            if self.marked is not None:
+                spec = self.marked(spec, target, notes)
             return dialect.encode(spec, limited, notes, stream=stream)
         except Failure as refusal:
             locate(refusal, self.spec, dialect, limited, strict=notes.strict)
