@@ -12,6 +12,9 @@ from gateway.surfaces.openai_responses.output_item import Json
 OTHER_PARTS = "content_parts"
 """Member of a message with parts of types that the contract does not have."""
 
+PHASES = "phases"
+"""Member of a message with the phases of its parts, in pieces: each is told where it begins."""
+
 ITEM = "openai_responses_item"
 """Type of a part that has an item of OpenAI's Responses, as it is, in its member `item`."""
 
@@ -39,7 +42,9 @@ class MessageMembers(NamedTuple):
         items = [item for each in parts if isinstance(item := each.get("item"), dict)]
         if rest := [each for each in parts if each.get("type") != ITEM]:
             others[OTHER_PARTS] = rest
-        phase = others.pop("phase", None)
+        phases = others.pop(PHASES, None) or [others.get("phase")]
+        others.pop("phase", None)
+        phase = phases[-1] if isinstance(phases, list) else None
         return cls(annotations, items, phase if isinstance(phase, str) else "", others)
 
 

@@ -17,6 +17,10 @@ from services.providers.openai_responses.reasoning_item import ReasoningItem
 from services.providers.openai_responses.wire import Json
 from services.providers.translate.other_types import ITEM_OF_RESPONSES
 
+PHASES = "phases"
+"""Member of an answer's message with the phase of each of its messages: a list, since pieces of it
+are told where a message begins, and added up."""
+
 MESSAGE = "message"
 REASONING = "reasoning"
 
@@ -52,6 +56,7 @@ class Output:
         self.state = AnswerState(details=details)
         self._model = model
         self._items: dict[int, OutputItem] = {}
+        self._told_phases = 0
 
     @property
     def items(self) -> list[OutputItem]:
@@ -75,9 +80,10 @@ class Output:
         if isinstance(found, OtherItem):
             return found.settle(item, raw)
         found.id = item.id or ""
-        if isinstance(found, MessageItem) and item.phase and self.state.details:
-            # Callers of this form want to know it before the text.
-            return [ExtraDelta(msgspec.json.encode({"phase": item.phase}))]
+        if isinstance(found, MessageItem):
+            found.phase = item.phase or ""
+            if phases := self._untold_phases():
+                return [ExtraDelta(msgspec.json.encode({PHASES: phases}))]
         return []
 
     def complete(self, raw: Raw, index: int) -> list[Event]:
@@ -162,9 +168,17 @@ class Output:
                     places.append(sealed_turn.SentItem(item.item))
         return sealed_turn.pack(self._model, places) if is_sealed else ""
 
+    def _untold_phases(self) -> list[str]:
+        """Return the phases of messages that callers of OpenRouter's form have not been told."""
+        found = [item.phase for item in self.items if isinstance(item, MessageItem) and item.phase]
+        untold = found[self._told_phases :] if self.state.details else []
+        self._told_phases += len(untold)
+        return untold
+
     def _members(self) -> Json:
         """Members of the message that no field has."""
-        members: Json = {}
+        phases = self._untold_phases()
+        members: Json = {PHASES: phases} if phases else {}
         annotations: list[Json] = []
         parts: list[Json] = []
         before = 0

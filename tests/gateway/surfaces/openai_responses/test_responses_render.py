@@ -348,8 +348,8 @@ def test_other_members_of_a_message() -> None:
 
 def test_phases() -> None:
     """Each message has its own from the beginning; one that is told late is in the response."""
-    first = ExtraDelta(b'{"phase":"commentary"}')
-    second = ExtraDelta(b'{"phase":"final_answer"}')
+    first = ExtraDelta(b'{"phases":["commentary"]}')
+    second = ExtraDelta(b'{"phases":["final_answer"]}')
     events = streamed(
         *(first, TextDelta("A"), second, TextDelta("B")),
         *(call(0, "{}", id="c", name="f"), second, STOP, Finished()),
@@ -357,8 +357,10 @@ def test_phases() -> None:
     added = [event["item"] for event in events if event["type"].endswith("item.added")]
     assert [item.get("phase") for item in added] == ["commentary", "final_answer", None]
     asked = call(0, "{}", id="c", name="f")
-    (message, _) = last(TextDelta("A"), asked, first, STOP, Finished())["output"]
-    assert message["phase"] == "commentary"
+    late = ExtraDelta(b'{"phase":"commentary"}')
+    for told in (first, late):
+        (message, _) = last(TextDelta("A"), asked, told, STOP, Finished())["output"]
+        assert message["phase"] == "commentary"
 
 
 TEXT = st.text(min_size=1, max_size=3).map(TextDelta)
