@@ -52,6 +52,7 @@ from services.storage.postgres_connector import (
 from services.storage.postgres_notices import PostgresNotices
 from services.storage.postgres_pool import PostgresPool
 from services.storage.postgres_schema import log_missing_slots, migrate
+from services.storage.schema import BOOKS, Schema
 
 log = logging.getLogger(__name__)
 
@@ -113,11 +114,13 @@ class PostgresDatabase:
         self._listener: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, url: str, options: DatabaseOptions = DEFAULTS) -> PostgresDatabase:
+    async def open(
+        cls, url: str, options: DatabaseOptions = DEFAULTS, schema: Schema = BOOKS
+    ) -> PostgresDatabase:
         """Connect and migrate the schema. Raise StateError if either fails."""
         database = cls(PostgresConnector(url, options.prepared_statements), options)
         try:
-            await database._start(options)
+            await database._start(options, schema)
         except BaseException:
             await database.close()
             raise
@@ -164,12 +167,12 @@ class PostgresDatabase:
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._pool.close()
 
-    async def _start(self, options: DatabaseOptions) -> None:
+    async def _start(self, options: DatabaseOptions, schema: Schema) -> None:
         try:
             timeout_s = max(COMMAND_TIMEOUT_S, self._connector.timeout_s + 1)
             async with self._pool.connection(timeout_s) as connection:
                 await self._connector.probe(connection)
-                await migrate(connection)
+                await migrate(connection, schema)
                 if self._connector.direct:
                     await log_missing_slots(connection, self._pool.size, options.connections)
         except CONNECTION_ERRORS as error:

@@ -9,7 +9,7 @@ import asyncpg
 
 from services.storage.base import StateError
 from services.storage.postgres_connector import Connection
-from services.storage.schema import VERSION, pending, tables
+from services.storage.schema import BOOKS, Schema
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ async def log_missing_slots(connection: Connection, size: int, most: int) -> Non
         log.warning("database_slots.short", extra={**extra, "remedy": "state.connections"})
 
 
-async def migrate(connection: Connection) -> None:
+async def migrate(connection: Connection, schema: Schema = BOOKS) -> None:
     """Migrate the schema in one transaction. Of several processes the first one does it.
 
     Raise StateError if the schema is newer or incomplete, or the role lacks privileges.
@@ -56,39 +56,50 @@ async def migrate(connection: Connection) -> None:
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
-            await _migrate(connection)
+            await _migrate(connection, schema)
     except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError) as error:
         async with connection.transaction():
-            text = await _missing_grant(connection, error)
+            text = await _missing_grant(connection, schema, error)
         raise StateError(f"state.database_url: {text}") from error
     async with connection.transaction():
-        await _check_privileges(connection)
+        await _check_privileges(connection, _needed(schema))
 
 
-async def check_schema(connection: Connection) -> None:
+async def check_schema(connection: Connection, schema: Schema = BOOKS) -> None:
     """Raise StateError if a migration, or the gateway's statements, would fail. Change nothing."""
     async with connection.transaction(readonly=True):
-        version = 0
-        if await connection.fetchval("SELECT to_regclass('schema_version') IS NOT NULL"):
-            await _check_privileges(connection, ["schema_version"])
-            version = await connection.fetchval("SELECT max(version) FROM schema_version") or 0
-        await _check_tables(connection, tables(version, "postgres"))
-        await _check_privileges(connection)
-        if version < VERSION and (grant := await _missing_create(connection)):
+        version, table = 0, schema.version_table
+        if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", table):
+            await _check_privileges(connection, [table])
+            version = await _version(connection, schema)
+        await _check_tables(connection, schema.tables(version, "postgres"))
+        await _check_privileges(connection, _needed(schema))
+        if version < schema.version and (grant := await _missing_create(connection)):
             raise StateError(f"state.database_url: {grant}")
 
 
-async def _migrate(connection: Connection) -> None:
+async def _migrate(connection: Connection, schema: Schema) -> None:
+    table = schema.version_table
     # A role without CREATE may not even say IF NOT EXISTS.
-    if await connection.fetchval("SELECT to_regclass('schema_version') IS NULL"):
-        await connection.execute("CREATE TABLE schema_version (version BIGINT)")
-    version = await connection.fetchval("SELECT max(version) FROM schema_version") or 0
-    await _check_tables(connection, tables(version, "postgres"))
-    for statements in pending(version, "postgres"):
+    if await connection.fetchval("SELECT to_regclass($1) IS NULL", table):
+        await connection.execute(f"CREATE TABLE {table} (version BIGINT)")
+    version = await _version(connection, schema)
+    await _check_tables(connection, schema.tables(version, "postgres"))
+    for statements in schema.pending(version, "postgres"):
         for statement in statements:
             await connection.execute(statement)
-    if version < VERSION:
-        await connection.execute("INSERT INTO schema_version VALUES ($1)", VERSION)
+    if version < schema.version:
+        await connection.execute(f"INSERT INTO {table} VALUES ($1)", schema.version)  # noqa: S608
+
+
+async def _version(connection: Connection, schema: Schema) -> int:
+    found = await connection.fetchval(f"SELECT max(version) FROM {schema.version_table}")  # noqa: S608
+    return int(found or 0)
+
+
+def _needed(schema: Schema) -> Sequence[str]:
+    """Return the tables that the gateway's role must be able to use."""
+    return [schema.version_table, *schema.tables(schema.version, "postgres")]
 
 
 async def _check_tables(connection: Connection, expected: Sequence[str]) -> None:
@@ -100,9 +111,7 @@ async def _check_tables(connection: Connection, expected: Sequence[str]) -> None
         raise StateError(f"state.database_url: tables are missing ({names}): restore a backup")
 
 
-async def _check_privileges(
-    connection: Connection, needed: Sequence[str] = ("schema_version", *tables(VERSION, "postgres"))
-) -> None:
+async def _check_privileges(connection: Connection, needed: Sequence[str]) -> None:
     rows = await connection.fetch(UNUSABLE, needed)
     if rows:
         names = ", ".join(str(row[0]) for row in rows)
@@ -113,8 +122,10 @@ async def _check_privileges(
         )
 
 
-async def _missing_grant(connection: Connection, error: asyncpg.PostgresError) -> str:
-    await _check_privileges(connection)
+async def _missing_grant(
+    connection: Connection, schema: Schema, error: asyncpg.PostgresError
+) -> str:
+    await _check_privileges(connection, _needed(schema))
     if grant := await _missing_create(connection):
         return grant
     return f"{error.args[0]}: start the gateway once as the owner of the tables"

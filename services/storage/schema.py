@@ -224,35 +224,48 @@ ALTER TABLE holds ADD COLUMN extends TEXT NOT NULL DEFAULT '';
     ),
 )
 
-VERSION = len(MIGRATIONS)
-"""Schema version that this code reads and writes."""
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Tables that are migrated together."""
+
+    migrations: tuple[Migration, ...]
+    version_table: str
+    """Table of PostgreSQL with the version. SQLite has it in the file."""
+
+    @property
+    def version(self) -> int:
+        """Version that this code reads and writes."""
+        return len(self.migrations)
+
+    def pending(self, version: int, dialect: str) -> list[list[str]]:
+        """Return the statements of each later version. Raise StateError if `version` is newer."""
+        self._refuse_newer(version)
+        return [migration.statements(dialect) for migration in self.migrations[version:]]
+
+    def applied(self, version: int, dialect: str) -> list[list[str]]:
+        """Return the statements up to `version`. Raise StateError if it is newer than this code."""
+        self._refuse_newer(version)
+        return [migration.statements(dialect) for migration in self.migrations[:version]]
+
+    def tables(self, version: int, dialect: str) -> list[str]:
+        """Return the names of the tables of a version."""
+        return [
+            name
+            for statements in self.applied(version, dialect)
+            for statement in statements
+            for name in re.findall(r"\bCREATE TABLE (\w+)", statement)
+        ]
+
+    def _refuse_newer(self, version: int) -> None:
+        if version > self.version:
+            raise StateError(
+                f"the state has schema version {version}, this program knows up to {self.version}: "
+                "run the newer program, or restore a backup from before its first start"
+            )
 
 
-def pending(version: int, dialect: str) -> list[list[str]]:
-    """Return the statements of each version after `version`. Raise StateError if it is newer."""
-    _refuse_newer(version)
-    return [migration.statements(dialect) for migration in MIGRATIONS[version:]]
+BOOKS = Schema(MIGRATIONS, "schema_version")
+"""Schema of everything but the call log (`services.storage.call_schema`)."""
 
-
-def applied(version: int, dialect: str) -> list[list[str]]:
-    """Return the statements up to `version`. Raise StateError if it is newer than this code."""
-    _refuse_newer(version)
-    return [migration.statements(dialect) for migration in MIGRATIONS[:version]]
-
-
-def tables(version: int, dialect: str) -> list[str]:
-    """Return the names of the tables of a version."""
-    return [
-        name
-        for statements in applied(version, dialect)
-        for statement in statements
-        for name in re.findall(r"\bCREATE TABLE (\w+)", statement)
-    ]
-
-
-def _refuse_newer(version: int) -> None:
-    if version > VERSION:
-        raise StateError(
-            f"the state has schema version {version}, this program knows up to {VERSION}: "
-            "run the newer program, or restore a backup from before its first start"
-        )
+VERSION = BOOKS.version

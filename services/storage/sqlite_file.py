@@ -11,7 +11,7 @@ from pathlib import Path
 from services.clock import Clock
 from services.storage.base import StateError, StateInUseError
 from services.storage.hold_journal import FILES as JOURNALS
-from services.storage.schema import VERSION, applied, pending
+from services.storage.schema import BOOKS, VERSION
 from services.storage.state_directory import make_state_directory
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ def _quick_check(connection: sqlite3.Connection, most: int) -> list[str]:
 def _migrate(connection: sqlite3.Connection) -> None:
     """Migrate the schema in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
-    for statements in pending(_version(connection), "sqlite"):
+    for statements in BOOKS.pending(_version(connection), "sqlite"):
         for statement in statements:
             connection.execute(statement)
     # A pragma cannot bind a parameter. This value is a constant of the schema.
@@ -189,7 +189,7 @@ def _tables_of(version: int) -> list[tuple[str, str]]:
     """Return `_tables` of an empty database of this version."""
     memory = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        for statements in applied(version, "sqlite"):
+        for statements in BOOKS.applied(version, "sqlite"):
             for statement in statements:
                 memory.execute(statement)
         return _tables(memory)

@@ -188,7 +188,7 @@ class SqliteWorker:
         """Run one transaction. Raise errors of the database itself."""
         noticed = len(self._notices)
         try:
-            job.result = _drive(self._connection, job.begin())
+            job.result = drive(self._connection, job.begin())
         except sqlite3.IntegrityError as error:
             job.error = ConstraintError(str(error))
         except sqlite3.OperationalError as error:
@@ -229,7 +229,8 @@ class SqliteWorker:
 _CHANGED: tuple[Row, ...] = ((),)
 
 
-def _drive(connection: sqlite3.Connection, transaction: Transaction[T]) -> T:
+def drive(connection: sqlite3.Connection, transaction: Transaction[T]) -> T:
+    """Run a transaction on a connection, which neither begins nor commits it. Return its result."""
     execute = connection.execute
     try:
         sql, values = next(transaction)

@@ -22,7 +22,7 @@ from services.storage.idempotency import (
     store_answer,
 )
 from services.storage.leases import end_expired_leases, end_leases, renew_lease
-from services.storage.schema import applied
+from services.storage.schema import BOOKS
 from services.storage.sqlite import SqliteDatabase
 from services.storage.sqlite_file import FILE
 from tests.stand.clock import FakeClock
@@ -143,7 +143,7 @@ async def test_a_database_of_the_first_version_is_migrated(
 ) -> None:
     """The migration keeps the data."""
     file = sqlite3.connect(tmp_path / FILE)
-    for statement in (part for version in applied(1, "sqlite") for part in version):
+    for statement in (part for version in BOOKS.applied(1, "sqlite") for part in version):
         file.execute(statement)
     file.execute("INSERT INTO accounts (name, unlimited, created_ms) VALUES ('acme', 1, 0)")
     file.execute("PRAGMA user_version = 1")

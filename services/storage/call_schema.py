@@ -1,0 +1,135 @@
+"""Tables of the call log, by schema version. They are apart from the books, and may be lost.
+
+A released version is never edited. Times are milliseconds since 1970, money is whole nano-USD.
+
+    calls         one row for each call that has ended. In PostgreSQL a partition for each day
+                  (UTC), in SQLite a file for each month (`services.storage.sqlite_calls`)
+    call_sums     sums of calls by hours and by days, with histograms of durations
+    call_writers  the last batch that each process has written, so that none is written twice
+"""
+
+from __future__ import annotations
+
+from services.storage.schema import Migration, Schema
+
+_CALLS = """
+CREATE TABLE calls (
+    at_ms BIGINT NOT NULL,
+    id TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    completion_id TEXT NOT NULL,
+    account TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    surface TEXT NOT NULL,
+    streamed BIGINT NOT NULL,
+    model TEXT NOT NULL,
+    served_model TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    attempts TEXT NOT NULL,
+    attempt_count BIGINT NOT NULL,
+    call_end TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    http_status BIGINT NOT NULL,
+    ttft_ms BIGINT,
+    total_ms BIGINT NOT NULL,
+    prompt_tokens BIGINT NOT NULL,
+    completion_tokens BIGINT NOT NULL,
+    thinking_tokens BIGINT NOT NULL,
+    cache_read_tokens BIGINT NOT NULL,
+    cache_write_tokens BIGINT NOT NULL,
+    source TEXT NOT NULL,
+    flags TEXT NOT NULL,
+    charge BIGINT NOT NULL,
+    cost BIGINT NOT NULL,
+    hold BIGINT NOT NULL,
+    hold_id TEXT NOT NULL,
+    end_user TEXT NOT NULL,
+    session TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    trace_id TEXT NOT NULL,
+    notes TEXT NOT NULL,
+    note_count BIGINT NOT NULL,
+    PRIMARY KEY (at_ms, id)
+)"""
+
+_INDEXES = """
+CREATE INDEX calls_by_account ON calls (account, at_ms, id);
+
+CREATE INDEX calls_by_request ON calls (request_id);
+
+CREATE INDEX calls_by_answer ON calls (completion_id) WHERE completion_id <> '';
+
+CREATE INDEX calls_by_session ON calls (session, at_ms) WHERE session <> '';
+
+CREATE INDEX calls_by_end_user ON calls (end_user, at_ms) WHERE end_user <> '';
+
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(
+        both="""
+CREATE TABLE call_sums (
+    span_ms BIGINT NOT NULL,
+    start_ms BIGINT NOT NULL,
+    account TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    model TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    call_end TEXT NOT NULL,
+    calls BIGINT NOT NULL,
+    failures BIGINT NOT NULL,
+    prompt_tokens BIGINT NOT NULL,
+    completion_tokens BIGINT NOT NULL,
+    thinking_tokens BIGINT NOT NULL,
+    cache_read_tokens BIGINT NOT NULL,
+    cache_write_tokens BIGINT NOT NULL,
+    charge BIGINT NOT NULL,
+    cost BIGINT NOT NULL,
+    ttft_0 BIGINT NOT NULL, ttft_1 BIGINT NOT NULL, ttft_2 BIGINT NOT NULL,
+    ttft_3 BIGINT NOT NULL, ttft_4 BIGINT NOT NULL, ttft_5 BIGINT NOT NULL,
+    ttft_6 BIGINT NOT NULL, ttft_7 BIGINT NOT NULL, ttft_8 BIGINT NOT NULL,
+    ttft_9 BIGINT NOT NULL, ttft_10 BIGINT NOT NULL, ttft_11 BIGINT NOT NULL,
+    ttft_12 BIGINT NOT NULL, ttft_13 BIGINT NOT NULL, ttft_14 BIGINT NOT NULL,
+    ttft_15 BIGINT NOT NULL, ttft_16 BIGINT NOT NULL, ttft_17 BIGINT NOT NULL,
+    ttft_18 BIGINT NOT NULL, ttft_19 BIGINT NOT NULL, ttft_20 BIGINT NOT NULL,
+    ttft_21 BIGINT NOT NULL, ttft_22 BIGINT NOT NULL, ttft_23 BIGINT NOT NULL,
+    ttft_24 BIGINT NOT NULL, ttft_25 BIGINT NOT NULL, ttft_26 BIGINT NOT NULL,
+    ttft_27 BIGINT NOT NULL, ttft_28 BIGINT NOT NULL, ttft_29 BIGINT NOT NULL,
+    ttft_30 BIGINT NOT NULL, ttft_31 BIGINT NOT NULL, total_0 BIGINT NOT NULL,
+    total_1 BIGINT NOT NULL, total_2 BIGINT NOT NULL, total_3 BIGINT NOT NULL,
+    total_4 BIGINT NOT NULL, total_5 BIGINT NOT NULL, total_6 BIGINT NOT NULL,
+    total_7 BIGINT NOT NULL, total_8 BIGINT NOT NULL, total_9 BIGINT NOT NULL,
+    total_10 BIGINT NOT NULL, total_11 BIGINT NOT NULL, total_12 BIGINT NOT NULL,
+    total_13 BIGINT NOT NULL, total_14 BIGINT NOT NULL, total_15 BIGINT NOT NULL,
+    total_16 BIGINT NOT NULL, total_17 BIGINT NOT NULL, total_18 BIGINT NOT NULL,
+    total_19 BIGINT NOT NULL, total_20 BIGINT NOT NULL, total_21 BIGINT NOT NULL,
+    total_22 BIGINT NOT NULL, total_23 BIGINT NOT NULL, total_24 BIGINT NOT NULL,
+    total_25 BIGINT NOT NULL, total_26 BIGINT NOT NULL, total_27 BIGINT NOT NULL,
+    total_28 BIGINT NOT NULL, total_29 BIGINT NOT NULL, total_30 BIGINT NOT NULL,
+    total_31 BIGINT NOT NULL,
+    PRIMARY KEY (span_ms, start_ms, account, key_id, model, channel, call_end)
+) WITHOUT ROWID;
+
+CREATE TABLE call_writers (
+    writer TEXT PRIMARY KEY,
+    batch BIGINT NOT NULL,
+    at_ms BIGINT NOT NULL
+);
+
+""",
+        sqlite=f"{_CALLS} WITHOUT ROWID;\n\n{_INDEXES}",
+        postgres=f"""{_CALLS} PARTITION BY RANGE (at_ms);
+
+{_INDEXES}CREATE INDEX calls_by_key ON calls (key_id, at_ms, id);
+
+CREATE INDEX calls_by_model ON calls (model, at_ms, id);
+
+CREATE INDEX calls_by_channel ON calls (channel, at_ms, id);
+
+CREATE INDEX calls_by_end ON calls (call_end, at_ms, id);
+
+""",
+    ),
+)
+
+CALL_LOG = Schema(MIGRATIONS, "call_log_version")

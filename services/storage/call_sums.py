@@ -1,0 +1,188 @@
+"""Sums of the call log by hours and by days, as statements.
+
+The batch that writes rows adds them to the sums, so charts read no rows. Durations are counted in
+the buckets of a histogram with fixed bounds, so sums of any intervals can be added up.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from services.storage.base import Row, Transaction, Value
+from services.storage.call_rows import CallRow, CallSelection
+from services.storage.exact_sums import read_sums, sum_columns
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+SPANS_MS = (HOUR_MS, DAY_MS)
+"""Lengths of the intervals that sums are kept of."""
+
+BOUNDS_MS: Sequence[int] = tuple(round(8 * 2 ** (k / 2)) for k in range(31))
+"""Upper bounds of the buckets: 8 ms to 262 s by a factor of √2. The last bucket has none."""
+
+BUCKETS = len(BOUNDS_MS) + 1
+
+DIMENSIONS: Sequence[str] = ("account", "key_id", "model", "channel", "call_end")
+TOKENS: Sequence[str] = (
+    "prompt_tokens",
+    "completion_tokens",
+    "thinking_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+)
+MONEY: Sequence[str] = ("charge", "cost")
+TTFT: Sequence[str] = tuple(f"ttft_{number}" for number in range(BUCKETS))
+TOTAL: Sequence[str] = tuple(f"total_{number}" for number in range(BUCKETS))
+
+KEY: Sequence[str] = ("span_ms", "start_ms", *DIMENSIONS)
+FIGURES: Sequence[str] = ("calls", "failures", *TOKENS, *MONEY, *TTFT, *TOTAL)
+
+_NAMES = ", ".join((*KEY, *FIGURES))
+_UPSERT = f"""
+    ON CONFLICT ({", ".join(KEY)}) DO UPDATE
+    SET {", ".join(f"{name} = call_sums.{name} + excluded.{name}" for name in FIGURES)}
+"""  # noqa: S608  Constants of this module.
+ADD = f"""
+    INSERT INTO call_sums ({_NAMES}) VALUES ({", ".join("?" * (len(KEY) + len(FIGURES)))}) {_UPSERT}
+"""  # noqa: S608  Constants of this module.
+_TYPES = ", ".join(
+    f"{name} {'TEXT' if name in DIMENSIONS else 'BIGINT'}" for name in (*KEY, *FIGURES)
+)
+ADD_JSON = f"""
+    INSERT INTO call_sums ({_NAMES})
+    SELECT {_NAMES} FROM json_to_recordset(CAST(CAST(? AS TEXT) AS JSON)) AS row ({_TYPES})
+    {_UPSERT}
+"""  # noqa: S608
+
+
+class CallSums(msgspec.Struct, kw_only=True):
+    """Sums of the calls of one group."""
+
+    calls: int = 0
+    failures: int = 0
+    """Calls that have a reason."""
+    tokens: list[int] = msgspec.field(default_factory=lambda: [0] * len(TOKENS))
+    """In the order of `TOKENS`."""
+    money: list[int] = msgspec.field(default_factory=lambda: [0] * len(MONEY))
+    """Charge and cost, in nano-USD."""
+    ttft: list[int] = msgspec.field(default_factory=lambda: [0] * BUCKETS)
+    """Number of calls by the bucket of the time to their answer."""
+    total: list[int] = msgspec.field(default_factory=lambda: [0] * BUCKETS)
+    """Number of calls by the bucket of their duration."""
+
+    def add(self, other: CallSums) -> None:
+        """Add the sums of other calls."""
+        self.calls += other.calls
+        self.failures += other.failures
+        for own, more in (
+            (self.tokens, other.tokens),
+            (self.money, other.money),
+            (self.ttft, other.ttft),
+            (self.total, other.total),
+        ):
+            own[:] = map(int.__add__, own, more)
+
+    def add_row(self, row: CallRow) -> None:
+        """Add a call."""
+        self.calls += 1
+        self.failures += bool(row.reason)
+        for index, name in enumerate(TOKENS):
+            self.tokens[index] += getattr(row, name)
+        self.money[0] += row.charge
+        self.money[1] += row.cost
+        if row.ttft_ms is not None:
+            self.ttft[bisect_left(BOUNDS_MS, row.ttft_ms)] += 1
+        self.total[bisect_left(BOUNDS_MS, row.total_ms)] += 1
+
+    def figures(self) -> tuple[int, ...]:
+        """Return the figures in the order of their columns."""
+        tokens_and_money = (*self.tokens, *self.money)
+        return (self.calls, self.failures, *tokens_and_money, *self.ttft, *self.total)
+
+
+class SumsQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums to read."""
+
+    selection: CallSelection
+    """Calls, by times that are multiples of `span_ms`, and by names of `DIMENSIONS`."""
+    span_ms: int
+    """Length of the intervals whose sums are added up."""
+    by_interval: bool
+    """Whether each interval has groups of its own."""
+    dimensions: Sequence[str]
+    """Names to group by, of `DIMENSIONS`."""
+    durations: bool
+    """Whether the histograms are wanted."""
+    limit: int
+
+
+Group = tuple[int, tuple[str, ...]]
+"""Start of an interval, 0 without intervals, and the names of a group."""
+
+
+def add_calls(rows: Iterable[CallRow], dialect: str) -> Transaction[None]:
+    """Add rows to the sums of their hours and days."""
+    # In one order in every process, so that no two wait for each other.
+    found = sorted(_sums_of(rows).items())
+    values: list[tuple[Value, ...]] = [(*key, *sums.figures()) for key, sums in found]
+    if dialect == "postgres":
+        names = (*KEY, *FIGURES)
+        objects = [dict(zip(names, each, strict=True)) for each in values]
+        yield ADD_JSON, (msgspec.json.encode(objects).decode(),)
+    else:
+        yield ADD, values
+
+
+def read_groups(query: SumsQuery) -> Transaction[Mapping[Group, CallSums]]:
+    """Return the sums of at most `limit` groups, by their time and names."""
+    groups = [*(["start_ms"] if query.by_interval else []), *query.dimensions]
+    columns = [f"CAST(sum({name}) AS BIGINT)" for name in ("calls", "failures", *TOKENS)]
+    columns.append(sum_columns(*MONEY))
+    if query.durations:
+        columns += [f"CAST(sum({name}) AS BIGINT)" for name in (*TTFT, *TOTAL)]
+    selection = query.selection
+    equal, names = selection.equalities()
+    grouped = f"GROUP BY {', '.join(groups)} ORDER BY {', '.join(groups)}" if groups else ""
+    statement = f"""
+        SELECT {", ".join((*groups, *columns))} FROM call_sums
+        WHERE span_ms = ? AND start_ms >= ? AND start_ms < ?{equal} {grouped} LIMIT ?
+    """  # noqa: S608  Names of this module.
+    times = (query.span_ms, selection.start_ms, selection.end_ms)
+    rows = yield statement, (*times, *names, query.limit)
+    found = [_group(row, query) for row in rows if groups or row[0] is not None]
+    return dict(found)
+
+
+def forget_sums(before_ms: int) -> Transaction[int]:
+    """Delete the sums of intervals that began before a time. Return how many there were."""
+    deleted = yield "DELETE FROM call_sums WHERE start_ms < ?", (before_ms,)
+    return len(deleted)
+
+
+def _sums_of(rows: Iterable[CallRow]) -> Mapping[tuple[Value, ...], CallSums]:
+    found: dict[tuple[Value, ...], CallSums] = {}
+    for row in rows:
+        names = (row.account, row.key_id, row.model, row.channel, row.call_end)
+        for span_ms in SPANS_MS:
+            key = (span_ms, row.at_ms - row.at_ms % span_ms, *names)
+            if (sums := found.get(key)) is None:
+                sums = found[key] = CallSums()
+            sums.add_row(row)
+    return found
+
+
+def _group(row: Row, query: SumsQuery) -> tuple[Group, CallSums]:
+    columns = list(row)
+    start_ms = columns.pop(0) if query.by_interval else 0
+    names = tuple(columns.pop(0) for _ in query.dimensions)
+    group = msgspec.convert((start_ms, names), Group)
+    plain = msgspec.convert(columns[: 2 + len(TOKENS)], list[int])
+    money = columns[len(plain) : len(plain) + 2 * len(MONEY)]
+    buckets = msgspec.convert(columns[len(plain) + len(money) :], list[int])
+    sums = CallSums(calls=plain[0], failures=plain[1], tokens=plain[2:], money=read_sums(money))
+    if buckets:
+        sums.ttft, sums.total = buckets[:BUCKETS], buckets[BUCKETS:]
+    return group, sums
