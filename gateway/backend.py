@@ -36,6 +36,10 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Size of the client's request, in its own form."""
     idempotency_key: str = ""
     trace_context: TraceContext = ()
+    surface: str = ""
+    """API that the client has called, by its name in the call log."""
+    tags: str = ""
+    """The header `x-pomogator-tags`. Empty: there is none."""
 
 
 class WholeReply(NamedTuple):

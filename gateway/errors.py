@@ -15,6 +15,7 @@ import msgspec
 
 from services.common.call_names import INTERNAL_MESSAGE
 from services.domain.error_reason import ErrorReason
+from services.domain.http_statuses import HTTP_STATUSES
 
 RETRY_AFTER_MAX_S = 60.0
 """The longest Retry-After that the official SDKs honour. With a longer one some give up and some
@@ -40,8 +41,6 @@ class HttpReason:
 
     reason: ErrorReason = field(kw_only=False)
     """The value of the enum."""
-    http: int = field(kw_only=False)
-    """The HTTP status code."""
     type: str = field(kw_only=False)
     """OpenAI's `type` of the error."""
     code: str = field(kw_only=False)
@@ -59,20 +58,24 @@ class HttpReason:
     headers: Sequence[tuple[str, str]] = ()
     """Headers of the answer."""
 
+    @property
+    def http(self) -> int:
+        """The HTTP status code."""
+        return HTTP_STATUSES[self.reason]
+
 
 ROWS: Sequence[HttpReason] = (
-    HttpReason(ErrorReason.INVALID_JSON, 400, _BAD_REQUEST, "invalid_json"),
-    HttpReason(ErrorReason.INVALID_FIELD, 400, _BAD_REQUEST, "invalid_value"),
-    HttpReason(ErrorReason.UNSUPPORTED_FEATURE, 400, _BAD_REQUEST, "unsupported_parameter"),
-    HttpReason(ErrorReason.MODEL_NOT_FOUND, 400, _BAD_REQUEST, "model_not_found"),
-    HttpReason(ErrorReason.CONTEXT_LENGTH_EXCEEDED, 400, _BAD_REQUEST, "context_length_exceeded"),
-    HttpReason(ErrorReason.INVALID_IMAGE, 400, _BAD_REQUEST, "invalid_image"),
-    HttpReason(ErrorReason.IMAGE_FETCH_FAILED, 400, _BAD_REQUEST, "image_fetch_failed"),
-    HttpReason(ErrorReason.CONTENT_FILTERED, 400, _BAD_REQUEST, "content_policy_violation"),
-    HttpReason(ErrorReason.UPSTREAM_INVALID_REQUEST, 400, _BAD_REQUEST, "upstream_invalid_request"),
+    HttpReason(ErrorReason.INVALID_JSON, _BAD_REQUEST, "invalid_json"),
+    HttpReason(ErrorReason.INVALID_FIELD, _BAD_REQUEST, "invalid_value"),
+    HttpReason(ErrorReason.UNSUPPORTED_FEATURE, _BAD_REQUEST, "unsupported_parameter"),
+    HttpReason(ErrorReason.MODEL_NOT_FOUND, _BAD_REQUEST, "model_not_found"),
+    HttpReason(ErrorReason.CONTEXT_LENGTH_EXCEEDED, _BAD_REQUEST, "context_length_exceeded"),
+    HttpReason(ErrorReason.INVALID_IMAGE, _BAD_REQUEST, "invalid_image"),
+    HttpReason(ErrorReason.IMAGE_FETCH_FAILED, _BAD_REQUEST, "image_fetch_failed"),
+    HttpReason(ErrorReason.CONTENT_FILTERED, _BAD_REQUEST, "content_policy_violation"),
+    HttpReason(ErrorReason.UPSTREAM_INVALID_REQUEST, _BAD_REQUEST, "upstream_invalid_request"),
     HttpReason(
         ErrorReason.INVALID_API_KEY,
-        401,
         _AUTHENTICATION,
         "invalid_api_key",
         failed_auth=True,
@@ -80,7 +83,6 @@ ROWS: Sequence[HttpReason] = (
     ),
     HttpReason(
         ErrorReason.KEY_EXPIRED,
-        401,
         _AUTHENTICATION,
         "key_expired",
         failed_auth=True,
@@ -88,7 +90,6 @@ ROWS: Sequence[HttpReason] = (
     ),
     HttpReason(
         ErrorReason.KEY_REVOKED,
-        401,
         _AUTHENTICATION,
         "key_revoked",
         failed_auth=True,
@@ -96,68 +97,63 @@ ROWS: Sequence[HttpReason] = (
     ),
     HttpReason(
         ErrorReason.INSUFFICIENT_QUOTA,
-        402,
         "insufficient_quota",
         "insufficient_quota",
         final=True,
     ),
-    HttpReason(ErrorReason.MODEL_NOT_ALLOWED, 403, "permission_error", "model_not_allowed"),
-    HttpReason(ErrorReason.PERMISSION_DENIED, 403, "permission_error", "permission_denied"),
-    HttpReason(ErrorReason.NOT_FOUND, 404, _BAD_REQUEST, "not_found"),
-    HttpReason(ErrorReason.ALREADY_EXISTS, 409, _BAD_REQUEST, "already_exists", final=True),
-    HttpReason(ErrorReason.UNKNOWN_URL, 404, _BAD_REQUEST, "unknown_url"),
-    HttpReason(ErrorReason.METHOD_NOT_ALLOWED, 405, _BAD_REQUEST, "method_not_allowed"),
-    HttpReason(ErrorReason.REQUEST_TIMEOUT, 408, _BAD_REQUEST, "request_timeout", closes=True),
+    HttpReason(ErrorReason.MODEL_NOT_ALLOWED, "permission_error", "model_not_allowed"),
+    HttpReason(ErrorReason.PERMISSION_DENIED, "permission_error", "permission_denied"),
+    HttpReason(ErrorReason.NOT_FOUND, _BAD_REQUEST, "not_found"),
+    HttpReason(ErrorReason.ALREADY_EXISTS, _BAD_REQUEST, "already_exists", final=True),
+    HttpReason(ErrorReason.UNKNOWN_URL, _BAD_REQUEST, "unknown_url"),
+    HttpReason(ErrorReason.METHOD_NOT_ALLOWED, _BAD_REQUEST, "method_not_allowed"),
+    HttpReason(ErrorReason.REQUEST_TIMEOUT, _BAD_REQUEST, "request_timeout", closes=True),
     HttpReason(
         ErrorReason.IDEMPOTENCY_IN_PROGRESS,
-        409,
         "idempotency_error",
         "idempotency_in_progress",
     ),
-    HttpReason(ErrorReason.REQUEST_TOO_LARGE, 413, _BAD_REQUEST, "request_too_large", closes=True),
+    HttpReason(ErrorReason.REQUEST_TOO_LARGE, _BAD_REQUEST, "request_too_large", closes=True),
     HttpReason(
         ErrorReason.UNSUPPORTED_MEDIA_TYPE,
-        415,
         _BAD_REQUEST,
         "unsupported_media_type",
         headers=_ACCEPTED,
     ),
-    HttpReason(ErrorReason.EXPECTATION_FAILED, 417, _BAD_REQUEST, "expectation_failed"),
-    HttpReason(ErrorReason.IDEMPOTENCY_MISMATCH, 422, "idempotency_error", "idempotency_mismatch"),
-    HttpReason(ErrorReason.RATE_LIMIT_EXCEEDED, 429, "rate_limit_error", "rate_limit_exceeded"),
+    HttpReason(ErrorReason.EXPECTATION_FAILED, _BAD_REQUEST, "expectation_failed"),
+    HttpReason(ErrorReason.IDEMPOTENCY_MISMATCH, "idempotency_error", "idempotency_mismatch"),
+    HttpReason(ErrorReason.RATE_LIMIT_EXCEEDED, "rate_limit_error", "rate_limit_exceeded"),
     HttpReason(
         ErrorReason.BUDGET_EXCEEDED,
-        429,
         "insufficient_quota",
         "budget_exceeded",
         final=True,
     ),
-    HttpReason(ErrorReason.HEADERS_TOO_LARGE, 431, _BAD_REQUEST, "headers_too_large", closes=True),
-    HttpReason(ErrorReason.BAD_HTTP, 400, _BAD_REQUEST, "bad_http", closes=True),
-    HttpReason(ErrorReason.CLIENT_CLOSED, 499, _BAD_REQUEST, "client_closed"),
-    HttpReason(ErrorReason.INTERNAL, 500, _SERVER, "internal_error", final=True),
-    HttpReason(ErrorReason.NOT_IMPLEMENTED, 501, _SERVER, "not_implemented"),
-    HttpReason(ErrorReason.UPSTREAM_UNREACHABLE, 502, _UPSTREAM, "upstream_unreachable"),
-    HttpReason(ErrorReason.UPSTREAM_BAD_RESPONSE, 502, _UPSTREAM, "upstream_bad_response"),
-    HttpReason(ErrorReason.UPSTREAM_ERROR, 502, _UPSTREAM, "upstream_error"),
-    HttpReason(ErrorReason.UPSTREAM_DISCONNECTED, 502, _UPSTREAM, "upstream_disconnected"),
+    HttpReason(ErrorReason.HEADERS_TOO_LARGE, _BAD_REQUEST, "headers_too_large", closes=True),
+    HttpReason(ErrorReason.BAD_HTTP, _BAD_REQUEST, "bad_http", closes=True),
+    HttpReason(ErrorReason.CLIENT_CLOSED, _BAD_REQUEST, "client_closed"),
+    HttpReason(ErrorReason.INTERNAL, _SERVER, "internal_error", final=True),
+    HttpReason(ErrorReason.NOT_IMPLEMENTED, _SERVER, "not_implemented"),
+    HttpReason(ErrorReason.UPSTREAM_UNREACHABLE, _UPSTREAM, "upstream_unreachable"),
+    HttpReason(ErrorReason.UPSTREAM_BAD_RESPONSE, _UPSTREAM, "upstream_bad_response"),
+    HttpReason(ErrorReason.UPSTREAM_ERROR, _UPSTREAM, "upstream_error"),
+    HttpReason(ErrorReason.UPSTREAM_DISCONNECTED, _UPSTREAM, "upstream_disconnected"),
     HttpReason(
         ErrorReason.UPSTREAM_AUTH_FAILED,
-        502,
         _UPSTREAM,
         "upstream_auth_failed",
         final=True,  # The operator has to act.
     ),
-    HttpReason(ErrorReason.UPSTREAM_OVERLOADED, 503, "overloaded_error", "upstream_overloaded"),
-    HttpReason(ErrorReason.UPSTREAM_RATE_LIMITED, 429, "rate_limit_error", "upstream_rate_limited"),
-    HttpReason(ErrorReason.OVERLOADED, 503, "overloaded_error", "overloaded", lowers_limit=True),
-    HttpReason(ErrorReason.SHUTTING_DOWN, 503, _SERVER, "server_shutting_down"),
-    HttpReason(ErrorReason.STORAGE_UNAVAILABLE, 503, _SERVER, "storage_unavailable"),
-    HttpReason(ErrorReason.AUTH_UNAVAILABLE, 503, _SERVER, "auth_unavailable"),
-    HttpReason(ErrorReason.SERVICE_UNAVAILABLE, 503, _SERVER, "service_unavailable"),
-    HttpReason(ErrorReason.UPSTREAM_TIMEOUT, 504, _TIMEOUT, "upstream_timeout"),
-    HttpReason(ErrorReason.UPSTREAM_STALLED, 504, _TIMEOUT, "upstream_stalled"),
-    HttpReason(ErrorReason.DEADLINE, 504, _TIMEOUT, "deadline_exceeded", final=True),
+    HttpReason(ErrorReason.UPSTREAM_OVERLOADED, "overloaded_error", "upstream_overloaded"),
+    HttpReason(ErrorReason.UPSTREAM_RATE_LIMITED, "rate_limit_error", "upstream_rate_limited"),
+    HttpReason(ErrorReason.OVERLOADED, "overloaded_error", "overloaded", lowers_limit=True),
+    HttpReason(ErrorReason.SHUTTING_DOWN, _SERVER, "server_shutting_down"),
+    HttpReason(ErrorReason.STORAGE_UNAVAILABLE, _SERVER, "storage_unavailable"),
+    HttpReason(ErrorReason.AUTH_UNAVAILABLE, _SERVER, "auth_unavailable"),
+    HttpReason(ErrorReason.SERVICE_UNAVAILABLE, _SERVER, "service_unavailable"),
+    HttpReason(ErrorReason.UPSTREAM_TIMEOUT, _TIMEOUT, "upstream_timeout"),
+    HttpReason(ErrorReason.UPSTREAM_STALLED, _TIMEOUT, "upstream_stalled"),
+    HttpReason(ErrorReason.DEADLINE, _TIMEOUT, "deadline_exceeded", final=True),
 )
 REASONS: Mapping[ErrorReason, HttpReason] = {row.reason: row for row in ROWS}
 """The row of every reason. The comments of `error_reason.proto` are the source. The service has a

@@ -9,8 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from gateway.backend import TraceContext
-from services.common.call_names import IDEMPOTENCY_KEY_HEADER, REQUEST_ID_HEADER
+from gateway.backend import CallOptions, TraceContext
+from services.common.call_names import (
+    IDEMPOTENCY_KEY_HEADER,
+    REQUEST_ID_HEADER,
+    SURFACE_HEADER,
+    TAGS_HEADER,
+)
 
 _CLIENT_METADATA = ("x-ratelimit-", "x-pomogator-", "idempotency-replayed")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,1024}")
@@ -22,6 +27,13 @@ def call_metadata(
     """Return the metadata of a call to the service."""
     pairs = (("authorization", f"Bearer {key}"), (REQUEST_ID_HEADER, request_id), *trace_context)
     return (*pairs, (IDEMPOTENCY_KEY_HEADER, idempotency_key)) if idempotency_key else pairs
+
+
+def completion_metadata(call: CallOptions) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of a completion."""
+    pairs = call_metadata(call.key, call.request_id, call.idempotency_key, call.trace_context)
+    labels = ((SURFACE_HEADER, call.surface), (TAGS_HEADER, call.tags))
+    return (*pairs, *[pair for pair in labels if pair[1]])
 
 
 def response_headers(pairs: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:

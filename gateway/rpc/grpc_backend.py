@@ -26,7 +26,7 @@ from gateway.backend import (
     WholeReply,
 )
 from gateway.errors import ApiError, shutting_down
-from gateway.rpc.call_metadata import call_metadata, response_headers
+from gateway.rpc.call_metadata import call_metadata, completion_metadata, response_headers
 from gateway.rpc.status_mapping import to_api_error
 from services.common.call_names import TIMEOUT_HEADER
 from services.common.contract.chat import fill_request, read_completion
@@ -160,7 +160,7 @@ def _metadata(call: CallOptions) -> tuple[tuple[str, str], ...]:
 
 
 def _completion_metadata(call: CallOptions) -> tuple[tuple[str, str], ...]:
-    return (*_metadata(call), (TIMEOUT_HEADER, str(call.deadline_s)))
+    return (*completion_metadata(call), (TIMEOUT_HEADER, str(call.deadline_s)))
 
 
 def _timeout_s(call: CallOptions) -> float:

@@ -14,7 +14,7 @@ from pomogator.relay.v1.relay_service_pb2_grpc import RelayServiceStub
 
 from gateway.backend import CallOptions
 from gateway.errors import shutting_down
-from gateway.rpc.call_metadata import call_metadata
+from gateway.rpc.call_metadata import completion_metadata
 from gateway.rpc.relay_call import RelayCall
 from gateway.rpc.status_mapping import to_api_error, unreachable
 from services.common.call_names import INSTANCE_HEADER
@@ -77,10 +77,7 @@ class RelayLink:
         start.method = method
         start.request = request
         start.timeout_seconds = options.deadline_s
-        metadata = call_metadata(
-            options.key, options.request_id, options.idempotency_key, options.trace_context
-        )
-        start.metadata.update(metadata)
+        start.metadata.update(completion_metadata(options))
         call = RelayCall(options, lambda: self._frames.add(number), lambda: self._forget(number))
         self._calls[number] = call
         if not self.accepts_calls:

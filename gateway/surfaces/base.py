@@ -90,6 +90,8 @@ class ModelsForm(Protocol):
 class InboundApi(ABC):
     """What all inbound APIs have in common: routes, credential headers, errors."""
 
+    name: str
+    """Name of the API in the call log: one of `services.common.call_names.SURFACES`."""
     routes: Sequence[Route]
     """The routes of its main requests."""
     credential_headers: Sequence[str] = BEARER_ONLY

@@ -23,6 +23,7 @@ from gateway.surfaces.answer_headers import cost_header, notes_header
 from gateway.surfaces.base import Route, StreamRenderer, Surface
 from gateway.surfaces.event_stream import EventStream
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
+from services.common.call_names import TAGS_HEADER
 from services.common.request_headers import session_id
 from services.domain.events import Event, Started
 from services.domain.spec import CompletionRequest
@@ -60,6 +61,8 @@ class CompletionHandler(SurfaceHandler[Surface]):
             request_bytes=request_bytes,
             idempotency_key=idempotency,
             trace_context=trace_context(headers),
+            surface=surface.name,
+            tags=headers.get(TAGS_HEADER) or "",
         )
         asked = CompletionRequest(
             spec=spec,

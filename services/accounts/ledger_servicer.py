@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
 from pomogator.accounts.v1 import ledger_service_pb2 as pb
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
 
@@ -9,16 +12,20 @@ from services.accounts.proto_fields import account_name, int64, not_found, time_
 from services.rpc.call_context import Context
 from services.rpc.paging import START, Page
 from services.storage.accounts import account_by_name
-from services.storage.audit import audit
+from services.storage.audit import Audit, audit
 from services.storage.base import Database, T, Transaction
 from services.storage.reports import ModelUsage, Transfer, list_transfers, usage_by_model
+
+AuditCalls: TypeAlias = Callable[[], Awaitable[Audit]]
 
 
 class LedgerServicer(pb_grpc.LedgerServiceServicer):
     """Reports usage, lists transfers and verifies the ledger."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, audit_calls: AuditCalls | None = None) -> None:
+        """`audit_calls` compares the call log with the database. None: there is no log."""
         self._database = database
+        self._audit_calls = audit_calls
 
     async def ReportUsage(
         self, request: pb.ReportUsageRequest, _context: Context
@@ -47,9 +54,14 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
     async def VerifyLedger(
         self, _request: pb.VerifyLedgerRequest, _context: Context
     ) -> pb.VerifyLedgerResponse:
-        """Check the consistency of the ledger."""
-        result = await self._database.read(audit)
-        return pb.VerifyLedgerResponse(counts=result.counts, findings=result.findings)
+        """Check the consistency of the ledger, and of the call log with it."""
+        found = [await self._database.read(audit)]
+        if self._audit_calls is not None:
+            found.append(await self._audit_calls())
+        return pb.VerifyLedgerResponse(
+            counts={name: count for each in found for name, count in each.counts.items()},
+            findings=[finding for each in found for finding in each.findings],
+        )
 
 
 def _for_account(name: str, report: Transaction[T]) -> Transaction[T]:

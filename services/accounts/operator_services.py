@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -15,10 +16,11 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from services.accounts.account_servicer import AccountServicer, Withdraw, no_calls_run
 from services.accounts.key_servicer import KeyServicer
-from services.accounts.ledger_servicer import LedgerServicer
+from services.accounts.ledger_servicer import AuditCalls, LedgerServicer
 from services.clock import Clock
 from services.common.addresses import split_address
 from services.rpc.local_channel import local_channel
+from services.storage.audit import Audit
 from services.storage.base import Database, DatabaseOptions, StateInUseError
 from services.storage.opening import open_database
 from services.storage.pepper import Pepper, load_pepper
@@ -39,6 +41,8 @@ class OperatorServices:
     clock: Clock
     withdraw: Withdraw = no_calls_run
     """Keeps calls of this process from taking what a withdrawal takes."""
+    audit_calls: AuditCalls | None = None
+    """Compares the call log with the ledger. None: there is no log."""
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the services to a server."""
@@ -48,7 +52,9 @@ class OperatorServices:
         accounts_grpc.add_AccountServiceServicer_to_server(
             AccountServicer(self.database, self.clock, self.withdraw), server
         )
-        ledger_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(self.database), server)
+        ledger_grpc.add_LedgerServiceServicer_to_server(
+            LedgerServicer(self.database, self.audit_calls), server
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,8 @@ class StateAddress:
     """gRPC target of the server's operators' listener."""
     credentials: grpc.ChannelCredentials | None = None
     """Credentials for the listener. None: plain text."""
+    audit_calls: Callable[[Database], Awaitable[Audit]] | None = None
+    """Compares the call log with the database of a state that no server has open."""
 
 
 @asynccontextmanager
@@ -87,7 +95,13 @@ async def operators_channel(
         return
     try:
         pepper = await load_pepper(address.state, env, database)
-        services = OperatorServices(database=database, pepper=pepper, clock=clock)
+        audit = address.audit_calls
+        services = OperatorServices(
+            database=database,
+            pepper=pepper,
+            clock=clock,
+            audit_calls=None if audit is None else partial(audit, database),
+        )
         async with local_channel(services.register) as own:
             yield own
     finally:

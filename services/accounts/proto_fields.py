@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Literal, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from pomogator.accounts.v1.ledger_service_pb2 import ReportUsageRequest
-from pomogator.usage.v1.usage_service_pb2 import ListUsageRequest
 
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
@@ -57,7 +56,22 @@ def milliseconds(param: str, time: Timestamp) -> int:
         raise invalid(param, f"{param} must be a time from year 1 to 9999") from None
 
 
-def time_range_ms(request: ReportUsageRequest | ListUsageRequest) -> tuple[int, int]:
+class TimeRange(Protocol):
+    """Request with a time range."""
+
+    @property
+    def start_time(self) -> Timestamp:
+        """Earliest time."""
+
+    @property
+    def end_time(self) -> Timestamp:
+        """Exclusive end."""
+
+    def HasField(self, field_name: Literal["end_time"], /) -> bool:  # noqa: N802
+        """Whether the end is set."""
+
+
+def time_range_ms(request: TimeRange) -> tuple[int, int]:
     """Return [start, end) in milliseconds since 1970. Raise Failure INVALID_FIELD."""
     start_ms = milliseconds("start_time", request.start_time)
     if not request.HasField("end_time"):

@@ -123,6 +123,8 @@ class Gate:
             lease.void()
             raise
         record.hold_nano = amount_nano
+        facts = record.facts
+        facts.hold_id, facts.hold_ms = hold.row.id, hold.row.created_ms
         return lease, hold
 
     async def limit_headers(self, plan: CallPlan) -> Mapping[str, str]:

@@ -90,6 +90,8 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Usage of the attempts that the caller's deadline has cut: the prompt."""
     cut_nano: int = 0
     """Cost of these attempts."""
+    cut_provider_nano: int = 0
+    """Their cost before the markup."""
     metered: Metered | None = None
     """Set when the answer is complete: its usage."""
     charge_nano: int = 0
@@ -141,6 +143,7 @@ class Ticket(msgspec.Struct, kw_only=True):
             self.cut = self.meter.metered(decoder.usage, unseen)
             price = self.plan.prices[target.public_model]
             self.cut_nano += cost_nano(self.cut.usage, price, markup_bp=self.plan.caller.markup_bp)
+            self.cut_provider_nano += cost_nano(self.cut.usage, price, markup_bp=0)
         else:
             self.miss_answer(target, decoder)
 
@@ -269,6 +272,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         record.settlement = "settled"
         record.charge_nano = self.charge_nano
         record.usage, record.flags = metered.usage, metered.flags
+        record.facts.cost_nano = self._provider_nano(metered)
 
     def _complete(self) -> Metered:
         self.metered = metered = self.meter.metered()
@@ -325,3 +329,11 @@ class Ticket(msgspec.Struct, kw_only=True):
             return self.cut_nano
         markup_bp = self.plan.caller.markup_bp
         return self.cut_nano + cost_nano(metered.usage, self.price, markup_bp=markup_bp)
+
+    def _provider_nano(self, metered: Metered) -> int:
+        """Return the cost before the markup, also where the balance lacks a part of it."""
+        if not self.plan.caller.markup_bp and self._charge_max == sys.maxsize:
+            return self.charge_nano
+        if metered is self.cut:
+            return self.cut_provider_nano
+        return self.cut_provider_nano + cost_nano(metered.usage, self.price, markup_bp=0)

@@ -13,6 +13,7 @@ Modules, in the order in which data flows:
     request_headers   forms of request ID, idempotency key and bearer token
     key_format        form and checksum of API keys
     call_names        metadata and error details between edge and service
+    call_tags         labels of a call
     contract          messages of the contract as structs of the domain, and back
     frame_queue       frames of a relay that wait to be sent
     known_members     JSON split by the structs that read it

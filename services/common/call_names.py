@@ -19,6 +19,15 @@ METERED = (COMPLETIONS, f"/{EMBEDDING_SERVICE}/")
 REQUEST_ID_HEADER = "x-request-id"
 IDEMPOTENCY_KEY_HEADER = "idempotency-key"
 
+SURFACE_HEADER = "x-pomogator-surface"
+"""From an edge: the API that its client has called, one of `SURFACES`."""
+SURFACES = frozenset({"chat", "messages", "responses", "embeddings"})
+GRPC_SURFACE = "grpc"
+"""The API of callers that name none of `SURFACES`."""
+
+TAGS_HEADER = "x-pomogator-tags"
+"""Labels of a call, by the caller: `team=search,stage=test`."""
+
 INSTANCE_HEADER = "x-pomogator-instance"
 """Initial metadata of a relay: the ID of the service's process."""
 

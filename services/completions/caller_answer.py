@@ -73,8 +73,10 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         batch = first.events() if isinstance(first, WholeAnswer) else first
         await self._count(batch, count)
         form = raw_form(first)
+        completion_id = _new_id()
+        self.ticket.record.facts.answer(completion_id, answer.model, answer.notes)
         started = Started(
-            completion_id=_new_id(),
+            completion_id=completion_id,
             model=answer.model,
             create_time_s=int(self.ticket.clock.time()),
             notes=answer.notes,
@@ -136,8 +138,10 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         usage = self.ticket.count_whole(whole)
         if self.ticket.must_extend:
             await self.ticket.extend([])
+        completion_id = _new_id()
+        self.ticket.record.facts.answer(completion_id, answer.model, answer.notes)
         return Completion(
-            completion_id=_new_id(),
+            completion_id=completion_id,
             model=answer.model,
             create_time_s=int(self.ticket.clock.time()),
             choices=whole.choices,

@@ -12,7 +12,9 @@ from contextlib import AbstractContextManager, aclosing
 import msgspec
 
 from services.admission.gate import Gate
-from services.admission.keyring import Keyring
+from services.admission.keyring import Caller, Keyring
+from services.common.call_names import TAGS_HEADER
+from services.common.call_tags import read_tags
 from services.common.fair_share import CountedCall
 from services.common.off_loop import off_loop
 from services.common.request_headers import unchecked_token
@@ -22,11 +24,13 @@ from services.completions.pipeline import Pipeline
 from services.completions.snapshot import SnapshotHolder
 from services.completions.validation import validate
 from services.domain.completion import Completion
+from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.errors import Failure
 from services.metering.tokens import count_sent
 from services.overload.load_shedder import LoadShedder
+from services.telemetry.call_facts import NAME_CHARS_MAX
 from services.telemetry.calls import CallLog, CallRecord
 
 
@@ -43,6 +47,10 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     """Time that the call waited in a queue before the service saw it."""
     trace_context: Mapping[str, str] = {}
     """The headers `traceparent` and `tracestate`, as far as the caller sent them."""
+    surface: str = ""
+    """API that was called, as the edge says. Callers of gRPC may say anything."""
+    tags: str = ""
+    """The header `x-pomogator-tags`. Empty: there is none."""
 
 
 class CallEntrance:
@@ -149,7 +157,8 @@ class Completions(CallEntrance):
         self, request: CompletionRequest, context: CallContext, record: CallRecord
     ) -> CompletionCall:
         caller = await self._keyring.authenticate(context.authorization)
-        record.key_id, record.account = caller.key_id, caller.account
+        note_caller(record, caller, context, request.spec.user)
+        record.facts.session = request.session_id
         check_idempotency_key(context.idempotency_key)
         return CompletionCall(
             record=record,
@@ -160,3 +169,20 @@ class Completions(CallEntrance):
             time_left_s=context.time_left_s,
             revocation=self._keyring.revocation(caller) if self._end_revoked else None,
         )
+
+
+def note_caller(record: CallRecord, caller: Caller, context: CallContext, user: str) -> None:
+    """Record the caller of a call, and its end user and labels. Raise Failure INVALID_FIELD."""
+    record.key_id, record.account = caller.key_id, caller.account
+    facts = record.facts
+    facts.surface, facts.end_user = context.surface, user[:NAME_CHARS_MAX]
+    if context.tags:
+        facts.tags = _tags(context.tags)
+
+
+def _tags(text: str) -> Mapping[str, str]:
+    try:
+        return read_tags(text)
+    except ValueError as error:
+        message = f"{TAGS_HEADER}: {error}"
+        raise Failure(ErrorReason.INVALID_FIELD, message, param=TAGS_HEADER) from None

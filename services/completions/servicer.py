@@ -9,7 +9,7 @@ import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
-from services.common.call_names import IDEMPOTENCY_KEY_HEADER
+from services.common.call_names import IDEMPOTENCY_KEY_HEADER, SURFACE_HEADER, TAGS_HEADER
 from services.common.contract.chat import RequestMessage, read_request, to_completion_message
 from services.common.contract.chat_events import to_batch_message
 from services.common.contract.message_table import UntranslatableError
@@ -118,6 +118,8 @@ def call_context(
         idempotency_key=metadata.get(IDEMPOTENCY_KEY_HEADER),
         queue_wait_s=wait_s,
         trace_context=metadata,
+        surface=metadata.get(SURFACE_HEADER, ""),
+        tags=metadata.get(TAGS_HEADER, ""),
     )
 
 

@@ -5,6 +5,7 @@ Modules, in the order in which data flows:
     schema               tables and keys, each documented by its field
     limits               rows of `[[limits]]`
     prices               prices in rows of `[[models]]`
+    call_log             the table `[call_log]`
     prompt_cache         the table `[prompt_cache]`
     reasoning            the table `[reasoning]`
     loading              `load`, for the server and for `pomogator check`

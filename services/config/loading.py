@@ -22,6 +22,7 @@ DEFAULTS = "defaults.toml"
 STATE_VARIABLES: Mapping[str, str] = {
     "POMOGATOR_DATABASE_URL": "database_url",
     "POMOGATOR_DATABASE_DIRECT_URL": "database_direct_url",
+    "POMOGATOR_CALL_LOG_URL": "call_log_url",
     "POMOGATOR_REDIS_URL": "redis_url",
 }
 

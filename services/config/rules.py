@@ -85,6 +85,7 @@ def state(table: StateConfig) -> Iterator[str]:
     for key, url, schemes in (
         ("state.database_url", table.database_url, DATABASES),
         ("state.database_direct_url", table.database_direct_url, DATABASES),
+        ("state.call_log_url", table.call_log_url, DATABASES),
         ("state.redis_url", table.redis_url, COUNTER_STORES),
     ):
         beginnings = tuple(f"{scheme}://" for scheme in sorted(schemes))

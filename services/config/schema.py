@@ -12,6 +12,7 @@ import msgspec
 from services.capabilities import CapabilityOverrides
 from services.common.config_tables import BoundsConfig, Count, EdgeTableConfig, TracesConfig
 from services.common.tls import UpstreamTls
+from services.config.call_log import CallLogConfig
 from services.config.limits import LimitConfig
 from services.config.prices import PriceConfig, TierConfig
 from services.config.prompt_cache import PromptCacheConfig
@@ -264,6 +265,9 @@ class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     prepared_statements: Literal["auto", "named", "unnamed"] = "auto"
     """Whether statements are prepared by name, for poolers that can. `auto`: only where there is no
     pooler."""
+    call_log_url: Secret = Secret("")
+    """`postgresql://…` of the call log, where it is to be apart. Empty: the database of the rest.
+    The variable POMOGATOR_CALL_LOG_URL overrides it."""
     redis_url: Secret = Secret("")
     """`redis://…` for limits that hold over a fleet. Empty: limits of each process.
     The variable POMOGATOR_REDIS_URL overrides it."""
@@ -300,6 +304,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Reasoning of models."""
     state: StateConfig = StateConfig()
     """Databases."""
+    call_log: CallLogConfig = CallLogConfig()
+    """Call log."""
     traces: TracesConfig = TracesConfig()
     """Export of traces."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.admission.keyring import Keyring
-from services.completions.completions import CallContext, CallEntrance
+from services.completions.completions import CallContext, CallEntrance, note_caller
 from services.completions.idempotency import SetHeaders, check_idempotency_key
 from services.completions.snapshot import SnapshotHolder
 from services.domain.embeddings import EmbeddingRequest, Embeddings
@@ -51,7 +51,7 @@ class EmbeddingService(CallEntrance):
         self, request: EmbeddingRequest, context: CallContext, record: CallRecord
     ) -> EmbeddingCall:
         caller = await self._keyring.authenticate(context.authorization)
-        record.key_id, record.account = caller.key_id, caller.account
+        note_caller(record, caller, context, request.spec.user)
         check_idempotency_key(context.idempotency_key)
         return EmbeddingCall(
             record=record,

@@ -148,6 +148,7 @@ class EmbeddingTicket(msgspec.Struct, kw_only=True):
         record.settlement = "settled"
         record.charge_nano, record.usage = self.charge_nano, usage
         record.flags = self._flags
+        record.facts.cost_nano = cost_nano(usage, self.plan.prices[self.plan.model])
 
     @property
     def _flags(self) -> Sequence[str]:

@@ -98,6 +98,7 @@ class EmbeddingPipeline:
             await asking.ask_all(parts, as_numbers=as_numbers)
             usage, cost = ticket.usage, ticket.charge_nano
             call.record.finish_with("stop")
+            call.record.facts.answer("", route.model, list(asking.notes.values()))
             set_headers({**plan.answer_headers, **ticket.headers})
         finally:
             ticket.close()

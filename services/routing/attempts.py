@@ -154,7 +154,7 @@ class CallAttempts:
         """Ask one target. None: it failed, and another one may be asked."""
         parts, wanted, target = self._parts, self._wanted, candidate.target
         channel, request = target.channel, candidate.request
-        if headers := wanted.record.start_attempt(target):
+        if headers := wanted.record.start_attempt(target, parts.clock.now()):
             request = msgspec.structs.replace(request, headers={**request.headers, **headers})
         api, decoder = wanted.form.dialects[channel.dialect], wanted.form.decoder(target)
         timeout_s = channel.first_token_timeout_s if request.may_stream else channel.total_timeout_s

@@ -107,6 +107,8 @@ def _context(call: CallOptions, deadline: CallDeadline) -> CallContext:
         time_left_s=deadline.time_left_s,
         idempotency_key=call.idempotency_key or None,
         trace_context=dict(call.trace_context),
+        surface=call.surface,
+        tags=call.tags,
     )
 
 

@@ -10,6 +10,8 @@ from grpc_health.v1._async import HealthServicer
 from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import ledger_service_pb2 as ledgers
+from pomogator.calls.v1 import call_service_pb2 as calls
+from pomogator.calls.v1 import call_service_pb2_grpc as calls_grpc
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 from pomogator.embeddings.v1 import embedding_service_pb2 as embeddings_pb
@@ -24,23 +26,29 @@ from pomogator.usage.v1 import usage_service_pb2_grpc as usage_grpc
 
 from services.accounts.operator_services import OperatorServices
 from services.accounts.usage_servicer import UsageServicer
+from services.call_log.call_servicer import CallServicer
 from services.completions.relay_servicer import RelayServicer
 from services.completions.servicer import ChatCompletionServicer
 from services.embeddings.servicer import EmbeddingServicer
 from services.models.servicer import ModelServicer
 from services.operations.servicer import OperationsServicer
 
+CALL_SERVICE = calls.DESCRIPTOR.services_by_name["CallService"].full_name
+"""For callers with a key and for operators."""
+
 PUBLIC_SERVICES = (
     chat.DESCRIPTOR.services_by_name["ChatCompletionService"].full_name,
     embeddings_pb.DESCRIPTOR.services_by_name["EmbeddingService"].full_name,
     models.DESCRIPTOR.services_by_name["ModelService"].full_name,
     usage.DESCRIPTOR.services_by_name["UsageService"].full_name,
+    CALL_SERVICE,
 )
 OPERATORS_SERVICES = (
     accounts.DESCRIPTOR.services_by_name["AccountService"].full_name,
     keys.DESCRIPTOR.services_by_name["KeyService"].full_name,
     ledgers.DESCRIPTOR.services_by_name["LedgerService"].full_name,
     operations_pb.DESCRIPTOR.services_by_name["OperationsService"].full_name,
+    CALL_SERVICE,
 )
 
 
@@ -53,6 +61,7 @@ class PublicServicers:
     relay: RelayServicer
     models: ModelServicer
     usage: UsageServicer
+    calls: CallServicer
     health: HealthServicer
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -62,6 +71,7 @@ class PublicServicers:
         relay_grpc.add_RelayServiceServicer_to_server(self.relay, server)
         models_grpc.add_ModelServiceServicer_to_server(self.models, server)
         usage_grpc.add_UsageServiceServicer_to_server(self.usage, server)
+        calls_grpc.add_CallServiceServicer_to_server(self.calls, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
 
 
@@ -71,10 +81,12 @@ class OperatorServicers:
 
     accounts: OperatorServices
     operations: OperationsServicer
+    calls: CallServicer
     health: HealthServicer
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add them to a server."""
         self.accounts.register(server)
         operations_grpc.add_OperationsServiceServicer_to_server(self.operations, server)
+        calls_grpc.add_CallServiceServicer_to_server(self.calls, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)

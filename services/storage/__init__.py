@@ -37,6 +37,13 @@ Modules, in the order in which data flows:
     reports          statements for usage and transfers
     exact_sums       sums of integers of any size, in two parts
     account_sums     statements for sums over the history of a key or an account
+    call_schema      tables of the call log
+    call_rows        statements for rows of the call log
+    call_sums        statements for sums of calls by hours and days
+    call_charges     statements that compare the call log with holds
+    call_store       interface of stores of the call log
+    sqlite_calls     the call log in SQLite, a file for each month
+    postgres_calls   the call log in PostgreSQL, a partition for each day
     counters         rate and concurrency limits in this process
     redis            rate and concurrency limits in Redis or Valkey
     reasoning        sealed reasoning of the latest turns in this process

@@ -16,9 +16,11 @@ from typing import Any
 
 from services.clock import Clock
 from services.storage.base import DEFAULTS, Database, DatabaseOptions, StateError
+from services.storage.call_store import CallStore
 from services.storage.counters import CounterStore, LocalCounters
 from services.storage.reasoning import LocalReasoning, ReasoningStore
 from services.storage.sqlite import SqliteDatabase
+from services.storage.sqlite_calls import SqliteCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,12 @@ COUNTER_STORES: Mapping[str, Backend] = {"redis": REDIS, "rediss": REDIS, "unix"
 """Counter stores by URL scheme. The factory is `(url, local, *, replicas)` and returns an async
 context manager of a `CounterStore`. No URL means the counters of this process."""
 
+CALL_STORES: Mapping[str, Backend] = dict.fromkeys(
+    DATABASES, Backend("postgres_calls", "PostgresCalls", extra="postgres")
+)
+"""Stores of the call log by the schemes of databases. The factory is `(url, options)`. No URL:
+SQLite."""
+
 REASONING_STORES: Mapping[str, Backend] = dict.fromkeys(COUNTER_STORES, REDIS_REASONING)
 """Stores of sealed reasoning by the same schemes. The factory is `(url, local)` and returns an
 async context manager of a `ReasoningStore`. No URL means the memory of this process."""
@@ -68,6 +76,18 @@ async def open_database(
     factory = backend_of(DATABASES, "state.database_url", database_url)
     database: Database = await factory(database_url, options)
     return database
+
+
+def call_store(state: Path, database_url: str, options: DatabaseOptions = DEFAULTS) -> CallStore:
+    """Return the store of the call log at `database_url`, or without one SQLite in `state`.
+
+    It connects when it is first used. Raise StateError for a URL of another kind.
+    """
+    if not database_url:
+        return SqliteCalls(state)
+    factory = backend_of(CALL_STORES, "state.call_log_url", database_url)
+    store: CallStore = factory(database_url, options)
+    return store
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ from services.common.plain_metrics import PlainMetrics
 from services.domain.events import ChoiceFinished, Event
 from services.domain.usage import Usage
 from services.errors import ROWS, Failure, UpstreamError
+from services.telemetry.call_facts import CallFacts
 from services.telemetry.call_tracing import NO_HEADERS, TracedTarget
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Attempt:
     """Reason of its failure in the contract. Empty: it did not fail."""
     dialect: str = ""
     """Dialect of the request."""
+    started_at: float = 0.0
+    """Time of its start."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,6 +120,8 @@ class CallRecord:
     """One of `ENDS`."""
     spans: CallSpans | None = None
     """Spans of the call. None: calls are not traced."""
+    facts: CallFacts = field(default_factory=CallFacts)
+    """Facts for the call log."""
 
     @property
     def channel(self) -> str:
@@ -146,10 +151,11 @@ class CallRecord:
             return None
         return (self.ended_at - self.begun_at) / (tokens - 1)
 
-    def start_attempt(self, target: TracedTarget) -> Mapping[str, str]:
+    def start_attempt(self, target: TracedTarget, at: float = 0.0) -> Mapping[str, str]:
         """Record a request to a provider. Returns the trace headers to send with it."""
         channel = target.channel
-        self.attempts.append(Attempt(channel.name, target.model, dialect=channel.dialect))
+        attempt = Attempt(channel.name, target.model, dialect=channel.dialect, started_at=at)
+        self.attempts.append(attempt)
         return NO_HEADERS if self.spans is None else self.spans.start_attempt(target)
 
     def fail_attempt(self, error: UpstreamError) -> None:
@@ -211,7 +217,8 @@ class CallLog:
     def __init__(self, clock: Clock, observe: Observe, tracer: CallTracer | None = None) -> None:
         """`observe` gets every complete record."""
         self._clock = clock
-        self._observe = observe
+        self.observers: list[Observe] = [observe]
+        """Get every complete record."""
         self._tracer = tracer
         self.inflight = 0
         """Number of in-flight calls."""
@@ -255,7 +262,8 @@ class CallLog:
         finally:
             self.inflight -= 1
             record.ended_at = self._clock.now()
-            self._observe(record)
+            for observe in self.observers:
+                observe(record)
             if record.spans is not None:
                 record.spans.ended(record)
             if log.isEnabledFor(logging.INFO):

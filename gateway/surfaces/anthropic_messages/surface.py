@@ -24,6 +24,7 @@ from services.domain.spec import ChatCompletionSpec
 class AnthropicMessages(Surface):
     """Anthropic's Messages."""
 
+    name = "messages"
     routes = (Route("POST", "/v1/messages"),)
     count_routes = (Route("POST", "/v1/messages/count_tokens"),)
     counts_prompt = True

@@ -20,6 +20,7 @@ from gateway.surfaces.embeddings.decode import DecodedRequest, decode
 from gateway.surfaces.embeddings.embeddings_api import EmbeddingsApi
 from gateway.surfaces.embeddings.render import render, rendered_bytes
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
+from services.common.call_names import TAGS_HEADER
 from services.common.off_loop import off_loop
 
 
@@ -46,6 +47,8 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
             request_bytes=request_bytes,
             idempotency_key=idempotency,
             trace_context=trace_context(headers),
+            surface=self.surface.name,
+            tags=headers.get(TAGS_HEADER) or "",
         )
         with self.calls.track(key):
             answer, of_service = await self.backend.embed(asked.request(policy), call)

@@ -18,6 +18,7 @@ from services.common.chat_names import CONTENT_HEADER, TEXT_CONTENT
 class OpenAIChat(Surface):
     """OpenAI's chat completions."""
 
+    name = "chat"
     routes = (Route("POST", "/v1/chat/completions"),)
     framing = Framing(end=b"data: [DONE]\n\n")
 

@@ -18,6 +18,7 @@ from services.domain.spec import ChatCompletionSpec
 class OpenAIResponses(Surface):
     """OpenAI's Responses."""
 
+    name = "responses"
     routes = (Route("POST", "/v1/responses"),)
     count_routes = (Route("POST", "/v1/responses/input_tokens"),)
     field_names = errors.NAMES

@@ -1,0 +1,103 @@
+"""Exports of calls as CSV (RFC 4180) and as one JSON object a line."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from pomogator.calls.v1 import call_service_pb2 as pb
+
+from services.call_log.call_messages import tags_of
+from services.call_log.call_scope import CallScope
+from services.storage.call_rows import CallRow
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of a text that spreadsheets take for a formula."""
+
+COLUMNS: Mapping[str, Callable[[CallRow], Any]] = {
+    "call_id": lambda row: row.id,
+    "create_time_ms": lambda row: row.at_ms,
+    "request_id": lambda row: row.request_id,
+    "completion_id": lambda row: row.completion_id,
+    "account": lambda row: row.account,
+    "key_id": lambda row: row.key_id,
+    "surface": lambda row: row.surface,
+    "streamed": lambda row: bool(row.streamed),
+    "model": lambda row: row.model,
+    "served_model": lambda row: row.served_model,
+    "attempt_count": lambda row: row.attempt_count,
+    "end": lambda row: row.call_end,
+    "reason": lambda row: row.reason,
+    "http_status": lambda row: row.http_status,
+    "first_token_ms": lambda row: row.ttft_ms,
+    "total_ms": lambda row: row.total_ms,
+    "prompt_token_count": lambda row: row.prompt_tokens,
+    "completion_token_count": lambda row: row.completion_tokens,
+    "thinking_token_count": lambda row: row.thinking_tokens,
+    "cache_read_token_count": lambda row: row.cache_read_tokens,
+    "cache_write_token_count": lambda row: row.cache_write_tokens,
+    "usage_source": lambda row: row.source,
+    "charge_nano_usd": lambda row: row.charge,
+    "hold_nano_usd": lambda row: row.hold,
+    "end_user": lambda row: row.end_user,
+    "session_id": lambda row: row.session,
+    "tags": tags_of,
+    "trace_id": lambda row: row.trace_id,
+}
+"""Columns of an export, by the names of the contract."""
+
+OPERATOR_COLUMNS: Mapping[str, Callable[[CallRow], Any]] = {
+    "channel": lambda row: row.channel,
+    "provider_cost_nano_usd": lambda row: row.cost,
+    "hold_id": lambda row: row.hold_id,
+}
+
+
+class ExportText(NamedTuple):
+    """Form of an export."""
+
+    mime_type: str
+    head: Callable[[Sequence[str]], bytes]
+    """Returns the beginning, for the names of the columns."""
+    lines: Callable[[Sequence[str], Iterable[Sequence[Any]]], bytes]
+    """Returns the lines of rows, for these names and the values of each row."""
+
+
+def columns_of(scope: CallScope) -> Mapping[str, Callable[[CallRow], Any]]:
+    """Return the columns that a reader may see."""
+    return {**COLUMNS, **OPERATOR_COLUMNS} if scope.is_operator else COLUMNS
+
+
+def _csv_lines(_names: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows([[_cell(value) for value in row] for row in rows])
+    return text.getvalue().encode()
+
+
+def _csv_head(names: Sequence[str]) -> bytes:
+    return _csv_lines(names, [names])
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, dict):
+        value = ",".join(f"{name}={text}" for name, text in value.items())
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return value
+
+
+def _json_lines(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    objects = [dict(zip(names, row, strict=True)) for row in rows]
+    return msgspec.json.Encoder().encode_lines(objects)
+
+
+FORMATS: Mapping[pb.ExportFormat.ValueType, ExportText] = {
+    pb.EXPORT_FORMAT_UNSPECIFIED: ExportText("text/csv", _csv_head, _csv_lines),
+    pb.EXPORT_FORMAT_CSV: ExportText("text/csv", _csv_head, _csv_lines),
+    pb.EXPORT_FORMAT_NDJSON: ExportText("application/x-ndjson", lambda _: b"", _json_lines),
+}

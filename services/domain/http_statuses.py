@@ -1,0 +1,57 @@
+"""HTTP statuses of failed calls, by reason. The comments of `error_reason.proto` are the source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from services.domain.error_reason import ErrorReason
+
+HTTP_STATUSES: Mapping[ErrorReason, int] = {
+    ErrorReason.INVALID_JSON: 400,
+    ErrorReason.INVALID_FIELD: 400,
+    ErrorReason.UNSUPPORTED_FEATURE: 400,
+    ErrorReason.MODEL_NOT_FOUND: 400,
+    ErrorReason.CONTEXT_LENGTH_EXCEEDED: 400,
+    ErrorReason.INVALID_IMAGE: 400,
+    ErrorReason.IMAGE_FETCH_FAILED: 400,
+    ErrorReason.CONTENT_FILTERED: 400,
+    ErrorReason.UPSTREAM_INVALID_REQUEST: 400,
+    ErrorReason.INVALID_API_KEY: 401,
+    ErrorReason.KEY_EXPIRED: 401,
+    ErrorReason.KEY_REVOKED: 401,
+    ErrorReason.INSUFFICIENT_QUOTA: 402,
+    ErrorReason.MODEL_NOT_ALLOWED: 403,
+    ErrorReason.PERMISSION_DENIED: 403,
+    ErrorReason.NOT_FOUND: 404,
+    ErrorReason.ALREADY_EXISTS: 409,
+    ErrorReason.UNKNOWN_URL: 404,
+    ErrorReason.METHOD_NOT_ALLOWED: 405,
+    ErrorReason.REQUEST_TIMEOUT: 408,
+    ErrorReason.IDEMPOTENCY_IN_PROGRESS: 409,
+    ErrorReason.REQUEST_TOO_LARGE: 413,
+    ErrorReason.UNSUPPORTED_MEDIA_TYPE: 415,
+    ErrorReason.EXPECTATION_FAILED: 417,
+    ErrorReason.IDEMPOTENCY_MISMATCH: 422,
+    ErrorReason.RATE_LIMIT_EXCEEDED: 429,
+    ErrorReason.BUDGET_EXCEEDED: 429,
+    ErrorReason.HEADERS_TOO_LARGE: 431,
+    ErrorReason.BAD_HTTP: 400,
+    ErrorReason.CLIENT_CLOSED: 499,
+    ErrorReason.INTERNAL: 500,
+    ErrorReason.NOT_IMPLEMENTED: 501,
+    ErrorReason.UPSTREAM_UNREACHABLE: 502,
+    ErrorReason.UPSTREAM_BAD_RESPONSE: 502,
+    ErrorReason.UPSTREAM_ERROR: 502,
+    ErrorReason.UPSTREAM_DISCONNECTED: 502,
+    ErrorReason.UPSTREAM_AUTH_FAILED: 502,
+    ErrorReason.UPSTREAM_OVERLOADED: 503,
+    ErrorReason.UPSTREAM_RATE_LIMITED: 429,
+    ErrorReason.OVERLOADED: 503,
+    ErrorReason.SHUTTING_DOWN: 503,
+    ErrorReason.STORAGE_UNAVAILABLE: 503,
+    ErrorReason.AUTH_UNAVAILABLE: 503,
+    ErrorReason.SERVICE_UNAVAILABLE: 503,
+    ErrorReason.UPSTREAM_TIMEOUT: 504,
+    ErrorReason.UPSTREAM_STALLED: 504,
+    ErrorReason.DEADLINE: 504,
+}

@@ -1,0 +1,62 @@
+"""Facts about a call that only its row in the call log has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from services.domain.events import Note
+
+NAME_CHARS_MAX = 255
+"""The most characters of a caller's own name, such as that of its end user."""
+
+NOTES_MAX = 16
+"""The most notes of a call that are kept."""
+
+NO_TAGS: Mapping[str, str] = {}
+
+
+class CallerEnd(NamedTuple):
+    """How a call ended for its caller, while its answer is read on without one."""
+
+    end: str
+    code: str
+    reason: str
+    ended_at: float
+
+
+@dataclass(slots=True)
+class CallFacts:
+    """Facts about a call. It holds names and numbers: never a prompt, an answer or a key."""
+
+    surface: str = ""
+    """API that was called: one of `services.common.call_names.SURFACES`."""
+    end_user: str = ""
+    """End user, as the caller names it."""
+    session: str = ""
+    """Session, as the caller names it."""
+    tags: Mapping[str, str] = NO_TAGS
+    """Labels of the caller."""
+    hold_id: str = ""
+    """ID of the hold. Empty: the call has none."""
+    hold_ms: int = 0
+    """Time of the hold."""
+    completion_id: str = ""
+    """ID of the answer. Empty: there is none."""
+    served_model: str = ""
+    """Public name of the model that answers."""
+    notes: Sequence[Note] = ()
+    """At most `NOTES_MAX` changes of parameters."""
+    note_count: int = 0
+    """Number of all changes."""
+    cost_nano: int = 0
+    """Price of the usage before the markup, in nano-USD."""
+    caller_end: CallerEnd | None = None
+    """Set when the caller has left, and the hold has not ended."""
+
+    def answer(self, completion_id: str, model: str, notes: Sequence[Note]) -> None:
+        """Note that a model answers."""
+        self.completion_id, self.served_model = completion_id, model
+        if notes:
+            self.notes, self.note_count = notes[:NOTES_MAX], len(notes)
