@@ -7,6 +7,7 @@ Modules, in the order in which data flows:
     serving       composition: a configuration in, a running process out
     rpc           the border to gRPC: listeners, interceptors, health
     overload      load shedding before a call is looked at
+    call_log      a row for each call, its lists, sums and exports
     embeddings    vectors of texts: the same steps, part by part
     completions   chat completions: validate, admit, attempt, relay, settle
     models        the models that a key may use
@@ -19,7 +20,7 @@ Modules, in the order in which data flows:
     metering      ledger, prices, tokens
     storage       databases, and counters of limits
     config        the configuration file
-    telemetry     the call log, metrics and traces
+    telemetry     records of calls, metrics and traces
     capabilities  what models can do
     context_windows  how long their conversations may be
     embedding_limits  what models take that compute embeddings

@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("services.__main__",),
         ("services.cli",),
         ("services.serving",),
-        ("services.operations", "services.embeddings"),
+        ("services.operations", "services.embeddings", "services.call_log"),
         ("services.completions", "services.models", "services.accounts"),
         ("services.admission", "services.routing"),
         ("services.metering", "services.providers"),

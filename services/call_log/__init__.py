@@ -20,4 +20,5 @@ Modules, in the order in which data flows:
     export_text    rows as CSV and JSON lines
     call_servicer  the service of the call log
     call_audit     comparison of the rows with the ledger
+    closed_log     the log of a state that no server has open
 """

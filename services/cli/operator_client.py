@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from pomogator.operations.v1 import operations_service_pb2_grpc as operations_gr
 
 from services.accounts.credential import TOKEN_VARIABLE
 from services.accounts.operator_services import StateAddress, operators_channel
+from services.call_log.closed_log import audit_closed_log
 from services.cli.output import CommandError, remark
 from services.clock import SystemClock
 from services.common.addresses import is_local
@@ -61,12 +63,14 @@ async def operators(arguments: Namespace, env: Mapping[str, str]) -> AsyncIterat
 
     Where no server runs and there is no state, one is made, and stderr says where.
     """
-    database_url = load_state(arguments.config, env).database_url.reveal()
+    config = load_state(arguments.config, env)
+    database_url = config.database_url.reveal()
     address = StateAddress(
         state=arguments.state,
         database_url=database_url,
         ops=ops_address(arguments),
         credentials=_credentials(arguments),
+        audit_calls=partial(audit_closed_log, config, arguments.state),
     )
     existed = bool(database_url) or _has_database(arguments.state)
     async with operators_channel(address, env, SystemClock()) as channel:

@@ -11,5 +11,6 @@ Modules, in the order in which data flows:
     embeddings    vectors of texts: request and answer
     model         public models
     error_reason  reasons of failed calls
+    http_statuses  HTTP statuses of failed calls
     http_statuses HTTP statuses of failed calls
 """

@@ -10,6 +10,7 @@ Modules, in the order in which data flows:
     raw_apis         translations of requests that are in the form of another API
     process_parts    clock, telemetry and background tasks that all of a service uses
     stores           database, pepper and counters; the ledger and keys in them
+    call_log_parts   store, queue and retention of the call log
     replica_count    number of services that share a database
     reload           the snapshot of a configuration, and its replacement
     config_watch     a file that others replace

@@ -18,6 +18,8 @@ from services.accounts.key_maker import KeyMaker
 from services.accounts.operator_services import OperatorServices
 from services.accounts.usage_servicer import UsageServicer
 from services.admission.gate import Gate
+from services.call_log.call_scope import operator_scope, scope_of_key
+from services.call_log.call_servicer import CallServicer
 from services.clock import Clock, SystemClock, system_chance
 from services.common.process_metrics import ProcessMetrics
 from services.completions.completions import Completions
@@ -59,6 +61,7 @@ from services.rpc import accept_batch
 from services.rpc.client_authorizer import ClientAuthorizer
 from services.rpc.health_service import HealthService, reporting_health
 from services.rpc.rpc_log import RpcLog
+from services.serving.call_log_parts import RunningCallLog, open_call_log
 from services.serving.process_parts import ProcessParts
 from services.serving.raw_apis import TRANSLATIONS
 from services.serving.reload import Reloader, reload_results, snapshot_of
@@ -95,6 +98,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
     async with AsyncExitStack() as stack:
         parts = _process_parts(stack, clock, tracer)
         stores = await open_stores(parts, config.state, state, env)
+        call_log = await stack.enter_async_context(open_call_log(parts, stores, config, state))
         local = await stack.enter_async_context(LocalModels(config))
         reloader = _reloader(parts, local, read or (lambda: config))
         sessions = SessionAffinity(stores.pepper.digest, parts.clock, parts.counters)
@@ -107,11 +111,13 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         end_revoked = config.keys.on_revoke == "end"
         completions = Completions(pipeline, *entrance, end_revoked=end_revoked)
         embeddings = EmbeddingService(embedding_pipeline, *entrance, end_revoked=end_revoked)
-        public = _public(parts, stores, reloader.snapshots, (completions, embeddings), health)
+        cores = completions, embeddings
+        public = _public(parts, stores, reloader.snapshots, cores, health, call_log)
+        operators = _operators(parts, stores, reloader, sessions, health, call_log)
         yield Service(
             register=public.register,
             relay=public.relay,
-            register_operators=_operators(parts, stores, reloader, sessions, health).register,
+            register_operators=operators.register,
             key_maker=KeyMaker(stores.database, stores.pepper, clock),
             health=health,
             registry=parts.metrics.registry,
@@ -168,6 +174,7 @@ def _public(
     snapshots: SnapshotHolder,
     cores: tuple[Completions, EmbeddingService],
     health: HealthService,
+    call_log: RunningCallLog,
 ) -> PublicServicers:
     completions, embeddings = cores
     return PublicServicers(
@@ -182,6 +189,7 @@ def _public(
             snapshots.lists_thinking_names,
         ),
         usage=UsageServicer(stores.keyring, stores.books, parts.clock),
+        calls=CallServicer(call_log.reader, scope_of_key(stores.keyring)),
         health=health,
     )
 
@@ -192,6 +200,7 @@ def _operators(
     reloader: Reloader,
     sessions: SessionAffinity,
     health: HealthService,
+    call_log: RunningCallLog,
 ) -> OperatorServicers:
     explainer = partial(_explainer, parts, reloader, sessions)
     return OperatorServicers(
@@ -200,8 +209,10 @@ def _operators(
             pepper=stores.pepper,
             clock=parts.clock,
             withdraw=stores.ledger.withdraw,
+            audit_calls=call_log.audit,
         ),
         operations=OperationsServicer(explainer, reloader.reload, parts.failures),
+        calls=CallServicer(call_log.reader, operator_scope),
         health=health,
     )
 
@@ -257,7 +268,7 @@ async def _open_pipelines(
     idempotency = Idempotency(
         stores.database, stores.ledger.owner, stores.pepper, supervisor=parts.supervisor
     )
-    drains = DrainPool(partial(_record_late_cost, parts.call_metrics))
+    drains = DrainPool(partial(_record_late_cost, parts))
     http.declare_metrics(parts.counters)
     drains.declare_metrics(parts.counters)
     reasoning = ReasoningMemory(stores.reasoning)
@@ -274,9 +285,11 @@ async def _open_pipelines(
     )
 
 
-def _record_late_cost(metrics: CallMetrics, record: CallRecord) -> None:
+def _record_late_cost(parts: ProcessParts, record: CallRecord) -> None:
     """Record a cost that became known after the end of its call."""
-    metrics.usage.observe(record)
+    parts.call_metrics.usage.observe(record)
+    for observe in parts.calls.late_observers:
+        observe(record)
     if record.spans is not None:
         record.spans.settled(record)
 

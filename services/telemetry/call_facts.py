@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from services.domain.events import Note
 
@@ -13,8 +14,6 @@ NAME_CHARS_MAX = 255
 
 NOTES_MAX = 16
 """The most notes of a call that are kept."""
-
-NO_TAGS: Mapping[str, str] = {}
 
 
 class CallerEnd(NamedTuple):
@@ -26,8 +25,7 @@ class CallerEnd(NamedTuple):
     ended_at: float
 
 
-@dataclass(slots=True)
-class CallFacts:
+class CallFacts(msgspec.Struct, kw_only=True):
     """Facts about a call. It holds names and numbers: never a prompt, an answer or a key."""
 
     surface: str = ""
@@ -36,8 +34,8 @@ class CallFacts:
     """End user, as the caller names it."""
     session: str = ""
     """Session, as the caller names it."""
-    tags: Mapping[str, str] = NO_TAGS
-    """Labels of the caller."""
+    tags: Mapping[str, str] | None = None
+    """Labels of the caller. None: it has given none."""
     hold_id: str = ""
     """ID of the hold. Empty: the call has none."""
     hold_ms: int = 0

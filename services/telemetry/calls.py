@@ -219,6 +219,8 @@ class CallLog:
         self._clock = clock
         self.observers: list[Observe] = [observe]
         """Get every complete record."""
+        self.late_observers: list[Observe] = []
+        """Get the record of each call whose cost became known after its end."""
         self._tracer = tracer
         self.inflight = 0
         """Number of in-flight calls."""

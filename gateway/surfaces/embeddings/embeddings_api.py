@@ -10,6 +10,7 @@ from gateway.surfaces.base import InboundApi, Route
 class EmbeddingsApi(InboundApi):
     """OpenAI's embeddings."""
 
+    name = "embeddings"
     routes = (Route("POST", "/v1/embeddings"),)
 
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:

@@ -31,7 +31,7 @@ class _CallIntervalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallInte
     CALL_INTERVAL_UNSPECIFIED: _CallInterval.ValueType  # 0
     """One interval: the whole time range."""
     CALL_INTERVAL_HOUR: _CallInterval.ValueType  # 1
-    """Hours. The time range may have at most 1000 of them."""
+    """Hours."""
     CALL_INTERVAL_DAY: _CallInterval.ValueType  # 2
     """Days."""
 
@@ -41,7 +41,7 @@ class CallInterval(_CallInterval, metaclass=_CallIntervalEnumTypeWrapper):
 CALL_INTERVAL_UNSPECIFIED: CallInterval.ValueType  # 0
 """One interval: the whole time range."""
 CALL_INTERVAL_HOUR: CallInterval.ValueType  # 1
-"""Hours. The time range may have at most 1000 of them."""
+"""Hours."""
 CALL_INTERVAL_DAY: CallInterval.ValueType  # 2
 """Days."""
 Global___CallInterval: _TypeAlias = CallInterval  # noqa: Y015
@@ -623,7 +623,7 @@ class Call(_message.Message):
     """
     http_status: _builtins.int
     """Output only. The HTTP status of the reason; 200 without one. A stream that failed later has
-    sent 200.
+    sent 200. 0: the caller was gone before there was a status.
     """
     prompt_token_count: _builtins.int
     """Output only. The prompt tokens, cached or not."""

@@ -94,7 +94,8 @@ class CallServiceServicer:
 
     def AggregateCalls(self, request, context):
         """Sums up calls by interval and by names. The sums are kept besides the rows, by hours and by
-        days: the time range is widened to whole ones.
+        days: the time range is widened to whole hours, or to whole days where these are the
+        intervals or there are none and it is longer than three days.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

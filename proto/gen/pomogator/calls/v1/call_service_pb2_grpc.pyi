@@ -29,7 +29,8 @@ class CallServiceStub:
     """Gets a call, with its attempts and notes."""
     AggregateCalls: _aio.UnaryUnaryMultiCallable[_call_service_pb2.AggregateCallsRequest, _call_service_pb2.AggregateCallsResponse]
     """Sums up calls by interval and by names. The sums are kept besides the rows, by hours and by
-    days: the time range is widened to whole ones.
+    days: the time range is widened to whole hours, or to whole days where these are the
+    intervals or there are none and it is longer than three days.
     """
     ExportCalls: _aio.UnaryStreamMultiCallable[_call_service_pb2.ExportCallsRequest, _call_service_pb2.ExportCallsResponse]
     """Exports calls as text, oldest first.
@@ -75,7 +76,8 @@ class CallServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_call_service_pb2.AggregateCallsRequest, _abc.Awaitable[_call_service_pb2.AggregateCallsResponse]],
     ) -> _abc.Awaitable[_call_service_pb2.AggregateCallsResponse]:
         """Sums up calls by interval and by names. The sums are kept besides the rows, by hours and by
-        days: the time range is widened to whole ones.
+        days: the time range is widened to whole hours, or to whole days where these are the
+        intervals or there are none and it is longer than three days.
         """
 
     @_abc_1.abstractmethod
