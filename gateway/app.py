@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import msgspec
 from aiohttp import web
+from pomogator.calls.v1 import call_service_pb2 as call_log
 from pomogator.usage.v1 import usage_service_pb2 as usage
 
 from gateway import openapi, surfaces
@@ -41,7 +42,10 @@ from gateway.surfaces.token_count_handler import TokenCountHandler
 from gateway.telemetry.request_observer import OBSERVER, RequestObserver
 from gateway.transcoding import routes
 
-TRANSCODED = (usage.DESCRIPTOR.services_by_name["UsageService"],)
+TRANSCODED = (
+    usage.DESCRIPTOR.services_by_name["UsageService"],
+    call_log.DESCRIPTOR.services_by_name["CallService"],
+)
 """Services whose methods need no handler of their own."""
 
 DESCRIPTION = msgspec.json.encode(

@@ -12,6 +12,7 @@ from aiohttp.typedefs import Middleware
 from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import ledger_service_pb2 as ledger
+from pomogator.calls.v1 import call_service_pb2 as calls
 from pomogator.operations.v1 import operations_service_pb2 as operations
 
 from gateway import openapi
@@ -32,6 +33,7 @@ SERVICES = (
     keys.DESCRIPTOR.services_by_name["KeyService"],
     ledger.DESCRIPTOR.services_by_name["LedgerService"],
     operations.DESCRIPTOR.services_by_name["OperationsService"],
+    calls.DESCRIPTOR.services_by_name["CallService"],
 )
 
 

@@ -11,8 +11,10 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from gateway.openapi.schemas import REF, Schema, Schemas
 from gateway.transcoding.bindings import Binding
 from gateway.transcoding.field_values import FieldPath, resolve
+from gateway.transcoding.openrouter_forms import FORMS
 from gateway.transcoding.request_builder import is_parameter, takes_query
 from gateway.transcoding.response_encoder import JSON, JSON_LINES
+from gateway.transcoding.text_streams import MIME_TYPES, TEXT_STREAMS
 
 _QUERY_DEPTH_MAX = 3
 """How deep messages are described as query parameters; deeper ones are rarely written there."""
@@ -94,8 +96,13 @@ def _response(binding: Binding, schemas: Schemas) -> Schema:
     field = binding.response_field
     output = binding.method.output_type
     schema: Any = schemas.of_field(field) if field else schemas.of_message(output)
+    if binding.method.full_name in FORMS:
+        schema = {"type": "object"}  # Described by hand where callers see it.
     if not binding.method.server_streaming:
         return {"description": "The answer.", "content": {JSON: {"schema": schema}}}
+    if binding.method.full_name in TEXT_STREAMS:
+        content = {each: {"schema": {"type": "string"}} for each in MIME_TYPES}
+        return {"description": "The text. A failure closes the connection.", "content": content}
     line = {
         "oneOf": [
             {"type": "object", "properties": {"result": schema}, "required": ["result"]},

@@ -13,6 +13,7 @@ Modules, in the order in which data flows:
     field_masks        masks of updates
     response_encoder   the method's responses into JSON, whole or line by line
     openrouter_forms   responses in OpenRouter's form
+    text_streams       streams of text
 
 It follows https://github.com/googleapis/googleapis/blob/master/google/api/http.proto, and
 grpc-gateway where that is silent:
@@ -25,6 +26,7 @@ grpc-gateway where that is silent:
 - A `PATCH` without `update_mask` changes the fields that its body has.
 - A request or response that is a wrapper, a time or another well-known type has its JSON form.
 - A stream is one `{"result": ...}` a line, and `{"error": ...}` in the last line if it fails.
+  Exports are plain text (`text_streams`): where one fails, the connection is closed early.
 - Of several templates that match, the most literal one decides.
 
 Chat completions and models have handlers of their own (`gateway.surfaces`).

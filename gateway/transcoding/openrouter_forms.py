@@ -1,8 +1,9 @@
-"""Responses in OpenRouter's form instead of proto JSON: `GET /v1/key` and `GET /v1/credits`.
+"""Responses in OpenRouter's form instead of proto JSON: the key, credits and a generation.
 
-https://openrouter.ai/docs/api/api-reference/api-keys/get-current-key and
-https://openrouter.ai/docs/api/api-reference/credits/get-credits. Amounts are in US dollars. Clients
-of OpenRouter require every member, so what is unset is `null`.
+https://openrouter.ai/docs/api/api-reference/api-keys/get-current-key,
+https://openrouter.ai/docs/api/api-reference/credits/get-credits and
+https://openrouter.ai/docs/api/api-reference/generations/get-generation. Amounts are in US dollars.
+Clients of OpenRouter require every member, so what is unset is `null`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,17 @@ from datetime import UTC
 from typing import Any
 
 import msgspec
+from google.protobuf.duration_pb2 import Duration
+from pomogator.calls.v1 import call_service_pb2 as calls
 from pomogator.usage.v1 import usage_service_pb2 as usage
 
 from services.common.money import exact_usd
+
+CANCELLED = frozenset({"client_gone", "deadline", "revoked"})
+"""Ends of calls that were cut off."""
+FINISHES = frozenset({"stop", "length", "tool_calls", "content_filter"})
+API_TYPES: Mapping[str, str] = {"embeddings": "embeddings"}
+"""OpenRouter's types of APIs, by the surface. Others are `completions`."""
 
 RATE_NOTE = "Requests per minute of the key; -1: no limit of its own."
 
@@ -70,8 +79,65 @@ def _usd(nano_usd: int) -> msgspec.Raw:
     return msgspec.Raw(exact_usd(nano_usd).encode())
 
 
+def generation_form(response: calls.GetGenerationResponse) -> dict[str, Any]:
+    """Return the call of an answer."""
+    return {"data": _generation(response.call)}
+
+
+def _generation(call: calls.Call) -> dict[str, Any]:
+    began = call.HasField("first_token_duration")
+    tokens = {
+        "tokens_prompt": call.prompt_token_count,
+        "tokens_completion": call.completion_token_count,
+        "native_tokens_prompt": call.prompt_token_count,
+        "native_tokens_completion": call.completion_token_count,
+        "native_tokens_reasoning": call.thinking_token_count,
+        "native_tokens_cached": call.cache_read_token_count,
+        "native_tokens_completion_images": 0,
+        "num_media_prompt": None,
+        "num_media_completion": None,
+        "num_input_audio_prompt": None,
+        "num_search_results": None,
+    }
+    return {
+        "id": call.completion_id or call.call_id,
+        "upstream_id": None,
+        "request_id": call.request_id,
+        "session_id": call.session_id or None,
+        "total_cost": _usd(call.charge_nano_usd),
+        "usage": _usd(call.charge_nano_usd),
+        "cache_discount": None,
+        "upstream_inference_cost": None,
+        "created_at": call.create_time.ToDatetime(UTC),
+        "model": call.served_model or call.model,
+        "app_id": None,
+        "streamed": call.streamed,
+        "cancelled": call.end in CANCELLED,
+        "provider_name": None,
+        "latency": _milliseconds(call.first_token_duration) if began else None,
+        "moderation_latency": None,
+        "generation_time": _milliseconds(call.total_duration),
+        "finish_reason": call.end if call.end in FINISHES else None,
+        "native_finish_reason": None,
+        **tokens,
+        "origin": "",
+        "is_byok": False,
+        "api_type": API_TYPES.get(call.surface, "completions"),
+        "router": None,
+        "external_user": call.end_user or None,
+        "provider_responses": None,
+        "user_agent": None,
+        "http_referer": None,
+    }
+
+
+def _milliseconds(duration: Duration) -> int:
+    return duration.ToMilliseconds()
+
+
 FORMS: Mapping[str, Callable[[Any], Any]] = {
     "pomogator.usage.v1.UsageService.GetKeyUsage": key_form,
     "pomogator.usage.v1.UsageService.GetCredits": credits_form,
+    "pomogator.calls.v1.CallService.GetGeneration": generation_form,
 }
 """The form of a response, by the method's full name."""

@@ -21,6 +21,7 @@ from gateway.rpc.status_mapping import to_api_error
 from gateway.transcoding import response_encoder
 from gateway.transcoding.bindings import Binding
 from gateway.transcoding.request_builder import build
+from gateway.transcoding.text_streams import TEXT_STREAMS
 from services.common.off_loop import off_loop
 
 CallMetadata: TypeAlias = Callable[[web.Request], tuple[tuple[str, str], ...]]
@@ -39,6 +40,7 @@ class Transcoder:
     ) -> None:
         method = binding.method
         streams = method.server_streaming
+        self._text = TEXT_STREAMS.get(method.full_name)
         make: Any = channel.unary_stream if streams else channel.unary_unary
         self._call = make(
             binding.path,
@@ -83,18 +85,30 @@ class Transcoder:
         """Send a line for each message. A failure before the first one has its own status."""
         message: Any = await call.read()
         response = web.StreamResponse(headers=response_headers(await call.initial_metadata()))
-        response.content_type = response_encoder.JSON_LINES
+        if self._text is None or message is grpc.aio.EOF:
+            response.content_type = response_encoder.JSON_LINES
+        else:
+            response.content_type = self._text(message).mime_type
         await response.prepare(request)
         try:
             while message is not grpc.aio.EOF:
-                await self._send(request, response, response_encoder.line(self._binding, message))
+                await self._send(request, response, self._piece(message))
                 message = await call.read()
         except grpc.aio.AioRpcError as error:
             failure = self._failure(error, request)
             request[OUTCOME].update(status=failure.status, code=failure.code)
+            if self._text is not None:
+                # A text has no place for an error. Without an orderly end it is not complete.
+                raise ConnectionAbortedError("the stream failed") from None
             await self._send(request, response, response_encoder.error_line(failure))
         await response.write_eof()
         return response
+
+    def _piece(self, message: Message) -> bytes:
+        """Return the bytes of a message of a stream."""
+        if self._text is not None:
+            return self._text(message).data
+        return response_encoder.line(self._binding, message)
 
     def _failure(self, error: grpc.aio.AioRpcError, request: web.Request) -> ApiError:
         """Return the error, whose `param` is a path in the JSON of the request."""

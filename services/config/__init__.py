@@ -18,6 +18,7 @@ its own process reads them, too.
 """
 
 from services.common.config_tables import BoundsConfig, ConfigError, EdgeTableConfig, TracesConfig
+from services.config.call_log import CallLogConfig
 from services.config.limits import LimitConfig
 from services.config.loading import load, load_state
 from services.config.prices import PriceConfig
@@ -42,6 +43,7 @@ __all__ = [
     "BillingConfig",
     "BoundsConfig",
     "BreakerConfig",
+    "CallLogConfig",
     "ChannelConfig",
     "Config",
     "ConfigError",

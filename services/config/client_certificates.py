@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import ledger_service_pb2 as ledger
+from pomogator.calls.v1 import call_service_pb2 as calls
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.embeddings.v1 import embedding_service_pb2 as embeddings
 from pomogator.models.v1 import model_service_pb2 as models
@@ -23,7 +24,7 @@ EVERYTHING = "*"
 
 METHODS = frozenset(
     f"{service.full_name}/{method}"
-    for file in (accounts, keys, ledger, chat, embeddings, models, operations, usage)
+    for file in (accounts, keys, ledger, calls, chat, embeddings, models, operations, usage)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods_by_name
 )

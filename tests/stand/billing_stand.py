@@ -18,7 +18,14 @@ from pomogator.accounts.v1 import ledger_service_pb2 as ledger_pb
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from services.clock import Clock
-from services.config import BillingConfig, ChannelConfig, Config, LimitConfig, ModelConfig
+from services.config import (
+    BillingConfig,
+    CallLogConfig,
+    ChannelConfig,
+    Config,
+    LimitConfig,
+    ModelConfig,
+)
 from services.serving.server import SYSTEM_CLOCK
 from tests.stand.gateway import Gateway, Transport, running_config, stored
 from tests.stand.response import ReadResponse, read
@@ -198,6 +205,7 @@ async def billing_stand(  # noqa: PLR0913 - what tests vary, each by its name
     clock: Clock = SYSTEM_CLOCK,
     channel: Mapping[str, Any] = NO_KEYS,
     database_url: str = "",
+    call_log: bool = True,
 ) -> AsyncIterator[BillingStand]:
     """Opens the stand. In the end the books are right, and nothing is held.
 
@@ -216,6 +224,7 @@ async def billing_stand(  # noqa: PLR0913 - what tests vary, each by its name
             limits=tuple(limits),
             billing=billing,
             state=stored(database_url),
+            call_log=CallLogConfig(enabled=call_log),
         )
         async with (
             running_config(state, config, transport=transport, clock=clock) as gateway,
