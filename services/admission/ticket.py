@@ -272,7 +272,8 @@ class Ticket(msgspec.Struct, kw_only=True):
         record.settlement = "settled"
         record.charge_nano = self.charge_nano
         record.usage, record.flags = metered.usage, metered.flags
-        record.facts.cost_nano = self._provider_nano(metered)
+        is_cost = not self.plan.caller.markup_bp and self._charge_max == sys.maxsize
+        record.facts.cost_nano = self.charge_nano if is_cost else self._provider_nano(metered)
 
     def _complete(self) -> Metered:
         self.metered = metered = self.meter.metered()
@@ -331,9 +332,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         return self.cut_nano + cost_nano(metered.usage, self.price, markup_bp=markup_bp)
 
     def _provider_nano(self, metered: Metered) -> int:
-        """Return the cost before the markup, also where the balance lacks a part of it."""
-        if not self.plan.caller.markup_bp and self._charge_max == sys.maxsize:
-            return self.charge_nano
+        """Return the cost before the markup, with what the balance lacks."""
         if metered is self.cut:
             return self.cut_provider_nano
         return self.cut_provider_nano + cost_nano(metered.usage, self.price, markup_bp=0)

@@ -106,15 +106,16 @@ class CallQueue:
             reason = str(record.reason)
             record.facts.caller_end = CallerEnd(record.end, record.code, reason, record.ended_at)
             return
-        self.put_late(record)
-
-    def put_late(self, record: CallRecord) -> None:
-        """Take in the record of a call whose hold has ended, maybe after its caller had left."""
-        if self.depth >= self._calls_max:
+        if self._accepted - self._handled >= self._calls_max:
             self._drop(record)
             return
         self._accepted += 1
         self._waiting.append(record)
+
+    def put_late(self, record: CallRecord) -> None:
+        """Take in the record of a call whose hold has ended after its caller had left."""
+        if record.settlement:
+            self.put(record)
 
     async def run(self) -> None:
         """Write what waits, for ever. After a failure of the task it may be run again."""

@@ -93,9 +93,15 @@ class SqliteCalls:
             return self._open[1]
         self._close()
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        connection = _connect(self._path(month), "rwc")
+        path = self._path(month)
+        if not path.exists():
+            _create(path)
+        connection = _connect(path, "rw")
         try:
-            _prepare(connection, self._path(month))
+            _migrate(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+            # A power cut may lose the last rows, never money: the books are another file.
+            connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             connection.close()
             raise
@@ -174,12 +180,17 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     )
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Set up a connection that writes, and migrate the tables."""
-    connection.execute("PRAGMA journal_mode = WAL")
-    # A power cut may lose the last rows, never money: the books are another file.
-    connection.execute("PRAGMA synchronous = NORMAL")
-    path.chmod(0o600)
+def _create(path: Path) -> None:
+    """Create a file with its tables under another name first: a reader finds it whole or not."""
+    new = Path(f"{path}.new")
+    new.unlink(missing_ok=True)
+    with closing(_connect(new, "rwc")) as connection:
+        new.chmod(0o600)
+        _migrate(connection)
+    new.rename(path)
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     pending = CALL_LOG.pending(int(version), "sqlite")
     if not pending:
