@@ -24,6 +24,11 @@ _JSON_TYPES: Mapping[str, str] = {
     "bool": "boolean",
 }
 
+_STRING = msgspec.json.Decoder(str)
+_BOOL = msgspec.json.Decoder(bool)
+_NUMBER = msgspec.json.Decoder(int | float)
+_FLOAT = msgspec.json.Decoder(float)
+
 
 def read(param: str, raw: msgspec.Raw, decoder: msgspec.json.Decoder[T]) -> T:
     """Return the value of the field `param`.
@@ -74,6 +79,26 @@ def integer(param: str, value: float, bits: int) -> int:
     if not -(1 << (bits - 1)) <= whole < 1 << (bits - 1):
         raise invalid(param, f"Invalid {param}: the number is too large.")
     return whole
+
+
+def text(param: str, raw: msgspec.Raw) -> str:
+    """Return a field that is a string."""
+    return read(param, raw, _STRING)
+
+
+def number(param: str, raw: msgspec.Raw) -> float:
+    """Return a field that is a number."""
+    return read(param, raw, _FLOAT)
+
+
+def int32(param: str, raw: msgspec.Raw) -> int:
+    """Return a field that is an integer of 32 bits."""
+    return integer(param, read(param, raw, _NUMBER), 32)
+
+
+def boolean(param: str, raw: msgspec.Raw) -> bool:
+    """Return a field that is true or false."""
+    return read(param, raw, _BOOL)
 
 
 def json_of(raw: msgspec.Raw) -> bytes:

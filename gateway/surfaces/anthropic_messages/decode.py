@@ -28,7 +28,7 @@ from gateway.surfaces.anthropic_messages.tools import (
     decode_tools,
 )
 from gateway.surfaces.images import ImageReader
-from gateway.surfaces.json_fields import integer, read
+from gateway.surfaces.json_fields import boolean, int32, number, read, text
 from gateway.surfaces.unknown_members import Reader, to_json
 from services.domain.conversation import Message
 from services.domain.spec import ChatCompletionSpec
@@ -46,10 +46,6 @@ class _Metadata(Struct, forbid_unknown_fields=True):
     user_id: str | None = None
 
 
-_STRING = msgspec.json.Decoder(str)
-_BOOL = msgspec.json.Decoder(bool)
-_NUMBER = msgspec.json.Decoder(int | float)
-_FLOAT = msgspec.json.Decoder(float)
 _STOP = msgspec.json.Decoder(Annotated[list[str], Meta(max_length=STOP_SEQUENCES_MAX)])
 _METADATA: Reader[_Metadata] = Reader(_Metadata)
 
@@ -63,9 +59,9 @@ def decode(body: bytes, config: EdgeConfig, betas: Sequence[str] = ()) -> Messag
     fields = parse(body)
     limit = _required("max_tokens", fields)
     values = decode_prompt(fields, config)
-    values["max_tokens"] = integer("max_tokens", read("max_tokens", limit, _NUMBER), 32)
+    values["max_tokens"] = int32("max_tokens", limit)
     raw = fields.pop("stream", None)
-    stream = raw is not None and read("stream", raw, _BOOL)
+    stream = raw is not None and boolean("stream", raw)
     for name in [name for name in fields if name in _FIELDS]:
         field, reader = _FIELDS[name]
         values[field] = reader(name, fields.pop(name))
@@ -90,7 +86,7 @@ def decode_prompt(fields: _Fields, config: EdgeConfig) -> dict[str, Any]:
     Raises:
         ApiError: a field has another shape, or a required one is missing.
     """
-    model = read("model", _required("model", fields), _STRING)
+    model = text("model", _required("model", fields))
     images = ImageReader(images_max=config.images_max, bytes_max=config.image_bytes_max)
     messages = _instructions(fields, images)
     messages += decode_messages(_required("messages", fields), images)
@@ -151,27 +147,15 @@ def _read_metadata(fields: _Fields, values: dict[str, Any]) -> None:
         fields["metadata"] = Raw(to_json(unknown))
 
 
-def _float(name: str, raw: Raw) -> float:
-    return read(name, raw, _FLOAT)
-
-
-def _integer(name: str, raw: Raw) -> int:
-    return integer(name, read(name, raw, _NUMBER), 32)
-
-
-def _string(name: str, raw: Raw) -> str:
-    return read(name, raw, _STRING)
-
-
 def _stop(name: str, raw: Raw) -> list[str]:
     return read(name, raw, _STOP)
 
 
 _FIELDS: Mapping[str, tuple[str, Callable[[str, Raw], object]]] = {
-    "temperature": ("temperature", _float),
-    "top_p": ("top_p", _float),
-    "top_k": ("top_k", _integer),
+    "temperature": ("temperature", number),
+    "top_p": ("top_p", number),
+    "top_k": ("top_k", int32),
     "stop_sequences": ("stop", _stop),
-    "service_tier": ("service_tier", _string),
+    "service_tier": ("service_tier", text),
 }
 """Fields that are plain values, with their names in the spec."""

@@ -16,7 +16,7 @@ from gateway.config import EdgeConfig
 from gateway.errors import invalid
 from gateway.http.strict_json import parse
 from gateway.surfaces.images import ImageReader
-from gateway.surfaces.json_fields import integer, read
+from gateway.surfaces.json_fields import boolean, int32, number, read, text
 from gateway.surfaces.openai_responses.conversation import decode_input, decode_instructions
 from gateway.surfaces.openai_responses.options import (
     decode_include,
@@ -39,10 +39,6 @@ METADATA_MAX = 256
 _Fields = dict[str, Raw]
 _Values = dict[str, Any]
 
-_STRING = msgspec.json.Decoder(str)
-_BOOL = msgspec.json.Decoder(bool)
-_NUMBER = msgspec.json.Decoder(int | float)
-_FLOAT = msgspec.json.Decoder(float)
 _METADATA = msgspec.json.Decoder(Annotated[dict[str, str], Meta(max_length=METADATA_MAX)])
 
 _REPEATED = (
@@ -67,7 +63,7 @@ def decode(body: bytes, config: EdgeConfig) -> ResponsesRequest:
     values, tools = _prompt(fields, config)
     repeated["tools"] = tools.repeated
     raw = fields.pop("stream", None)
-    stream = raw is not None and read("stream", raw, _BOOL)
+    stream = raw is not None and boolean("stream", raw)
     shown, has_logprobs = _read_answer(fields, values, repeated, is_stored=is_stored)
     for name in [name for name in fields if name in _FIELDS]:
         field, reader = _FIELDS[name]
@@ -100,7 +96,7 @@ def _prompt(fields: _Fields, config: EdgeConfig) -> tuple[_Values, Tools]:
     """Remove the fields that make the prompt from `fields`, and return them as the spec's."""
     if "model" not in fields:
         raise invalid("model", "Missing required parameter: `model`.")
-    values: _Values = {"model": read("model", fields.pop("model"), _STRING)}
+    values: _Values = {"model": text("model", fields.pop("model"))}
     images = ImageReader(images_max=config.images_max, bytes_max=config.image_bytes_max)
     instructions, given = fields.pop("instructions", None), fields.pop("input", None)
     messages = [] if instructions is None else decode_instructions(instructions, images)
@@ -145,7 +141,7 @@ def _read_user(fields: _Fields, values: _Values) -> None:
     """Read the ID of the end user. `safety_identifier` is the newer name of `user`."""
     if "user" not in values and "safety_identifier" in fields:
         raw = fields.pop("safety_identifier")
-        values["user"] = read("safety_identifier", raw, _STRING)
+        values["user"] = text("safety_identifier", raw)
 
 
 def _read_harmless(fields: _Fields) -> None:
@@ -161,27 +157,15 @@ _DONE: Mapping[str, bytes] = {
 }
 
 
-def _float(name: str, raw: Raw) -> float:
-    return read(name, raw, _FLOAT)
-
-
-def _integer(name: str, raw: Raw) -> int:
-    return integer(name, read(name, raw, _NUMBER), 32)
-
-
-def _string(name: str, raw: Raw) -> str:
-    return read(name, raw, _STRING)
-
-
 _FIELDS: Mapping[str, tuple[str, Callable[[str, Raw], object]]] = {
-    "temperature": ("temperature", _float),
-    "top_p": ("top_p", _float),
-    "max_output_tokens": ("max_tokens", _integer),
-    "top_logprobs": ("top_logprobs", _integer),
-    "parallel_tool_calls": ("parallel_tool_calls", lambda name, raw: read(name, raw, _BOOL)),
+    "temperature": ("temperature", number),
+    "top_p": ("top_p", number),
+    "max_output_tokens": ("max_tokens", int32),
+    "top_logprobs": ("top_logprobs", int32),
+    "parallel_tool_calls": ("parallel_tool_calls", boolean),
     "metadata": ("metadata", lambda name, raw: read(name, raw, _METADATA)),
-    "service_tier": ("service_tier", _string),
-    "user": ("user", _string),
-    "prompt_cache_key": ("prompt_cache_key", _string),
+    "service_tier": ("service_tier", text),
+    "user": ("user", text),
+    "prompt_cache_key": ("prompt_cache_key", text),
 }
 """Fields that are plain values, with their names in the spec."""

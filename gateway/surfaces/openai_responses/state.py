@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
 from msgspec import Raw
 
 from gateway.errors import ApiError
-from gateway.surfaces.json_fields import read
+from gateway.surfaces.json_fields import boolean, text
 from services.domain.error_reason import ErrorReason
-
-_BOOL = msgspec.json.Decoder(bool)
-_STRING = msgspec.json.Decoder(str)
 
 KEPT: Mapping[str, str] = {
     "conversation": "Conversations are not kept here: send all items as `input`.",
@@ -32,7 +28,7 @@ def read_state(fields: dict[str, Raw]) -> bool:
         ApiError: the request relies on something that is kept, or is to run in the background.
     """
     if "previous_response_id" in fields:
-        given = read("previous_response_id", fields["previous_response_id"], _STRING)
+        given = text("previous_response_id", fields["previous_response_id"])
         raise ApiError(
             ErrorReason.INVALID_FIELD,
             f"Previous response with id '{given[:128]}' not found.",
@@ -43,12 +39,12 @@ def read_state(fields: dict[str, Raw]) -> bool:
         if name in fields:
             raise ApiError(ErrorReason.UNSUPPORTED_FEATURE, message, param=name)
     background = fields.pop("background", None)
-    if background is not None and read("background", background, _BOOL):
+    if background is not None and boolean("background", background):
         message = "Responses are not generated in the background here."
         raise ApiError(ErrorReason.UNSUPPORTED_FEATURE, message, param="background")
     if "store" not in fields:
         return True
-    is_stored = read("store", fields["store"], _BOOL)
+    is_stored = boolean("store", fields["store"])
     if not is_stored:
         del fields["store"]
     return is_stored
