@@ -74,7 +74,8 @@ CODES: Mapping[str, ErrorReason] = {
             "refusal responsibleaipolicyviolation safety_violation"
         ),
         _IMAGE: (
-            "empty_image_file image_content_policy_violation image_parse_error image_too_large "
+            "empty_image_file image_content_policy_violation image_file_too_large "
+            "image_parse_error image_too_large "
             "image_too_small invalid_base64_image invalid_image invalid_image_format "
             "invalid_image_mode invalid_image_url unsupported_image_format "
             "unsupported_image_media_type"
@@ -97,7 +98,7 @@ CODES: Mapping[str, ErrorReason] = {
             "overloaded_error provider_overloaded server_overloaded service_unavailable "
             "service_unavailable_error unavailable unavailable_error"
         ),
-        _TIMEOUT: "deadline_exceeded request_timeout timeout timeout_error",
+        _TIMEOUT: ("deadline_exceeded request_timeout timeout timeout_error vector_store_timeout"),
     }.items()
     for name in names.split()
 }
@@ -108,6 +109,7 @@ GENERAL_CODES: Mapping[str, ErrorReason] = {
     "bad_request": _INVALID,
     "badrequesterror": _INVALID,
     "invalid_argument": _INVALID,
+    "invalid_prompt": _INVALID,
     "invalid_request": _INVALID,
     "invalid_request_error": _INVALID,
     "tool_use_failed": _INVALID,

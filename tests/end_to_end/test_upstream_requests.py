@@ -33,7 +33,7 @@ PLAIN: Mapping[str, Json] = {
         "input": [ITEM],
         "store": False,
         "include": ["reasoning.encrypted_content"],
-        "stream": True,
+        "stream": False,
     },
     "openrouter": {"messages": [QUESTION], "stream": False, "usage": {"include": True}},
 }
@@ -42,7 +42,7 @@ PLAIN: Mapping[str, Json] = {
 STREAMED: Mapping[str, Json] = {
     "anthropic": {},
     "openai": {"stream": True, "stream_options": {"include_usage": True}},
-    "openai-responses": {},
+    "openai-responses": {"stream": True},
     "openrouter": {"stream": True, "stream_options": {"include_usage": True}},
 }
 """What changes in it for a caller who wants a stream."""

@@ -32,7 +32,7 @@ PRICES = {"prompt_usd_per_mtok": Decimal(3), "completion_usd_per_mtok": Decimal(
 KNOWN: Mapping[str, Mapping[str, Any]] = {
     "anthropic": PRICES,
     "openai": {**PRICES, "thinking": "effort", "images": "yes"},
-    "openai-responses": PRICES,
+    "openai-responses": {**PRICES, "thinking_default": "off"},
     "openrouter": PRICES,
 }
 """The configured capabilities by dialect. OpenAI's model is in no table of ours."""

@@ -124,7 +124,8 @@ def _raw_parts(item: Raw) -> list[Raw]:
     content = wire.OBJECT.decode(item).get("content")
     if content is None or bytes(content)[:1] != b"[":
         return []
-    return msgspec.json.decode(content, type=list[Raw])
+    parts = msgspec.json.decode(content, type=list[Raw])
+    return [part for part in parts if bytes(part)[:1] == b"{"]
 
 
 def _logprobs_json(tokens: Sequence[object]) -> bytes:

@@ -134,7 +134,7 @@ class ResponsesDecoder:
             details = found.incomplete_details
             self._native = (details and details.reason) or "max_output_tokens"
         self._beside_json = beside_json(raw)
-        output = found.output or ()
+        output = [item for item in found.output or () if bytes(item)[:1] == b"{"]
         return [
             event for at, item in enumerate(output) for event in self._output.complete(item, at)
         ]

@@ -23,7 +23,12 @@ from services.providers.base import Notes
 from services.providers.registry import DIALECTS
 from tests.services.providers.targets import target_of, told
 
-MODELS = {"openai": "m", "openrouter": "m", "anthropic": "claude-sonnet-4-5"}
+MODELS = {
+    "openai": "m",
+    "openai-responses": "gpt-5.6-terra",
+    "openrouter": "m",
+    "anthropic": "claude-sonnet-4-5",
+}
 
 AT = (
     "thinking",

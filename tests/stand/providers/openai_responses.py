@@ -212,7 +212,7 @@ def _without_item(given: Sequence[Json]) -> str:
 
 def _altered(body: Json, given: Sequence[Answer]) -> str:
     """Whether a turn with calls came back changed. Without reasoning, its own may be missing."""
-    reasons = body.get("reasoning", {}).get("effort") != "none"
+    reasons = body.get("reasoning", {}).get("effort", "none") != "none"
     for answer in given:
         whole = items(answer, body)
         first = next((at for at, item in enumerate(whole) if "call_id" in item), None)

@@ -1,0 +1,246 @@
+"""Models that call tools over OpenAI's Responses alone, behind chat completions of callers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from openai import AsyncOpenAI, BadRequestError
+
+from services.config import ChannelConfig, ModelConfig
+from tests.stand.dialect_stand import TOOLS
+from tests.stand.gateway import Gateway, running
+from tests.stand.providers.answers import Answer, call, text, thought
+from tests.stand.providers.openai import OpenAi
+from tests.stand.providers.openai_responses import OpenAiResponses
+from tests.stand.upstream import (
+    CUT,
+    LAST_CHUNK,
+    SSE_HEAD,
+    FakeUpstream,
+    Request,
+    Script,
+    chunk,
+    event,
+    json_answer,
+)
+
+Json = dict[str, Any]
+
+MODEL = "openai/gpt-5.6-terra"
+QUESTION: Any = {"role": "user", "content": "How warm is it?"}
+ASKS = Answer(
+    parts=[
+        thought("Where?", signature="c2VhbC0x"),
+        text("I look."),
+        thought("There.", signature="c2VhbC0y"),
+        call("call_1", "weather", '{"city": ', '"Bern"}'),
+    ],
+    stop="tool_calls",
+    thinking_tokens=5,
+)
+ANSWERS = Answer(parts=[text("18 °C.")])
+NO_TOOLS_HERE = (
+    "Function tools with reasoning_effort are not supported for gpt-5.6-terra in "
+    "/v1/chat/completions. To use function tools, use /v1/responses or set reasoning_effort to "
+    "'none'."
+)
+
+
+@dataclass
+class OpenAiApi:
+    """Both APIs of one provider: chat completions take tools only without reasoning."""
+
+    answers: list[Answer | Script] = field(default_factory=list)
+    given: list[Answer] = field(default_factory=list)
+
+    def respond(self, request: Request) -> Script:
+        """Answer a request by its path."""
+        body = request.json()
+        if request.path.endswith("/chat/completions"):
+            if "tools" in body and body.get("reasoning_effort") != "none":
+                error = {"message": NO_TOOLS_HERE, "type": "invalid_request_error"}
+                error |= {"param": "reasoning_effort"}
+                return [json_answer({"error": error}, 400)]
+            return _played(OpenAi(), ANSWERS, body)
+        speech = OpenAiResponses()
+        if complaint := speech.complaint(body, self.given):
+            return [json_answer({"error": {"message": complaint}}, 400)]
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if not isinstance(answer, Answer):
+            return answer
+        self.given.append(answer)
+        return _played(speech, answer, body)
+
+
+def _played(speech: OpenAi | OpenAiResponses, answer: Answer, body: Json) -> Script:
+    if not body["stream"]:
+        return [json_answer(speech.document(answer, body))]
+    return [SSE_HEAD, *map(chunk, speech.events(answer, body)), LAST_CHUNK]
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A gateway with one channel of dialect `openai`, and the provider behind it."""
+
+    gateway: Gateway
+    api: OpenAiApi
+    upstream: FakeUpstream
+    client: AsyncOpenAI
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The last steps of the paths of all requests."""
+        return [request.path.rpartition("/")[2] for request in self.upstream.requests]
+
+
+@asynccontextmanager
+async def standing(
+    state: Path, responses: Literal["auto", "always", "never"] = "auto", **fields: Any
+) -> AsyncIterator[Stand]:
+    """A running gateway."""
+    api = OpenAiApi()
+    async with FakeUpstream() as upstream:
+        upstream.play(api.respond)
+        channel = ChannelConfig(
+            name="openai",
+            dialect="openai",
+            base_url=upstream.url,
+            models={MODEL: "gpt-5.6-terra"},
+            responses=responses,
+        )
+        models = [ModelConfig(name=MODEL, **fields)]
+        async with (
+            running(state, channel, models=models) as gateway,
+            AsyncOpenAI(api_key=gateway.key, base_url=gateway.base_url, max_retries=0) as client,
+        ):
+            yield Stand(gateway, api, upstream, client)
+
+
+@pytest.fixture
+async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
+    """A gateway that chooses the API of each request."""
+    async with standing(tmp_path) as stand:
+        yield stand
+
+
+async def message_of(stand: Stand, messages: Sequence[Any], **fields: Any) -> Json:
+    """Return the message of an answer."""
+    create = stand.client.chat.completions.create
+    answer = await create(model=MODEL, messages=messages, tools=TOOLS, **fields)
+    found: Json = answer.choices[0].message.to_dict()
+    return found
+
+
+async def test_tools_with_reasoning(stand: Stand) -> None:
+    """They go to Responses, whose answer is a chat completion; without tools chat will do."""
+    stand.api.answers = [ASKS]
+
+    answer = await stand.client.chat.completions.create(
+        model=MODEL, messages=[QUESTION], tools=TOOLS, reasoning_effort="high"
+    )
+
+    (choice,) = answer.choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content == "I look."
+    assert choice.message.tool_calls is not None
+    assert choice.message.tool_calls[0].id == "call_1"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 34
+    assert stand.paths == ["responses"]
+    assert stand.upstream.requests[0].json()["reasoning"] == {"effort": "high"}
+
+    await stand.client.chat.completions.create(model=MODEL, messages=[QUESTION])
+    assert stand.paths == ["responses", "completions"]
+
+
+@pytest.mark.parametrize("keeps_state", [True, False])
+async def test_a_conversation_goes_on_with_its_reasoning(stand: Stand, keeps_state: bool) -> None:
+    """The provider checks that each item stands before what it led to.
+
+    A client that sends nothing back but text and calls gets the reasoning from memory.
+    """
+    stand.api.answers = [ASKS, ANSWERS]
+    first = await message_of(stand, [QUESTION])
+    kept = ("role", "content", "tool_calls", *(("reasoning_state",) if keeps_state else ()))
+    turn = {name: first[name] for name in kept}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "18"}
+
+    second = await message_of(stand, [QUESTION, turn, result], reasoning_effort="low")
+
+    assert second["content"] == "18 °C."
+    sent = stand.upstream.requests[1].json()["input"]
+    assert [item["type"] for item in sent] == [
+        *("message", "reasoning", "message", "reasoning", "function_call", "function_call_output")
+    ]
+    assert [item["encrypted_content"] for item in sent if item["type"] == "reasoning"] == [
+        *("c2VhbC0x", "c2VhbC0y")
+    ]
+
+
+async def test_a_channel_that_never_uses_responses(tmp_path: Path) -> None:
+    """Reasoning is off then, with a note; a strict request is refused."""
+    async with standing(tmp_path, "never") as stand:
+        create = stand.client.chat.completions.with_raw_response.create
+        answer = await create(model=MODEL, messages=[QUESTION], tools=TOOLS)
+
+        notes = json.loads(answer.headers["x-pomogator-notes"])
+        assert [note["param"] for note in notes] == ["thinking"]
+        assert stand.paths == ["completions"]
+        with pytest.raises(BadRequestError):
+            await create(
+                model=MODEL,
+                messages=[QUESTION],
+                tools=TOOLS,
+                extra_headers={"x-pomogator-mode": "strict"},
+            )
+
+
+async def test_a_channel_that_always_uses_responses(tmp_path: Path) -> None:
+    """Without tools, too."""
+    async with standing(tmp_path, "always") as stand:
+        stand.api.answers = [ANSWERS]
+        answer = await stand.client.chat.completions.create(model=MODEL, messages=[QUESTION])
+
+        assert answer.choices[0].message.content == "18 °C."
+        assert stand.paths == ["responses"]
+
+
+BEGUN = {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}}
+PIECE = {"type": "response.output_text.delta", "output_index": 0, "delta": "Wel"}
+LIMITED = {"code": "rate_limit_exceeded", "message": "Try again in 2s."}
+FAILED = {"type": "response.failed", "response": {"status": "failed", "error": LIMITED}}
+ERROR = {"type": "error", "code": "server_error", "message": "It failed."}
+ENDINGS: Mapping[str, tuple[Sequence[Json], int, str]] = {
+    "failed": ([BEGUN, FAILED], 429, "upstream_rate_limited"),
+    "error": ([BEGUN, ERROR], 502, "upstream_error"),
+    "cut": ([BEGUN], 502, "upstream_disconnected"),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_failures_before_the_answer(stand: Stand, ending: str) -> None:
+    """They have a status of their own; after a piece of text the stream ends with the error."""
+    events, status, code = ENDINGS[ending]
+    end = CUT if ending == "cut" else LAST_CHUNK
+    script = [SSE_HEAD, *(chunk(event(each, str(each["type"]))) for each in events), end]
+    stand.api.answers = [script]
+    body = {"model": MODEL, "messages": [QUESTION], "tools": TOOLS, "stream": True}
+    url = f"{stand.gateway.base_url}/chat/completions"
+
+    async with stand.gateway.http.post(url, json=body) as answer:
+        assert answer.status == status
+        assert (await answer.json())["error"]["code"] == code
+
+    script.insert(2, chunk(event(PIECE, str(PIECE["type"]))))
+    async with stand.gateway.http.post(url, json=body) as answer:
+        assert answer.status == 200
+        text_of_stream = await answer.text()
+    assert '"Wel"' in text_of_stream
+    assert code in text_of_stream
+    assert '"finish_reason":"stop"' not in text_of_stream
