@@ -115,6 +115,7 @@ EDGE_OF_GRPC = (
     "gateway.app",
     "gateway.server",
     "gateway.console.account_calls",
+    "gateway.console.call_log_calls",
     "gateway.console.console",
     "gateway.console.console_app",
     "gateway.console.key_terms",

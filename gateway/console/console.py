@@ -13,6 +13,8 @@ from gateway.backend import Backend
 from gateway.config import EdgeConfig
 from gateway.console import assets
 from gateway.console.account_calls import AccountCalls
+from gateway.console.call_log_calls import CallLogCalls, OperatorAsker
+from gateway.console.call_log_pages import CALLS, CallLogPages
 from gateway.console.operator_calls import OperatorCalls
 from gateway.console.operator_pages import (
     ACCOUNTS,
@@ -26,7 +28,7 @@ from gateway.console.pages import Pages, redirect
 from gateway.console.sessions import Role, Sessions
 from gateway.console.sign_in_check import SignInCheck
 from gateway.console.sign_in_pages import SIGN_IN, SignInPages
-from gateway.console.tenant_pages import CHAT_PATH, ENTRIES, HOME, TenantPages
+from gateway.console.tenant_pages import CHAT_PATH, ENTRIES, HOME, TenantPages, tenant_of
 from gateway.console.usage_pages import UsagePages
 from gateway.console.visit import Visit, Visits
 from gateway.errors import ApiError
@@ -73,7 +75,14 @@ class Console:
         self._tenant = TenantPages(
             self._pages, AccountCalls(channel), backend, complete, config.public_url
         )
-        self._usage = UsagePages(self._pages, AccountCalls(channel))
+        self._usage = UsagePages(self._pages, AccountCalls(channel), CallLogCalls(channel))
+        self._call_logs: dict[Role, CallLogPages] = {
+            "tenant": CallLogPages(self._pages, CallLogCalls(channel), tenant_of, sees_all=False)
+        }
+        if operators:
+            self._call_logs["operator"] = CallLogPages(
+                self._pages, CallLogCalls(operators.channel), _operator_of, sees_all=True
+            )
         self._operator = (
             OperatorPages(self._pages, OperatorCalls(operators.channel)) if operators else None
         )
@@ -95,9 +104,30 @@ class Console:
             web.post("/console/preferences", self._action(sign_in.prefer, None)),
             web.post(CHAT_PATH, self._chat),
             web.get(HOME, self._home),
+            *self._call_log_routes(),
             *(web.get(path, self._page(page, "tenant")) for path, page in pages.items()),
             *self._operator_routes(),
         ]
+
+    def _call_log_routes(self) -> Sequence[web.AbstractRouteDef]:
+        """Pages of tenants and of operators at the same URLs."""
+        return [
+            web.get(CALLS, self._by_role(lambda pages: pages.calls)),
+            web.get(f"{CALLS}/export", self._by_role(lambda pages: pages.export)),
+            web.get(f"{CALLS}/{{call_id}}", self._by_role(lambda pages: pages.call)),
+        ]
+
+    def _by_role(self, page_of: Callable[[CallLogPages], Page]) -> Handler:
+        """Return the handler of a page that each role has."""
+        handlers = {
+            role: self._page(page_of(pages), role) for role, pages in self._call_logs.items()
+        }
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            handler = handlers.get(self._visits.of(request).session.role)
+            return redirect(SIGN_IN) if handler is None else await handler(request)
+
+        return answer
 
     def _operator_routes(self) -> Sequence[web.AbstractRouteDef]:
         operator = self._operator
@@ -178,3 +208,7 @@ class Console:
             if error.row.failed_auth:
                 return self._sign_in.end(visit)
             return self._pages.render(visit, "error", status=error.status, error=error)
+
+
+def _operator_of(visit: Visit) -> OperatorAsker:
+    return OperatorAsker(visit.request_id)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from gateway.console.call_log_pages import CALLS
 from gateway.console.form_fields import Fields
 from gateway.console.key_terms import KeyTerms, overlap_s
 from gateway.console.operator_calls import OperatorCalls
@@ -24,6 +25,7 @@ LEDGER = "/console/ledger"
 OPERATOR_ENTRIES: Sequence[Entry] = (
     Entry(ACCOUNTS, "nav.accounts", "a"),
     Entry(CHANNELS, "nav.channels", "c"),
+    Entry(CALLS, "nav.calls", "o"),
     Entry(EXPLAIN, "nav.explain", "e"),
     Entry(LEDGER, "nav.ledger", "l"),
 )

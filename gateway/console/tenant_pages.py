@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 
 from gateway.backend import Backend, CallOptions
 from gateway.console.account_calls import TIMEOUT_S, AccountCalls, Caller
+from gateway.console.call_log_pages import CALLS
 from gateway.console.charts import bar_chart
 from gateway.console.pages import Entry, Pages
 from gateway.console.quick_starts import quick_starts
@@ -27,6 +28,7 @@ CHAT_PATH = "/console/v1/chat/completions"
 ENTRIES: Sequence[Entry] = (
     Entry(HOME, "nav.overview", "o"),
     Entry("/console/usage", "nav.usage", "u"),
+    Entry(CALLS, "nav.calls", "c"),
     Entry("/console/playground", "nav.playground", "p"),
     Entry("/console/models", "nav.models", "m"),
     Entry("/console/quick-starts", "nav.quick_starts", "s"),
@@ -54,7 +56,7 @@ class TenantPages:
 
     async def overview(self, visit: Visit) -> web.Response:
         """Balance, burn rate and key."""
-        caller, days = _caller(visit), last_days(CHART_DAYS)
+        caller, days = tenant_of(visit), last_days(CHART_DAYS)
         balance, key, usage = await asyncio.gather(
             self._calls.balance(caller),
             self._calls.key_usage(caller),
@@ -115,12 +117,13 @@ class TenantPages:
             request[BEGUN] = asked.get(BEGUN, 0.0)
 
     async def _models(self, visit: Visit) -> Sequence[Model]:
-        caller = _caller(visit)
+        caller = tenant_of(visit)
         options = CallOptions(key=caller.key, request_id=caller.request_id, deadline_s=TIMEOUT_S)
         return await self._backend.models(options)
 
 
-def _caller(visit: Visit) -> Caller:
+def tenant_of(visit: Visit) -> Caller:
+    """Return the tenant of a visit."""
     return Caller(visit.session.key, visit.request_id)
 
 

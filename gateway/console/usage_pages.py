@@ -1,4 +1,4 @@
-"""Usage page: what an account was charged, by day and by model."""
+"""Usage page: what an account was charged, by day, by model and by key."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.console.account_calls import AccountCalls, Caller
+from gateway.console.call_log_calls import CallLogCalls
 from gateway.console.charts import bar_chart
 from gateway.console.pages import Pages
 from gateway.console.visit import Visit
+from gateway.errors import ApiError
+from services.domain.error_reason import ErrorReason
 
 RANGES: Sequence[int] = (7, 30, 90)
 """Days that the page can show."""
@@ -29,6 +32,17 @@ class UsageRow(Protocol):
     prompt_token_count: int
     completion_token_count: int
     cost_nano_usd: int
+
+
+class KeySums(Protocol):
+    """The sums of the calls of a key, as the call log has them."""
+
+    key_id: str
+    call_count: int
+    failure_count: int
+    prompt_token_count: int
+    completion_token_count: int
+    charge_nano_usd: int
 
 
 @dataclass(slots=True)
@@ -56,9 +70,10 @@ class Sums:
 class UsagePages:
     """Pages about the usage of the account of a key."""
 
-    def __init__(self, pages: Pages, calls: AccountCalls) -> None:
+    def __init__(self, pages: Pages, calls: AccountCalls, log: CallLogCalls) -> None:
         self._pages = pages
         self._calls = calls
+        self._log = log
 
     async def usage(self, visit: Visit) -> web.Response:
         """Charges, calls and tokens by day, and the sums of each model."""
@@ -79,7 +94,18 @@ class UsagePages:
             tokens=bar_chart([(day, sums.tokens) for day, sums in of_days]),
             by_model=sorted(by_model.items(), key=lambda item: (-item[1].nano_usd, item[0])),
             total=total,
+            by_key=await self._by_key(caller, days[0]),
         )
+
+    async def _by_key(self, caller: Caller, first: date) -> Sequence[KeySums] | None:
+        """Return the sums of each key, the dearest first. None: the call log is off."""
+        try:
+            found = await self._log.sums_by_key(caller, beginning(first))
+        except ApiError as error:
+            if error.reason != ErrorReason.NOT_IMPLEMENTED:
+                raise
+            return None
+        return sorted(found, key=lambda group: (-group.charge_nano_usd, group.key_id))
 
 
 def last_days(count: int) -> Sequence[date]:

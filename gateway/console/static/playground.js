@@ -59,7 +59,7 @@ async function answer(turn, signal) {
     body: JSON.stringify(requestBody()),
     signal,
   });
-  turn.show("request", response.headers.get("x-request-id"));
+  showRequest(turn, response.headers.get("x-request-id"));
   if (!response.ok) {
     const { error } = await response.json();
     throw new Error(`${response.status} ${error.code}: ${error.message}`);
@@ -119,6 +119,10 @@ function showChunk(turn, chunk) {
   }
 }
 
+function showRequest(turn, id) {
+  turn.show("request", id).href = `/console/calls?request_id=${encodeURIComponent(id)}`;
+}
+
 function showNotes(turn, header) {
   for (const note of header ? JSON.parse(header) : []) {
     const item = document.createElement("li");
@@ -147,7 +151,9 @@ function addTurn(name) {
     notes: element.querySelector(".notes"),
     show(fact, value) {
       usage.hidden = false;
-      usage.querySelector(`[data-fact=${fact}]`).textContent = value;
+      const element = usage.querySelector(`[data-fact=${fact}]`);
+      element.textContent = value;
+      return element;
     },
   };
 }
