@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
@@ -16,16 +18,19 @@ from tests.stand.chromium import (
     needs_chromium,
     serious_findings,
 )
+from tests.stand.configuration import MODEL, configuration
+from tests.stand.held_provider import HeldProvider
 from tests.stand.process import Server
-from tests.stand.servers import HTTP, STOP_SOON
+from tests.stand.servers import HTTP, STOP_SOON, running_server
+from tests.stand.upstream import FakeUpstream
 
 pytestmark = needs_chromium
 
 ANSWER_MS = 60_000
 """The longest time to an answer on a busy machine. No test depends on it."""
 
-TENANT_PAGES = ("", "/usage", "/playground", "/models", "/quick-starts")
-OPERATOR_PAGES = ("/accounts", "/accounts/default", "/channels", "/explain", "/ledger")
+TENANT_PAGES = ("", "/usage", "/calls", "/playground", "/models", "/quick-starts")
+OPERATOR_PAGES = ("/accounts", "/accounts/default", "/channels", "/calls", "/explain", "/ledger")
 
 
 @pytest.fixture
@@ -40,6 +45,19 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
     await server.start()
     yield server
     await server.stop()
+
+
+@pytest.fixture
+async def held_server(tmp_path: Path) -> AsyncIterator[tuple[Server, HeldProvider]]:
+    """A server with a console, and its provider, which tests can hold."""
+    provider = HeldProvider()
+    async with FakeUpstream() as upstream:
+        upstream.play(provider)
+        config = configuration(upstream.url, prices={"request_usd": 0.001})
+        async with running_server(
+            tmp_path, config, "--console", "127.0.0.1:0", *STOP_SOON
+        ) as server:
+            yield server, provider
 
 
 async def console_url(server: Server) -> str:
@@ -137,6 +155,69 @@ async def test_an_operator_makes_a_key(server: Server, tmp_path: Path) -> None:
         page.once("dialog", lambda dialog: dialog.accept())
         await row.get_by_role("button", name="Revoke").click()
         await expect(page.locator("tr.past").filter(has_text="bot")).to_contain_text("revoked")
+        assert complaints.found == []
+
+
+async def made_key(page: Page, name: str) -> str:
+    """Make a key on the page of its account, and return its secret."""
+    await page.get_by_label("Name").last.fill(name)
+    await page.get_by_role("button", name="Create key").click()
+    return (await page.locator("#secret").inner_text()).strip()
+
+
+async def curl(api: str, key: str, *, stream: bool) -> asyncio.StreamReader:
+    """What curl prints of an answer. It ends with this test's loop at the latest."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
+    process = await asyncio.create_subprocess_exec(
+        *("curl", "--silent", "--no-buffer", f"{api}/v1/chat/completions"),
+        *("--header", f"Authorization: Bearer {key}", "--header", "Content-Type: application/json"),
+        *("--data", json.dumps(body)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    return process.stdout
+
+
+async def found_call(page: Page, url: str, key_id: str) -> None:
+    """Load the call log until it has a call of this key, and open it."""
+    while True:
+        await page.goto(f"{url}/calls?key_id={key_id}")
+        link = page.locator("table.calls tbody a").first
+        if await link.count():
+            await link.click()
+            return
+
+
+async def test_a_key_is_used_found_in_the_log_and_revoked_in_a_stream(
+    held_server: tuple[Server, HeldProvider], tmp_path: Path
+) -> None:
+    """The stream ends with an error when the key is revoked in the browser."""
+    server, provider = held_server
+    url, api = await console_url(server), f"http://{await server.address('http')}"
+    async with chromium() as (context, complaints):
+        page = await context.new_page()
+        await sign_in(page, url, operators_token(tmp_path / "var"), "Accounts")
+        await page.goto(f"{url}/accounts/default")
+        secret = await made_key(page, "bot")
+        row = page.locator("tr.changeable").filter(has_text="bot")
+        key_id = await row.locator("input[name=key_id]").get_attribute("value")
+        assert key_id is not None
+
+        whole = await curl(api, secret, stream=False)
+        assert b"Good day" in await whole.read()
+        await found_call(page, url, key_id)
+        await expect(page.locator("main")).to_contain_text("house/model")
+        await expect(page.locator(".tiles")).to_contain_text("stop")
+
+        provider.goes_on.clear()
+        stream = await curl(api, secret, stream=True)
+        await stream.readuntil(b"Good")
+        await page.goto(f"{url}/accounts/default")
+        page.once("dialog", lambda dialog: dialog.accept())
+        await row.get_by_role("button", name="Revoke").click()
+        rest = await stream.read()
+        assert b'"error"' in rest
+        assert b" day" not in rest
         assert complaints.found == []
 
 
