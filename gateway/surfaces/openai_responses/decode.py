@@ -39,6 +39,7 @@ METADATA_MAX = 256
 _Fields = dict[str, Raw]
 _Values = dict[str, Any]
 
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _METADATA = msgspec.json.Decoder(Annotated[dict[str, str], Meta(max_length=METADATA_MAX)])
 
 _REPEATED = (
@@ -71,8 +72,10 @@ def decode(body: bytes, config: EdgeConfig) -> ResponsesRequest:
     _read_user(fields, values)
     _read_harmless(fields)
     spec = ChatCompletionSpec(**values, extra_json=msgspec.json.encode(fields) if fields else b"")
+    # A copy: the parts of the body that it has would keep the whole of it in memory.
+    kept = _OBJECT.decode(msgspec.json.encode(repeated))
     form = AnswerForm(
-        repeated=repeated, model=spec.model, shown=shown, names=tools.names, logprobs=has_logprobs
+        repeated=kept, model=spec.model, shown=shown, names=tools.names, logprobs=has_logprobs
     )
     return ResponsesRequest(spec=spec, stream=stream, form=form)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
+import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.config import EdgeConfig
@@ -399,6 +402,26 @@ def test_refusals(fields: dict[str, Any], param: str, code: str) -> None:
     """Each names the field at fault."""
     error = refused(**fields)
     assert (error.param, error.code) == (param, code)
+
+
+def test_the_form_of_the_answer_keeps_no_body() -> None:
+    """A stream may be long, and its request large."""
+    content = "x" * (4 * 2**20)
+    form = {"type": "json_schema", "name": "s", "schema": {"type": "object"}}
+    tracemalloc.start()
+    try:
+        kept = request(
+            input=[{"role": "user", "content": content}],
+            instructions="Be brief.",
+            tools=[{"type": "function", "name": "f"}, {"type": "web_search"}],
+            text={"format": form},
+        ).form
+        del content
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert kept.repeated["instructions"] == msgspec.Raw(b'"Be brief."')
 
 
 def test_a_count_needs_no_other_fields() -> None:
