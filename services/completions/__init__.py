@@ -13,6 +13,7 @@ Modules, in the order in which data flows:
     caller_answer     the answer for a caller, made from what providers answer
     validation        ranges and forms of a request
     idempotency       calls with an idempotency key, which run once
+    joined_repeats    calls that an agent repeats in its session
     raw_replays       answers that were passed on as they are, in the other form
     stored_calls      what the database keeps of such a call
     reasoning_memory  sealed reasoning for clients that do not send it back

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from services.admission.revocation import ClosableIterator
 from services.common.reasoning_fragments import Detail, gather
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import (
@@ -18,6 +19,7 @@ from services.domain.conversation import (
 )
 from services.domain.events import (
     AnswerMembers,
+    Batch,
     ChoiceFinished,
     Delta,
     Event,
@@ -90,6 +92,20 @@ class Fold:
         if choice is None:
             choice = self._choices[index] = _ChoiceFold()
         return choice
+
+
+async def folded(answers: ClosableIterator[Batch | Completion]) -> Completion:
+    """Return the completion, or the fold of the batches."""
+    fold, completion = Fold(), None
+    try:
+        async for answer in answers:
+            if isinstance(answer, Completion):
+                completion = answer
+            else:
+                fold.add(answer)
+    finally:
+        await answers.aclose()
+    return completion or fold.answer
 
 
 _UNFINISHED = ChoiceFinished(finish_reason="")

@@ -4,6 +4,7 @@
 needs it:
 
     replay by idempotency key  a call with a key runs once; repeated calls get the same answer
+    join of repeats            a repeated request of a session gets the first one's answer
     drain on disconnect        a billed answer is read to its end without its caller
     end on revocation          the call ends when its key is revoked
 """
@@ -18,15 +19,16 @@ from typing import TypeAlias, cast
 
 import msgspec
 
-from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN, CallPlan
+from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN
 from services.admission.gate import Gate
 from services.admission.revocation import ClosableIterator
 from services.admission.ticket import Ticket
 from services.completions.caller_answer import CallerAnswer, stream_without_reasoning
 from services.completions.completion_call import CompletionCall
 from services.completions.drains import CallState, DrainPool, drain_rules, outliving
-from services.completions.fold import Fold
+from services.completions.fold import folded
 from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
+from services.completions.joined_repeats import JOINED, JoinedRepeats, repeat_key
 from services.completions.prompt_marks import PromptMarks
 from services.completions.raw_calls import RawCalls
 from services.completions.raw_replays import in_form
@@ -73,6 +75,7 @@ class Pipeline:
         self._drains = drains
         self._reasoning = reasoning
         self._marks = PromptMarks(gate.clock)
+        self._repeats = JoinedRepeats()
         self.raw = raw
         """Reads requests in the form of another API."""
 
@@ -89,15 +92,15 @@ class Pipeline:
     async def whole(self, call: CompletionCall, set_headers: SetHeaders) -> Completion:
         """Return the whole answer."""
         state = self._prepare(call)
-        if call.idempotency_key is None and not state.drain_rules:
+        if not (call.idempotency_key or call.repeat_key or state.drain_rules):
             answers: ClosableIterator[Batch | Completion] = self._run(
                 call, state, set_headers, stream=False
             )
         else:
             answers = self._batches(call, state, set_headers, stream=False)
         if call.revocation is None:
-            return await _completion(answers)
-        return await call.revocation.run(partial(_completion, answers))
+            return await folded(answers)
+        return await call.revocation.run(partial(folded, answers))
 
     def _prepare(self, call: CompletionCall) -> CallState:
         asked = call.request
@@ -109,6 +112,8 @@ class Pipeline:
             plan = msgspec.structs.replace(plan, routes=routes)
         call.plan = plan
         call.record.model = plan.model
+        if asked.session_id:
+            call.repeat_key = repeat_key(call)
         if plan.embeds:
             plan.require_kind(embeds=False)
         return CallState(
@@ -127,29 +132,33 @@ class Pipeline:
         )
         if stream and call.hides_reasoning:
             run = partial(stream_without_reasoning, run)
-        batches = self._with_replay(call, state.plan, set_headers, run)
-        if call.raw is not None and call.idempotency_key is not None:
+        batches = self._with_replay(call, state, set_headers, run)
+        if call.raw is not None and (call.idempotency_key or call.repeat_key):
             batches = in_form(batches, call.raw, stream=stream)
         return self._drains.drain_on_disconnect(batches, state) if state.drain_rules else batches
 
     def _with_replay(
         self,
         call: CompletionCall,
-        plan: CallPlan,
+        state: CallState,
         set_headers: SetHeaders,
         run: Callable[[], AsyncGenerator[Batch, None]],
     ) -> AsyncGenerator[Batch, None]:
-        if call.idempotency_key is None:
+        if not (call.idempotency_key or call.repeat_key):
             return run()
+        plan = state.plan
         plan.require_allowed()
-        idempotent = IdempotentCall(
-            account=call.caller.account, key=call.idempotency_key, request=call.request
-        )
 
         async def before_replay() -> None:
             limits = await self.gate.limit_headers(plan)
-            set_headers({**REPLAYED, **plan.answer_headers, **limits})
+            origin = JOINED if call.idempotency_key is None else REPLAYED
+            set_headers({**origin, **plan.answer_headers, **limits})
 
+        if call.idempotency_key is None:
+            return self._repeats.run(call.repeat_key, state, run, before_replay)
+        idempotent = IdempotentCall(
+            account=call.caller.account, key=call.idempotency_key, request=call.request
+        )
         return self._idempotency.run_once(idempotent, run, before_replay)
 
     async def _run(
@@ -282,17 +291,3 @@ class Pipeline:
         if not call.snapshot.reasoning.remember:
             return None
         return partial(self._reasoning.reader, call.caller.account, call.request.spec)
-
-
-async def _completion(answers: ClosableIterator[Batch | Completion]) -> Completion:
-    """Return the completion, or the fold of the batches."""
-    fold, completion = Fold(), None
-    try:
-        async for answer in answers:
-            if isinstance(answer, Completion):
-                completion = answer
-            else:
-                fold.add(answer)
-    finally:
-        await answers.aclose()
-    return completion or fold.answer

@@ -24,6 +24,8 @@ class Snapshot:
     """Limits, prices and routes, compiled for each key and model."""
     reasoning: ReasoningConfig
     """What is remembered and shown of reasoning."""
+    joins_repeats: bool
+    """Whether a request that is repeated in its session gets the answer of the first one."""
 
 
 class SnapshotHolder:

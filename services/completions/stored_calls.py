@@ -34,7 +34,7 @@ def request_fingerprint(request: CompletionRequest, pepper: Pepper) -> str:
     Fields of a newer contract, which this version does not know, do not count.
     """
     if request.raw is not None:
-        asked = _raw_digest(request.raw)
+        asked = raw_digest(request.raw)
         return pepper.digest(f"{IDEMPOTENCY_KEY_HEADER}:{request.parameter_policy}:{asked}").hex()
     message = fill_request(request, pb.CreateChatCompletionRequest())
     spec = hashlib.sha256(message.spec.SerializeToString(deterministic=True))
@@ -42,7 +42,7 @@ def request_fingerprint(request: CompletionRequest, pepper: Pepper) -> str:
     return pepper.digest(text).hex()
 
 
-def _raw_digest(raw: RawRequest) -> str:
+def raw_digest(raw: RawRequest) -> str:
     """Return the digest of a request whose body is valid, whether it asks for a stream or not."""
     digest = hashlib.sha256(f"{raw.api}\n{sorted(raw.headers.items())}\n".encode())
     for name, value in sorted(members(raw.body).items()):

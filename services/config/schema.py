@@ -238,6 +238,10 @@ class BillingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Tools that a provider runs and bills besides tokens, such as web searches: leave them out of
     requests of accounts that pay, with a note, or send them without a charge of their own.
     Unlimited accounts, and all on channels with `pass_through = true`, may use them anyway."""
+    join_repeats: bool = True
+    """Whether a request that an agent repeats in its session while the first one still runs, or was
+    just drained, gets the answer of the first one, which is charged once. Calls with an idempotency
+    key have their own rule."""
     tokenizer: bool = False
     """Count tokens that the provider has not counted with a vocabulary, not by the size of the
     text. Needs the extra `tokens`, one second at the start, and 80 MB."""

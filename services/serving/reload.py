@@ -32,6 +32,7 @@ def snapshot_of(config: Config) -> Snapshot:
         catalog=catalog,
         plans=CallPlans(config, catalog.resolve_all),
         reasoning=config.reasoning,
+        joins_repeats=config.billing.join_repeats,
     )
 
 

@@ -60,7 +60,8 @@ class CallMetrics:
         )
         self.idempotent_requests = counters.counter(
             "idempotent_requests_total",
-            "Calls with the idempotency key of an earlier call: replay, busy, mismatch.",
+            "Calls with the idempotency key of an earlier call: replay, busy, mismatch; joined: "
+            "equal to a call of their session.",
             "outcome",
         )
         for end in ENDS:
@@ -81,7 +82,8 @@ class CallMetrics:
         if reason in AUTH_FAILURES and not record.key_id:
             # With an ID it was accepted, and revoked while the call ran.
             self.auth_failures[(reason,)].value += 1
-        if outcome := "replay" if record.replayed else IDEMPOTENCY.get(reason):
+        earlier = "joined" if record.is_joined else "replay"
+        if outcome := earlier if record.replayed else IDEMPOTENCY.get(reason):
             self.idempotent_requests[(outcome,)].value += 1
         self.usage.observe(record)
 

@@ -110,6 +110,8 @@ class CallRecord:
     """Tokens used. None: no tokens."""
     flags: Sequence[str] = ()
     """Corrections of the provider's usage."""
+    is_joined: bool = False
+    """Whether the answer is that of an equal call in the same session."""
     finish: str = ""
     """Finish reason of the answer. Empty: it has none."""
     code: str = "OK"
@@ -135,7 +137,7 @@ class CallRecord:
 
     @property
     def replayed(self) -> bool:
-        """Whether the answer is that of an earlier call with the same idempotency key."""
+        """Whether the answer is that of an earlier call: of its idempotency key, or joined."""
         return self.end == REPLAYED
 
     @property
