@@ -34,6 +34,16 @@ ANSWER = {
     ],
     "usage": {"prompt_tokens": 2400, "completion_tokens": 2, "total_tokens": 2402},
 }
+MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "m",
+    "content": [{"type": "text", "text": "Good day"}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 2400, "output_tokens": 2},
+}
 SESSIONS = [f"session-{number}" for number in range(12)]
 
 
@@ -47,7 +57,10 @@ class Provider:
 
     def __call__(self, request: Request) -> Script:
         """Answer, or fail."""
-        self.asked.append((self.channel, request.headers["authorization"]))
+        key = request.headers.get("authorization") or request.headers["x-api-key"]
+        self.asked.append((self.channel, key))
+        if request.path.endswith("/messages"):
+            return [json_answer(MESSAGE)]
         if self.fails:
             return [json_answer({"error": {"message": "gone"}}, 503)]
         return [json_answer(ANSWER)]
@@ -78,7 +91,9 @@ class Stand:
 
 
 @asynccontextmanager
-async def opened(state: Path, *, affinity: bool = True) -> AsyncIterator[Stand]:
+async def opened(
+    state: Path, *, affinity: bool = True, dialect: str = "openai"
+) -> AsyncIterator[Stand]:
     """Start the stand."""
     async with AsyncExitStack() as stack:
         asked: list[tuple[str, str]] = []
@@ -89,7 +104,7 @@ async def opened(state: Path, *, affinity: bool = True) -> AsyncIterator[Stand]:
         channels = tuple(
             ChannelConfig(
                 name=name,
-                dialect="openai",
+                dialect=dialect,
                 base_url=upstream.url,
                 models={MODEL: "m", "house/uncached": "n"},
                 key=Secret("k-1"),
@@ -189,6 +204,28 @@ async def test_a_conversation_without_a_name_stays(tmp_path: Path) -> None:
             await stand.turn({"x-session-id": "s"}, model="house/uncached") for _ in SESSIONS
         }
         assert len(uncached) > 1
+
+
+async def test_messages_that_pass_as_they_are_stay(tmp_path: Path) -> None:
+    """By the session that their client names, or by how they begin."""
+    first = {"role": "user", "content": LONG}
+    said = [{"role": "assistant", "content": "Hi"}, {"role": "user", "content": "More"}]
+    code = {"X-Claude-Code-Session-Id": "s-1"}
+
+    async with opened(tmp_path, dialect="anthropic") as stand:
+
+        async def turn(headers: Mapping[str, str], *messages: Any, system: str) -> tuple[str, str]:
+            body = {"model": MODEL, "max_tokens": 9, "system": system, "messages": [*messages]}
+            url = f"{stand.gateway.base_url}/messages"
+            async with stand.gateway.http.post(url, json=body, headers=headers) as answer:
+                assert answer.status == 200, await answer.text()
+            return stand.asked[-1]
+
+        for system in ("One.", "Two.", "Three."):
+            place = await turn({}, first, system=system)
+            assert await turn({}, first, *said, system=system) == place
+        named = {await turn(code, first, system=system) for system in ("One.", "Two.", "Three.")}
+        assert len(named) == 1
 
 
 async def test_affinity_can_be_switched_off(tmp_path: Path) -> None:
