@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.call_log.call_reader import END_OF_TIME_MS
+from services.errors import Failure
 from services.storage.audit import FINDINGS_MAX, Audit
 from services.storage.base import Database
 from services.storage.call_charges import (
@@ -27,11 +28,19 @@ from services.storage.call_store import CallSegment, CallStore
 ROWS_PER_READ = 500
 
 
-async def audit_calls(store: CallStore, books: Database) -> Audit:
-    """Compare all rows with their holds, in parts: calls may end meanwhile.
+UNREADABLE = Audit(counts={"call_log_unreadable": 1}, findings=())
+"""Result where the log cannot be read, which says nothing against the ledger."""
 
-    Raise Failure STORAGE_UNAVAILABLE.
-    """
+
+async def audit_calls(store: CallStore, books: Database) -> Audit:
+    """Compare all rows with their holds, in parts: calls may end meanwhile."""
+    try:
+        return await _audit(store, books)
+    except Failure:
+        return UNREADABLE
+
+
+async def _audit(store: CallStore, books: Database) -> Audit:
     rows, first_ms, findings = 0, END_OF_TIME_MS, list[str]()
     for segment in await store.segments(0, END_OF_TIME_MS):
         after: CallPosition = (-1, "")

@@ -17,9 +17,6 @@ from services.storage.exact_sums import read_sums, sum_columns
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-SPANS_MS = (HOUR_MS, DAY_MS)
-"""Lengths of the intervals that sums are kept of."""
-
 BOUNDS_MS: Sequence[int] = tuple(round(8 * 2 ** (k / 2)) for k in range(31))
 """Upper bounds of the buckets: 8 ms to 262 s by a factor of √2. The last bucket has none."""
 
@@ -88,9 +85,14 @@ class CallSums(msgspec.Struct, kw_only=True):
     def add_row(self, row: CallRow) -> None:
         """Add a call."""
         self.calls += 1
-        self.failures += bool(row.reason)
-        for index, name in enumerate(TOKENS):
-            self.tokens[index] += getattr(row, name)
+        if row.reason:
+            self.failures += 1
+        tokens = self.tokens
+        tokens[0] += row.prompt_tokens
+        tokens[1] += row.completion_tokens
+        tokens[2] += row.thinking_tokens
+        tokens[3] += row.cache_read_tokens
+        tokens[4] += row.cache_write_tokens
         self.money[0] += row.charge
         self.money[1] += row.cost
         if row.ttft_ms is not None:
@@ -163,14 +165,18 @@ def forget_sums(before_ms: int) -> Transaction[int]:
 
 
 def _sums_of(rows: Iterable[CallRow]) -> Mapping[tuple[Value, ...], CallSums]:
-    found: dict[tuple[Value, ...], CallSums] = {}
+    hours: dict[tuple[int, tuple[str, ...]], CallSums] = {}
     for row in rows:
         names = (row.account, row.key_id, row.model, row.channel, row.call_end)
-        for span_ms in SPANS_MS:
-            key = (span_ms, row.at_ms - row.at_ms % span_ms, *names)
-            if (sums := found.get(key)) is None:
-                sums = found[key] = CallSums()
-            sums.add_row(row)
+        key = (row.at_ms - row.at_ms % HOUR_MS, names)
+        if (sums := hours.get(key)) is None:
+            sums = hours[key] = CallSums()
+        sums.add_row(row)
+    found: dict[tuple[Value, ...], CallSums] = {}
+    for (hour, group), sums in hours.items():
+        found[HOUR_MS, hour, *group] = sums
+        day: tuple[Value, ...] = (DAY_MS, hour - hour % DAY_MS, *group)
+        found.setdefault(day, CallSums()).add(sums)
     return found
 
 

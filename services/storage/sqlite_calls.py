@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 
 import msgspec
@@ -48,8 +48,8 @@ class SqliteCalls:
 
     async def write(self, batch: CallBatch) -> None:
         """Write a batch, each month's rows into their file."""
-        for month, rows in groupby(sorted(batch.rows, key=_time), key=_month_of_row):
-            part = msgspec.structs.replace(batch, rows=list(rows))
+        for month, rows in _by_month(batch.rows):
+            part = msgspec.structs.replace(batch, rows=rows)
             await self._run(self._writer, self._write, month, part)
 
     async def segments(self, start_ms: int, end_ms: int) -> Sequence[CallSegment]:
@@ -203,12 +203,18 @@ def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
+def _by_month(rows: Sequence[CallRow]) -> Iterator[tuple[str, Sequence[CallRow]]]:
+    """Yield the rows of each month, which are nearly always all rows."""
+    left = sorted(rows, key=_time)
+    while left:
+        month = datetime.fromtimestamp(left[0].at_ms / 1000, UTC).strftime("%Y-%m")
+        end = bisect_left(left, _times_ms(month)[1], key=_time)
+        yield month, left[:end]
+        left = left[end:]
+
+
 def _time(row: CallRow) -> int:
     return row.at_ms
-
-
-def _month_of_row(row: CallRow) -> str:
-    return datetime.fromtimestamp(row.at_ms / 1000, UTC).strftime("%Y-%m")
 
 
 def _times_ms(month: str) -> tuple[int, int]:

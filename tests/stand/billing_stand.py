@@ -206,6 +206,7 @@ async def billing_stand(  # noqa: PLR0913 - what tests vary, each by its name
     channel: Mapping[str, Any] = NO_KEYS,
     database_url: str = "",
     call_log: bool = True,
+    call_log_url: str = "",
 ) -> AsyncIterator[BillingStand]:
     """Opens the stand. In the end the books are right, and nothing is held.
 
@@ -223,7 +224,7 @@ async def billing_stand(  # noqa: PLR0913 - what tests vary, each by its name
             models=(ModelConfig(name=MODEL, **price),),
             limits=tuple(limits),
             billing=billing,
-            state=stored(database_url),
+            state=stored(database_url, call_log_url),
             call_log=CallLogConfig(enabled=call_log),
         )
         async with (

@@ -48,9 +48,9 @@ class Gateway:
         return f"{self.url}/v1"
 
 
-def stored(database_url: str) -> StateConfig:
-    """The table `state` with this database; without a URL, SQLite."""
-    return StateConfig(database_url=Secret(database_url))
+def stored(database_url: str, call_log_url: str = "") -> StateConfig:
+    """The table `state` with these databases; without a URL, SQLite."""
+    return StateConfig(database_url=Secret(database_url), call_log_url=Secret(call_log_url))
 
 
 @asynccontextmanager
