@@ -9,6 +9,7 @@ import grpc
 import msgspec
 from aiohttp import web
 from pomogator.calls.v1 import call_service_pb2 as call_log
+from pomogator.tenants.v1 import tenant_service_pb2 as tenants
 from pomogator.usage.v1 import usage_service_pb2 as usage
 
 from gateway import openapi, surfaces
@@ -45,6 +46,7 @@ from gateway.transcoding import routes
 TRANSCODED = (
     usage.DESCRIPTOR.services_by_name["UsageService"],
     call_log.DESCRIPTOR.services_by_name["CallService"],
+    tenants.DESCRIPTOR.services_by_name["TenantService"],
 )
 """Services whose methods need no handler of their own."""
 

@@ -14,6 +14,7 @@ from aiohttp.http_parser import RawRequestMessage
 
 _PATH_MAX = 64
 """Characters of a path that is compared with those that exist."""
+_ADMINISTRATION = ("/v1/account/", "/v1/calls")
 _LISTED_MAX = 20
 """URLs that a 404 lists. Of more, `/openapi.json` has the list."""
 
@@ -57,6 +58,10 @@ class UrlList:
             if route.resource is not None and route.method != "HEAD"
         )
 
+    def _listed(self) -> Sequence[tuple[str, str]]:
+        """Return the URLs that clients of models may mean: not those for keys and the call log."""
+        return [url for url in self._urls if not url[1].startswith(_ADMINISTRATION)]
+
     def not_found(self, path: str) -> str:
         """Return the message of a 404 for `path`, which it does not quote."""
         paths = {known for _, known in self._urls}
@@ -66,8 +71,8 @@ class UrlList:
         parts = ["There is nothing at this URL."]
         if close:
             parts.append(f"Did you mean {' and '.join(self._methods(close[0]))}?")
-        elif len(self._urls) <= _LISTED_MAX:
-            parts.append(f"There is {', '.join(f'{verb} {known}' for verb, known in self._urls)}.")
+        elif len(listed := self._listed()) <= _LISTED_MAX:
+            parts.append(f"There is {', '.join(f'{verb} {known}' for verb, known in listed)}.")
         else:
             parts.append("/openapi.json lists what there is.")
         return " ".join(parts)

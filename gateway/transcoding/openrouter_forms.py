@@ -62,7 +62,7 @@ def _key(key: usage.KeyUsage) -> dict[str, Any]:
         "byok_usage_monthly": 0,
         "include_byok_in_limit": False,
         "is_free_tier": False,
-        "is_management_key": False,
+        "is_management_key": key.administers_account,
         "is_provisioning_key": False,
         "creator_user_id": key.account,
         "expires_at": expiry,

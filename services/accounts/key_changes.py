@@ -28,6 +28,9 @@ SCOPE_FIELDS: Mapping[str, str] = {
 }
 """Fields of the proto's `KeyScope`, with their names in the stored one."""
 
+VERSION = "etag"
+"""Condition of the change. A mask that a body implies names it, too."""
+
 PATHS = (NAME, SCOPE, *(f"{SCOPE}.{field}" for field in SCOPE_FIELDS))
 """Paths that a mask may have."""
 
@@ -80,6 +83,8 @@ def _expanded(paths: list[str]) -> Iterator[str]:
     if paths == ["*"]:
         paths = [NAME, SCOPE]
     for path in paths:
+        if path == VERSION:
+            continue
         if path not in PATHS:
             raise invalid("update_mask", f"update_mask may have: {', '.join(PATHS)}")
         yield path

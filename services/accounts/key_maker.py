@@ -1,4 +1,4 @@
-"""Creation and rotation of API keys."""
+"""Creation of API keys, and of their secrets."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from services.storage.keys import (
     claim_key_request,
     insert_key,
     key_by_id,
-    rotate_key,
 )
 from services.storage.pepper import Pepper
 
 FIRST_ACCOUNT = "default"
 """Account of the key that the first start creates. It is unlimited."""
+
+FIRST_SCOPE = KeyScope(administers_account=True)
+"""Permissions of that key."""
 
 
 class KeyMaker:
@@ -39,7 +41,7 @@ class KeyMaker:
         self, account: str, display_name: str = "", scope: KeyScope | None = None
     ) -> tuple[StoredKey, str]:
         """Create a key. Return it with its secret, which is not stored. Open a missing account."""
-        key, secret = self._draft(account, display_name, scope or KeyScope())
+        key, secret = self.draft(account, display_name, scope or KeyScope())
         await self._database.write(_insert, key)
         return key, secret
 
@@ -50,25 +52,23 @@ class KeyMaker:
 
         Raise Failure ALREADY_EXISTS if another request had the same ID.
         """
-        draft, secret = self._draft(account, display_name, scope)
-        key = await self._database.write(_insert_once, draft, request)
+        draft, secret = self.draft(account, display_name, scope)
+        key = await self._database.write(insert_once, draft, request)
         return key, secret if key.id == draft.id else ""
 
-    async def rotate(self, key_id: str, overlap_s: float) -> tuple[StoredKey, str] | None:
-        """Replace the secret of a key. Return the key and its new secret, or None for no valid key.
+    def new_secret(self, key_id: str, overlap_s: float) -> tuple[NewSecret, str]:
+        """Return a new secret of a key, which is not stored yet, in its stored form and plain.
 
         Former secrets stay valid for at most `overlap_s` from now.
         """
         secret = new_secret()
-        now_ms = round(self._clock.time() * 1000)
         new = NewSecret(
             key_id=key_id,
             digest=self._pepper.digest(secret).hex(),
             prefix=secret[:SHOWN_CHARS],
-            former_until_ms=now_ms + round(overlap_s * 1000),
+            former_until_ms=self._now_ms() + round(overlap_s * 1000),
         )
-        key = await self._database.write(rotate_key, new, now_ms)
-        return None if key is None else (key, secret)
+        return new, secret
 
     async def has_key(self) -> bool:
         """Return whether any key exists."""
@@ -76,10 +76,11 @@ class KeyMaker:
 
     async def make_first(self) -> str | None:
         """Create a key for `FIRST_ACCOUNT` and return its secret, or None if any key exists."""
-        key, secret = self._draft(FIRST_ACCOUNT, "first key", KeyScope())
+        key, secret = self.draft(FIRST_ACCOUNT, "first key", FIRST_SCOPE)
         return secret if await self._database.write(_insert_first, key) else None
 
-    def _draft(self, account: str, display_name: str, scope: KeyScope) -> tuple[StoredKey, str]:
+    def draft(self, account: str, display_name: str, scope: KeyScope) -> tuple[StoredKey, str]:
+        """Return a new key, which is not stored yet, and its secret."""
         secret = new_secret()
         key = StoredKey(
             id=f"key-{secrets.token_hex(8)}",
@@ -88,9 +89,12 @@ class KeyMaker:
             prefix=secret[:SHOWN_CHARS],
             display_name=display_name,
             scope=scope,
-            created_ms=round(self._clock.time() * 1000),
+            created_ms=self._now_ms(),
         )
         return key, secret
+
+    def _now_ms(self) -> int:
+        return round(self._clock.time() * 1000)
 
 
 def _insert(key: StoredKey, *, unlimited: bool = False) -> Transaction[None]:
@@ -98,7 +102,11 @@ def _insert(key: StoredKey, *, unlimited: bool = False) -> Transaction[None]:
     yield from insert_key(key)
 
 
-def _insert_once(key: StoredKey, request: KeyRequest) -> Transaction[StoredKey]:
+def insert_once(key: StoredKey, request: KeyRequest) -> Transaction[StoredKey]:
+    """Insert a new key once for a request. Return the key that the request has made.
+
+    Raise Failure ALREADY_EXISTS if another request had the same ID.
+    """
     former = yield from claim_key_request(request, key.id)
     if former is None:
         yield from _insert(key)

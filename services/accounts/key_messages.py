@@ -7,6 +7,7 @@ from typing import Any
 
 from pomogator.accounts.v1 import key_service_pb2 as pb
 
+from services.accounts.key_versions import etag_of
 from services.accounts.proto_fields import in_range, invalid, milliseconds, timestamp
 from services.storage.keys import KeyScope, StoredKey
 
@@ -20,7 +21,7 @@ LIMITS: Mapping[str, tuple[str, int]] = {
 }
 """Limits of the proto, with their names in `KeyScope` and their minimum."""
 
-SWITCHES = ("strict", "text_content", "thinking_names_hidden")
+SWITCHES = ("strict", "text_content", "thinking_names_hidden", "administers_account")
 """Settings that are on or off, by their names in both."""
 
 
@@ -33,6 +34,7 @@ def key_to_proto(key: StoredKey) -> pb.Key:
         prefix=key.prefix,
         create_time=timestamp(key.created_ms),
         scope=scope_to_proto(key.scope),
+        etag=etag_of(key),
     )
     if key.revoked_ms is not None:
         message.revoke_time.CopyFrom(timestamp(key.revoked_ms))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-
 from pomogator.accounts.v1 import key_service_pb2 as pb
 from pomogator.accounts.v1 import key_service_pb2_grpc as pb_grpc
 
@@ -16,19 +13,22 @@ from services.accounts.key_messages import (
     scope_from_proto,
     valid_display_name,
 )
-from services.accounts.proto_fields import account_name, in_range, not_found, valid_request_id
+from services.accounts.key_requests import GONE, KEY_ID, key_request, overlap_s
+from services.accounts.key_versions import locked_key
+from services.accounts.proto_fields import account_name, not_found
 from services.clock import Clock
 from services.rpc.call_context import Context
 from services.rpc.paging import START, Page
-from services.storage.base import Database
-from services.storage.keys import KeyRequest, list_keys, revoke_key, update_key
+from services.storage.base import Database, Transaction
+from services.storage.keys import (
+    NewSecret,
+    StoredKey,
+    list_keys,
+    revoke_key,
+    rotate_key,
+    update_key,
+)
 from services.storage.pepper import Pepper
-
-KEY_ID = re.compile(r"[ -~]{1,64}")
-GONE = "There is no key with this ID, or it was revoked."
-
-OVERLAP_MAX_S = 90 * 24 * 3600
-"""Maximum time that former secrets stay valid."""
 
 
 class KeyServicer(pb_grpc.KeyServiceServicer):
@@ -47,7 +47,7 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
         display_name = valid_display_name("display_name", request.display_name)
         scope = scope_from_proto(request.scope)
         refuse_past_expiry("scope.expire_time", scope, self._now_ms())
-        once = _key_request(request)
+        once = key_request(request)
         if once is None:
             key, secret = await self._maker.make(name, display_name, scope)
         else:
@@ -73,7 +73,7 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
         change = KeyChange.of(request, self._now_ms())
         key = None
         if KEY_ID.fullmatch(request.key.key_id):
-            key = await self._database.write(update_key, request.key.key_id, change.apply)
+            key = await self._database.write(_update, request.key, change)
         if key is None:
             raise not_found("key.key_id", GONE)
         return pb.UpdateKeyResponse(key=key_to_proto(key))
@@ -82,14 +82,12 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
         self, request: pb.RotateKeyRequest, _context: Context
     ) -> pb.RotateKeyResponse:
         """Replace the secret of a key. The former one stays valid for the overlap."""
-        overlap_ms = request.overlap.ToMilliseconds()
-        in_range("overlap", overlap_ms, 0, OVERLAP_MAX_S * 1000)
-        rotated = None
+        new, secret = self._maker.new_secret(request.key_id, overlap_s(request.overlap))
+        key = None
         if KEY_ID.fullmatch(request.key_id):
-            rotated = await self._maker.rotate(request.key_id, overlap_ms / 1000)
-        if rotated is None:
+            key = await self._database.write(_rotate, new, request.etag, self._now_ms())
+        if key is None:
             raise not_found("key_id", GONE)
-        key, secret = rotated
         return pb.RotateKeyResponse(key=key_to_proto(key), secret=secret)
 
     async def RevokeKey(
@@ -98,7 +96,7 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
         """Revoke a key in all processes at once."""
         key = None
         if KEY_ID.fullmatch(request.key_id):
-            key = await self._database.write(revoke_key, request.key_id, self._now_ms())
+            key = await self._database.write(_revoke, request.key_id, request.etag, self._now_ms())
         if key is None:
             raise not_found("key_id", "There is no key with this ID.")
         return pb.RevokeKeyResponse(key=key_to_proto(key))
@@ -107,12 +105,16 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
         return round(self._clock.time() * 1000)
 
 
-def _key_request(request: pb.CreateKeyRequest) -> KeyRequest | None:
-    """Return the ID of a request that may be repeated, with its digest."""
-    if not request.request_id:
-        return None
-    terms = pb.CreateKeyRequest()
-    terms.CopyFrom(request)
-    terms.ClearField("request_id")
-    digest = hashlib.sha256(terms.SerializeToString(deterministic=True)).hexdigest()
-    return KeyRequest(id=valid_request_id(request.request_id), fingerprint=digest)
+def _update(message: pb.Key, change: KeyChange) -> Transaction[StoredKey | None]:
+    yield from locked_key(message.key_id, message.etag, "key.etag")
+    return (yield from update_key(message.key_id, change.apply))
+
+
+def _rotate(secret: NewSecret, etag: str, now_ms: int) -> Transaction[StoredKey | None]:
+    yield from locked_key(secret.key_id, etag)
+    return (yield from rotate_key(secret, now_ms))
+
+
+def _revoke(key_id: str, etag: str, now_ms: int) -> Transaction[StoredKey | None]:
+    yield from locked_key(key_id, etag)
+    return (yield from revoke_key(key_id, now_ms))

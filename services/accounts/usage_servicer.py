@@ -5,19 +5,18 @@ The key alone determines the account. No request names one.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from pomogator.usage.v1 import usage_service_pb2 as pb
 from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
 
-from services.accounts.proto_fields import int64, invalid, not_found, time_range_ms, timestamp
+from services.accounts.key_reports import KeyReports, key_usage
+from services.accounts.proto_fields import int64, invalid, not_found, time_range_ms
 from services.admission.keyring import Caller, Keyring
-from services.clock import Clock
 from services.rpc.call_context import Context, metadata_of
 from services.rpc.paging import START, Page
-from services.storage.account_sums import KeyCharges, PeriodStarts, credits_of, key_charges
+from services.storage.account_sums import credits_of
 from services.storage.accounts import account_by_name
 from services.storage.base import Database
 from services.storage.reports import Grouping, UsageSum, usage_sums
@@ -34,13 +33,11 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class UsageServicer(pb_grpc.UsageServiceServicer):
     """Reports the balance and usage of the caller's account."""
 
-    def __init__(self, keyring: Keyring, database: Database, clock: Clock) -> None:
+    def __init__(self, keyring: Keyring, database: Database, reports: KeyReports) -> None:
         self._keyring = keyring
         self._database = database
-        self._clock = clock
-        # A report reads all calls of its time range, about a microsecond each, on the thread
-        # that also looks up keys. One at a time, so a lookup waits for at most one report.
-        self._one_report = asyncio.Semaphore(1)
+        self._reports = reports
+        self._one_report = reports.one_at_a_time
 
     async def GetBalance(
         self, _request: pb.GetBalanceRequest, context: Context
@@ -65,14 +62,10 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
     ) -> pb.GetKeyUsageResponse:
         """Return limits and usage of the caller's key."""
         caller = await self._caller(context)
-        now = datetime.fromtimestamp(self._clock.time(), UTC)
-        async with self._one_report:
-            found = await self._database.read(
-                key_charges, caller.key_id, _period_starts(now), f"{now:%Y-%m}"
-            )
+        found = await self._reports.of(caller.key_id)
         if found is None:
             raise not_found("", "This key does not exist any more.")
-        return pb.GetKeyUsageResponse(key_usage=_key_usage(found))
+        return pb.GetKeyUsageResponse(key_usage=key_usage(found))
 
     async def GetCredits(
         self, _request: pb.GetCreditsRequest, context: Context
@@ -114,36 +107,6 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
 
     async def _caller(self, context: Context) -> Caller:
         return await self._keyring.authenticate(metadata_of(context).get("authorization"))
-
-
-def _period_starts(now: datetime) -> PeriodStarts:
-    day = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    week = day - timedelta(days=day.weekday())
-    return PeriodStarts(
-        total=0,
-        day=round(day.timestamp() * 1000),
-        week=round(week.timestamp() * 1000),
-        month=round(day.replace(day=1).timestamp() * 1000),
-    )
-
-
-def _key_usage(found: KeyCharges) -> pb.KeyUsage:
-    key, scope = found.key, found.key.scope
-    limit = scope.monthly_nano_usd
-    return pb.KeyUsage(
-        key_id=key.id,
-        account=key.account,
-        display_name=key.display_name,
-        prefix=key.prefix,
-        expire_time=None if scope.expire_ms is None else timestamp(scope.expire_ms),
-        requests_per_minute=scope.rpm,
-        monthly_limit_nano_usd=limit,
-        monthly_remaining_nano_usd=None if limit is None else max(0, limit - found.budget_used),
-        total_nano_usd=int64(found.total),
-        daily_nano_usd=int64(found.day),
-        weekly_nano_usd=int64(found.week),
-        monthly_nano_usd=int64(found.month),
-    )
 
 
 def _message(found: UsageSum, grouping: Grouping) -> pb.UsageSum:

@@ -28,6 +28,7 @@ SWITCHES: Mapping[str, str] = {
     "--strict": "refuse parameters that a model does not support",
     "--text-content": "answer with strings as content, also for -thinking names",
     "--thinking-names-hidden": "list the models without their -thinking names",
+    "--administers-account": "let the key make, change and revoke the keys of its account",
 }
 """Settings that are on or off, with their help."""
 

@@ -17,7 +17,7 @@ PAGE_SIZE = 1000
 NONE = "none"
 """Word for a limit or an expiry that a key does not have, in options and in output."""
 
-SWITCHES = ("strict", "text_content", "thinking_names_hidden")
+SWITCHES = ("strict", "text_content", "thinking_names_hidden", "administers_account")
 """Settings that are on or off, by their names in the command line and in the contract."""
 
 UPDATES: Mapping[str, str] = {
@@ -135,6 +135,7 @@ def _say_terms(key: pb.Key) -> None:
     say(f"strict:      {'yes' if scope.strict else 'no'}")
     say(f"content:     {'text' if scope.text_content else 'as configured'}")
     say(f"-thinking:   {'not listed' if scope.thinking_names_hidden else 'as configured'}")
+    say(f"administers: {'its account' if scope.administers_account else 'no'}")
     for label, field in LIMITS.items():
         value = getattr(scope, field) if scope.HasField(field) else None
         say(f"{label + ':':<12} {NONE if value is None else value}")

@@ -16,15 +16,19 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.embeddings.v1 import embedding_service_pb2 as embeddings
 from pomogator.models.v1 import model_service_pb2 as models
 from pomogator.operations.v1 import operations_service_pb2 as operations
+from pomogator.tenants.v1 import tenant_service_pb2 as tenants
 from pomogator.usage.v1 import usage_service_pb2 as usage
 
 from services.config.rules import hint
 
 EVERYTHING = "*"
 
+FILES = (accounts, keys, ledger, calls, chat, embeddings, models, operations, tenants, usage)
+"""Contracts with methods that rows may name."""
+
 METHODS = frozenset(
     f"{service.full_name}/{method}"
-    for file in (accounts, keys, ledger, calls, chat, embeddings, models, operations, usage)
+    for file in FILES
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods_by_name
 )

@@ -253,6 +253,8 @@ class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     on_revoke: Literal["end", "finish"] = "end"
     """In-flight calls of a revoked key: end them within seconds and charge what they have used, or
     let them finish."""
+    per_account_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 100
+    """Valid keys of an account from which its tenant can make no more. Operators can."""
 
 
 class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -54,4 +54,5 @@ HTTP_STATUSES: Mapping[ErrorReason, int] = {
     ErrorReason.UPSTREAM_TIMEOUT: 504,
     ErrorReason.UPSTREAM_STALLED: 504,
     ErrorReason.DEADLINE: 504,
+    ErrorReason.ETAG_MISMATCH: 409,
 }

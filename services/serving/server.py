@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.accounts.key_maker import KeyMaker
-from services.accounts.operator_services import OperatorServices
-from services.accounts.usage_servicer import UsageServicer
 from services.admission.gate import Gate
 from services.call_log.call_scope import operator_scope, scope_of_key
 from services.call_log.call_servicer import CallServicer
@@ -61,6 +59,7 @@ from services.rpc import accept_batch
 from services.rpc.client_authorizer import ClientAuthorizer
 from services.rpc.health_service import HealthService, reporting_health
 from services.rpc.rpc_log import RpcLog
+from services.serving.account_servicers import account_servicers, operator_services
 from services.serving.call_log_parts import RunningCallLog, open_call_log
 from services.serving.process_parts import ProcessParts
 from services.serving.raw_apis import TRANSLATIONS
@@ -112,7 +111,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         completions = Completions(pipeline, *entrance, end_revoked=end_revoked)
         embeddings = EmbeddingService(embedding_pipeline, *entrance, end_revoked=end_revoked)
         cores = completions, embeddings
-        public = _public(parts, stores, reloader.snapshots, cores, health, call_log)
+        public = _public(parts, stores, reloader, cores, health, call_log)
         operators = _operators(parts, stores, reloader, sessions, health, call_log)
         yield Service(
             register=public.register,
@@ -171,12 +170,14 @@ def _reloader(parts: ProcessParts, local: LocalModels, read: Callable[[], Config
 def _public(
     parts: ProcessParts,
     stores: Stores,
-    snapshots: SnapshotHolder,
+    reloader: Reloader,
     cores: tuple[Completions, EmbeddingService],
     health: HealthService,
     call_log: RunningCallLog,
 ) -> PublicServicers:
     completions, embeddings = cores
+    snapshots = reloader.snapshots
+    usage, tenants = account_servicers(stores, parts.clock, reloader.local.config.keys)
     return PublicServicers(
         completions=ChatCompletionServicer(completions),
         embeddings=EmbeddingServicer(embeddings),
@@ -188,7 +189,8 @@ def _public(
             ModelFacts(ModelTimes(stores.database, parts.clock), PARAMETER_NAMES),
             snapshots.lists_thinking_names,
         ),
-        usage=UsageServicer(stores.keyring, stores.books, parts.clock),
+        usage=usage,
+        tenants=tenants,
         calls=CallServicer(call_log.reader, scope_of_key(stores.keyring)),
         health=health,
     )
@@ -204,13 +206,7 @@ def _operators(
 ) -> OperatorServicers:
     explainer = partial(_explainer, parts, reloader, sessions)
     return OperatorServicers(
-        accounts=OperatorServices(
-            database=stores.books,
-            pepper=stores.pepper,
-            clock=parts.clock,
-            withdraw=stores.ledger.withdraw,
-            audit_calls=call_log.audit,
-        ),
+        accounts=operator_services(stores, parts.clock, call_log),
         operations=OperationsServicer(explainer, reloader.reload, parts.failures),
         calls=CallServicer(call_log.reader, operator_scope),
         health=health,

@@ -21,10 +21,13 @@ from pomogator.models.v1 import model_service_pb2_grpc as models_grpc
 from pomogator.operations.v1 import operations_service_pb2 as operations_pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as operations_grpc
 from pomogator.relay.v1 import relay_service_pb2_grpc as relay_grpc
+from pomogator.tenants.v1 import tenant_service_pb2 as tenants
+from pomogator.tenants.v1 import tenant_service_pb2_grpc as tenants_grpc
 from pomogator.usage.v1 import usage_service_pb2 as usage
 from pomogator.usage.v1 import usage_service_pb2_grpc as usage_grpc
 
 from services.accounts.operator_services import OperatorServices
+from services.accounts.tenant_servicer import TenantServicer
 from services.accounts.usage_servicer import UsageServicer
 from services.call_log.call_servicer import CallServicer
 from services.completions.relay_servicer import RelayServicer
@@ -42,6 +45,7 @@ PUBLIC_SERVICES = (
     models.DESCRIPTOR.services_by_name["ModelService"].full_name,
     usage.DESCRIPTOR.services_by_name["UsageService"].full_name,
     CALL_SERVICE,
+    tenants.DESCRIPTOR.services_by_name["TenantService"].full_name,
 )
 OPERATORS_SERVICES = (
     accounts.DESCRIPTOR.services_by_name["AccountService"].full_name,
@@ -62,6 +66,7 @@ class PublicServicers:
     models: ModelServicer
     usage: UsageServicer
     calls: CallServicer
+    tenants: TenantServicer
     health: HealthServicer
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -72,6 +77,7 @@ class PublicServicers:
         models_grpc.add_ModelServiceServicer_to_server(self.models, server)
         usage_grpc.add_UsageServiceServicer_to_server(self.usage, server)
         calls_grpc.add_CallServiceServicer_to_server(self.calls, server)
+        tenants_grpc.add_TenantServiceServicer_to_server(self.tenants, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
 
 

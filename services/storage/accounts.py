@@ -23,6 +23,7 @@ SELECT_PAGE = """
     SELECT name, unlimited, markup_bp, posted, held, created_ms FROM accounts
     WHERE (created_ms, name) > (?, ?) ORDER BY created_ms, name LIMIT ?
 """
+LOCK = "UPDATE accounts SET created_ms = created_ms WHERE name = ?"
 SET_MARKUP = "UPDATE accounts SET markup_bp = ? WHERE name = ?"
 DEPOSIT = """
     UPDATE accounts SET posted = posted + ? WHERE name = ? AND posted <= ? RETURNING name
@@ -65,6 +66,11 @@ def ensure_account(
     """Open the account unless the name is in use. Return whether it was opened."""
     rows = yield ENSURE, (name, int(unlimited), markup_bp, now_ms)
     return bool(rows)
+
+
+def lock_account(name: str) -> Transaction[None]:
+    """Make other transactions that lock the account, or change it, wait for the end of this one."""
+    yield LOCK, (name,)
 
 
 def set_markup(name: str, markup_bp: int) -> Transaction[Account | None]:

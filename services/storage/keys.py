@@ -30,6 +30,8 @@ class KeyScope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether the content of REST answers is a string, also that of `-thinking` names."""
     thinking_names_hidden: bool = False
     """Whether the list of models is without the `-thinking` names."""
+    administers_account: bool = False
+    """Whether the key administers the keys of its account."""
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +121,11 @@ SELECT_PAGE = """
         AND (account = ? OR ? = '')
     ORDER BY keys.created_ms, id LIMIT ?
 """
+SELECT_UNREVOKED = """
+    SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
+        markup_bp, NULL, unlimited
+    FROM keys JOIN accounts ON accounts.name = account WHERE account = ? AND revoked_ms IS NULL
+"""
 SELECT_TERMS = "SELECT display_name, scope FROM keys WHERE id = ? AND revoked_ms IS NULL"
 # Only if no other process has changed the key meanwhile.
 SET_TERMS = """
@@ -176,6 +183,12 @@ def list_keys(
 ) -> Transaction[Sequence[StoredKey]]:
     """Return at most `limit` keys, oldest first, after the position (creation time, ID)."""
     rows = yield SELECT_PAGE, (*after, account, account, limit)
+    return [_key(row) for row in rows]
+
+
+def unrevoked_keys(account: str) -> Transaction[Sequence[StoredKey]]:
+    """Return the keys of an account that were not revoked, expired ones included."""
+    rows = yield SELECT_UNREVOKED, (account,)
     return [_key(row) for row in rows]
 
 

@@ -94,6 +94,7 @@ def test_final_errors() -> None:
         "internal_error",
         "upstream_auth_failed",
         "deadline_exceeded",
+        "etag_mismatch",
     }
 
 

@@ -98,7 +98,10 @@ async def test_a_key_can_be_changed(listeners: Listeners) -> None:
     _, named = await ask(
         "PATCH", path, {"display_name": "b", "scope": {}}, update_mask="displayName"
     )
-    assert named == cleared | {"display_name": "b"}
+    assert named == cleared | {"display_name": "b", "etag": named["etag"]}
+    assert named["etag"] != cleared["etag"]
+    status, stale = await ask("PATCH", path, {"display_name": "c", "etag": cleared["etag"]})
+    assert (status, stale["error"]["code"]) == (409, "etag_mismatch")
 
     both = {"scope": {"requests_per_minute": 1, "requestsPerMinute": 2}}
     status, refused = await ask("PATCH", path, both)

@@ -15,6 +15,7 @@ from pomogator.usage.v1 import usage_service_pb2 as pb
 from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
 
 from services.accounts.key_maker import KeyMaker
+from services.accounts.key_reports import KeyReports
 from services.accounts.ledger_servicer import LedgerServicer
 from services.accounts.usage_servicer import UsageServicer
 from services.admission.keyring import Keyring
@@ -64,7 +65,8 @@ async def stand(
     """Service with three days of calls of `acme` and one of another account, in every layout."""
     pepper = Pepper(b"p" * 16)
     maker = KeyMaker(database, pepper, clock)
-    servicer = UsageServicer(Keyring(database, pepper, clock, system_chance()), database, clock)
+    ring = Keyring(database, pepper, clock, system_chance())
+    servicer = UsageServicer(ring, database, KeyReports(database, clock))
     first_s = clock.time()
     await database.write(ensure_account, "rich", 0, unlimited=True)
     secrets, key_ids = {}, {}

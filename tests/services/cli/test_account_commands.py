@@ -89,20 +89,23 @@ def test_a_key_is_changed_after_it_was_made(shell: Shell) -> None:
     changed = shell.run(
         "keys", "update", key_id, "--name", "batch", "--rpm", "120", "--monthly-usd", "5",
         "--expires", "2100-01-01", "--strict", "--text-content", "--thinking-names-hidden",
+        "--administers-account",
     )  # fmt: skip
     assert changed.splitlines()[2:] == [
         "name:        batch", "models:      a/one", "expires:     2100-01-01T00:00:00Z",
-        "strict:      yes", "content:     text", "-thinking:   not listed", "rpm:         120",
+        "strict:      yes", "content:     text", "-thinking:   not listed",
+        "administers: its account", "rpm:         120",
         "tpm:         none", "concurrency: none", "monthly USD: 5.00",
     ]  # fmt: skip
 
     cleared = shell.run(
         "keys", "update", key_id, "--rpm", "none", "--models", "all", "--monthly-usd", "none",
         "--expires", "none", "--no-strict", "--no-text-content", "--no-thinking-names-hidden",
+        "--no-administers-account",
     )  # fmt: skip
     assert cleared.splitlines()[2:] == [
         "name:        batch", "models:      all", "expires:     none", "strict:      no",
-        "content:     as configured", "-thinking:   as configured",
+        "content:     as configured", "-thinking:   as configured", "administers: no",
         "rpm:         none", "tpm:         none", "concurrency: none", "monthly USD: none",
     ]  # fmt: skip
 

@@ -219,8 +219,13 @@ class RotateKeyRequest(_message.Message):
 
     KEY_ID_FIELD_NUMBER: _builtins.int
     OVERLAP_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Required. The ID of the key, such as `key-4f1d…`."""
+    etag: _builtins.str
+    """The `etag` of the key that is to be rotated; another one fails with ETAG_MISMATCH. Empty: any
+    version.
+    """
     @_builtins.property
     def overlap(self) -> _duration_pb2.Duration:
         """In [0, 90 days]. How long former secrets stay valid. Unset: they expire at once."""
@@ -230,10 +235,11 @@ class RotateKeyRequest(_message.Message):
         *,
         key_id: _builtins.str = ...,
         overlap: _duration_pb2.Duration | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "overlap", b"overlap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key_id", b"key_id", "overlap", b"overlap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,16 +280,22 @@ class RevokeKeyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Required. The ID of the key, such as `key-4f1d…`."""
+    etag: _builtins.str
+    """The `etag` of the key that is to be revoked; another one fails with ETAG_MISMATCH. Empty: any
+    version.
+    """
     def __init__(
         self,
         *,
         key_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "key_id", b"key_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -326,6 +338,7 @@ class Key(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Output only. The ID of the key, such as `key-4f1d…`."""
     account: _builtins.str
@@ -334,6 +347,10 @@ class Key(_message.Message):
     """The purpose of the key."""
     prefix: _builtins.str
     """Output only. The first characters of the secret, to recognize it by."""
+    etag: _builtins.str
+    """The version of the key, which each change replaces. Opaque. In a request to change the key:
+    the version that is to be changed; another one fails with ETAG_MISMATCH. Empty: any version.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. The time of creation."""
@@ -356,10 +373,11 @@ class Key(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         scope: Global___KeyScope | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "revoke_time", b"revoke_time", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "create_time", b"create_time", "display_name", b"display_name", "key_id", b"key_id", "prefix", b"prefix", "revoke_time", b"revoke_time", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "key_id", b"key_id", "prefix", b"prefix", "revoke_time", b"revoke_time", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,6 +398,7 @@ class KeyScope(_message.Message):
     MONTHLY_NANO_USD_FIELD_NUMBER: _builtins.int
     TEXT_CONTENT_FIELD_NUMBER: _builtins.int
     THINKING_NAMES_HIDDEN_FIELD_NUMBER: _builtins.int
+    ADMINISTERS_ACCOUNT_FIELD_NUMBER: _builtins.int
     strict: _builtins.bool
     """Whether calls with a parameter that would have to be dropped are refused, unless the
     call says otherwise.
@@ -400,6 +419,10 @@ class KeyScope(_message.Message):
     """
     thinking_names_hidden: _builtins.bool
     """Whether the list of models is without the `-thinking` names, which stay usable."""
+    administers_account: _builtins.bool
+    """Whether the key may call `pomogator.tenants.v1.TenantService`, which administers the keys of
+    its account.
+    """
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The public names of the models that the key may use. Empty: all models."""
@@ -420,10 +443,11 @@ class KeyScope(_message.Message):
         monthly_nano_usd: _builtins.int | None = ...,
         text_content: _builtins.bool = ...,
         thinking_names_hidden: _builtins.bool = ...,
+        administers_account: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrent_call_count", b"_concurrent_call_count", "_monthly_nano_usd", b"_monthly_nano_usd", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrent_call_count", b"concurrent_call_count", "expire_time", b"expire_time", "monthly_nano_usd", b"monthly_nano_usd", "requests_per_minute", b"requests_per_minute", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrent_call_count", b"_concurrent_call_count", "_monthly_nano_usd", b"_monthly_nano_usd", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrent_call_count", b"concurrent_call_count", "expire_time", b"expire_time", "models", b"models", "monthly_nano_usd", b"monthly_nano_usd", "requests_per_minute", b"requests_per_minute", "strict", b"strict", "text_content", b"text_content", "thinking_names_hidden", b"thinking_names_hidden", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrent_call_count", b"_concurrent_call_count", "_monthly_nano_usd", b"_monthly_nano_usd", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "administers_account", b"administers_account", "concurrent_call_count", b"concurrent_call_count", "expire_time", b"expire_time", "models", b"models", "monthly_nano_usd", b"monthly_nano_usd", "requests_per_minute", b"requests_per_minute", "strict", b"strict", "text_content", b"text_content", "thinking_names_hidden", b"thinking_names_hidden", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__concurrent_call_count: _TypeAlias = _typing.Literal["concurrent_call_count"]  # noqa: Y015
     _WhichOneofArgType__concurrent_call_count: _TypeAlias = _typing.Literal["_concurrent_call_count", b"_concurrent_call_count"]  # noqa: Y015

@@ -208,6 +208,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED. 504 `timeout_error`, `deadline_exceeded`. The caller's own deadline
     has passed.
     """
+    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 48
+    """ABORTED. 409 `invalid_request_error`, `etag_mismatch`. The resource was changed after the
+    version that the request names. Metadata: `param`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. `google.rpc.ErrorInfo.reason` is the value's name without
@@ -406,5 +410,9 @@ in the middle of its answer.
 ERROR_REASON_DEADLINE: ErrorReason.ValueType  # 47
 """DEADLINE_EXCEEDED. 504 `timeout_error`, `deadline_exceeded`. The caller's own deadline
 has passed.
+"""
+ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 48
+"""ABORTED. 409 `invalid_request_error`, `etag_mismatch`. The resource was changed after the
+version that the request names. Metadata: `param`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -302,6 +302,7 @@ class KeyUsage(_message.Message):
     DAILY_NANO_USD_FIELD_NUMBER: _builtins.int
     WEEKLY_NANO_USD_FIELD_NUMBER: _builtins.int
     MONTHLY_NANO_USD_FIELD_NUMBER: _builtins.int
+    ADMINISTERS_ACCOUNT_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Output only. The ID of the key, such as `key-4f1d…`."""
     account: _builtins.str
@@ -328,6 +329,8 @@ class KeyUsage(_message.Message):
     """Output only. The sum of the charges of this week, which began on Monday, in nano-USD."""
     monthly_nano_usd: _builtins.int
     """Output only. The sum of the charges of this month, in nano-USD."""
+    administers_account: _builtins.bool
+    """Output only. Whether the key may administer its account."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. The expiry time of the key. Unset: it does not expire."""
@@ -347,10 +350,11 @@ class KeyUsage(_message.Message):
         daily_nano_usd: _builtins.int = ...,
         weekly_nano_usd: _builtins.int = ...,
         monthly_nano_usd: _builtins.int = ...,
+        administers_account: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_limit_nano_usd", b"_monthly_limit_nano_usd", "_monthly_remaining_nano_usd", b"_monthly_remaining_nano_usd", "_requests_per_minute", b"_requests_per_minute", "expire_time", b"expire_time", "monthly_limit_nano_usd", b"monthly_limit_nano_usd", "monthly_remaining_nano_usd", b"monthly_remaining_nano_usd", "requests_per_minute", b"requests_per_minute"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_limit_nano_usd", b"_monthly_limit_nano_usd", "_monthly_remaining_nano_usd", b"_monthly_remaining_nano_usd", "_requests_per_minute", b"_requests_per_minute", "account", b"account", "daily_nano_usd", b"daily_nano_usd", "display_name", b"display_name", "expire_time", b"expire_time", "key_id", b"key_id", "monthly_limit_nano_usd", b"monthly_limit_nano_usd", "monthly_nano_usd", b"monthly_nano_usd", "monthly_remaining_nano_usd", b"monthly_remaining_nano_usd", "prefix", b"prefix", "requests_per_minute", b"requests_per_minute", "total_nano_usd", b"total_nano_usd", "weekly_nano_usd", b"weekly_nano_usd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_limit_nano_usd", b"_monthly_limit_nano_usd", "_monthly_remaining_nano_usd", b"_monthly_remaining_nano_usd", "_requests_per_minute", b"_requests_per_minute", "account", b"account", "administers_account", b"administers_account", "daily_nano_usd", b"daily_nano_usd", "display_name", b"display_name", "expire_time", b"expire_time", "key_id", b"key_id", "monthly_limit_nano_usd", b"monthly_limit_nano_usd", "monthly_nano_usd", b"monthly_nano_usd", "monthly_remaining_nano_usd", b"monthly_remaining_nano_usd", "prefix", b"prefix", "requests_per_minute", b"requests_per_minute", "total_nano_usd", b"total_nano_usd", "weekly_nano_usd", b"weekly_nano_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__monthly_limit_nano_usd: _TypeAlias = _typing.Literal["monthly_limit_nano_usd"]  # noqa: Y015
     _WhichOneofArgType__monthly_limit_nano_usd: _TypeAlias = _typing.Literal["_monthly_limit_nano_usd", b"_monthly_limit_nano_usd"]  # noqa: Y015
