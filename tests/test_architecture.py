@@ -120,6 +120,7 @@ EDGE_OF_GRPC = (
     "gateway.console.console_app",
     "gateway.console.key_terms",
     "gateway.console.operator_calls",
+    "gateway.console.tenant_key_calls",
 )
 """Modules of the edge that know gRPC. All others speak the domain (`gateway.backend`)."""
 

@@ -12,10 +12,12 @@ Modules, in the order in which data flows:
     tenant_pages    pages about the account of a key
     usage_pages     charges by day and by model
     call_log_pages  calls to look through, one call, exports
+    key_pages       keys of a tenant's account
     operator_pages  pages about all accounts, channels and the ledger
     form_fields     texts of a form as values
     key_terms       name, permissions and limits of a key
     account_calls   calls to the service with a tenant's key
+    tenant_key_calls  calls to the service about the keys of an account
     operator_calls  calls to the service for an operator
     call_log_calls  calls to the service for either, about the call log
     quick_starts    commands and programs for clients

@@ -15,6 +15,7 @@ from gateway.console import assets
 from gateway.console.account_calls import AccountCalls
 from gateway.console.call_log_calls import CallLogCalls, OperatorAsker
 from gateway.console.call_log_pages import CALLS, CallLogPages
+from gateway.console.key_pages import KEYS, KeyPages
 from gateway.console.operator_calls import OperatorCalls
 from gateway.console.operator_pages import (
     ACCOUNTS,
@@ -28,6 +29,7 @@ from gateway.console.pages import Pages, redirect
 from gateway.console.sessions import Role, Sessions
 from gateway.console.sign_in_check import SignInCheck
 from gateway.console.sign_in_pages import SIGN_IN, SignInPages
+from gateway.console.tenant_key_calls import TenantKeyCalls
 from gateway.console.tenant_pages import CHAT_PATH, ENTRIES, HOME, TenantPages, tenant_of
 from gateway.console.usage_pages import UsagePages
 from gateway.console.visit import Visit, Visits
@@ -83,6 +85,7 @@ class Console:
             self._call_logs["operator"] = CallLogPages(
                 self._pages, CallLogCalls(operators.channel), _operator_of, sees_all=True
             )
+        self._keys = KeyPages(self._pages, TenantKeyCalls(channel))
         self._operator = (
             OperatorPages(self._pages, OperatorCalls(operators.channel)) if operators else None
         )
@@ -91,6 +94,7 @@ class Console:
         """Return the routes for aiohttp's router."""
         tenant, sign_in = self._tenant, self._sign_in
         pages: Mapping[str, Page] = {
+            KEYS: self._keys.keys,
             "/console/usage": self._usage.usage,
             "/console/playground": tenant.playground,
             "/console/models": tenant.models,
@@ -103,6 +107,7 @@ class Console:
             web.post("/console/sign-out", self._action(sign_in.leave, None)),
             web.post("/console/preferences", self._action(sign_in.prefer, None)),
             web.post(CHAT_PATH, self._chat),
+            web.post(KEYS, self._action(self._keys.change, "tenant")),
             web.get(HOME, self._home),
             *self._call_log_routes(),
             *(web.get(path, self._page(page, "tenant")) for path, page in pages.items()),

@@ -22,6 +22,7 @@ _PATHS = (
     "scope.tokens_per_minute",
     "scope.concurrent_call_count",
     "scope.monthly_nano_usd",
+    "scope.administers_account",
 )
 """What a form has of a key. Other fields of its scope stay."""
 
@@ -38,6 +39,8 @@ class KeyTerms:
     tokens_per_minute: int | None
     concurrent_calls: int | None
     monthly_nano_usd: int | None
+    administers_account: bool
+    """Whether the key may administer the keys of its account."""
     keeps_expiry: bool
     """Whether a change leaves the expiry time as it is, of which the form has the day alone."""
 
@@ -52,6 +55,7 @@ class KeyTerms:
             tokens_per_minute=fields.size("tokens_per_minute"),
             concurrent_calls=fields.size("concurrent_calls"),
             monthly_nano_usd=fields.nano_usd("monthly_usd"),
+            administers_account=fields.checked("administers_account"),
             keeps_expiry=fields.text("expires") == fields.text("expires_before"),
         )
 
@@ -64,6 +68,7 @@ def to_scope(terms: KeyTerms) -> pb.KeyScope:
         tokens_per_minute=terms.tokens_per_minute,
         concurrent_call_count=terms.concurrent_calls,
         monthly_nano_usd=terms.monthly_nano_usd,
+        administers_account=terms.administers_account,
     )
     if terms.expires is not None:
         expires = Timestamp()

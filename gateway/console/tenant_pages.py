@@ -12,6 +12,7 @@ from gateway.backend import Backend, CallOptions
 from gateway.console.account_calls import TIMEOUT_S, AccountCalls, Caller
 from gateway.console.call_log_pages import CALLS
 from gateway.console.charts import bar_chart
+from gateway.console.key_pages import KEYS
 from gateway.console.pages import Entry, Pages
 from gateway.console.quick_starts import quick_starts
 from gateway.console.usage_pages import beginning, last_days
@@ -27,6 +28,7 @@ CHAT_PATH = "/console/v1/chat/completions"
 
 ENTRIES: Sequence[Entry] = (
     Entry(HOME, "nav.overview", "o"),
+    Entry(KEYS, "nav.keys", "k"),
     Entry("/console/usage", "nav.usage", "u"),
     Entry(CALLS, "nav.calls", "c"),
     Entry("/console/playground", "nav.playground", "p"),

@@ -29,7 +29,7 @@ pytestmark = needs_chromium
 ANSWER_MS = 60_000
 """The longest time to an answer on a busy machine. No test depends on it."""
 
-TENANT_PAGES = ("", "/usage", "/calls", "/playground", "/models", "/quick-starts")
+TENANT_PAGES = ("", "/keys", "/usage", "/calls", "/playground", "/models", "/quick-starts")
 OPERATOR_PAGES = ("/accounts", "/accounts/default", "/channels", "/calls", "/explain", "/ledger")
 
 
@@ -189,15 +189,15 @@ async def found_call(page: Page, url: str, key_id: str) -> None:
 
 
 async def test_a_key_is_used_found_in_the_log_and_revoked_in_a_stream(
-    held_server: tuple[Server, HeldProvider], tmp_path: Path
+    held_server: tuple[Server, HeldProvider],
 ) -> None:
     """The stream ends with an error when the key is revoked in the browser."""
     server, provider = held_server
     url, api = await console_url(server), f"http://{await server.address('http')}"
     async with chromium() as (context, complaints):
         page = await context.new_page()
-        await sign_in(page, url, operators_token(tmp_path / "var"), "Accounts")
-        await page.goto(f"{url}/accounts/default")
+        await sign_in(page, url, await server.first_key())
+        await page.get_by_role("link", name="Keys").click()
         secret = await made_key(page, "bot")
         row = page.locator("tr.changeable").filter(has_text="bot")
         key_id = await row.locator("input[name=key_id]").get_attribute("value")
@@ -212,7 +212,7 @@ async def test_a_key_is_used_found_in_the_log_and_revoked_in_a_stream(
         provider.goes_on.clear()
         stream = await curl(api, secret, stream=True)
         await stream.readuntil(b"Good")
-        await page.goto(f"{url}/accounts/default")
+        await page.get_by_role("link", name="Keys").click()
         page.once("dialog", lambda dialog: dialog.accept())
         await row.get_by_role("button", name="Revoke").click()
         rest = await stream.read()
