@@ -95,7 +95,8 @@ def _format(raw: Raw) -> tuple[ResponseFormat, object]:
             extra_json=to_json(unknown),
         )
         own: Json = {"type": form.type, "description": form.description, "name": form.name}
-        return made, {**own, "schema": form.schema, "strict": bool(form.strict)}
+        schema = Raw(made.schema_json or b"null")
+        return made, {**own, "schema": schema, "strict": bool(form.strict)}
     kind = next((known for known in FORMATS if known == form.type), None)
     if kind is None:
         return ResponseFormat(type="", other_json=bytes(raw)), raw

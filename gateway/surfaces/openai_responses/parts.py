@@ -38,6 +38,12 @@ class _InputText(_Part, tag="input_text", kw_only=True):
     text: str
 
 
+class _PlainText(_Part, tag="text", kw_only=True):
+    """Text as chat completions have it, which some clients send here."""
+
+    text: str
+
+
 class _OutputText(_Part, tag="output_text", kw_only=True):
     text: str
     annotations: Raw = _NONE
@@ -75,7 +81,14 @@ class _OtherPart(_Part, tag=OTHER_TAG, kw_only=True):
 
 
 Part: TypeAlias = (
-    _InputText | _OutputText | _Refusal | _InputImage | _InputFile | _InputAudio | _OtherPart
+    _InputText
+    | _PlainText
+    | _OutputText
+    | _Refusal
+    | _InputImage
+    | _InputFile
+    | _InputAudio
+    | _OtherPart
 )
 """Parts of a message, and of a tool's output."""
 
@@ -103,7 +116,7 @@ class PartReader:
         """
         mark, extra = json_of(part.cache_control), to_json(unknown)
         match part:
-            case _InputText() | _OutputText() | _Refusal():
+            case _InputText() | _PlainText() | _OutputText() | _Refusal():
                 return _text(part, unknown)
             case _InputImage():
                 return self._image(at, part, unknown)
@@ -147,7 +160,7 @@ def refusal_of(part: Part) -> str | None:
     return part.refusal if isinstance(part, _Refusal) else None
 
 
-def _text(part: _InputText | _OutputText | _Refusal, unknown: Any) -> TextPart:
+def _text(part: _InputText | _PlainText | _OutputText | _Refusal, unknown: Any) -> TextPart:
     if isinstance(part, _OutputText):
         unknown = _with_cited(part, unknown)
     return TextPart(

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from gateway.errors import invalid
+from gateway.errors import ApiError, invalid
 from gateway.surfaces.json_fields import json_of
 from gateway.surfaces.openai_responses.namespaces import QualifiedName
 from gateway.surfaces.openai_responses.output_item import Json
@@ -99,10 +99,15 @@ class _ToolReader:
     def __init__(self) -> None:
         self.offered: list[Tool] = []
         self.names: dict[str, QualifiedName] = {}
+        self._plain: set[str] = set()
 
     def add(self, at: str, tool: _PlainTool, unknown: Any) -> None:
         """Add a tool in no namespace."""
-        self.offered.append(_tool(at, tool, unknown))
+        made = _tool(at, tool, unknown)
+        if made.name in self.names:
+            raise _repeats(at)
+        self._plain.add(made.name)
+        self.offered.append(made)
 
     def add_namespace(self, at: str, space: _Namespace, unknown: Any) -> None:
         """Add the tools of a namespace. Its description begins that of its first tool."""
@@ -126,10 +131,15 @@ class _ToolReader:
             made = _tool(where, tool, item(of_tools, index))
             if not made.other_json:
                 name = QualifiedName(made.name, space.name)
-                if self.names.setdefault(name.flat, name) != name:
-                    raise invalid(where, f"Invalid {where}: another tool has the same name.")
+                if name.flat in self.names or name.flat in self._plain:
+                    raise _repeats(where)
+                self.names[name.flat] = name
                 made = replace(made, name=name.flat)
             yield made
+
+
+def _repeats(at: str) -> ApiError:
+    return invalid(at, f"Invalid {at}: another tool has the same name, or the same one when flat.")
 
 
 def _tool(at: str, tool: _PlainTool, unknown: Any) -> Tool:

@@ -85,6 +85,7 @@ def test_parts_of_a_message() -> None:
     """Text, an image by value, files by value, URL and ID."""
     parts = [
         {"type": "input_text", "text": "A"},
+        {"type": "text", "text": "B"},
         {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}", "detail": "low"},
         {"type": "input_file", "file_data": "data:text/plain;base64,QQ==", "filename": "a.txt"},
         {"type": "input_file", "file_url": "https://a.example/a.pdf"},
@@ -93,6 +94,7 @@ def test_parts_of_a_message() -> None:
     (message,) = messages({"role": "user", "content": parts})
     assert message.content == [
         TextPart(text="A"),
+        TextPart(text="B"),
         ImagePart(base64=PNG, mime_type="image/png", detail="low"),
         FilePart(uri="data:text/plain;base64,QQ==", filename="a.txt"),
         FilePart(uri="https://a.example/a.pdf"),
@@ -289,6 +291,16 @@ def test_namespaces_are_flat() -> None:
     assert tuple(made.form.names["files__read"]) == ("read", "files")
 
 
+@pytest.mark.parametrize("plain_first", [False, True])
+def test_a_flat_name_is_of_one_tool(plain_first: bool) -> None:
+    """Else a call of it could be of either."""
+    plain = {"type": "function", "name": "files__read"}
+    inner = [{"type": "function", "name": "read"}]
+    space = {"type": "namespace", "name": "files", "tools": inner}
+    tools = [plain, space] if plain_first else [space, plain]
+    assert refused(tools=tools).param == ("tools[1].tools[0]" if plain_first else "tools[1]")
+
+
 def test_long_names_are_cut() -> None:
     """Each to another one, of the length that all providers take."""
     inner = [{"type": "function", "name": f"{'n' * 60}{end}"} for end in "ab"]
@@ -322,6 +334,12 @@ def test_the_form_of_a_text() -> None:
     assert found.response_format is not None
     assert (found.response_format.name, found.response_format.strict) == ("city", True)
     assert found.verbosity == "low"
+
+
+def test_a_form_without_a_schema_is_repeated() -> None:
+    """As null: the service refuses it."""
+    repeated = request(text={"format": {"type": "json_schema", "name": "s"}}).form.repeated
+    assert json.loads(msgspec.json.encode(repeated["text"]))["format"]["schema"] is None
 
 
 def test_reasoning_options() -> None:
