@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.stand.configuration import MODEL, configuration
 from tests.stand.held_provider import HeldProvider
 from tests.stand.process import Server
 from tests.stand.servers import HTTP, STOP_SOON, running_server
-from tests.stand.upstream import FakeUpstream
+from tests.stand.upstream import FakeUpstream, json_answer
 
 pytestmark = needs_chromium
 
@@ -178,16 +179,17 @@ async def curl(api: str, key: str, *, stream: bool) -> asyncio.StreamReader:
     return process.stdout
 
 
-async def found_call(page: Page, url: str, key_id: str) -> None:
-    """Load the call log until it has a call of this key, and open it."""
+async def found_call(page: Page, url: str) -> None:
+    """Load a page of the call log until it has a call, and open that."""
     while True:
-        await page.goto(f"{url}/calls?key_id={key_id}")
+        await page.goto(url)
         link = page.locator("table.calls tbody a").first
         if await link.count():
             await link.click()
             return
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 async def test_a_key_is_used_found_in_the_log_and_revoked_in_a_stream(
     held_server: tuple[Server, HeldProvider],
 ) -> None:
@@ -205,7 +207,7 @@ async def test_a_key_is_used_found_in_the_log_and_revoked_in_a_stream(
 
         whole = await curl(api, secret, stream=False)
         assert b"Good day" in await whole.read()
-        await found_call(page, url, key_id)
+        await found_call(page, f"{url}/calls?key_id={key_id}")
         await expect(page.locator("main")).to_contain_text("house/model")
         await expect(page.locator(".tiles")).to_contain_text("stop")
 
@@ -219,6 +221,35 @@ async def test_a_key_is_used_found_in_the_log_and_revoked_in_a_stream(
         assert b'"error"' in rest
         assert b" day" not in rest
         assert complaints.found == []
+
+
+async def test_an_operator_sees_a_failover(tmp_path: Path) -> None:
+    """Of a tenant's call: the failure of the first channel, and both attempts of the call."""
+    async with FakeUpstream() as broken, FakeUpstream() as upstream:
+        broken.play([json_answer({"error": {"message": "No."}}, 500)])
+        upstream.play(HeldProvider())
+        config = configuration(broken.url, upstream.url, prices={"request_usd": 0.001})
+        running = running_server(tmp_path, config, "--console", "127.0.0.1:0", *STOP_SOON)
+        async with running as server, chromium() as (context, complaints):
+            url, page = await console_url(server), await context.new_page()
+            await sign_in(page, url, await server.first_key())
+            await page.get_by_role("link", name="Playground").click()
+            await page.get_by_label("Message").fill("Hello!")
+            await page.get_by_role("button", name="Send").click()
+            answer = page.locator("article").nth(1)
+            await expect(answer.locator(".text")).to_have_text("Good day", timeout=ANSWER_MS)
+            await expect(answer.locator("[data-fact=cost]")).to_have_text("$0.001")
+            await page.get_by_role("button", name="Sign out").click()
+
+            await sign_in(page, url, operators_token(tmp_path / "var"), "Accounts")
+            await page.get_by_role("link", name="Channels").click()
+            channel = page.get_by_role("row").filter(has_text="500")
+            await expect(channel).to_contain_text("house")
+            await found_call(page, f"{url}/calls?model={MODEL}")
+            attempts = page.locator("ol li")
+            await expect(attempts.nth(0)).to_contain_text("UPSTREAM")
+            await expect(attempts.nth(1)).to_contain_text("house-1")
+            assert complaints.found == []
 
 
 @needs_axe

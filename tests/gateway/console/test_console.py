@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -238,6 +239,8 @@ async def test_two_tenants_see_their_own_account_only(stand: ConsoleStand) -> No
 )
 async def test_quick_starts_work_as_they_are(stand: ConsoleStand, name: str, command: str) -> None:
     """Copied from the page, with the key in the variable that they name."""
+    if name == "curl" and not shutil.which("curl"):
+        pytest.skip("curl is not installed")
     key = await stand.billing.open_account("acme", NANO)
     url = stand.billing.gateway.url
     (code,) = [start.code for start in quick_starts(url, MODEL) if start.name == name]
