@@ -25,6 +25,7 @@ OPENAI: list[dict[str, Any]] = [
 ANTHROPIC: list[dict[str, Any]] = [{"output_tokens": 2}, {"input_tokens": 0, "output_tokens": 2}]
 CASES = [
     *(("openai", usage) for usage in OPENAI),
+    *(("openai-responses", usage) for usage in ANTHROPIC),
     *(("openrouter", usage) for usage in OPENAI[1:3]),
     *(("anthropic", usage) for usage in ANTHROPIC),
 ]
@@ -56,6 +57,16 @@ def anthropic(request: Request, usage: dict[str, Any]) -> Script:
     return [events_of(events)]
 
 
+def responses(request: Request, usage: dict[str, Any]) -> Script:
+    """Answer in the dialect of OpenAI's Responses."""
+    content = [{"type": "output_text", "text": "Seven words."}]
+    output = [{"type": "message", "content": content}]
+    response = {"id": "r", "status": "completed", "output": output, "usage": usage}
+    if not request.json().get("stream"):
+        return [json_answer(response)]
+    return [events_of([{"type": "response.completed", "response": response}])]
+
+
 async def asked(gateway: Gateway, *, stream: bool) -> dict[str, Any]:
     """Return the usage of an answer."""
     body: dict[str, Any] = {"model": MODEL, "messages": [QUESTION], "stream": stream}
@@ -74,7 +85,7 @@ async def test_the_prompt_is_counted(
     tmp_path: Path, dialect: str, usage: dict[str, Any], *, stream: bool
 ) -> None:
     """Whole and streamed alike; the provider's count of the completion stands."""
-    answer = anthropic if dialect == "anthropic" else openai
+    answer = {"anthropic": anthropic, "openai-responses": responses}.get(dialect, openai)
     async with FakeUpstream() as upstream:
         upstream.play(lambda request: answer(request, usage))
         channel = ChannelConfig(

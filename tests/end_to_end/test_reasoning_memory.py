@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ ROUNDS = [
 ]
 CALLS_OF_TWO_TURNS = ("toolu_1", "toolu_2", "toolu_3")
 QUESTION = {"role": "user", "content": "How warm is it?"}
-SIGNED = ("anthropic", "openrouter")
+SIGNED = ("anthropic", "openai-responses", "openrouter")
 
 
 @pytest.fixture(params=SIGNED)
@@ -121,8 +122,10 @@ async def test_a_hold_covers_what_is_restored(stand: DialectStand) -> None:
         operators = Operators(channel)
         _, key = await operators.create_key("acme")
         await operators.credit("acme", 10**9, "opening")
-        message = await asked(stand, [QUESTION], key=key, max_tokens=1)
-        left_nano = 60_000_000  # Of 52,000 characters at least 26,000 tokens are held.
+        message = await asked(stand, [QUESTION], key=key, max_tokens=30_000)
+        left_nano = (
+            490_000_000  # 450 for the answer. Of 52,000 characters at least 26,000 tokens are held.
+        )
         balance_nano = await settled_balance(operators)
         await operators.credit("acme", left_nano - balance_nano, "rest")
 
@@ -130,7 +133,7 @@ async def test_a_hold_covers_what_is_restored(stand: DialectStand) -> None:
     headers = {"Authorization": f"Bearer {key}"}
     statuses = []
     for history in ([QUESTION, message, *results(message)], [QUESTION]):
-        body = {"model": THINKING, "messages": history, "tools": TOOLS, "max_tokens": 1}
+        body = {"model": THINKING, "messages": history, "tools": TOOLS, "max_tokens": 30_000}
         async with stand.gateway.http.post(url, json=body, headers=headers) as response:
             statuses.append((await read(response)).status)
 
@@ -138,8 +141,22 @@ async def test_a_hold_covers_what_is_restored(stand: DialectStand) -> None:
     assert len(stand.provider.bodies) == 2
 
 
+def earlier_items(items: list[Any]) -> list[list[str]]:
+    """Return the seals before each results of tools among items."""
+    turns: list[list[str]] = []
+    seals: list[str] = []
+    for item, following in pairwise([*items, {"type": ""}]):
+        seals += [item["encrypted_content"]] if item["type"] == "reasoning" else []
+        if item["type"] == "function_call" and following["type"] != "function_call":
+            turns.append(seals)
+            seals = []
+    return turns
+
+
 def earlier_reasoning(stand: DialectStand) -> list[list[str]]:
     """Return the signatures in each assistant's turn of the last request."""
+    if stand.dialect == "openai-responses":
+        return earlier_items(stand.provider.bodies[-1]["input"])
     turns = [sent for sent in stand.provider.bodies[-1]["messages"] if sent["role"] == "assistant"]
     if stand.dialect == "openrouter":
         details = [turn.get("reasoning_details", []) for turn in turns]
@@ -178,7 +195,7 @@ async def test_another_account(stand: DialectStand) -> None:
     async with stand.gateway.service.operators_channel() as channel:
         operators = Operators(channel)
         _, other = await operators.create_key("other")
-        await operators.credit("other", 10**9, "once")
+        await operators.credit("other", 10**10, "once")
 
     await asked(stand, [QUESTION, message, *results(message)], key=other)
 

@@ -122,4 +122,35 @@ OPENROUTER = _of_openai(
     },
 )
 
-FORMS = (OPENAI, OPENROUTER, ANTHROPIC)
+
+def _delta(text: str) -> dict[str, Any]:
+    return {"type": "response.output_text.delta", "output_index": 0, "delta": text}
+
+
+_ITEM = {"type": "message", "content": [{"type": "output_text", "text": fault_stand.TEXT}]}
+_RESPONSE = {
+    "id": "resp_1",
+    "object": "response",
+    "status": "completed",
+    "output": [_ITEM],
+    "usage": {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15},
+}
+
+RESPONSES = DialectAnswers(
+    dialect="openai-responses",
+    begin=SSE_HEAD
+    + _named(
+        {
+            "type": "response.created",
+            "response": {**_RESPONSE, "status": "in_progress", "output": [], "usage": None},
+        },
+        _delta("canary-answer-"),
+    ),
+    rest=_named(_delta("31d0"), {"type": "response.completed", "response": _RESPONSE}),
+    whole=_RESPONSE,
+    ping=_named({"type": "response.in_progress", "response": {"status": "in_progress"}}),
+    trouble=_named({"type": "error", "code": "server_overloaded", "message": BUSY}),
+    error={"error": {"message": BUSY, "code": "server_overloaded"}},
+)
+
+FORMS = (OPENAI, RESPONSES, OPENROUTER, ANTHROPIC)

@@ -34,10 +34,12 @@ from tests.nightly.planted_answers import (
     mutated,
     openai_answer,
 )
+from tests.nightly.planted_outputs import responses_answer
 
 MAKERS: Mapping[str, Callable[[random.Random], PlantedAnswer]] = {
     "anthropic": anthropic_answer,
     "openai": openai_answer,
+    "openai-responses": responses_answer,
     "openrouter": openai_answer,
 }
 """Makers of answers by dialect."""

@@ -137,6 +137,7 @@ TARGETS: Mapping[str, Sequence[Read]] = {
     "sse": [read_events],
     "stream_openai": [read_stream("openai"), read_stream("openrouter")],
     "stream_anthropic": [read_stream("anthropic")],
+    "stream_responses": [read_stream("openai-responses")],
     "errors": [read_refusal],
 }
 """By the folder of the corpus."""

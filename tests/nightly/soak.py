@@ -34,7 +34,7 @@ from tests.stand.upstream import FakeUpstream
 
 OBSERVED = (sys.executable, "-m", "tests.nightly.observed_server")
 
-DIALECTS = ("openai", "anthropic", "openrouter")
+DIALECTS = ("openai", "openai-responses", "anthropic", "openrouter")
 MODELS = [f"soak/{dialect}" for dialect in DIALECTS]
 ACCOUNT = "soak"
 CREDIT_NANO = 10**15

@@ -36,7 +36,12 @@ DECODERS: Mapping[Api, Callable[[bytes, EdgeConfig], SurfaceRequest]] = {
     "messages": messages_request.decode,
     "responses": responses_request.decode,
 }
-MODELS = {"openai": "house-1", "openrouter": "house-1", "anthropic": "claude-sonnet-4-5"}
+MODELS = {
+    "openai": "house-1",
+    "openai-responses": "gpt-5.6-terra",
+    "openrouter": "house-1",
+    "anthropic": "claude-sonnet-4-5",
+}
 """The provider's name of the model, by dialect."""
 
 

@@ -59,9 +59,9 @@ class MessageItem:
     def annotate(self, event: wire.Event) -> None:
         """Add an annotation, which counts where the complete part does not repeat it."""
         raw = wire.present(event.annotation)
-        if raw is not None and bytes(raw)[:1] == b"{":
-            part = self._part(event.content_index or 0, TEXT)
-            part.annotations.append(wire.others(raw, ()))
+        annotation = None if raw is None else wire.decoded(raw)
+        if isinstance(annotation, dict):
+            self._part(event.content_index or 0, TEXT).annotations.append(annotation)
 
     def settle(self, item: wire.Item, raw: Raw) -> list[Event]:
         """Take the complete item. Returns what has not been returned of it."""
@@ -69,7 +69,7 @@ class MessageItem:
         self.members = wire.others(raw, _READ_OF_ITEM)
         self._others = []
         events: list[Event] = []
-        given = _raw_parts(raw)
+        given = wire.objects_in(raw, "content")
         for index, found in enumerate(item.parts):
             others = wire.others(given[index], _READ_OF_PART) if index < len(given) else {}
             if found.type not in {TEXT, REFUSAL, "text", None}:
@@ -117,15 +117,6 @@ class _TextPart:
         if part.annotations:
             self.annotations = [each for each in part.annotations if isinstance(each, dict)]
         return self.add(rest, (part.logprobs or [])[self._tokens :])
-
-
-def _raw_parts(item: Raw) -> list[Raw]:
-    """Return the parts of a message, unread. None where its content is a string."""
-    content = wire.OBJECT.decode(item).get("content")
-    if content is None or bytes(content)[:1] != b"[":
-        return []
-    parts = msgspec.json.decode(content, type=list[Raw])
-    return [part for part in parts if bytes(part)[:1] == b"{"]
 
 
 def _logprobs_json(tokens: Sequence[object]) -> bytes:

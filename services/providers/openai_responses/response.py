@@ -34,6 +34,7 @@ from services.providers.sse_parser import DONE
 
 _FAILED = frozenset({"failed", "cancelled", "expired"})
 _UNFINISHED = frozenset({"queued", "in_progress"})
+_TYPE = frozenset({"type"})
 _ERRORS = frozenset({"error", "response.error"})
 
 _Handler: TypeAlias = "Callable[[ResponsesDecoder, wire.Event], list[Event]]"
@@ -71,7 +72,7 @@ class ResponsesDecoder:
         if kind in _ERRORS or wire.present(found.error) is not None:
             raise error_in_answer(data)
         if not kind:
-            raise_flat_error(data, wire.OBJECT.decode(data).keys() - {"type"})
+            raise_flat_error(data, wire.others(data, _TYPE))
         return []
 
     def finish(self) -> list[Event]:

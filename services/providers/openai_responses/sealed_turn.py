@@ -78,5 +78,5 @@ def unpack(state: str, model: str, notes: Notes) -> Sequence[SentPlace]:
                 raise reasoning_state.refusal("is not one that this service gave") from error
             if turn.model == family_name(model):
                 return turn.places
-            notes.dropped("messages", "Reasoning of another model cannot be continued here.")
+            notes.mapped("messages", "Reasoning of another model is left out.")
     return ()

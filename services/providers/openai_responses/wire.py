@@ -102,6 +102,7 @@ EVENT = msgspec.json.Decoder(Event)
 RESPONSE = msgspec.json.Decoder(Response)
 ITEM = msgspec.json.Decoder(Item)
 OBJECT = msgspec.json.Decoder(dict[str, Raw])
+_LIST = msgspec.json.Decoder(list[Raw])
 
 _Read = TypeVar("_Read", Event, Response, Item)
 
@@ -125,6 +126,25 @@ def others(data: bytes | Raw, known: Collection[str]) -> Json:
             for name, raw in members.items()
             if name not in known and bytes(raw) != b"null"
         }
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise unreadable() from None
+
+
+def decoded(data: Raw) -> object:
+    """Return a value that was not read before. Raises UPSTREAM_BAD_RESPONSE if it cannot be."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise unreadable() from None
+
+
+def objects_in(data: Raw, name: str) -> list[Raw]:
+    """Return the objects in a list that is a member of an object, unread. None: it is no list."""
+    try:
+        found = OBJECT.decode(data).get(name)
+        if found is None or bytes(found)[:1] != b"[":
+            return []
+        return [each for each in _LIST.decode(found) if bytes(each)[:1] == b"{"]
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise unreadable() from None
 

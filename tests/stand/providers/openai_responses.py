@@ -228,7 +228,8 @@ def _altered(body: Json, given: Sequence[Answer]) -> str:
             continue
         begin = at - next(at for at, item in enumerate(open_items) if "call_id" in item)
         bare = body["input"][begin : begin + len(open_items)]
-        if reasons or list(map(_meaning, bare)) != list(map(_meaning, open_items)):
+        has_ids = any("id" in item for item in bare)
+        if (reasons and has_ids) or list(map(_meaning, bare)) != list(map(_meaning, open_items)):
             return "Reasoning was provided without its required following item."
     return ""
 

@@ -85,7 +85,7 @@ class UnreliableProvider:
         """A stream, or a whole answer where none was asked for."""
         chance = self._chance
         tokens = chance.randrange(1, PIECES_MAX)
-        speak = _speak_anthropic if request.path.endswith("/messages") else _speak_openai
+        speak = _SPEECHES[request.path.rpartition("/")[2]]
         pause = partial(self._pause, chance.choice(PAUSE_S))
         good = speak(tokens, pause, streams=bool(request.json().get("stream")))
         if not self._goes_on.is_set():
@@ -143,3 +143,25 @@ def _speak_anthropic(tokens: int, pause: Step, *, streams: bool) -> Script:
 
 def _events(*data: Mapping[str, Any]) -> bytes:
     return b"".join(chunk(event(each, str(each["type"]))) for each in data)
+
+
+def _speak_responses(tokens: int, pause: Step, *, streams: bool) -> Script:
+    usage = {"input_tokens": 1, "output_tokens": tokens, "total_tokens": tokens + 1}
+    content = [{"type": "output_text", "text": "word " * tokens}]
+    head = {"id": "1", "object": "response", "status": "completed", "usage": usage}
+    whole = {**head, "output": [{"type": "message", "role": "assistant", "content": content}]}
+    if not streams:
+        return [pause, json_answer(whole)]
+    begin = _events({"type": "response.created", "response": {"id": "1", "status": "in_progress"}})
+    delta = {"type": "response.output_text.delta", "output_index": 0, "delta": "word "}
+    words = [step for _ in range(tokens) for step in (_events(delta), pause)]
+    end = _events({"type": "response.completed", "response": whole})
+    return [SSE_HEAD + begin, *words, end, LAST_CHUNK]
+
+
+_SPEECHES = {
+    "messages": _speak_anthropic,
+    "completions": _speak_openai,
+    "responses": _speak_responses,
+}
+"""How a provider answers, by the last step of the path."""

@@ -135,7 +135,7 @@ def test_reasoning_of_another_model_is_left_out() -> None:
     items, notes = sent(user("Hi"), other, result("c1", "18"))
 
     assert [item["type"] for item in items[1:]] == ["function_call", "function_call_output"]
-    assert notes == {"messages": "dropped"}
+    assert notes == {"messages": "mapped"}
     prefixed = replace(TARGET, model=f"openai/{MODEL}")
     items, notes = sent(user("Hi"), answered(*output), result("c1", "18"), to=prefixed)
     assert items[1:3] == output
