@@ -8,15 +8,18 @@ takes a dialect, what the channel passes on, and whether it travels over gRPC.
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gateway.surfaces.openai_responses.decode import decode
+from services.domain.completion import Completion
 from tests.nightly import generated_cases
 from tests.stand.planted_requests import tokens
 from tests.stand.planted_responses import SEAL
-from tests.stand.request_lane import random_lane
+from tests.stand.request_lane import EDGE, random_lane
 
 Json = dict[str, Any]
 
@@ -157,6 +160,10 @@ ITEMS: Mapping[str, Callable[[Chance], Json]] = {
 """Members of items by their type; `easy` has none."""
 
 
+ANSWER = Completion(completion_id="chatcmpl-1", model="m", create_time_s=1)
+"""An answer, which repeats what the request has."""
+
+
 def check_cases(cases: int, seed: int) -> Mapping[int, int]:
     """Check as many requests. Returns the number of each status."""
     chance = Chance(seed)
@@ -169,6 +176,9 @@ def check_cases(cases: int, seed: int) -> Mapping[int, int]:
             said = {each for each in tokens(request["input"]) if each[:1] == "t" and len(each) > 9}
             body = found.body.decode()
             assert all(each in body for each in said), f"lost in silence: {request} {lane} {body}"
+        if found.status == 200:
+            decoded = decode(json.dumps(request).encode(), EDGE)
+            assert json.loads(decoded.render(ANSWER, {}))["status"] == "completed", request
         became[found.status] += 1
     return became
 
