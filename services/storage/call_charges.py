@@ -20,7 +20,7 @@ SUMS_OF_ROWS = f"""
 """  # noqa: S608  Constants of these modules.
 SUMS_OF_DAYS = f"""
     SELECT start_ms / {DAY_MS} AS day, CAST(sum(calls) AS BIGINT), {sum_columns("charge")}
-    FROM call_sums WHERE span_ms = {DAY_MS} GROUP BY day
+    FROM call_sums WHERE span_ms = {DAY_MS} AND account <> '' GROUP BY day
 """  # noqa: S608
 COUNT_ENDED_HOLDS = """
     SELECT count(*) FROM holds WHERE created_ms >= ? AND state <> 'held' AND extends = ''

@@ -1,7 +1,8 @@
 """Sums of the call log by hours and by days, as statements.
 
 The batch that writes rows adds them to the sums, so charts read no rows. Durations are counted in
-the buckets of a histogram with fixed bounds, so sums of any intervals can be added up.
+the buckets of a histogram with fixed bounds, so sums of any intervals can be added up. Besides the
+sums by account and key there are those over all of them, under empty names, which no call has.
 """
 
 from __future__ import annotations
@@ -147,10 +148,12 @@ def read_groups(query: SumsQuery) -> Transaction[Mapping[Group, CallSums]]:
         columns += [f"CAST(sum({name}) AS BIGINT)" for name in (*TTFT, *TOTAL)]
     selection = query.selection
     equal, names = selection.equalities()
+    of_all = not (selection.account or selection.key_id or {"account", "key_id"} & set(groups))
+    level = "account = ''" if of_all else "account <> ''"
     grouped = f"GROUP BY {', '.join(groups)} ORDER BY {', '.join(groups)}" if groups else ""
     statement = f"""
         SELECT {", ".join((*groups, *columns))} FROM call_sums
-        WHERE span_ms = ? AND start_ms >= ? AND start_ms < ?{equal} {grouped} LIMIT ?
+        WHERE span_ms = ? AND start_ms >= ? AND start_ms < ? AND {level}{equal} {grouped} LIMIT ?
     """  # noqa: S608  Names of this module.
     times = (query.span_ms, selection.start_ms, selection.end_ms)
     rows = yield statement, (*times, *names, query.limit)
@@ -175,8 +178,15 @@ def _sums_of(rows: Iterable[CallRow]) -> Mapping[tuple[Value, ...], CallSums]:
     found: dict[tuple[Value, ...], CallSums] = {}
     for (hour, group), sums in hours.items():
         found[HOUR_MS, hour, *group] = sums
-        day: tuple[Value, ...] = (DAY_MS, hour - hour % DAY_MS, *group)
-        found.setdefault(day, CallSums()).add(sums)
+        day = hour - hour % DAY_MS
+        totals = ("", "", *group[2:])
+        more: Sequence[tuple[Value, ...]] = (
+            (DAY_MS, day, *group),
+            (HOUR_MS, hour, *totals),
+            (DAY_MS, day, *totals),
+        )
+        for name in more:
+            found.setdefault(name, CallSums()).add(sums)
     return found
 
 

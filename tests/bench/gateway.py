@@ -85,6 +85,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pomogator-bench-") as name:
         folder = Path(name)
         gateways = [Gateway(name="direct"), *_nginx(folder), *ours(folder)]
+        if options.without_call_log:
+            gateways.append(_without_call_log(folder, gateways))
         gateways += _others(options.against, options.peers, folder)
         rig = Rig(folder)
         results: list[Result] = []
@@ -100,6 +102,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--against", default="", metavar="NAMES|FILE")
+    parser.add_argument(
+        "--without-call-log", action="store_true", help="adds `no_log`: pomogator without the log"
+    )
     parser.add_argument("--peers", type=Path, default=Path(".venv/peers"), metavar="FOLDER")
     return parser.parse_args()
 
@@ -162,6 +167,15 @@ def ours(folder: Path) -> Sequence[Gateway]:
         )
         for name, command in commands.items()
     ]
+
+
+def _without_call_log(folder: Path, gateways: Sequence[Gateway]) -> Gateway:
+    """The gateway in one process, without its call log."""
+    config = folder / "no_log.toml"
+    config.write_text(f"{CONFIG}\n[call_log]\nenabled = false\n")
+    whole = next(one for one in gateways if one.name == "pomogator")
+    command = whole.command.replace(str(folder / "config.toml"), str(config))
+    return msgspec.structs.replace(whole, name="no_log", command=command)
 
 
 def _nginx(folder: Path) -> Sequence[Gateway]:

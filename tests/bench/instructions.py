@@ -30,24 +30,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cells", default=DEFAULT_CELLS, help=f"of {', '.join(CELLS)}")
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--without-call-log", action="store_true", help="to see what it costs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pomogator-bench-") as name:
-        folder, cells = Path(name), options.cells.split(",")
-        without = options.without_call_log
-        for cell, count in instructions(folder, cells, options.seconds, without_call_log=without):
+        for cell, count in instructions(Path(name), options.cells.split(","), options.seconds):
             unit = "event" if CELLS[cell].streamed else "request"
             print(f"{cell:14} {count / 1000:10.1f} k instructions per {unit}")
 
 
-def instructions(
-    folder: Path, cells: Sequence[str], seconds: float, *, without_call_log: bool = False
-) -> Sequence[tuple[str, float]]:
+def instructions(folder: Path, cells: Sequence[str], seconds: float) -> Sequence[tuple[str, float]]:
     """Instructions per request or event of each cell, in a gateway with edge and service."""
     gateway = next(one for one in ours(folder) if one.name == "pomogator")
-    if without_call_log:
-        with (folder / "config.toml").open("a") as config:
-            config.write("\n[call_log]\nenabled = false\n")
     counted = f"valgrind --tool=callgrind --callgrind-out-file={folder}/counted {gateway.command}"
     gateway = msgspec.structs.replace(gateway, command=counted)
     rig = Rig(folder)
