@@ -10,6 +10,7 @@ import grpc
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 from pomogator.accounts.v1 import account_service_pb2 as accounts
+from pomogator.accounts.v1 import audit_service_pb2 as audit
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import ledger_service_pb2 as ledger
 from pomogator.calls.v1 import call_service_pb2 as calls
@@ -31,10 +32,14 @@ from services.domain.error_reason import ErrorReason
 SERVICES = (
     accounts.DESCRIPTOR.services_by_name["AccountService"],
     keys.DESCRIPTOR.services_by_name["KeyService"],
+    audit.DESCRIPTOR.services_by_name["AuditService"],
     ledger.DESCRIPTOR.services_by_name["LedgerService"],
     operations.DESCRIPTOR.services_by_name["OperationsService"],
     calls.DESCRIPTOR.services_by_name["CallService"],
 )
+
+OPERATOR = "x-pomogator-operator"
+"""Header in which a caller names the person, for the audit log."""
 
 
 def create_operators_app(
@@ -74,4 +79,6 @@ def _require_token(token: str) -> Middleware:
 
 def _operator_metadata(request: web.Request) -> tuple[tuple[str, str], ...]:
     """Return the metadata of a call. The token is not part of it: the channel is trusted."""
-    return (("x-request-id", request[REQUEST_ID]),)
+    operator = request.headers.get(OPERATOR, "")
+    named = ((OPERATOR, operator),) if operator.isascii() and operator.isprintable() else ()
+    return (("x-request-id", request[REQUEST_ID]), *named)

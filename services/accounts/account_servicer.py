@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from pomogator.accounts.v1 import account_service_pb2 as pb
 from pomogator.accounts.v1 import account_service_pb2_grpc as pb_grpc
 
+from services.accounts.account_messages import found_account
+from services.accounts.audit_trail import audited, operator_origin
+from services.accounts.key_views import view_of_account
 from services.accounts.proto_fields import (
     NANO_MAX,
     account_name,
     in_range,
     invalid,
-    not_found,
-    timestamp,
     valid_request_id,
 )
 from services.clock import Clock
@@ -58,27 +60,36 @@ async def no_calls_run(
 class AccountServicer(pb_grpc.AccountServiceServicer):
     """Opens, lists, changes and credits accounts."""
 
-    def __init__(self, database: Database, clock: Clock, withdraw: Withdraw = no_calls_run) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        withdraw: Withdraw = no_calls_run,
+        audit_keep_ms: int = 0,
+    ) -> None:
+        """`audit_keep_ms` is how long the audit log keeps entries; 0: for ever."""
+        self._keep_ms = audit_keep_ms
         self._database = database
         self._clock = clock
         self._withdraw = withdraw
 
     async def CreateAccount(
-        self, request: pb.CreateAccountRequest, _context: Context
+        self, request: pb.CreateAccountRequest, context: Context
     ) -> pb.CreateAccountResponse:
         """Open an account."""
         name = account_name(request.account)
         in_range("credit_nano_usd", request.credit_nano_usd, 0)
         in_range("markup_basis_points", request.markup_basis_points, 0, MARKUP_BP_MAX)
-        account = await self._database.write(_create, request, name, self._now_ms())
-        return pb.CreateAccountResponse(account=_message(account))
+        create = partial(_create, request, name, self._now_ms())
+        account = await self._change(context, "CreateAccount", name, create)
+        return pb.CreateAccountResponse(account=found_account(account))
 
     async def GetAccount(
         self, request: pb.GetAccountRequest, _context: Context
     ) -> pb.GetAccountResponse:
         """Return an account."""
         account = await self._database.read(account_by_name, account_name(request.account))
-        return pb.GetAccountResponse(account=_message(account))
+        return pb.GetAccountResponse(account=found_account(account))
 
     async def ListAccounts(
         self, request: pb.ListAccountsRequest, _context: Context
@@ -89,12 +100,12 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         shown = page.items(found)
         last = (shown[-1].created_ms, shown[-1].name) if shown else START
         return pb.ListAccountsResponse(
-            accounts=[_message(account) for account in shown],
+            accounts=[found_account(account) for account in shown],
             next_page_token=page.next_token(found, last),
         )
 
     async def UpdateAccount(
-        self, request: pb.UpdateAccountRequest, _context: Context
+        self, request: pb.UpdateAccountRequest, context: Context
     ) -> pb.UpdateAccountResponse:
         """Change the terms of an account."""
         name = account_name(request.account.account)
@@ -104,11 +115,12 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
                 "update_mask must be markup_basis_points, the only field that can be changed",
             )
         markup = in_range(MUTABLE_FIELDS[0], request.account.markup_basis_points, 0, MARKUP_BP_MAX)
-        account = await self._database.write(set_markup, name, markup)
-        return pb.UpdateAccountResponse(account=_message(account))
+        update = partial(set_markup, name, markup)
+        account = await self._change(context, "UpdateAccount", name, update)
+        return pb.UpdateAccountResponse(account=found_account(account))
 
     async def CreditAccount(
-        self, request: pb.CreditAccountRequest, _context: Context
+        self, request: pb.CreditAccountRequest, context: Context
     ) -> pb.CreditAccountResponse:
         """Credit or debit an account, once per request ID."""
         name = account_name(request.account)
@@ -118,12 +130,19 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         valid_request_id(request.request_id)
 
         async def credit() -> Account | None:
-            return await self._database.write(
-                credit_account, name, amount, request.request_id, self._now_ms()
-            )
+            change = partial(credit_account, name, amount, request.request_id, self._now_ms())
+            return await self._change(context, "CreditAccount", name, change)
 
         account = await (credit() if amount > 0 else self._withdraw(name, -amount, credit))
-        return pb.CreditAccountResponse(account=_message(account))
+        return pb.CreditAccountResponse(account=found_account(account))
+
+    async def _change(
+        self, context: Context, method: str, name: str, change: Callable[[], Transaction[T]]
+    ) -> T:
+        """Make a change, with its entry in the audit log."""
+        method = f"AccountService.{method}"
+        origin = operator_origin(context, method, self._now_ms(), self._keep_ms)
+        return await self._database.write(audited, origin, view_of_account(name), change)
 
     def _now_ms(self) -> int:
         return round(self._clock.time() * 1000)
@@ -143,16 +162,3 @@ def _create(
         )
     yield from credit_account(name, request.credit_nano_usd, f"opening:{name}", now_ms)
     return (yield from account_by_name(name))
-
-
-def _message(account: Account | None) -> pb.Account:
-    if account is None:
-        raise not_found("account", "There is no account with this name.")
-    return pb.Account(
-        account=account.name,
-        unlimited=account.unlimited,
-        balance_nano_usd=account.posted,
-        held_nano_usd=account.held,
-        create_time=timestamp(account.created_ms),
-        markup_basis_points=account.markup_bp,
-    )

@@ -42,19 +42,8 @@ class KeyMaker:
     ) -> tuple[StoredKey, str]:
         """Create a key. Return it with its secret, which is not stored. Open a missing account."""
         key, secret = self.draft(account, display_name, scope or KeyScope())
-        await self._database.write(_insert, key)
+        await self._database.write(insert_new, key)
         return key, secret
-
-    async def make_once(
-        self, account: str, display_name: str, scope: KeyScope, request: KeyRequest
-    ) -> tuple[StoredKey, str]:
-        """Create a key once for a request. If it was created before, its secret is empty.
-
-        Raise Failure ALREADY_EXISTS if another request had the same ID.
-        """
-        draft, secret = self.draft(account, display_name, scope)
-        key = await self._database.write(insert_once, draft, request)
-        return key, secret if key.id == draft.id else ""
 
     def new_secret(self, key_id: str, overlap_s: float) -> tuple[NewSecret, str]:
         """Return a new secret of a key, which is not stored yet, in its stored form and plain.
@@ -97,9 +86,11 @@ class KeyMaker:
         return round(self._clock.time() * 1000)
 
 
-def _insert(key: StoredKey, *, unlimited: bool = False) -> Transaction[None]:
+def insert_new(key: StoredKey, *, unlimited: bool = False) -> Transaction[StoredKey]:
+    """Insert a new key, and its account if it is missing."""
     yield from ensure_account(key.account, key.created_ms, unlimited=unlimited)
     yield from insert_key(key)
+    return key
 
 
 def insert_once(key: StoredKey, request: KeyRequest) -> Transaction[StoredKey]:
@@ -109,7 +100,7 @@ def insert_once(key: StoredKey, request: KeyRequest) -> Transaction[StoredKey]:
     """
     former = yield from claim_key_request(request, key.id)
     if former is None:
-        yield from _insert(key)
+        yield from insert_new(key)
         return key
     found = None
     if former.fingerprint == request.fingerprint:
@@ -126,5 +117,5 @@ def insert_once(key: StoredKey, request: KeyRequest) -> Transaction[StoredKey]:
 def _insert_first(key: StoredKey) -> Transaction[bool]:
     if (yield from any_key()):
         return False
-    yield from _insert(key, unlimited=True)
+    yield from insert_new(key, unlimited=True)
     return True

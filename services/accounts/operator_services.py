@@ -11,10 +11,12 @@ from pathlib import Path
 
 import grpc
 from pomogator.accounts.v1 import account_service_pb2_grpc as accounts_grpc
+from pomogator.accounts.v1 import audit_service_pb2_grpc as audit_grpc
 from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from services.accounts.account_servicer import AccountServicer, Withdraw, no_calls_run
+from services.accounts.audit_servicer import AuditServicer
 from services.accounts.key_servicer import KeyServicer
 from services.accounts.ledger_servicer import AuditCalls, LedgerServicer
 from services.clock import Clock
@@ -44,14 +46,18 @@ class OperatorServices:
     audit_calls: AuditCalls | None = None
     """Compares the call log with the ledger. None: there is no log."""
 
+    audit_keep_ms: int = 0
+    """How long the audit log keeps entries. 0: for ever."""
+
     def register(self, server: grpc.aio.Server) -> None:
         """Add the services to a server."""
         keys_grpc.add_KeyServiceServicer_to_server(
-            KeyServicer(self.database, self.pepper, self.clock), server
+            KeyServicer(self.database, self.pepper, self.clock, self.audit_keep_ms), server
         )
         accounts_grpc.add_AccountServiceServicer_to_server(
-            AccountServicer(self.database, self.clock, self.withdraw), server
+            AccountServicer(self.database, self.clock, self.withdraw, self.audit_keep_ms), server
         )
+        audit_grpc.add_AuditServiceServicer_to_server(AuditServicer(self.database), server)
         ledger_grpc.add_LedgerServiceServicer_to_server(
             LedgerServicer(self.database, self.audit_calls), server
         )

@@ -19,6 +19,7 @@ from services.admission.revocation import key_revoked
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.accounts import lock_account
+from services.storage.audit_entries import nth_recent_ms
 from services.storage.base import Transaction
 from services.storage.keys import (
     KeyRequest,
@@ -32,6 +33,8 @@ from services.storage.keys import (
     update_key,
 )
 
+MINUTE_MS = 60_000
+CHANGES_PER_MINUTE = 60
 NOT_ADMINISTERING = "This key does not administer its account."
 
 
@@ -116,7 +119,18 @@ def _caller(own: OwnKey) -> Transaction[StoredKey]:
         raise Failure(ErrorReason.KEY_EXPIRED, "This API key has expired")
     if not caller.scope.administers_account:
         raise denied(NOT_ADMINISTERING)
+    yield from _limit_rate(own)
     return caller
+
+
+def _limit_rate(own: OwnKey) -> Transaction[None]:
+    """Raise Failure RATE_LIMIT_EXCEEDED if the account's keys made too many changes lately."""
+    since_ms = own.now_ms - MINUTE_MS
+    first_ms = yield from nth_recent_ms(own.account, since_ms, CHANGES_PER_MINUTE)
+    if first_ms is not None:
+        message = f"The keys of an account make at most {CHANGES_PER_MINUTE} changes a minute."
+        wait_s = (first_ms - since_ms) / 1000
+        raise Failure(ErrorReason.RATE_LIMIT_EXCEEDED, message, retry_after_s=wait_s)
 
 
 def _named(own: OwnKey) -> Transaction[StoredKey | None]:

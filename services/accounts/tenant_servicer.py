@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
+from pomogator.accounts.v1 import audit_service_pb2 as audit_pb
 from pomogator.accounts.v1 import key_service_pb2 as keys_pb
 from pomogator.tenants.v1 import tenant_service_pb2 as pb
 from pomogator.tenants.v1 import tenant_service_pb2_grpc as pb_grpc
 
+from services.accounts.audit_servicer import entries_page
+from services.accounts.audit_trail import audited, key_origin
 from services.accounts.key_changes import KeyChange
 from services.accounts.key_maker import KeyMaker
 from services.accounts.key_messages import (
@@ -18,6 +24,7 @@ from services.accounts.key_messages import (
 )
 from services.accounts.key_reports import KeyReports, key_usage
 from services.accounts.key_requests import GONE, KEY_ID, key_request, overlap_s
+from services.accounts.key_views import view_of_own_key
 from services.accounts.own_keys import (
     NOT_ADMINISTERING,
     OwnKey,
@@ -32,8 +39,10 @@ from services.admission.keyring import Caller, Keyring
 from services.clock import Clock
 from services.rpc.call_context import Context, metadata_of
 from services.rpc.paging import START, Page
-from services.storage.base import Database
+from services.storage.base import Database, Transaction
 from services.storage.keys import KeyRequest, StoredKey, key_by_id, list_keys
+
+T = TypeVar("T")
 
 UNKNOWN = "There is no key with this ID."
 
@@ -49,6 +58,8 @@ class TenantServicer(pb_grpc.TenantServiceServicer):
     clock: Clock
     keys_max: int
     """Most valid keys of an account that its tenant may have made."""
+    audit_keep_ms: int
+    """How long the audit log keeps entries. 0: for ever."""
 
     async def CreateKey(
         self, request: pb.CreateKeyRequest, context: Context
@@ -60,7 +71,9 @@ class TenantServicer(pb_grpc.TenantServiceServicer):
         refuse_past_expiry("scope.expire_time", scope, own.now_ms)
         draft, secret = self.maker.draft(own.account, name, scope)
         once = _request_of(own.account, request)
-        key = await self.database.write(create_own, own, draft, once, self.keys_max)
+        key = await self._change(
+            own, "CreateKey", draft.id, partial(create_own, own, draft, once, self.keys_max)
+        )
         made = key.id == draft.id
         return pb.CreateKeyResponse(key=key_to_proto(key), secret=secret if made else "")
 
@@ -99,7 +112,7 @@ class TenantServicer(pb_grpc.TenantServiceServicer):
         own = await self._own(context, request.key.key_id, request.key.etag)
         same = keys_pb.UpdateKeyRequest(key=request.key, update_mask=request.update_mask)
         change = KeyChange.of(same, own.now_ms)
-        key = await self.database.write(update_own, own, change) if own.key_id else None
+        key = await self._change(own, "UpdateKey", own.key_id, partial(update_own, own, change))
         return pb.UpdateKeyResponse(key=_found(key, "key.key_id", GONE))
 
     async def RotateKey(
@@ -108,7 +121,7 @@ class TenantServicer(pb_grpc.TenantServiceServicer):
         """Replace the secret of a key. The former one stays valid for the overlap."""
         own = await self._own(context, request.key_id, request.etag)
         new, secret = self.maker.new_secret(own.key_id, overlap_s(request.overlap))
-        key = await self.database.write(rotate_own, own, new) if own.key_id else None
+        key = await self._change(own, "RotateKey", own.key_id, partial(rotate_own, own, new))
         return pb.RotateKeyResponse(key=_found(key, "key_id", GONE), secret=secret)
 
     async def RevokeKey(
@@ -116,8 +129,28 @@ class TenantServicer(pb_grpc.TenantServiceServicer):
     ) -> pb.RevokeKeyResponse:
         """Revoke a key in all processes at once."""
         own = await self._own(context, request.key_id, request.etag)
-        key = await self.database.write(revoke_own, own) if own.key_id else None
+        key = await self._change(own, "RevokeKey", own.key_id, partial(revoke_own, own))
         return pb.RevokeKeyResponse(key=_found(key, "key_id", UNKNOWN))
+
+    async def ListAuditEntries(
+        self, request: pb.ListAuditEntriesRequest, context: Context
+    ) -> pb.ListAuditEntriesResponse:
+        """List the changes to the account and its keys, without the names of operators."""
+        account = (await self._caller(context)).account
+        entries, token = await entries_page(self.database, request, account)
+        for entry in entries:
+            if entry.actor_type == audit_pb.ACTOR_TYPE_OPERATOR:
+                entry.actor = ""
+        return pb.ListAuditEntriesResponse(audit_entries=entries, next_page_token=token)
+
+    async def _change(
+        self, own: OwnKey, method: str, key_id: str, change: Callable[[], Transaction[T]]
+    ) -> T:
+        """Make a change, with its entry in the audit log."""
+        method = f"TenantService.{method}"
+        origin = key_origin(own.caller_id, method, own.now_ms, self.audit_keep_ms)
+        view = view_of_own_key(key_id, own.account)
+        return await self.database.write(audited, origin, view, change)
 
     async def _caller(self, context: Context) -> Caller:
         caller = await self.keyring.authenticate(metadata_of(context).get("authorization"))

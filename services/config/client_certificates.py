@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from pomogator.accounts.v1 import account_service_pb2 as accounts
+from pomogator.accounts.v1 import audit_service_pb2 as audit
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import ledger_service_pb2 as ledger
 from pomogator.calls.v1 import call_service_pb2 as calls
@@ -23,7 +24,7 @@ from services.config.rules import hint
 
 EVERYTHING = "*"
 
-FILES = (accounts, keys, ledger, calls, chat, embeddings, models, operations, tenants, usage)
+FILES = (accounts, audit, keys, ledger, calls, chat, embeddings, models, operations, tenants, usage)
 """Contracts with methods that rows may name."""
 
 METHODS = frozenset(

@@ -257,6 +257,18 @@ class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Valid keys of an account from which its tenant can make no more. Operators can."""
 
 
+class AuditConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Audit log of changes by operators and tenants."""
+
+    keep_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 400
+    """Days after which entries are deleted, some with each new one. 0: never."""
+
+    @property
+    def keep_ms(self) -> int:
+        """The same in milliseconds."""
+        return self.keep_days * 86_400_000
+
+
 class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Databases of the service. The URLs are secrets, since they may hold passwords."""
 
@@ -298,6 +310,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     billing: BillingConfig = BillingConfig()
     """Billing."""
     keys: KeysConfig = KeysConfig()
+    audit: AuditConfig = AuditConfig()
     """Settings of all API keys."""
     client_certificates: dict[str, tuple[str, ...]] = {}
     """Names in certificates that may call a gRPC method, with `--tls-client-ca`: DNS names or URIs

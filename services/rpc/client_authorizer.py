@@ -78,7 +78,7 @@ class ClientAuthorizer(grpc.aio.ServerInterceptor):
         table = self._table()
         if not table:
             return
-        names = _names(context)
+        names = certificate_names(context)
         methods = CHAT_METHODS if method == RELAY else (method,)
         if all(_may_call(names, table, each) for each in methods):
             return
@@ -141,8 +141,8 @@ def _checked_dialogue(handler: Handler, check: Callable[[Context], None]) -> Han
     )
 
 
-def _names(context: Context) -> frozenset[str]:
-    """The names in the client's certificate, which the handshake has verified."""
+def certificate_names(context: Context) -> frozenset[str]:
+    """Return the names in the client's certificate, which the handshake has verified."""
     identity = context.auth_context()
     return frozenset(
         name.decode("utf-8", "replace") for kind in _NAMES for name in identity.get(kind, ())

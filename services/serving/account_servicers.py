@@ -8,13 +8,13 @@ from services.accounts.operator_services import OperatorServices
 from services.accounts.tenant_servicer import TenantServicer
 from services.accounts.usage_servicer import UsageServicer
 from services.clock import Clock
-from services.config import KeysConfig
+from services.config import Config
 from services.serving.call_log_parts import RunningCallLog
 from services.serving.stores import Stores
 
 
 def account_servicers(
-    stores: Stores, clock: Clock, config: KeysConfig
+    stores: Stores, clock: Clock, config: Config
 ) -> tuple[UsageServicer, TenantServicer]:
     """Return the servicers, which share the limit on concurrent reports."""
     reports = KeyReports(stores.books, clock)
@@ -24,12 +24,15 @@ def account_servicers(
         maker=KeyMaker(stores.database, stores.pepper, clock),
         reports=reports,
         clock=clock,
-        keys_max=config.per_account_max,
+        keys_max=config.keys.per_account_max,
+        audit_keep_ms=config.audit.keep_ms,
     )
     return UsageServicer(stores.keyring, stores.books, reports), tenants
 
 
-def operator_services(stores: Stores, clock: Clock, call_log: RunningCallLog) -> OperatorServices:
+def operator_services(
+    stores: Stores, clock: Clock, config: Config, call_log: RunningCallLog
+) -> OperatorServices:
     """Return the services of accounts for operators."""
     return OperatorServices(
         database=stores.books,
@@ -37,4 +40,5 @@ def operator_services(stores: Stores, clock: Clock, call_log: RunningCallLog) ->
         clock=clock,
         withdraw=stores.ledger.withdraw,
         audit_calls=call_log.audit,
+        audit_keep_ms=config.audit.keep_ms,
     )

@@ -177,7 +177,7 @@ def _public(
 ) -> PublicServicers:
     completions, embeddings = cores
     snapshots = reloader.snapshots
-    usage, tenants = account_servicers(stores, parts.clock, reloader.local.config.keys)
+    usage, tenants = account_servicers(stores, parts.clock, reloader.local.config)
     return PublicServicers(
         completions=ChatCompletionServicer(completions),
         embeddings=EmbeddingServicer(embeddings),
@@ -206,7 +206,7 @@ def _operators(
 ) -> OperatorServicers:
     explainer = partial(_explainer, parts, reloader, sessions)
     return OperatorServicers(
-        accounts=operator_services(stores, parts.clock, call_log),
+        accounts=operator_services(stores, parts.clock, reloader.local.config, call_log),
         operations=OperationsServicer(explainer, reloader.reload, parts.failures),
         calls=CallServicer(call_log.reader, operator_scope),
         health=health,

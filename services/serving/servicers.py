@@ -8,6 +8,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from pomogator.accounts.v1 import account_service_pb2 as accounts
+from pomogator.accounts.v1 import audit_service_pb2 as audit
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import ledger_service_pb2 as ledgers
 from pomogator.calls.v1 import call_service_pb2 as calls
@@ -50,6 +51,7 @@ PUBLIC_SERVICES = (
 OPERATORS_SERVICES = (
     accounts.DESCRIPTOR.services_by_name["AccountService"].full_name,
     keys.DESCRIPTOR.services_by_name["KeyService"].full_name,
+    audit.DESCRIPTOR.services_by_name["AuditService"].full_name,
     ledgers.DESCRIPTOR.services_by_name["LedgerService"].full_name,
     operations_pb.DESCRIPTOR.services_by_name["OperationsService"].full_name,
     CALL_SERVICE,

@@ -17,6 +17,7 @@ database stand beside them.
     idempotency_keys   calls that must not be made twice, and their answers for a day
     models             models that were offered, and since when
     key_requests       requests that created a key, by their ID
+    audit_entries      changes by operators and tenants; rows are only added, and deleted by age
 """
 
 from __future__ import annotations
@@ -221,6 +222,37 @@ CREATE TABLE key_requests (
 ALTER TABLE holds ADD COLUMN extends TEXT NOT NULL DEFAULT '';
 
 """
+    ),
+    Migration(
+        both="""
+CREATE TABLE audit_entries (
+    id TEXT PRIMARY KEY,
+    created_ms BIGINT NOT NULL,
+    actor_type TEXT NOT NULL CHECK (actor_type IN ('operator', 'key', 'system')),
+    actor TEXT NOT NULL,
+    account TEXT NOT NULL,
+    method TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    before_text TEXT NOT NULL,
+    after_text TEXT NOT NULL,
+    request_id TEXT NOT NULL
+);
+
+CREATE INDEX audit_entries_by_time ON audit_entries (created_ms, id);
+
+CREATE INDEX audit_entries_by_account ON audit_entries (account, created_ms, id);
+
+""",
+        sqlite="""
+CREATE TRIGGER audit_entries_stay BEFORE UPDATE ON audit_entries
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+
+""",
+        postgres="""
+CREATE TRIGGER audit_entries_stay BEFORE UPDATE OR TRUNCATE ON audit_entries
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+""",
     ),
 )
 

@@ -26,11 +26,12 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from pomogator.accounts.v1 import audit_service_pb2 as pomogator_dot_accounts_dot_v1_dot_audit__service__pb2
 from pomogator.accounts.v1 import key_service_pb2 as pomogator_dot_accounts_dot_v1_dot_key__service__pb2
 from pomogator.usage.v1 import usage_service_pb2 as pomogator_dot_usage_dot_v1_dot_usage__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)pomogator/tenants/v1/tenant_service.proto\x12\x14pomogator.tenants.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\'pomogator/accounts/v1/key_service.proto\x1a&pomogator/usage/v1/usage_service.proto\"l\n\x10\x43reateKeyRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12.\n\x05scope\x18\x02 \x01(\x0b\x32\x1f.pomogator.accounts.v1.KeyScope\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"L\n\x11\x43reateKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"8\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x10ListKeysResponse\x12(\n\x04keys\x18\x01 \x03(\x0b\x32\x1a.pomogator.accounts.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\rGetKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"9\n\x0eGetKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\"*\n\x12GetKeyUsageRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"F\n\x13GetKeyUsageResponse\x12/\n\tkey_usage\x18\x01 \x01(\x0b\x32\x1c.pomogator.usage.v1.KeyUsage\"r\n\x10UpdateKeyRequest\x12-\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.KeyB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"<\n\x11UpdateKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\"b\n\x10RotateKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"L\n\x11RotateKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"6\n\x10RevokeKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"<\n\x11RevokeKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key2\xc2\x07\n\rTenantService\x12y\n\tCreateKey\x12&.pomogator.tenants.v1.CreateKeyRequest\x1a\'.pomogator.tenants.v1.CreateKeyResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/account/keys:\x01*\x12s\n\x08ListKeys\x12%.pomogator.tenants.v1.ListKeysRequest\x1a&.pomogator.tenants.v1.ListKeysResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/account/keys\x12{\n\x06GetKey\x12#.pomogator.tenants.v1.GetKeyRequest\x1a$.pomogator.tenants.v1.GetKeyResponse\"&\x82\xd3\xe4\x93\x02 \x12\x19/v1/account/keys/{key_id}b\x03key\x12\x96\x01\n\x0bGetKeyUsage\x12(.pomogator.tenants.v1.GetKeyUsageRequest\x1a).pomogator.tenants.v1.GetKeyUsageResponse\"2\x82\xd3\xe4\x93\x02,\x12\x1f/v1/account/keys/{key_id}/usageb\tkey_usage\x12\x8d\x01\n\tUpdateKey\x12&.pomogator.tenants.v1.UpdateKeyRequest\x1a\'.pomogator.tenants.v1.UpdateKeyResponse\"/\x82\xd3\xe4\x93\x02)2\x1d/v1/account/keys/{key.key_id}:\x03keyb\x03key\x12\x89\x01\n\tRotateKey\x12&.pomogator.tenants.v1.RotateKeyRequest\x1a\'.pomogator.tenants.v1.RotateKeyResponse\"+\x82\xd3\xe4\x93\x02%\" /v1/account/keys/{key_id}:rotate:\x01*\x12\x8e\x01\n\tRevokeKey\x12&.pomogator.tenants.v1.RevokeKeyRequest\x1a\'.pomogator.tenants.v1.RevokeKeyResponse\"0\x82\xd3\xe4\x93\x02*\" /v1/account/keys/{key_id}:revoke:\x01*b\x03keyB<\n\x18\x63om.pomogator.tenants.v1P\x01Z\x1epomogator/tenants/v1;tenantsv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)pomogator/tenants/v1/tenant_service.proto\x12\x14pomogator.tenants.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a)pomogator/accounts/v1/audit_service.proto\x1a\'pomogator/accounts/v1/key_service.proto\x1a&pomogator/usage/v1/usage_service.proto\"l\n\x10\x43reateKeyRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12.\n\x05scope\x18\x02 \x01(\x0b\x32\x1f.pomogator.accounts.v1.KeyScope\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"L\n\x11\x43reateKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"8\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x10ListKeysResponse\x12(\n\x04keys\x18\x01 \x03(\x0b\x32\x1a.pomogator.accounts.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\rGetKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"9\n\x0eGetKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\"*\n\x12GetKeyUsageRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"F\n\x13GetKeyUsageResponse\x12/\n\tkey_usage\x18\x01 \x01(\x0b\x32\x1c.pomogator.usage.v1.KeyUsage\"r\n\x10UpdateKeyRequest\x12-\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.KeyB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"<\n\x11UpdateKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\"b\n\x10RotateKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"L\n\x11RotateKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"6\n\x10RevokeKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"<\n\x11RevokeKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\"@\n\x17ListAuditEntriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"m\n\x18ListAuditEntriesResponse\x12\x38\n\raudit_entries\x18\x01 \x03(\x0b\x32!.pomogator.accounts.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd8\x08\n\rTenantService\x12y\n\tCreateKey\x12&.pomogator.tenants.v1.CreateKeyRequest\x1a\'.pomogator.tenants.v1.CreateKeyResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/account/keys:\x01*\x12s\n\x08ListKeys\x12%.pomogator.tenants.v1.ListKeysRequest\x1a&.pomogator.tenants.v1.ListKeysResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/account/keys\x12{\n\x06GetKey\x12#.pomogator.tenants.v1.GetKeyRequest\x1a$.pomogator.tenants.v1.GetKeyResponse\"&\x82\xd3\xe4\x93\x02 \x12\x19/v1/account/keys/{key_id}b\x03key\x12\x96\x01\n\x0bGetKeyUsage\x12(.pomogator.tenants.v1.GetKeyUsageRequest\x1a).pomogator.tenants.v1.GetKeyUsageResponse\"2\x82\xd3\xe4\x93\x02,\x12\x1f/v1/account/keys/{key_id}/usageb\tkey_usage\x12\x8d\x01\n\tUpdateKey\x12&.pomogator.tenants.v1.UpdateKeyRequest\x1a\'.pomogator.tenants.v1.UpdateKeyResponse\"/\x82\xd3\xe4\x93\x02)2\x1d/v1/account/keys/{key.key_id}:\x03keyb\x03key\x12\x89\x01\n\tRotateKey\x12&.pomogator.tenants.v1.RotateKeyRequest\x1a\'.pomogator.tenants.v1.RotateKeyResponse\"+\x82\xd3\xe4\x93\x02%\" /v1/account/keys/{key_id}:rotate:\x01*\x12\x8e\x01\n\tRevokeKey\x12&.pomogator.tenants.v1.RevokeKeyRequest\x1a\'.pomogator.tenants.v1.RevokeKeyResponse\"0\x82\xd3\xe4\x93\x02*\" /v1/account/keys/{key_id}:revoke:\x01*b\x03key\x12\x93\x01\n\x10ListAuditEntries\x12-.pomogator.tenants.v1.ListAuditEntriesRequest\x1a..pomogator.tenants.v1.ListAuditEntriesResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/account/auditEntriesB<\n\x18\x63om.pomogator.tenants.v1P\x01Z\x1epomogator/tenants/v1;tenantsv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,34 +63,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENANTSERVICE'].methods_by_name['RotateKey']._serialized_options = b'\202\323\344\223\002%\" /v1/account/keys/{key_id}:rotate:\001*'
   _globals['_TENANTSERVICE'].methods_by_name['RevokeKey']._loaded_options = None
   _globals['_TENANTSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\202\323\344\223\002*\" /v1/account/keys/{key_id}:revoke:\001*b\003key'
-  _globals['_CREATEKEYREQUEST']._serialized_start=277
-  _globals['_CREATEKEYREQUEST']._serialized_end=385
-  _globals['_CREATEKEYRESPONSE']._serialized_start=387
-  _globals['_CREATEKEYRESPONSE']._serialized_end=463
-  _globals['_LISTKEYSREQUEST']._serialized_start=465
-  _globals['_LISTKEYSREQUEST']._serialized_end=521
-  _globals['_LISTKEYSRESPONSE']._serialized_start=523
-  _globals['_LISTKEYSRESPONSE']._serialized_end=608
-  _globals['_GETKEYREQUEST']._serialized_start=610
-  _globals['_GETKEYREQUEST']._serialized_end=647
-  _globals['_GETKEYRESPONSE']._serialized_start=649
-  _globals['_GETKEYRESPONSE']._serialized_end=706
-  _globals['_GETKEYUSAGEREQUEST']._serialized_start=708
-  _globals['_GETKEYUSAGEREQUEST']._serialized_end=750
-  _globals['_GETKEYUSAGERESPONSE']._serialized_start=752
-  _globals['_GETKEYUSAGERESPONSE']._serialized_end=822
-  _globals['_UPDATEKEYREQUEST']._serialized_start=824
-  _globals['_UPDATEKEYREQUEST']._serialized_end=938
-  _globals['_UPDATEKEYRESPONSE']._serialized_start=940
-  _globals['_UPDATEKEYRESPONSE']._serialized_end=1000
-  _globals['_ROTATEKEYREQUEST']._serialized_start=1002
-  _globals['_ROTATEKEYREQUEST']._serialized_end=1100
-  _globals['_ROTATEKEYRESPONSE']._serialized_start=1102
-  _globals['_ROTATEKEYRESPONSE']._serialized_end=1178
-  _globals['_REVOKEKEYREQUEST']._serialized_start=1180
-  _globals['_REVOKEKEYREQUEST']._serialized_end=1234
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=1236
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1296
-  _globals['_TENANTSERVICE']._serialized_start=1299
-  _globals['_TENANTSERVICE']._serialized_end=2261
+  _globals['_TENANTSERVICE'].methods_by_name['ListAuditEntries']._loaded_options = None
+  _globals['_TENANTSERVICE'].methods_by_name['ListAuditEntries']._serialized_options = b'\202\323\344\223\002\032\022\030/v1/account/auditEntries'
+  _globals['_CREATEKEYREQUEST']._serialized_start=320
+  _globals['_CREATEKEYREQUEST']._serialized_end=428
+  _globals['_CREATEKEYRESPONSE']._serialized_start=430
+  _globals['_CREATEKEYRESPONSE']._serialized_end=506
+  _globals['_LISTKEYSREQUEST']._serialized_start=508
+  _globals['_LISTKEYSREQUEST']._serialized_end=564
+  _globals['_LISTKEYSRESPONSE']._serialized_start=566
+  _globals['_LISTKEYSRESPONSE']._serialized_end=651
+  _globals['_GETKEYREQUEST']._serialized_start=653
+  _globals['_GETKEYREQUEST']._serialized_end=690
+  _globals['_GETKEYRESPONSE']._serialized_start=692
+  _globals['_GETKEYRESPONSE']._serialized_end=749
+  _globals['_GETKEYUSAGEREQUEST']._serialized_start=751
+  _globals['_GETKEYUSAGEREQUEST']._serialized_end=793
+  _globals['_GETKEYUSAGERESPONSE']._serialized_start=795
+  _globals['_GETKEYUSAGERESPONSE']._serialized_end=865
+  _globals['_UPDATEKEYREQUEST']._serialized_start=867
+  _globals['_UPDATEKEYREQUEST']._serialized_end=981
+  _globals['_UPDATEKEYRESPONSE']._serialized_start=983
+  _globals['_UPDATEKEYRESPONSE']._serialized_end=1043
+  _globals['_ROTATEKEYREQUEST']._serialized_start=1045
+  _globals['_ROTATEKEYREQUEST']._serialized_end=1143
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=1145
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=1221
+  _globals['_REVOKEKEYREQUEST']._serialized_start=1223
+  _globals['_REVOKEKEYREQUEST']._serialized_end=1277
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=1279
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1339
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=1341
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=1405
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=1407
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=1516
+  _globals['_TENANTSERVICE']._serialized_start=1519
+  _globals['_TENANTSERVICE']._serialized_end=2631
 # @@protoc_insertion_point(module_scope)

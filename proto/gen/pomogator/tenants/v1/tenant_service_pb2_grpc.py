@@ -36,6 +36,8 @@ class TenantServiceStub:
     budget, and time until the expiry. A caller whose key has limits of its own (requests, tokens,
     concurrent calls, a budget) makes no keys, and gives none more than it has, since each key
     would have these limits anew.
+
+    Changes are limited to 60 a minute and account: more fail with RATE_LIMIT_EXCEEDED.
     """
 
     def __init__(self, channel):
@@ -79,6 +81,11 @@ class TenantServiceStub:
                 request_serializer=pomogator_dot_tenants_dot_v1_dot_tenant__service__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=pomogator_dot_tenants_dot_v1_dot_tenant__service__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.ListAuditEntries = channel.unary_unary(
+                '/pomogator.tenants.v1.TenantService/ListAuditEntries',
+                request_serializer=pomogator_dot_tenants_dot_v1_dot_tenant__service__pb2.ListAuditEntriesRequest.SerializeToString,
+                response_deserializer=pomogator_dot_tenants_dot_v1_dot_tenant__service__pb2.ListAuditEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class TenantServiceServicer:
@@ -92,6 +99,8 @@ class TenantServiceServicer:
     budget, and time until the expiry. A caller whose key has limits of its own (requests, tokens,
     concurrent calls, a budget) makes no keys, and gives none more than it has, since each key
     would have these limits anew.
+
+    Changes are limited to 60 a minute and account: more fail with RATE_LIMIT_EXCEEDED.
     """
 
     def CreateKey(self, request, context):
@@ -148,6 +157,13 @@ class TenantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAuditEntries(self, request, context):
+        """Lists the changes to the account and its keys, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TenantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +202,11 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     request_deserializer=pomogator_dot_tenants_dot_v1_dot_tenant__service__pb2.RevokeKeyRequest.FromString,
                     response_serializer=pomogator_dot_tenants_dot_v1_dot_tenant__service__pb2.RevokeKeyResponse.SerializeToString,
             ),
+            'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEntries,
+                    request_deserializer=pomogator_dot_tenants_dot_v1_dot_tenant__service__pb2.ListAuditEntriesRequest.FromString,
+                    response_serializer=pomogator_dot_tenants_dot_v1_dot_tenant__service__pb2.ListAuditEntriesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'pomogator.tenants.v1.TenantService', rpc_method_handlers)
@@ -205,6 +226,8 @@ class TenantService:
     budget, and time until the expiry. A caller whose key has limits of its own (requests, tokens,
     concurrent calls, a budget) makes no keys, and gives none more than it has, since each key
     would have these limits anew.
+
+    Changes are limited to 60 a minute and account: more fail with RATE_LIMIT_EXCEEDED.
     """
 
     @staticmethod
@@ -386,6 +409,33 @@ class TenantService:
             '/pomogator.tenants.v1.TenantService/RevokeKey',
             pomogator_dot_tenants_dot_v1_dot_tenant__service__pb2.RevokeKeyRequest.SerializeToString,
             pomogator_dot_tenants_dot_v1_dot_tenant__service__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.tenants.v1.TenantService/ListAuditEntries',
+            pomogator_dot_tenants_dot_v1_dot_tenant__service__pb2.ListAuditEntriesRequest.SerializeToString,
+            pomogator_dot_tenants_dot_v1_dot_tenant__service__pb2.ListAuditEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

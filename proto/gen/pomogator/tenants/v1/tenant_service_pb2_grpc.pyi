@@ -23,6 +23,8 @@ class TenantServiceStub:
     budget, and time until the expiry. A caller whose key has limits of its own (requests, tokens,
     concurrent calls, a budget) makes no keys, and gives none more than it has, since each key
     would have these limits anew.
+
+    Changes are limited to 60 a minute and account: more fail with RATE_LIMIT_EXCEEDED.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -49,6 +51,8 @@ class TenantServiceStub:
     """Revokes a key, which may be the caller's. Idempotent. Fails with PERMISSION_DENIED if no other
     valid key would administer the account.
     """
+    ListAuditEntries: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ListAuditEntriesRequest, _tenant_service_pb2.ListAuditEntriesResponse]
+    """Lists the changes to the account and its keys, newest first."""
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Administers the keys of the caller's account.
@@ -61,6 +65,8 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     budget, and time until the expiry. A caller whose key has limits of its own (requests, tokens,
     concurrent calls, a budget) makes no keys, and gives none more than it has, since each key
     would have these limits anew.
+
+    Changes are limited to 60 a minute and account: more fail with RATE_LIMIT_EXCEEDED.
     """
 
     @_abc_1.abstractmethod
@@ -127,5 +133,13 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         """Revokes a key, which may be the caller's. Idempotent. Fails with PERMISSION_DENIED if no other
         valid key would administer the account.
         """
+
+    @_abc_1.abstractmethod
+    def ListAuditEntries(
+        self,
+        request: _tenant_service_pb2.ListAuditEntriesRequest,
+        context: _aio.ServicerContext[_tenant_service_pb2.ListAuditEntriesRequest, _abc.Awaitable[_tenant_service_pb2.ListAuditEntriesResponse]],
+    ) -> _abc.Awaitable[_tenant_service_pb2.ListAuditEntriesResponse]:
+        """Lists the changes to the account and its keys, newest first."""
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _aio.Server) -> None: ...

@@ -1,0 +1,165 @@
+"""The audit log: an entry for each change by operators and tenants, on both databases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from pomogator.accounts.v1 import account_service_pb2 as accounts
+from pomogator.accounts.v1 import account_service_pb2_grpc as accounts_grpc
+from pomogator.accounts.v1 import audit_service_pb2 as audit
+from pomogator.accounts.v1 import audit_service_pb2_grpc as audit_grpc
+from pomogator.accounts.v1 import key_service_pb2 as keys
+from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
+
+from services.config import Config
+from services.storage.audit_entries import AuditEntry, insert_entry, list_entries
+from services.storage.base import ConstraintError, Database
+from services.storage.opening import open_database
+from tests.end_to_end.test_tenants import Tenant, tenant
+from tests.stand.clock import FakeClock
+from tests.stand.gateway import Gateway, running, running_config
+
+OPERATOR = (("x-pomogator-operator", "ada"), ("x-request-id", "r-1"))
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, each_database_url: str) -> AsyncIterator[Gateway]:
+    """A gateway without channels."""
+    async with running(tmp_path, database_url=each_database_url) as gateway:
+        yield gateway
+
+
+async def listed(gateway: Gateway, **fields: Any) -> list[audit.AuditEntry]:
+    """Return the entries that operators see, oldest first."""
+    async with gateway.service.operators_channel() as channel:
+        stub: Any = audit_grpc.AuditServiceStub(channel)
+        answer = await stub.ListAuditEntries(audit.ListAuditEntriesRequest(**fields))
+    return list(reversed(answer.audit_entries))
+
+
+async def test_each_change_by_an_operator_has_an_entry(gateway: Gateway) -> None:
+    """With name, time, request ID and both states; repeated and refused requests have none."""
+    async with gateway.service.operators_channel() as channel:
+        account: Any = accounts_grpc.AccountServiceStub(channel)
+        key: Any = keys_grpc.KeyServiceStub(channel)
+        new = accounts.CreateAccountRequest(account="acme", credit_nano_usd=5)
+        await account.CreateAccount(new, metadata=OPERATOR)
+        for _ in range(2):
+            credit = accounts.CreditAccountRequest(
+                account="acme", amount_nano_usd=7, request_id="invoice"
+            )
+            await account.CreditAccount(credit, metadata=OPERATOR)
+            once = keys.CreateKeyRequest(account="acme", request_id="once")
+            made = await key.CreateKey(once, metadata=OPERATOR)
+        change = accounts.UpdateAccountRequest(
+            account=accounts.Account(account="acme", markup_basis_points=3),
+            update_mask=FieldMask(paths=["markup_basis_points"]),
+        )
+        await account.UpdateAccount(change, metadata=OPERATOR)
+        key_id = made.key.key_id
+        named = keys.Key(key_id=key_id, display_name="x")
+        await key.UpdateKey(keys.UpdateKeyRequest(key=named), metadata=OPERATOR)
+        rotated = await key.RotateKey(keys.RotateKeyRequest(key_id=key_id), metadata=OPERATOR)
+        for _ in range(2):
+            await key.RevokeKey(keys.RevokeKeyRequest(key_id=key_id), metadata=OPERATOR)
+
+    entries = await listed(gateway, account="acme")
+
+    assert [entry.method for entry in entries] == [
+        "AccountService.CreateAccount", "AccountService.CreditAccount", "KeyService.CreateKey",
+        "AccountService.UpdateAccount", "KeyService.UpdateKey", "KeyService.RotateKey",
+        "KeyService.RevokeKey",
+    ]  # fmt: skip
+    assert {(one.actor, one.request_id, one.actor_type) for one in entries} == {
+        ("ada", "r-1", audit.ACTOR_TYPE_OPERATOR)
+    }
+    credited = entries[1]
+    states = json.loads(credited.before_json), json.loads(credited.after_json)
+    assert [state["balance_nano_usd"] for state in states] == ["5", "12"]
+    assert (entries[0].before_json, entries[0].resource) == ("", "accounts/acme")
+    assert "revoke_time" in entries[-1].after_json
+    assert rotated.secret not in str(entries)
+
+
+async def test_a_tenant_sees_the_changes_of_its_account(gateway: Gateway) -> None:
+    """Its own with its key's ID, operators' without their names, and none of another account."""
+    acme, other = await tenant(gateway, "acme"), await tenant(gateway, "other")
+    made = await acme.make(display_name="x")
+    async with gateway.service.operators_channel() as channel:
+        stub: Any = keys_grpc.KeyServiceStub(channel)
+        await stub.RevokeKey(keys.RevokeKeyRequest(key_id=made.key_id), metadata=OPERATOR)
+
+    _, page = await acme.ask("GET", "/account/auditEntries")
+    actors = [(entry["method"], entry["actor"]) for entry in page["audit_entries"]]
+    assert actors == [("KeyService.RevokeKey", ""), ("TenantService.CreateKey", acme.key_id)]
+    assert made.secret not in json.dumps(page)
+
+    assert (await other.ask("GET", "/account/auditEntries"))[1]["audit_entries"] == []
+    _, first = await acme.ask("GET", "/account/auditEntries?page_size=1")
+    stolen = f"/account/auditEntries?page_token={first['next_page_token']}"
+    assert (await other.ask("GET", stolen))[0] == 400
+    assert len((await acme.ask("GET", stolen))[1]["audit_entries"]) == 1
+    plain = await acme.make()
+    assert (await plain.ask("GET", "/account/auditEntries"))[0] == 403
+
+
+async def test_the_keys_of_an_account_make_sixty_changes_a_minute(tmp_path: Path) -> None:
+    """More are 429, of other keys of the account, too, for a minute; others are not limited."""
+    clock = FakeClock()
+    async with running_config(tmp_path, Config(), clock=clock) as gateway:
+        acme, other = await tenant(gateway, "acme"), await tenant(gateway, "other")
+        second = await acme.make(scope={"administers_account": True})
+        for number in range(59):
+            assert await rename(acme, second, f"{number}") == 200
+        assert await rename(second, second, "x") == 429
+        assert await rename(acme, second, "x") == 429
+        assert await rename(other, other, "x") == 200
+        clock.advance(60)
+        assert await rename(acme, second, "x") == 200
+
+
+async def rename(caller: Tenant, key: Tenant, name: str) -> int:
+    """Return the status of a change of a key's name."""
+    body = {"display_name": name}
+    return (await caller.ask("PATCH", f"/account/keys/{key.key_id}", body))[0]
+
+
+async def test_entries_are_deleted_by_age_and_never_changed(
+    tmp_path: Path, each_database_url: str
+) -> None:
+    """An UPDATE fails; a new entry removes those that are older than the retention."""
+    clock = FakeClock()
+    database = await open_database(tmp_path / "state", each_database_url, clock)
+    await _insert(database, "old", 1_000)
+    await _insert(database, "new", 5_000)
+
+    def change() -> Any:
+        yield "UPDATE audit_entries SET actor = 'x' WHERE id = ?", ("old",)
+
+    with pytest.raises(ConstraintError):
+        await database.write(change)
+    await _insert(database, "last", 7_000, keep_ms=3_000)
+    found = await database.read(list_entries, 10, (2**62, ""))
+    await database.close()
+    assert [entry.id for entry in found] == ["last", "new"]
+
+
+async def _insert(database: Database, entry_id: str, created_ms: int, keep_ms: int = 0) -> None:
+    entry = AuditEntry(
+        id=entry_id,
+        created_ms=created_ms,
+        actor_type="system",
+        actor="",
+        account="",
+        method="m",
+        resource="r",
+        before_text="",
+        after_text="",
+        request_id="",
+    )
+    await database.write(insert_entry, entry, keep_ms)
