@@ -11,7 +11,7 @@ from gateway.surfaces.openai_responses.input_items import (
     CustomCall,
     FunctionCall,
     ItemReference,
-    MessageItem,
+    MessageInput,
     OtherItem,
     ReasoningInput,
 )
@@ -66,7 +66,7 @@ class AssistantTurn:
         has_led = self._has_message or bool(self._calls) or self._has_other
         return has_led and bool(seal) and not seal.startswith((STATE_PREFIX, DETAILS_PREFIX))
 
-    def add_message(self, at: str, each: MessageItem, unknown: Any) -> None:
+    def add_message(self, at: str, each: MessageInput, unknown: Any) -> None:
         """Add text and refusals."""
         self._begun = self._has_message = True
         of_content = member(unknown, "content")

@@ -1,7 +1,7 @@
 """Conversation: instructions and input items to the domain's messages.
 
 Items of one turn of the assistant become one message: its reasoning, text and calls, until a
-message of somebody else or a result of a tool follows.
+message of another author or a result of a tool follows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateway.surfaces.openai_responses.input_items import (
     FunctionOutput,
     Item,
     ItemReference,
-    MessageItem,
+    MessageInput,
     OtherItem,
     ReasoningInput,
 )
@@ -89,7 +89,7 @@ class _ConversationReader:
 
     def _add(self, at: str, each: Item, unknown: Any) -> None:
         match each:
-            case MessageItem():
+            case MessageInput():
                 self._message(at, each, unknown)
             case FunctionCall() | CustomCall():
                 self._turn.add_call(each, unknown)
@@ -111,7 +111,7 @@ class _ConversationReader:
                 )
                 raise invalid(f"{at}.id", message)
 
-    def _message(self, at: str, each: MessageItem, unknown: Any) -> None:
+    def _message(self, at: str, each: MessageInput, unknown: Any) -> None:
         role = one_of(f"{at}.role", each.role, ROLES)
         if role == "assistant":
             if self._turn.ends_before_message:

@@ -24,7 +24,7 @@ class _Item(Struct, forbid_unknown_fields=True, tag_field="type", kw_only=True):
     status: Raw = _NONE
 
 
-class MessageItem(_Item, tag="message", kw_only=True):
+class MessageInput(_Item, tag="message", kw_only=True):
     """A message. Its type may be left out."""
 
     role: str
@@ -101,4 +101,4 @@ class OtherItem(Struct, forbid_unknown_fields=True, tag_field="type", tag=OTHER_
 
 Call: TypeAlias = FunctionCall | CustomCall
 Output: TypeAlias = FunctionOutput | CustomOutput
-Item: TypeAlias = MessageItem | Call | Output | ReasoningInput | ItemReference | OtherItem
+Item: TypeAlias = MessageInput | Call | Output | ReasoningInput | ItemReference | OtherItem
