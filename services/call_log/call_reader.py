@@ -22,7 +22,7 @@ from services.storage.call_rows import (
     list_calls,
 )
 from services.storage.call_store import CallSegment, CallStore
-from services.storage.call_sums import CallSums, Group, SumsQuery, read_groups
+from services.storage.call_sums import CallSums, Group, SumsQuery, matching_days, read_groups
 
 WAIT_MAX_S = 1.0
 """Longest wait of a read for the rows of this process."""
@@ -49,7 +49,9 @@ class CallLogReader:
         found: list[CallRow] = []
         for segment in await self._segments(selection):
             left = limit - len(found)
-            found += await segment.read(list_calls, selection, left, before)
+            narrowed = await _narrowed(segment, selection)
+            if narrowed is not None:
+                found += await segment.read(list_calls, narrowed, left, before)
             if len(found) == limit:
                 break
         return found
@@ -99,3 +101,17 @@ class CallLogReader:
             async with asyncio.timeout(WAIT_MAX_S):
                 await self._flush()
         return await self._store.segments(selection.start_ms, selection.end_ms)
+
+
+async def _narrowed(segment: CallSegment, selection: CallSelection) -> CallSelection | None:
+    """Return the selection within the days that have such calls; None: no day has.
+
+    Rare names would otherwise be looked for in all rows.
+    """
+    if not (selection.key_id or selection.model or selection.channel or selection.call_end):
+        return selection
+    days = await segment.read(matching_days, selection)
+    if days is None:
+        return None
+    start_ms, end_ms = max(selection.start_ms, days[0]), min(selection.end_ms, days[1])
+    return msgspec.structs.replace(selection, start_ms=start_ms, end_ms=end_ms)

@@ -128,6 +128,8 @@ CREATE INDEX calls_by_channel ON calls (channel, at_ms, id);
 
 CREATE INDEX calls_by_end ON calls (call_end, at_ms, id);
 
+CREATE INDEX calls_by_charge ON calls (charge, account);
+
 """,
     ),
 )

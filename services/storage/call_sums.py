@@ -148,8 +148,7 @@ def read_groups(query: SumsQuery) -> Transaction[Mapping[Group, CallSums]]:
         columns += [f"CAST(sum({name}) AS BIGINT)" for name in (*TTFT, *TOTAL)]
     selection = query.selection
     equal, names = selection.equalities()
-    of_all = not (selection.account or selection.key_id or {"account", "key_id"} & set(groups))
-    level = "account = ''" if of_all else "account <> ''"
+    level = _level(selection, groups)
     grouped = f"GROUP BY {', '.join(groups)} ORDER BY {', '.join(groups)}" if groups else ""
     statement = f"""
         SELECT {", ".join((*groups, *columns))} FROM call_sums
@@ -159,6 +158,32 @@ def read_groups(query: SumsQuery) -> Transaction[Mapping[Group, CallSums]]:
     rows = yield statement, (*times, *names, query.limit)
     found = [_group(row, query) for row in rows if groups or row[0] is not None]
     return dict(found)
+
+
+def matching_days(selection: CallSelection) -> Transaction[tuple[int, int] | None]:
+    """Return the times from the first to the last day with calls of the names of `DIMENSIONS`.
+
+    None: there are no such calls. The rows of a day are written with its sums.
+    """
+    names = {name: getattr(selection, name) for name in DIMENSIONS}
+    by_names = CallSelection(start_ms=selection.start_ms, end_ms=selection.end_ms, **names)
+    equal, values = by_names.equalities()
+    statement = f"""
+        SELECT min(start_ms), max(start_ms) FROM call_sums
+        WHERE span_ms = {DAY_MS} AND start_ms >= ? AND start_ms < ?
+            AND {_level(by_names, ())}{equal}
+    """  # noqa: S608  Names of this module.
+    first_ms = selection.start_ms - selection.start_ms % DAY_MS
+    ((first, last),) = yield statement, (first_ms, selection.end_ms, *values)
+    if first is None:
+        return None
+    return msgspec.convert(first, int), msgspec.convert(last, int) + DAY_MS
+
+
+def _level(selection: CallSelection, groups: Sequence[str]) -> str:
+    """Return the condition for the sums over all accounts, or else for those of each."""
+    apart = selection.account or selection.key_id or {"account", "key_id"} & set(groups)
+    return "account <> ''" if apart else "account = ''"
 
 
 def forget_sums(before_ms: int) -> Transaction[int]:

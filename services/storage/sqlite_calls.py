@@ -7,7 +7,9 @@ in threads of their own. A month that is over its retention is a file that is de
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
+import shutil
 import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +32,10 @@ FOLDER = "calls"
 BUSY_TIMEOUT_S = 2.0
 """Time to wait for another program's lock."""
 
+SPARE_BYTES = 256 * 2**20
+SPARE_PART = 20
+"""Where the disk has less than this many bytes left, or than this part of it, no row is written."""
+
 READERS = 2
 """Reads at a time. Further ones wait."""
 
@@ -39,7 +45,9 @@ _FILE = re.compile(r"calls-(\d{4})-(\d{2})\.db")
 class SqliteCalls:
     """Call log in a directory."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *, spare_bytes: int | None = None) -> None:
+        """`spare_bytes` of the disk are left to the books. None: see `SPARE_BYTES`."""
+        self._spare_bytes = spare_bytes
         self._folder = state / FOLDER
         self._writer = ThreadPoolExecutor(1, "call log writer")
         self._readers = ThreadPoolExecutor(READERS, "call log reader")
@@ -78,6 +86,7 @@ class SqliteCalls:
         return await run_in(threads, work, *args, **kwargs)
 
     def _write(self, month: str, batch: CallBatch) -> None:
+        self._require_space()
         connection = self._connection(month)
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -107,6 +116,14 @@ class SqliteCalls:
             raise
         self._open = month, connection
         return connection
+
+    def _require_space(self) -> None:
+        disk = shutil.disk_usage(self._folder.parent)
+        spare_bytes = self._spare_bytes
+        if spare_bytes is None:
+            spare_bytes = min(SPARE_BYTES, disk.total // SPARE_PART)
+        if disk.free < spare_bytes:
+            raise OSError(errno.ENOSPC, "the rest of the disk is left to the books")
 
     def _close(self) -> None:
         if self._open is not None:

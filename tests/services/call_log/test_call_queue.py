@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -95,6 +96,20 @@ async def test_a_locked_file_bounds_the_queue(store: SqliteCalls, tmp_path: Path
 
     written = {row.request_id for row in await rows(store)}
     assert written == {*(f"req-{number}" for number in range(6)), "req-20"}
+
+
+async def test_a_full_disk_is_left_to_the_books(tmp_path: Path) -> None:
+    """Where little of the disk is left nothing is written, and calls only wait for their rows."""
+    store = SqliteCalls(tmp_path, spare_bytes=shutil.disk_usage(tmp_path).total)
+    async with running(store, calls_max=2) as queue:
+        for number in range(3):
+            queue.put(ended_record(number))
+        await asyncio.sleep(0.7)
+
+        assert queue.depth == 2
+        assert queue.dropped[("full",)].value == 1
+        assert await rows(store) == []
+    await store.close()
 
 
 async def test_a_call_that_is_read_on_gets_its_row_later(store: SqliteCalls) -> None:
