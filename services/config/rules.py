@@ -121,6 +121,8 @@ def _channel(channel: ChannelConfig, dialects: Collection[str]) -> Iterator[str]
         yield "name: is empty"
     if channel.dialect not in dialects:
         yield f"dialect: {channel.dialect!r} is not one of {', '.join(sorted(dialects))}"
+    if channel.responses != "auto" and channel.dialect != "openai":
+        yield "responses: only channels of dialect 'openai' choose between two APIs"
     yield from _address(channel)
     yield from _key_sources(channel)
     yield from _certificates(channel)

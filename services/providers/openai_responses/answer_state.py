@@ -23,3 +23,5 @@ class AnswerState:
     """Whether any text of reasoning has come."""
     call_ids: list[str] = field(default_factory=list)
     """IDs of the tool calls, in their order. Empty for one that has not begun."""
+    taken_ids: set[str] = field(default_factory=set)
+    """The same, for a search in constant time."""

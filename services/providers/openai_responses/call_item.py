@@ -69,7 +69,7 @@ class CallItem:
             rest = before + rest
         elif not rest and not extra_json:
             return []
-        self._pieces = [before, whole[len(before) :]] if whole.startswith(before) else [before]
+        self._pieces = [whole if whole.startswith(before) else before]
         return [self._next(rest, extra_json)]
 
     def _take(self, item: wire.Item) -> None:
@@ -83,12 +83,14 @@ class CallItem:
                 call_index=self._number, arguments=arguments, extra_json=extra_json
             )
         self._begun = True
-        ids = self._answer.call_ids
-        made = made_id(self._answer.response_id, 0, self._number)
-        ids[self._number] = own_id(self._call_id or self.id, ids) or made
+        answer = self._answer
+        made = made_id(answer.response_id, 0, self._number)
+        call_id = own_id(self._call_id or self.id, answer.taken_ids) or made
+        answer.call_ids[self._number] = call_id
+        answer.taken_ids.add(call_id)
         return ToolCallDelta(
             call_index=self._number,
-            id=ids[self._number],
+            id=call_id,
             name=self._name,
             arguments=arguments,
             type=self._type,

@@ -113,6 +113,7 @@ class _TextPart:
     def settle(self, part: wire.Part) -> list[Event]:
         whole = (part.refusal if self.kind == REFUSAL else part.text) or ""
         before = "".join(self._pieces)
+        self._pieces = [before]
         rest = whole[len(before) :] if whole.startswith(before) else ""
         if part.annotations:
             self.annotations = [each for each in part.annotations if isinstance(each, dict)]

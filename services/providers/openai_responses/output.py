@@ -56,6 +56,8 @@ class Output:
         self.state = AnswerState(details=details)
         self._model = model
         self._items: dict[int, OutputItem] = {}
+        self._by_id: dict[str, int] = {}
+        self._last = 0
         self._told_phases = 0
 
     @property
@@ -74,7 +76,7 @@ class Output:
         if raw is None:
             return []
         item = wire.read(raw, wire.ITEM)
-        found = self._at(self._index(event), item.type or "")
+        found = self._at(self._index(event), item.type or "", item.id or "")
         if isinstance(found, CallItem):
             return found.begin(item)
         if isinstance(found, OtherItem):
@@ -122,24 +124,24 @@ class Output:
         """Index of an event's item. The last item's, where the event names none."""
         if event.output_index is not None:
             return event.output_index
-        for index, item in self._items.items():
-            if event.item_id and item.id == event.item_id:
-                return index
-        return max(self._items, default=0)
+        return self._by_id.get(event.item_id or "", self._last)
 
     def _at(self, index: int, kind: str, item_id: str = "") -> OutputItem:
         """Return the item at an index, or a new one where there is none of this type."""
         made = _TYPES.get(kind, OtherItem)
         found = self._items.get(index)
-        if found is not None and (not item_id or isinstance(found, made)):
-            return found
-        if found is not None:
-            same = (each for each in self._items.values() if each.id == item_id)
-            index = max(self._items) + 1
-            if (known := next(same, None)) is not None and isinstance(known, made):
-                return known
-        item = self._items[index] = self._new(kind)
-        return item
+        if found is not None and item_id and not isinstance(found, made):
+            # Its place in the whole answer is not the one that it had in the stream.
+            index = self._by_id.get(item_id, index)
+            found = self._items.get(index)
+            if not isinstance(found, made):
+                index, found = self._last + 1, None
+        if found is None:
+            found = self._items[index] = self._new(kind)
+        self._last = max(index, self._last)
+        if item_id:
+            self._by_id[item_id] = index
+        return found
 
     def _new(self, kind: str) -> OutputItem:
         if kind == MESSAGE:

@@ -47,7 +47,9 @@ class ReasoningItem:
         events: list[Event] = []
         for kind, parts in ((SUMMARY, item.summary or ()), (OPEN, item.parts)):
             for index, part in enumerate(parts):
-                before = "".join(self._texts.get((kind, index), ()))
+                pieces = self._texts.get((kind, index), [])
+                pieces[:] = ["".join(pieces)] if pieces else []
+                before = pieces[0] if pieces else ""
                 whole = part.text or ""
                 if whole.startswith(before):
                     events += self.delta(kind, index, whole[len(before) :])

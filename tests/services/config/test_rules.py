@@ -43,6 +43,10 @@ def test_a_valid_channel_has_no_problems() -> None:
     [
         ({"name": " "}, "name: is empty"),
         ({"dialect": "oepnai"}, "dialect: 'oepnai' is not one of anthropic, openai, openrouter"),
+        (
+            {"dialect": "anthropic", "responses": "never"},
+            "responses: only channels of dialect 'openai' choose between two APIs",
+        ),
         ({"base_url": ""}, "base_url: is missing"),
         ({"local": "smollm2-135m"}, "base_url: not allowed for a local model"),
         (

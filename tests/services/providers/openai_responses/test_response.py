@@ -474,3 +474,30 @@ def test_events_without_an_index() -> None:
     ]
 
     assert_equal(whole(response(item)), stream(events))
+
+
+def test_items_at_other_places_in_the_whole_answer() -> None:
+    """Some servers count the items of a stream in another way: IDs tell them apart."""
+    item, call = said("Hello."), {"type": "function_call", "id": "fc_1", "call_id": "c1"}
+    call |= {"name": "look", "arguments": "{}"}
+    events = [added(call, 0), done(call, 0), added(item, 1), done(item, 1), completed(item, call)]
+
+    found = stream(events)
+
+    assert [each.text for each in found if isinstance(each, TextDelta)] == ["Hello."]
+    assert [each.id for each in found if isinstance(each, ToolCallDelta) and each.id] == ["c1"]
+
+
+def test_many_items_and_pieces() -> None:
+    """Thousands of events without an index, of ends of one text, and of calls with one ID."""
+    item = said("word " * 2_000)
+    calls = [
+        {"type": "function_call", "id": f"fc_{at}", "call_id": "c", "name": "f"}
+        for at in range(20_000)
+    ]
+    pieces = [{"type": "response.output_text.delta", "item_id": "msg_1", "delta": "word "}]
+
+    events = [*pieces * 2_000, *[done(item)] * 2_000, *map(done, calls, range(1, 20_001))]
+    found = stream([*events, completed()])
+
+    assert sum(isinstance(each, ToolCallDelta) for each in found) == 20_000
