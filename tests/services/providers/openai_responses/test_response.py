@@ -1,94 +1,32 @@
-"""Answers of OpenAI's Responses: every kind of item and event, whole and streamed."""
+"""Answers of OpenAI's Responses: text, tool calls and reasoning, whole and streamed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
 
 import pytest
 
-from services.domain.completion import WholeAnswer
 from services.domain.conversation import ReasoningPart, TextPart
-from services.domain.error_reason import ErrorReason
 from services.domain.events import (
     ChoiceFinished,
-    Event,
     Finished,
     ReasoningDelta,
-    RefusalDelta,
     TextDelta,
     ToolCallDelta,
 )
 from services.domain.usage import Usage
-from services.errors import UpstreamError
-from services.providers.openai_responses.response import ResponsesDecoder
-from services.providers.stream_reader import StreamReader
 from tests.services.providers.folds import assert_equal
-
-Json = dict[str, Any]
-
-USAGE = {
-    "input_tokens": 100,
-    "input_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 30},
-    "output_tokens": 20,
-    "output_tokens_details": {"reasoning_tokens": 12},
-    "total_tokens": 120,
-}
-
-
-def response(*output: Json, **fields: Any) -> Json:
-    """Return an answer."""
-    head = {"id": "resp_1", "object": "response", "status": "completed", "usage": USAGE}
-    return {**head, "output": list(output), **fields}
-
-
-def said(text: str, **fields: Any) -> Json:
-    """Return a message with one text."""
-    part = {"type": "output_text", "text": text, "annotations": []}
-    return {"type": "message", "id": "msg_1", "role": "assistant", "content": [part], **fields}
-
-
-def whole(body: Json, *, details: bool = False) -> WholeAnswer:
-    """Decode a document."""
-    answer = ResponsesDecoder("m", details=details).whole(json.dumps(body).encode())
-    assert_equal(answer, answer.events())
-    return answer
-
-
-def stream(events: Iterable[Json], *, details: bool = False) -> list[Event]:
-    """Decode a stream. Raises its failure."""
-    data = "".join(f"event: {e.get('type', '')}\ndata: {json.dumps(e)}\n\n" for e in events)
-    reader = StreamReader(ResponsesDecoder("m", details=details))
-    found: list[Event] = []
-    for piece in (data.encode(), b""):
-        if reader.complete:
-            break
-        made, error = reader.feed(piece)
-        found += made
-        if error is not None:
-            raise error
-    return found
-
-
-def event(kind: str, index: int = 0, **fields: Any) -> Json:
-    """Return an event about an item."""
-    return {"type": f"response.{kind}", "output_index": index, "obfuscation": "x", **fields}
-
-
-def added(item: Json, index: int = 0) -> Json:
-    """Return the beginning of an item."""
-    return event("output_item.added", index, item=item)
-
-
-def done(item: Json, index: int = 0) -> Json:
-    """Return the end of an item."""
-    return event("output_item.done", index, item=item)
-
-
-def completed(*output: Json, **fields: Any) -> Json:
-    """Return the last event."""
-    return {"type": "response.completed", "response": response(*output, **fields)}
+from tests.services.providers.openai_responses.answers import (
+    Json,
+    added,
+    completed,
+    done,
+    event,
+    response,
+    said,
+    stream,
+    whole,
+)
 
 
 def test_text_and_usage() -> None:
@@ -246,220 +184,6 @@ def test_reasoning() -> None:
         {"type": "reasoning.encrypted", "data": "seal", **own},
     ]
     assert message.reasoning_state
-
-
-def test_refusals() -> None:
-    """In a field of their own."""
-    refusal = {"type": "refusal", "refusal": "I will not."}
-    item = {"type": "message", "content": [refusal]}
-
-    events = stream(
-        [
-            added({"type": "message", "content": []}),
-            event("refusal.delta", content_index=0, delta="I will"),
-            event("refusal.delta", content_index=0, delta=" not."),
-            done(item),
-            completed(item),
-        ]
-    )
-
-    assert events[:2] == [RefusalDelta("I will"), RefusalDelta(" not.")]
-    assert_equal(whole(response(item)), events)
-
-
-def test_annotations_refer_to_the_whole_text() -> None:
-    """Those of a later message are moved by the text before it; links have chat's form."""
-    link: Json = {"type": "url_citation", "url": "https://a.example", "title": "A"}
-    link |= {"start_index": 0, "end_index": 3}
-    file: Json = {"type": "file_citation", "file_id": "file-1", "filename": "a.txt", "index": 2}
-    second = said("Two.")
-    second["content"][0]["annotations"] = [link, file]
-    items = [said("One. "), second]
-
-    events = stream(
-        [
-            done(items[0]),
-            added({**second, "content": []}, 1),
-            event("output_text.delta", 1, delta="Two."),
-            event("output_text.annotation.added", 1, annotation=link, annotation_index=0),
-            event("output_text.annotation.added", 1, annotation=file, annotation_index=1),
-            completed(),
-        ]
-    )
-
-    answer = whole(response(*items))
-    assert json.loads(answer.choices[0].message.extra_json)["annotations"] == [
-        {
-            "type": "url_citation",
-            "url_citation": {
-                "url": "https://a.example",
-                "title": "A",
-                "start_index": 5,
-                "end_index": 8,
-            },
-        },
-        {"type": "file_citation", "file_id": "file-1", "filename": "a.txt", "index": 7},
-    ]
-    assert_equal(answer, events)
-
-
-def test_log_probabilities() -> None:
-    """With the bytes of each token, as chat completions have them."""
-    top = [{"token": "Ho", "logprob": -2.0}]
-    tokens = [
-        {"token": "Hé", "logprob": -0.1, "top_logprobs": top},
-        {"token": "!", "logprob": -0.2, "bytes": [33], "top_logprobs": []},
-    ]
-    item = said("Hé!")
-    item["content"][0]["logprobs"] = tokens
-
-    events = stream(
-        [
-            added(said("")),
-            event("output_text.delta", delta="Hé", logprobs=tokens[:1]),
-            event("output_text.delta", delta="!", logprobs=tokens[1:]),
-            done(item),
-            completed(item),
-        ]
-    )
-
-    answer = whole(response(item))
-    first, second = json.loads(answer.choices[0].logprobs_json)["content"]
-    assert first["bytes"] == list("Hé".encode())
-    assert first["top_logprobs"] == [{"bytes": [72, 111], **top[0]}]
-    assert second == tokens[1]
-    assert_equal(answer, events)
-
-
-def test_other_items_and_members() -> None:
-    """Searches and the like are parts of the content, unknown members are at their places."""
-    search = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
-    image = {"type": "image_generation_call", "id": "ig_1", "result": "AAAA"}
-    item = said("So.", phase="final_answer", content_filter={"severity": "safe"})
-    item["content"][0]["spans"] = [1, 2]
-    call = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
-    items = [search, item, {**call, "namespace": "home"}, image]
-    beside = {"content_filters": [{"blocked": False}], "billing": {"payer": "developer"}}
-
-    answer = whole(response(*items, **beside, instructions="Echo", cost=0.1))
-
-    message = answer.choices[0].message
-    wrapper = "openai_responses_item"
-    assert json.loads(message.extra_json) == {
-        "phase": "final_answer",
-        "content_filter": {"severity": "safe"},
-        "content_parts": [
-            {"type": wrapper, "item": search},
-            {"type": "output_text", "spans": [1, 2]},
-            {"type": wrapper, "item": image},
-        ],
-    }
-    assert json.loads(message.tool_calls[0].extra_json) == {"namespace": "home"}
-    assert json.loads(answer.extra_json) == {"content_filters": [{"blocked": False}]}
-    begun = [added({**search, "status": "in_progress"}), done(search)]
-    rest = [done(each, at + 1) for at, each in enumerate(items[1:])]
-    assert_equal(answer, stream([*begun, *rest, completed(*items, **beside)]))
-
-
-@pytest.mark.parametrize(
-    ("reason", "finish"),
-    [("max_output_tokens", "length"), ("content_filter", "content_filter"), (None, "length")],
-)
-def test_incomplete_answers(reason: str | None, finish: str) -> None:
-    """They have what there is of them, with the reason, even where a tool was called."""
-    call = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": '{"a'}
-    details = {"status": "incomplete", "incomplete_details": {"reason": reason}}
-    answer = whole(response(said("Wel"), call, **details))
-
-    assert answer.choices[0].finish_reason == finish
-    assert answer.choices[0].message.tool_calls[0].arguments == '{"a'
-    last = {"type": "response.incomplete", "response": response(said("Wel"), call, **details)}
-    assert_equal(answer, stream([last]))
-
-
-FAILURES: Sequence[tuple[str, str, ErrorReason]] = (
-    ("server_error", "The model failed.", ErrorReason.UPSTREAM_ERROR),
-    ("rate_limit_exceeded", "Slow down.", ErrorReason.UPSTREAM_RATE_LIMITED),
-    ("invalid_prompt", "The prompt cannot be read.", ErrorReason.UPSTREAM_INVALID_REQUEST),
-    ("context_length_exceeded", "It is too long.", ErrorReason.CONTEXT_LENGTH_EXCEEDED),
-    ("insufficient_quota", "Pay first.", ErrorReason.UPSTREAM_AUTH_FAILED),
-    ("image_file_too_large", "Too many bytes.", ErrorReason.INVALID_IMAGE),
-    ("failed_to_download_image", "No such host.", ErrorReason.IMAGE_FETCH_FAILED),
-    ("vector_store_timeout", "No results.", ErrorReason.UPSTREAM_TIMEOUT),
-)
-
-
-@pytest.mark.parametrize(("code", "message", "reason"), FAILURES)
-def test_failures(code: str, message: str, reason: ErrorReason) -> None:
-    """By their codes: in a failed answer, whole or streamed, and in an event."""
-    error = {"code": code, "message": message}
-    failed = response(status="failed", error=error)
-    last = {"type": "response.failed", "response": failed}
-    for events in ([last], [added(said("")), last], [{"type": "error", **error, "param": None}]):
-        with pytest.raises(UpstreamError) as streamed:
-            stream(events)
-        assert streamed.value.reason == reason
-    with pytest.raises(UpstreamError) as whole_one:
-        whole(failed)
-    assert whole_one.value.reason == reason
-
-
-def test_the_usage_of_a_failed_answer() -> None:
-    """It is known to the caller's bill."""
-    decoder = ResponsesDecoder("m")
-    body = response(status="failed", error={"code": "server_error", "message": "x"})
-    with pytest.raises(UpstreamError):
-        decoder.whole(json.dumps(body).encode())
-
-    assert decoder.usage is not None
-    assert decoder.usage.total_token_count == 120
-
-
-@pytest.mark.parametrize(
-    ("events", "reason"),
-    [
-        ([added(said("")), event("output_text.delta", delta="He")], "DISCONNECTED"),
-        ([done(said("Hello."))], "DISCONNECTED"),
-        ([{"type": "response.created", "response": {}}], "DISCONNECTED"),
-        ([{"type": "response.completed"}], "BAD_RESPONSE"),
-        ([{"type": "something"}], "BAD_RESPONSE"),
-    ],
-)
-def test_a_stream_without_its_last_event_is_cut(events: Sequence[Json], reason: str) -> None:
-    """`[DONE]` is no such event."""
-    with pytest.raises(UpstreamError) as cut:
-        stream(events)
-
-    assert cut.value.reason == f"UPSTREAM_{reason}"
-
-
-@pytest.mark.parametrize(
-    "body",
-    [{}, {"object": "response"}, {"choices": []}, {"status": "queued", "output": []}],
-)
-def test_documents_that_are_no_answer(body: Json) -> None:
-    """They are the provider's failure."""
-    with pytest.raises(UpstreamError) as failed:
-        whole(body)
-
-    assert failed.value.reason == ErrorReason.UPSTREAM_BAD_RESPONSE
-
-
-def test_odd_types_are_read_as_well_as_they_can_be() -> None:
-    """One field does not fail the answer."""
-    item: Json = {
-        "type": "message",
-        "id": 5,
-        "content": [{"type": "output_text", "text": "Hi"}, "x"],
-    }
-    item |= {"phase": ["a"], "status": None}
-
-    nothing: Any = None
-    answer = whole(response(item, nothing, usage={"input_tokens": "12", "output_tokens": 3}))
-
-    assert answer.choices[0].message.content == [TextPart(text="Hi")]
-    assert answer.usage is not None
-    assert answer.usage.prompt_token_count == 12
 
 
 def test_events_without_an_index() -> None:
