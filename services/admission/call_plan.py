@@ -7,6 +7,7 @@ plan whose key has another scope or account since is compiled again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import msgspec
@@ -17,7 +18,8 @@ from services.common.chat_names import CONTENT_HEADER, TEXT_CONTENT, THINKING_SU
 from services.config import Config
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.metering.prices import FREE, Price, PriceList
+from services.metering.price_list import PriceList
+from services.metering.prices import FREE, Price
 from services.providers.base import ModelRoute
 from services.storage.counters import Meter
 
@@ -99,7 +101,7 @@ class CallPlans:
         self._routes = routes
         self._limits = LimitRules(config.rules)
         self._refuses_unpriced = config.billing.unpriced == "refuse"
-        self._refuses_provider_tools = config.billing.provider_tools == "refuse"
+        self._provider_tools = config.billing.provider_tools
         self._keeps_sessions = config.prompt_cache.affinity
         self._marks_prompts = config.prompt_cache.marks
         self._shows_text = config.reasoning.content == "text"
@@ -126,7 +128,9 @@ class CallPlans:
         others = [one for one in fallbacks if self._may_answer(caller, one.base_model)]
         routes = [requested, *others]
         names = [one.base_model for one in routes if self.sells(caller, one.base_model)]
-        prices = {name: self.prices.lookup(name) or FREE for name in names}
+        prices = {name: self._price(name) for name in names}
+        if self._provider_tools == "charge":
+            routes = [_with_charged_tools(one, prices) for one in routes]
         channels = {each.channel.name: each.channel for one in routes for each in one.targets}
         scope = caller.scope
         own = KeyLimits(rpm=scope.rpm, tpm=scope.tpm, concurrency=scope.concurrency)
@@ -144,7 +148,7 @@ class CallPlans:
             first_event_timeouts_s=sorted(
                 [each.first_token_timeout_s for each in channels.values()], reverse=True
             ),
-            sends_provider_tools=not (self._refuses_provider_tools and caller.pays),
+            sends_provider_tools=self._provider_tools == "free" or not caller.pays,
             unpinned=self.unpinned(routes),
             marks_prompts=self._marks_prompts
             and any(each.dialect == MARKED_DIALECT for each in channels.values()),
@@ -163,8 +167,24 @@ class CallPlans:
         prices = [self.prices.lookup(route.base_model) or FREE for route in with_choice]
         return "" if any(one.cache_read < one.prompt for one in prices) else "no_cache_price"
 
+    def _price(self, model: str) -> Price:
+        price = self.prices.lookup(model) or FREE
+        if self._provider_tools == "free" and price.provider_tools:
+            return msgspec.structs.replace(price, provider_tools={})
+        return price
+
     def _may_answer(self, caller: Caller, model: str) -> bool:
         return caller.may_use(model) and self.sells(caller, model)
+
+
+def _with_charged_tools(route: ModelRoute, prices: Mapping[str, Price]) -> ModelRoute:
+    """Return a route whose targets know the tools that its price has."""
+    price = prices.get(route.base_model)
+    if price is None or not price.provider_tools:
+        return route
+    tools = frozenset(price.provider_tools)
+    targets = [replace(target, charged_tools=tools) for target in route.targets]
+    return replace(route, targets=targets)
 
 
 def _refused(reason: ErrorReason, message: str, model: str) -> Failure:

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import msgspec
 
-DECIMALS = {"request_usd": 12}
+DECIMALS = {"request_usd": 12, "provider_tools_usd": 12}
 """Decimals that a price may have, where not `DECIMALS_PER_MTOK`."""
 
 DECIMALS_PER_MTOK = 6
@@ -88,12 +88,17 @@ class PriceConfig(RatesConfig, frozen=True, kw_only=True, forbid_unknown_fields=
 
     request_usd: Decimal | None = None
     """Each call. Left out: free."""
+    provider_tools_usd: dict[str, Decimal] = {}
+    """Each call of a tool that the provider runs, by the tool's name, such as `web_search`; added
+    to the shipped ones. A row with these alone keeps the shipped price of the model."""
     tiers: tuple[TierConfig, ...] = ()
     """Prices for long prompts, shortest first."""
 
     def __post_init__(self) -> None:
         """Refuse tiers out of order."""
         super().__post_init__()
+        for name, value in self.provider_tools_usd.items():
+            _check(f"provider_tools_usd.{name}", value)
         starts = [tier.above_prompt_tokens for tier in self.tiers]
         if starts != sorted(set(starts)) or any(start < 1 for start in starts):
             raise ValueError("tiers: above_prompt_tokens must be positive and rise")
@@ -109,11 +114,11 @@ class PriceConfig(RatesConfig, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def priced(self) -> bool:
         """Whether the row has any part of a price."""
-        return self != PriceConfig()
+        return msgspec.structs.replace(self, provider_tools_usd={}) != PriceConfig()
 
 
 def _check(field: str, value: Decimal) -> None:
-    decimals = DECIMALS.get(field, DECIMALS_PER_MTOK)
+    decimals = DECIMALS.get(field.partition(".")[0], DECIMALS_PER_MTOK)
     if not value.is_finite() or not 0 <= value <= USD_MAX:
         raise ValueError(f"{field}: must be from 0 to {USD_MAX}")
     if value != round(value, decimals):

@@ -215,6 +215,7 @@ class ModelConfig(CapabilityOverrides, frozen=True, kw_only=True, forbid_unknown
     completion_audio_usd_per_mtok: Decimal | None = None
     completion_image_usd_per_mtok: Decimal | None = None
     request_usd: Decimal | None = None
+    provider_tools_usd: dict[str, Decimal] = {}  # noqa: RUF012 - msgspec copies it
     tiers: tuple[TierConfig, ...] = ()
     """Price, by the keys of `PriceConfig`. Without any, the shipped price holds."""
 
@@ -234,9 +235,10 @@ class BillingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     unpriced: Literal["free", "refuse"] = "refuse"
     """Models without a price: refuse them to accounts that pay, or serve them free of charge.
     Unlimited accounts may use them, and models of this machine are free, in any case."""
-    provider_tools: Literal["free", "refuse"] = "refuse"
+    provider_tools: Literal["charge", "free", "refuse"] = "refuse"
     """Tools that a provider runs and bills besides tokens, such as web searches: leave them out of
-    requests of accounts that pay, with a note, or send them without a charge of their own.
+    requests of accounts that pay, with a note; send those that have a price (`provider_tools_usd`),
+    and charge each call that the provider reports; or send them all without a charge of their own.
     Unlimited accounts, and all on channels with `pass_through = true`, may use them anyway."""
     join_repeats: bool = True
     """Whether a request that an agent repeats in its session while the first one still runs, or was

@@ -47,6 +47,8 @@ class ModelPricing(msgspec.Struct, frozen=True, kw_only=True):
     """Price of a call in US dollars."""
     tiers: list[PricingTier] = []
     """Prices that apply to longer prompts, shortest first."""
+    provider_tool_usd: dict[str, str] = {}
+    """Price of a call of each tool that the provider runs, in US dollars."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):

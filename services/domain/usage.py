@@ -47,6 +47,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Generated tokens of a predicted output that the answer does not have."""
     extra_json: bytes = b""
     """Other members of the provider's usage: a JSON object in its form."""
+    provider_tool_counts: dict[str, int] = {}
+    """Calls of tools that the provider ran, by their names, such as `web_search`."""
 
 
 PROMPT_SHARES = (

@@ -5,7 +5,9 @@ Modules, in the order in which data flows:
     json_budget      bound of the JSON of a request that is looked into
     prompt_contents  texts of a prompt, and tokens of its other contents
     tokens           estimates and counts of tokens
-    prices           price lists, and the cost of a call
+    provider_tools   prices of tools that providers run themselves
+    prices           prices of models, and the cost of a call
+    price_list       the price of each public model
     holds            the hold of an admitted request
     ledger           holds taken at admission, checkpointed, then settled or voided
     books            admission of holds by balance and budget: what both kinds do

@@ -6,34 +6,20 @@ six decimals. A cost is whole nanodollars (10^-9 USD), rounded up once, at the e
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from decimal import Decimal
-from importlib import resources
 from typing import Self
 
 import msgspec
 
-from services.common.chat_names import THINKING_SUFFIX
-from services.config import ChannelConfig, Config
 from services.config.prices import PriceConfig, RatesConfig
-from services.context_windows import SNAPSHOT
 from services.domain.usage import Usage
-
-PRICES_FILE = "prices.json"
 
 PICO_PER_NANO = 1000
 BASIS_POINTS = 10_000
 PICO_USD = Decimal(10) ** 12
 PICO_USD_PER_TOKEN = Decimal(10) ** 6
 """Picodollars per token of one US dollar per million tokens."""
-
-DERIVED = re.compile(rf"{THINKING_SUFFIX}$")
-"""Suffix of a public name that selects another behaviour at the same price."""
-
-VENDORS: Mapping[str, str] = {"openai-responses": "openai/", "openrouter": ""}
-"""Beginnings of names in the shipped list by dialect, where they are not the dialect's name.
-OpenRouter's names of models begin with the vendor already."""
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -134,6 +120,8 @@ class Price(Rates, frozen=True, kw_only=True, omit_defaults=True):
     """Picodollars per call."""
     tiers: tuple[Tier, ...] = ()
     """Rates for long prompts, shortest first."""
+    provider_tools: dict[str, int] = {}
+    """Picodollars per call of a tool that the provider runs, by its name."""
 
     @classmethod
     def from_config(cls, row: PriceConfig) -> Price:
@@ -172,6 +160,8 @@ def cost_nano(usage: Usage, price: Price, *, markup_bp: int = 0) -> int:
     More tokens of any kind never cost less, unless the rates of longer prompts are lower.
     """
     pico = price.rates(usage.prompt_token_count).pico(usage) + price.request
+    for name, calls in usage.provider_tool_counts.items():
+        pico += calls * price.provider_tools.get(name, 0)
     return _nano(pico, markup_bp)
 
 
@@ -192,96 +182,6 @@ def completion_nano(tokens: int, price: Price, *, markup_bp: int = 0) -> int:
     """Return the highest cost of generated tokens in nanodollars, whatever the prompt's length."""
     highest = max(rates.completion_max for rates in (price, *price.tiers))
     return _nano(tokens * highest, markup_bp)
-
-
-class PriceList:
-    """Prices by public name.
-
-    Those of the configuration take precedence over shipped ones. A shipped price is found by the
-    public name, or else by the dialect and the provider's name of the first channel that has one.
-    """
-
-    def __init__(
-        self,
-        rows: Mapping[str, PriceConfig],
-        shipped: Mapping[str, Price] | None = None,
-        channels: Sequence[ChannelConfig] = (),
-    ) -> None:
-        """Build the list from rows of `[[models]]` by name, and `shipped` or `PRICES_FILE`.
-
-        `channels` are those that serve the models.
-        """
-        self._own = {name: Price.from_config(row) for name, row in rows.items() if row.priced}
-        self._shipped = load_shipped() if shipped is None else shipped
-        self._channels = sorted(channels, key=lambda channel: channel.priority)
-        self._found: dict[str, Price | None] = {}
-
-    @classmethod
-    def of(cls, config: Config) -> PriceList:
-        """Return the prices of a configuration."""
-        rows = {row.name: row.price for row in config.models}
-        return cls(rows, channels=config.channels)
-
-    def lookup(self, public_model: str) -> Price | None:
-        """Return the price of a model, or None if it has none.
-
-        A `-thinking` name has the price of its base model, and a snapshot that is not listed
-        itself has the price of its model. A model that only this machine serves is free.
-        """
-        if public_model not in self._found:
-            self._found[public_model] = self._search(public_model)
-        return self._found[public_model]
-
-    def unpriced(self, public_models: Iterable[str]) -> Sequence[str]:
-        """Return those of the models that have no price."""
-        return [name for name in public_models if self.lookup(name) is None]
-
-    def _search(self, public_model: str) -> Price | None:
-        base_names = list(_derivations(public_model, DERIVED))
-        serving = [
-            (channel, channel.models[name])
-            for name in base_names
-            for channel in self._channels
-            if name in channel.models
-        ]
-        searches = (
-            (self._own, base_names),
-            (self._shipped, _derivations(public_model, DERIVED, SNAPSHOT)),
-            *((self._shipped, _shipped_names(channel, model)) for channel, model in serving),
-        )
-        for prices, names in searches:
-            for name in names:
-                if (price := prices.get(name)) is not None:
-                    return price
-        only_local = bool(serving) and all(channel.local for channel, _ in serving)
-        return FREE if only_local else None
-
-
-class _Shipped(msgspec.Struct):
-    prices: dict[str, PriceConfig]
-
-
-def load_shipped() -> Mapping[str, Price]:
-    """Read the shipped prices by public name. JSON takes 4 ms, TOML would take 20 ms."""
-    text = resources.files(__package__).joinpath(PRICES_FILE).read_bytes()
-    rows = msgspec.json.decode(text, type=_Shipped).prices
-    return {name: Price.from_config(row) for name, row in rows.items()}
-
-
-def _derivations(name: str, *suffixes: re.Pattern[str]) -> Iterator[str]:
-    """Yield the name, then the name without one suffix after the other."""
-    yield name
-    for suffix in suffixes:
-        shorter = suffix.sub("", name)
-        if shorter != name:
-            name = shorter
-            yield name
-
-
-def _shipped_names(channel: ChannelConfig, upstream_model: str) -> Iterator[str]:
-    """Yield the names under which the shipped list may have a provider's model."""
-    vendor = VENDORS.get(channel.dialect, f"{channel.dialect}/")
-    return _derivations(vendor + upstream_model, SNAPSHOT)
 
 
 def _surcharge(tokens: int, rate: int, media: Iterable[tuple[int, int | None]]) -> int:

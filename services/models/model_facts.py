@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from services.capabilities import Capabilities
 from services.common.off_loop import off_loop
 from services.domain.model import Modality, Model, ModelPricing, PricingTier, TokenRates
-from services.metering.prices import BASIS_POINTS, FREE, PICO_USD, Price, PriceList, Rates
+from services.metering.price_list import PriceList
+from services.metering.prices import BASIS_POINTS, FREE, PICO_USD, Price, Rates
 from services.models.model_times import ModelTimes
 from services.providers.base import ModelRoute, Target
 from services.providers.supported_parameters import supported_by_all
@@ -87,6 +88,9 @@ def pricing_of(price: Price, markup_bp: int) -> ModelPricing:
         rates=_rates(price, price, markup_bp),
         request_usd=_usd(price.request, markup_bp),
         tiers=tiers,
+        provider_tool_usd={
+            name: _usd(pico, markup_bp) for name, pico in price.provider_tools.items()
+        },
     )
 
 

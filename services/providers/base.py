@@ -7,7 +7,7 @@ status, headers and body of an error response ──error──► UpstreamError
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -55,6 +55,8 @@ class Target:
     """Whether a request without an output limit gets one, since the caller's money is limited."""
     sends_provider_tools: bool = True
     """Whether tools may be sent that the provider runs and bills besides tokens."""
+    charged_tools: Collection[str] = ()
+    """Names of such tools that may be sent in any case, since their calls are charged."""
     reasoning_details: bool = False
     """Whether the answer is to have the reasoning in OpenRouter's form, too."""
     key_number: int = 0

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from services.config import Config
-from services.metering.prices import PriceList
+from services.metering.price_list import PriceList
 from services.routing.catalog import Catalog
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from services.domain.conversation import Message, TextPart
 from services.domain.events import TextDelta
 from services.domain.spec import ChatCompletionSpec
 from services.domain.usage import Usage
-from services.metering.prices import Price, PriceList, cost_nano, estimate_nano
+from services.metering.price_list import PriceList
+from services.metering.prices import Price, cost_nano, estimate_nano
 from services.metering.tokens import TokenCounter, count_prompt, estimate_prompt
 from services.metering.usage import UsageMeter
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -384,6 +385,61 @@ async def test_tools_of_the_provider_where_they_are_free(tmp_path: Path) -> None
         body = request_body(stream=False, more=COSTLY["tools"])
         await ask(stand, key, body)
         assert stand.upstream.requests[0].json()["tools"][0]["name"] == "web_search"
+
+
+SEARCHED = DOCUMENT.replace(
+    b'"output_tokens":5', b'"output_tokens":5,"server_tool_use":{"web_search_requests":2}'
+)
+SEARCH_NANO = 10_000_000
+
+
+@pytest.mark.parametrize("passes", ["harmless", False])
+async def test_searches_are_charged(tmp_path: Path, passes: Any) -> None:
+    """`billing.provider_tools = "charge"`: tools with a price pass, and cost what it says."""
+    billing = BillingConfig(unpriced="free", provider_tools="charge")
+    channel = {**ANTHROPIC, "pass_through": passes}
+    async with billing_stand(tmp_path, channel=channel, billing=billing) as stand:
+        stand.script = document(SEARCHED)
+        key = await stand.open()
+        body = request_body(stream=False, more=COSTLY["tools"])
+        status, headers, _ = await ask(stand, key, body)
+        assert status == 200
+        charged = await stand.balance(key)
+        if passes:
+            assert stand.upstream.requests[0].json()["tools"][0]["name"] == "web_search"
+            assert "x-pomogator-notes" not in headers
+        assert charged == NANO - COST_NANO - 2 * SEARCH_NANO
+        code = '"tools":[{"type":"code_execution_20250825","name":"code_execution"}],'
+        _, headers, _ = await ask(stand, key, request_body(stream=False, more=code))
+        assert "tools" in headers["x-pomogator-notes"]
+
+
+async def test_searches_without_a_charge(tmp_path: Path) -> None:
+    """`billing.provider_tools = "free"` charges tokens alone."""
+    billing = BillingConfig(unpriced="free", provider_tools="free")
+    async with billing_stand(tmp_path, channel=ANTHROPIC, billing=billing) as stand:
+        stand.script = document(SEARCHED)
+        key = await stand.open()
+        await ask(stand, key, request_body(stream=False, more=COSTLY["tools"]))
+        assert await stand.balance(key) == NANO - COST_NANO
+
+
+async def test_cache_writes_have_rows_by_their_time(tmp_path: Path) -> None:
+    """Of five minutes and of an hour, as the provider reports them."""
+    rates = {
+        "cache_write_usd_per_mtok": Decimal("3.75"),
+        "cache_write_1h_usd_per_mtok": Decimal(6),
+    }
+    written = (
+        b'"cache_creation_input_tokens":30,"cache_creation":{"ephemeral_5m_input_tokens":10,'
+        b'"ephemeral_1h_input_tokens":20},"output_tokens":5'
+    )
+    async with billing_stand(tmp_path, channel=ANTHROPIC, price={**PRICE, **rates}) as stand:
+        stand.script = document(DOCUMENT.replace(b'"output_tokens":5', written))
+        key = await stand.open()
+        await ask(stand, key, request_body(stream=False))
+        cost = COST_NANO + 10 * 3_750 + 20 * 6_000
+        assert await stand.balance(key) == NANO - cost
 
 
 async def _leave(stand: Any, key: str) -> None:

@@ -83,9 +83,8 @@ def _prices(pricing: ModelPricing) -> dict[str, object]:
     prices: dict[str, object] = {
         **_rates(pricing.rates),
         "request": pricing.request_usd or "0",
-        # Images and searches have no prices of their own beside their tokens.
-        "image": "0",
-        "web_search": "0",
+        "image": "0",  # Beside its tokens.
+        "web_search": pricing.provider_tool_usd.get("web_search", "0"),
     }
     if pricing.tiers:
         prices["overrides"] = [

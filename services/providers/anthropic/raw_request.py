@@ -23,7 +23,7 @@ from services.domain.spec import EFFORTS, ChatCompletionSpec, Thinking, Tool
 from services.errors import Failure
 from services.providers.anthropic.betas import is_harmless, only_clears
 from services.providers.anthropic.raw_answer import RawAnswerDecoder, translated
-from services.providers.anthropic.tools import RUN_BY_CLIENTS
+from services.providers.anthropic.tools import RUN_BY_CLIENTS, is_charged
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.raw_lane import RawDecoder, RawFacts
 from services.providers.translate.thinking import plan
@@ -117,7 +117,7 @@ class MessagesLane:
                 for name, value in facts.members.items()
             )
             and all(map(is_harmless, betas_of(facts.request)))
-            and _costs_tokens_alone(facts.members)
+            and _costs_are_known(facts.members, target)
         )
 
     def beginning(self, facts: RawFacts) -> ChatCompletionSpec:
@@ -226,22 +226,25 @@ def _lenient(raw: Raw | None, kind: type[Any]) -> Any:
         return None
 
 
-def _costs_tokens_alone(found: Mapping[str, Raw]) -> bool:
-    """Whether a request has no tool that the provider runs, and no context that it compacts."""
+def _costs_are_known(found: Mapping[str, Raw], target: Target) -> bool:
+    """Whether a request has no tool without a price, and no context that the provider compacts."""
     management = found.get("context_management")
     if management is not None and bytes(management) not in _EMPTY and not only_clears(management):
         return False
     try:
         tools = _TOOLS.decode(found["tools"]) if "tools" in found else None
-        return all(map(_is_run_by_client, tools or ()))
+        return all(_has_price(tool, target) for tool in tools or ())
     except (ValueError, RecursionError):
         return False  # The translation says what is wrong with them.
 
 
-def _is_run_by_client(tool: Raw) -> bool:
+def _has_price(tool: Raw, target: Target) -> bool:
+    """Whether a tool is run by the client, or its calls are charged."""
     kind = members(tool).get("type")
     name = "custom" if kind is None or bytes(kind) == b"null" else _TEXT.decode(kind)
-    return name == "custom" or RUN_BY_CLIENTS.fullmatch(name) is not None
+    if name == "custom" or RUN_BY_CLIENTS.fullmatch(name) is not None:
+        return True
+    return is_charged(name, target)
 
 
 def _invalid(param: str, message: str) -> Failure:

@@ -44,7 +44,14 @@ def knows_tool(target: Target) -> Callable[[str], bool]:
     if allowed is False:
         return lambda _: False
     types = _OWN_TYPES if target.sends_provider_tools or allowed is True else RUN_BY_CLIENTS
-    return lambda kind: types.fullmatch(kind) is not None
+    return lambda kind: types.fullmatch(kind) is not None or is_charged(kind, target)
+
+
+def is_charged(kind: str, target: Target) -> bool:
+    """Return whether the calls of a tool of the API's own are charged."""
+    if _OWN_TYPES.fullmatch(kind) is None:
+        return False
+    return kind.rpartition("_")[0] in target.charged_tools
 
 
 def tool_definitions(

@@ -79,8 +79,19 @@ class UsageCount:
             cache_write_token_count=written,
             cache_write_1h_token_count=min(kept, written),
             source="provider",
+            provider_tool_counts=_tool_counts(self._others.get("server_tool_use")),
             extra_json=msgspec.json.encode(self._others) if self._others else b"",
         )
+
+
+def _tool_counts(report: object) -> dict[str, int]:
+    """Return the calls of tools in `server_tool_use`, such as `web_search_requests`."""
+    counts = report.items() if isinstance(report, dict) else ()
+    return {
+        name.removesuffix("_requests"): count
+        for name, count in counts
+        if isinstance(count, int) and 0 < count <= TOKENS_MAX
+    }
 
 
 def _kept_for_an_hour(run: UsageReport | Iteration) -> int:

@@ -78,7 +78,7 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
         shares |= _shares(within, _PROMPT_SHARES, prompt)
     if generated is not None:
         shares |= _shares(generated, _COMPLETION_SHARES, completion)
-    return Usage(
+    usage = Usage(
         prompt_token_count=int(prompt),
         completion_token_count=int(completion),
         total_token_count=int(prompt) + int(completion),
@@ -87,8 +87,8 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
         cache_write_token_count=int(min(written, prompt or written)),
         source="provider",
         extra_json=_extra_json(unknown) if unknown else b"",
-        **shares,
     )
+    return msgspec.structs.replace(usage, **shares) if shares else usage
 
 
 def _prompt(found: wire.Usage, rest: float) -> float:

@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 from services.config import ChannelConfig
 from services.config.prices import PriceConfig, TierConfig
 from services.domain.usage import Usage
-from services.metering.prices import (
-    FREE,
-    PRICES_FILE,
-    Price,
-    PriceList,
-    Tier,
-    cost_nano,
-    estimate_nano,
-    load_shipped,
-)
+from services.metering.price_list import PRICES_FILE, PriceList, load_shipped
+from services.metering.prices import FREE, Price, Tier, cost_nano, estimate_nano
 
 SONNET = Price.from_config(
     PriceConfig(
@@ -210,6 +202,7 @@ def test_a_price_is_found_in_a_row_with_other_fields() -> None:
         completion_audio_usd_per_mtok: Decimal | None = None
         completion_image_usd_per_mtok: Decimal | None = None
         request_usd: Decimal | None = None
+        provider_tools_usd: dict[str, Decimal] = {}
         tiers: tuple[TierConfig, ...] = ()
 
     assert PriceConfig.of(Row("m", completion_usd_per_mtok=Decimal(2))) == PriceConfig(
@@ -274,7 +267,10 @@ def test_a_price_is_found_by_dialect_and_upstream_name(
         prices = PriceList({}, shipped, [channel(dialect, public, upstream)])
         expected = shipped[listed] if listed else shipped.get(public)
 
-        assert prices.lookup(public) == prices.lookup(f"{public}-thinking") == expected
+        found = prices.lookup(public)
+        assert found == prices.lookup(f"{public}-thinking")
+        own = found and msgspec.structs.replace(found, provider_tools={})
+        assert own == expected
         assert prices.unpriced([public]) == ([] if expected else [public])
 
 
@@ -431,3 +427,45 @@ def test_no_report_makes_tokens_free(priced: tuple[int, ...], reported: tuple[in
 
     least = prompt * min(prompt_rate, read_rate, write_rate) + completion * completion_rate
     assert cost_nano(usage, price) * 1000 >= least
+
+
+def test_calls_of_the_providers_tools_have_prices() -> None:
+    """Beside the tokens; a tool without a price costs nothing."""
+    price = Price.from_config(row(prompt_usd_per_mtok=1))
+    price = msgspec.structs.replace(price, provider_tools={"web_search": 10**10})
+    usage = Usage(
+        prompt_token_count=1_000, provider_tool_counts={"web_search": 3, "code_execution": 2}
+    )
+    assert cost_nano(usage, price) == 1_000_000 + 3 * 10**7
+    assert cost_nano(usage, price, markup_bp=1_000) == 1_100_000 + 33 * 10**6
+    assert Price.from_json(price.to_json()) == price
+
+
+def test_prices_of_tools_add_to_those_of_the_model() -> None:
+    """Shipped by dialect; a row with them alone keeps the shipped price of the model."""
+    shipped = {"anthropic/claude": Price(prompt=5)}
+    channels = [
+        ChannelConfig(name="a", dialect="anthropic", models={"anthropic/claude": "claude"}),
+        ChannelConfig(name="o", dialect="openai", models={"house/m": "m"}),
+    ]
+    rows = {
+        "anthropic/claude": row(provider_tools_usd={"code": Decimal("0.5")}),
+        "house/m": row(prompt_usd_per_mtok=1, provider_tools_usd={"web_search": Decimal(1)}),
+    }
+    prices = PriceList(rows, shipped, channels)
+    claude, own = prices.lookup("anthropic/claude"), prices.lookup("house/m")
+    assert claude is not None
+    assert claude.prompt == 5
+    assert claude.provider_tools == {
+        "web_search": 10**10,
+        "web_fetch": 0,
+        "code": 5 * 10**11,
+    }
+    assert own is not None
+    assert own.provider_tools == {"web_search": 10**12}
+
+
+def test_a_price_of_a_tool_must_be_exact() -> None:
+    """Like that of a request."""
+    with pytest.raises(ValueError, match=r"provider_tools_usd\.web_search"):
+        row(provider_tools_usd={"web_search": Decimal("-0.01")})

@@ -21,7 +21,8 @@ from services.domain.model import Model
 from services.domain.spec import ChatCompletionSpec, ResponseFormat, Thinking, Tool, ToolChoice
 from services.domain.usage import Usage
 from services.errors import Failure
-from services.metering.prices import FREE, Price, Rates, cost_nano, load_shipped
+from services.metering.price_list import load_shipped
+from services.metering.prices import FREE, Price, Rates, cost_nano
 from services.models.model_facts import ModelFacts
 from services.providers.base import ModelRoute, Notes, Target
 from services.providers.registry import DIALECTS, PARAMETER_NAMES

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpomogator/chat/v1/usage.proto\x12\x11pomogator.chat.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xb3\x05\n\x05Usage\x12 \n\x12prompt_token_count\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12$\n\x16\x63ompletion_token_count\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1f\n\x11total_token_count\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\"\n\x14thinking_token_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12$\n\x16\x63\x61\x63he_read_token_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12%\n\x17\x63\x61\x63he_write_token_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12(\n\x1a\x63\x61\x63he_write_1h_token_count\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\x06source\x18\x08 \x01(\x0e\x32\x1e.pomogator.chat.v1.UsageSourceB\x04\xe2\x41\x01\x03\x12&\n\x18prompt_audio_token_count\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03\x12&\n\x18prompt_image_token_count\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03\x12%\n\x17prompt_text_token_count\x18\x0b \x01(\x03\x42\x04\xe2\x41\x01\x03\x12*\n\x1c\x63ompletion_audio_token_count\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x03\x12*\n\x1c\x63ompletion_image_token_count\x18\r \x01(\x03\x42\x04\xe2\x41\x01\x03\x12)\n\x1b\x63ompletion_text_token_count\x18\x0e \x01(\x03\x42\x04\xe2\x41\x01\x03\x12-\n\x1f\x61\x63\x63\x65pted_prediction_token_count\x18\x0f \x01(\x03\x42\x04\xe2\x41\x01\x03\x12-\n\x1frejected_prediction_token_count\x18\x10 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x18\n\nextra_json\x18\x11 \x01(\tB\x04\xe2\x41\x01\x03*z\n\x0bUsageSource\x12\x1c\n\x18USAGE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_SOURCE_PROVIDER\x10\x01\x12\x18\n\x14USAGE_SOURCE_DRAINED\x10\x02\x12\x18\n\x14USAGE_SOURCE_COUNTED\x10\x03\x42\x33\n\x15\x63om.pomogator.chat.v1P\x01Z\x18pomogator/chat/v1;chatv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpomogator/chat/v1/usage.proto\x12\x11pomogator.chat.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xc4\x06\n\x05Usage\x12 \n\x12prompt_token_count\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12$\n\x16\x63ompletion_token_count\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1f\n\x11total_token_count\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\"\n\x14thinking_token_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12$\n\x16\x63\x61\x63he_read_token_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12%\n\x17\x63\x61\x63he_write_token_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12(\n\x1a\x63\x61\x63he_write_1h_token_count\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\x06source\x18\x08 \x01(\x0e\x32\x1e.pomogator.chat.v1.UsageSourceB\x04\xe2\x41\x01\x03\x12&\n\x18prompt_audio_token_count\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03\x12&\n\x18prompt_image_token_count\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03\x12%\n\x17prompt_text_token_count\x18\x0b \x01(\x03\x42\x04\xe2\x41\x01\x03\x12*\n\x1c\x63ompletion_audio_token_count\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x03\x12*\n\x1c\x63ompletion_image_token_count\x18\r \x01(\x03\x42\x04\xe2\x41\x01\x03\x12)\n\x1b\x63ompletion_text_token_count\x18\x0e \x01(\x03\x42\x04\xe2\x41\x01\x03\x12-\n\x1f\x61\x63\x63\x65pted_prediction_token_count\x18\x0f \x01(\x03\x42\x04\xe2\x41\x01\x03\x12-\n\x1frejected_prediction_token_count\x18\x10 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x18\n\nextra_json\x18\x11 \x01(\tB\x04\xe2\x41\x01\x03\x12T\n\x14provider_tool_counts\x18\x12 \x03(\x0b\x32\x30.pomogator.chat.v1.Usage.ProviderToolCountsEntryB\x04\xe2\x41\x01\x03\x1a\x39\n\x17ProviderToolCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*z\n\x0bUsageSource\x12\x1c\n\x18USAGE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_SOURCE_PROVIDER\x10\x01\x12\x18\n\x14USAGE_SOURCE_DRAINED\x10\x02\x12\x18\n\x14USAGE_SOURCE_COUNTED\x10\x03\x42\x33\n\x15\x63om.pomogator.chat.v1P\x01Z\x18pomogator/chat/v1;chatv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pomogator.chat.v1.usage_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\025com.pomogator.chat.v1P\001Z\030pomogator/chat/v1;chatv1'
+  _globals['_USAGE_PROVIDERTOOLCOUNTSENTRY']._loaded_options = None
+  _globals['_USAGE_PROVIDERTOOLCOUNTSENTRY']._serialized_options = b'8\001'
   _globals['_USAGE'].fields_by_name['prompt_token_count']._loaded_options = None
   _globals['_USAGE'].fields_by_name['prompt_token_count']._serialized_options = b'\342A\001\003'
   _globals['_USAGE'].fields_by_name['completion_token_count']._loaded_options = None
@@ -67,8 +69,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGE'].fields_by_name['rejected_prediction_token_count']._serialized_options = b'\342A\001\003'
   _globals['_USAGE'].fields_by_name['extra_json']._loaded_options = None
   _globals['_USAGE'].fields_by_name['extra_json']._serialized_options = b'\342A\001\003'
-  _globals['_USAGESOURCE']._serialized_start=779
-  _globals['_USAGESOURCE']._serialized_end=901
+  _globals['_USAGE'].fields_by_name['provider_tool_counts']._loaded_options = None
+  _globals['_USAGE'].fields_by_name['provider_tool_counts']._serialized_options = b'\342A\001\003'
+  _globals['_USAGESOURCE']._serialized_start=924
+  _globals['_USAGESOURCE']._serialized_end=1046
   _globals['_USAGE']._serialized_start=86
-  _globals['_USAGE']._serialized_end=777
+  _globals['_USAGE']._serialized_end=922
+  _globals['_USAGE_PROVIDERTOOLCOUNTSENTRY']._serialized_start=865
+  _globals['_USAGE_PROVIDERTOOLCOUNTSENTRY']._serialized_end=922
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 Token usage of completions."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -53,6 +55,26 @@ class Usage(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ProviderToolCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROMPT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     TOTAL_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
@@ -70,6 +92,7 @@ class Usage(_message.Message):
     ACCEPTED_PREDICTION_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     REJECTED_PREDICTION_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    PROVIDER_TOOL_COUNTS_FIELD_NUMBER: _builtins.int
     prompt_token_count: _builtins.int
     """Output only. The prompt tokens, cached or not."""
     completion_token_count: _builtins.int
@@ -110,6 +133,12 @@ class Usage(_message.Message):
     """Output only. Other members of the provider's usage, such as `num_sources_used`: a
     JSON object in its form, without those about the operator's bill.
     """
+    @_builtins.property
+    def provider_tool_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Output only. The calls of tools that the provider ran itself, by their names, such as
+        `web_search`.
+        """
+
     def __init__(
         self,
         *,
@@ -130,10 +159,11 @@ class Usage(_message.Message):
         accepted_prediction_token_count: _builtins.int = ...,
         rejected_prediction_token_count: _builtins.int = ...,
         extra_json: _builtins.str = ...,
+        provider_tool_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_prediction_token_count", b"accepted_prediction_token_count", "cache_read_token_count", b"cache_read_token_count", "cache_write_1h_token_count", b"cache_write_1h_token_count", "cache_write_token_count", b"cache_write_token_count", "completion_audio_token_count", b"completion_audio_token_count", "completion_image_token_count", b"completion_image_token_count", "completion_text_token_count", b"completion_text_token_count", "completion_token_count", b"completion_token_count", "extra_json", b"extra_json", "prompt_audio_token_count", b"prompt_audio_token_count", "prompt_image_token_count", b"prompt_image_token_count", "prompt_text_token_count", b"prompt_text_token_count", "prompt_token_count", b"prompt_token_count", "rejected_prediction_token_count", b"rejected_prediction_token_count", "source", b"source", "thinking_token_count", b"thinking_token_count", "total_token_count", b"total_token_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_prediction_token_count", b"accepted_prediction_token_count", "cache_read_token_count", b"cache_read_token_count", "cache_write_1h_token_count", b"cache_write_1h_token_count", "cache_write_token_count", b"cache_write_token_count", "completion_audio_token_count", b"completion_audio_token_count", "completion_image_token_count", b"completion_image_token_count", "completion_text_token_count", b"completion_text_token_count", "completion_token_count", b"completion_token_count", "extra_json", b"extra_json", "prompt_audio_token_count", b"prompt_audio_token_count", "prompt_image_token_count", b"prompt_image_token_count", "prompt_text_token_count", b"prompt_text_token_count", "prompt_token_count", b"prompt_token_count", "provider_tool_counts", b"provider_tool_counts", "rejected_prediction_token_count", b"rejected_prediction_token_count", "source", b"source", "thinking_token_count", b"thinking_token_count", "total_token_count", b"total_token_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pomogator.chat.v1 import chat_completion_service_pb2 as pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pomogator/models/v1/model_service.proto\x12\x13pomogator.models.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a/pomogator/chat/v1/chat_completion_service.proto\"&\n\x0fGetModelRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"=\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.pomogator.models.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.pomogator.models.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xab\x04\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05owner\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12$\n\x16max_output_token_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x61\x63\x63\x65pts_images\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07reasons\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12!\n\x13\x63ontext_token_count\x18\x0e \x01(\x03\x42\x04\xe2\x41\x01\x03\x12=\n\x10input_modalities\x18\x08 \x03(\x0e\x32\x1d.pomogator.models.v1.ModalityB\x04\xe2\x41\x01\x03\x12>\n\x11output_modalities\x18\t \x03(\x0e\x32\x1d.pomogator.models.v1.ModalityB\x04\xe2\x41\x01\x03\x12\"\n\x14supported_parameters\x18\n \x03(\tB\x04\xe2\x41\x01\x03\x12\x43\n\x11reasoning_efforts\x18\x0b \x03(\x0e\x32\".pomogator.chat.v1.ReasoningEffortB\x04\xe2\x41\x01\x03\x12\x38\n\x07pricing\x18\x0c \x01(\x0b\x32!.pomogator.models.v1.ModelPricingB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x61lways_reasons\x18\r \x01(\x08\x42\x04\xe2\x41\x01\x03J\x04\x08\x07\x10\x08\"\x96\x01\n\x0cModelPricing\x12\x34\n\x05rates\x18\x01 \x01(\x0b\x32\x1f.pomogator.models.v1.TokenRatesB\x04\xe2\x41\x01\x03\x12\x19\n\x0brequest_usd\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x05tiers\x18\x03 \x03(\x0b\x32 .pomogator.models.v1.PricingTierB\x04\xe2\x41\x01\x03\"k\n\x0bPricingTier\x12&\n\x18\x61\x62ove_prompt_token_count\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\x05rates\x18\x02 \x01(\x0b\x32\x1f.pomogator.models.v1.TokenRatesB\x04\xe2\x41\x01\x03\"\xc7\x02\n\nTokenRates\x12\x18\n\nprompt_usd\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x63\x61\x63he_read_usd\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1d\n\x0f\x63\x61\x63he_write_usd\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12 \n\x12\x63\x61\x63he_write_1h_usd\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x63ompletion_usd\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cthinking_usd\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1e\n\x10prompt_audio_usd\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1e\n\x10prompt_image_usd\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\"\n\x14\x63ompletion_audio_usd\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\"\n\x14\x63ompletion_image_usd\x18\n \x01(\tB\x04\xe2\x41\x01\x03*\x8b\x01\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x11\n\rMODALITY_TEXT\x10\x01\x12\x12\n\x0eMODALITY_IMAGE\x10\x02\x12\x11\n\rMODALITY_FILE\x10\x03\x12\x12\n\x0eMODALITY_AUDIO\x10\x04\x12\x17\n\x13MODALITY_EMBEDDINGS\x10\x05\x32\xf9\x01\n\x0cModelService\x12v\n\x08GetModel\x12$.pomogator.models.v1.GetModelRequest\x1a%.pomogator.models.v1.GetModelResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model=**}\x12q\n\nListModels\x12&.pomogator.models.v1.ListModelsRequest\x1a\'.pomogator.models.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/modelsB9\n\x17\x63om.pomogator.models.v1P\x01Z\x1cpomogator/models/v1;modelsv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pomogator/models/v1/model_service.proto\x12\x13pomogator.models.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a/pomogator/chat/v1/chat_completion_service.proto\"&\n\x0fGetModelRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"=\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.pomogator.models.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.pomogator.models.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xab\x04\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05owner\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12$\n\x16max_output_token_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x61\x63\x63\x65pts_images\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07reasons\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12!\n\x13\x63ontext_token_count\x18\x0e \x01(\x03\x42\x04\xe2\x41\x01\x03\x12=\n\x10input_modalities\x18\x08 \x03(\x0e\x32\x1d.pomogator.models.v1.ModalityB\x04\xe2\x41\x01\x03\x12>\n\x11output_modalities\x18\t \x03(\x0e\x32\x1d.pomogator.models.v1.ModalityB\x04\xe2\x41\x01\x03\x12\"\n\x14supported_parameters\x18\n \x03(\tB\x04\xe2\x41\x01\x03\x12\x43\n\x11reasoning_efforts\x18\x0b \x03(\x0e\x32\".pomogator.chat.v1.ReasoningEffortB\x04\xe2\x41\x01\x03\x12\x38\n\x07pricing\x18\x0c \x01(\x0b\x32!.pomogator.models.v1.ModelPricingB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x61lways_reasons\x18\r \x01(\x08\x42\x04\xe2\x41\x01\x03J\x04\x08\x07\x10\x08\"\xa7\x02\n\x0cModelPricing\x12\x34\n\x05rates\x18\x01 \x01(\x0b\x32\x1f.pomogator.models.v1.TokenRatesB\x04\xe2\x41\x01\x03\x12\x19\n\x0brequest_usd\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x05tiers\x18\x03 \x03(\x0b\x32 .pomogator.models.v1.PricingTierB\x04\xe2\x41\x01\x03\x12W\n\x11provider_tool_usd\x18\x04 \x03(\x0b\x32\x36.pomogator.models.v1.ModelPricing.ProviderToolUsdEntryB\x04\xe2\x41\x01\x03\x1a\x36\n\x14ProviderToolUsdEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"k\n\x0bPricingTier\x12&\n\x18\x61\x62ove_prompt_token_count\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\x05rates\x18\x02 \x01(\x0b\x32\x1f.pomogator.models.v1.TokenRatesB\x04\xe2\x41\x01\x03\"\xc7\x02\n\nTokenRates\x12\x18\n\nprompt_usd\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x63\x61\x63he_read_usd\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1d\n\x0f\x63\x61\x63he_write_usd\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12 \n\x12\x63\x61\x63he_write_1h_usd\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x63ompletion_usd\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cthinking_usd\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1e\n\x10prompt_audio_usd\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1e\n\x10prompt_image_usd\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\"\n\x14\x63ompletion_audio_usd\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\"\n\x14\x63ompletion_image_usd\x18\n \x01(\tB\x04\xe2\x41\x01\x03*\x8b\x01\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x11\n\rMODALITY_TEXT\x10\x01\x12\x12\n\x0eMODALITY_IMAGE\x10\x02\x12\x11\n\rMODALITY_FILE\x10\x03\x12\x12\n\x0eMODALITY_AUDIO\x10\x04\x12\x17\n\x13MODALITY_EMBEDDINGS\x10\x05\x32\xf9\x01\n\x0cModelService\x12v\n\x08GetModel\x12$.pomogator.models.v1.GetModelRequest\x1a%.pomogator.models.v1.GetModelResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model=**}\x12q\n\nListModels\x12&.pomogator.models.v1.ListModelsRequest\x1a\'.pomogator.models.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/modelsB9\n\x17\x63om.pomogator.models.v1P\x01Z\x1cpomogator/models/v1;modelsv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,12 +64,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL'].fields_by_name['pricing']._serialized_options = b'\342A\001\003'
   _globals['_MODEL'].fields_by_name['always_reasons']._loaded_options = None
   _globals['_MODEL'].fields_by_name['always_reasons']._serialized_options = b'\342A\001\003'
+  _globals['_MODELPRICING_PROVIDERTOOLUSDENTRY']._loaded_options = None
+  _globals['_MODELPRICING_PROVIDERTOOLUSDENTRY']._serialized_options = b'8\001'
   _globals['_MODELPRICING'].fields_by_name['rates']._loaded_options = None
   _globals['_MODELPRICING'].fields_by_name['rates']._serialized_options = b'\342A\001\003'
   _globals['_MODELPRICING'].fields_by_name['request_usd']._loaded_options = None
   _globals['_MODELPRICING'].fields_by_name['request_usd']._serialized_options = b'\342A\001\003'
   _globals['_MODELPRICING'].fields_by_name['tiers']._loaded_options = None
   _globals['_MODELPRICING'].fields_by_name['tiers']._serialized_options = b'\342A\001\003'
+  _globals['_MODELPRICING'].fields_by_name['provider_tool_usd']._loaded_options = None
+  _globals['_MODELPRICING'].fields_by_name['provider_tool_usd']._serialized_options = b'\342A\001\003'
   _globals['_PRICINGTIER'].fields_by_name['above_prompt_token_count']._loaded_options = None
   _globals['_PRICINGTIER'].fields_by_name['above_prompt_token_count']._serialized_options = b'\342A\001\003'
   _globals['_PRICINGTIER'].fields_by_name['rates']._loaded_options = None
@@ -98,8 +102,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\027\022\025/v1/models/{model=**}'
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/models'
-  _globals['_MODALITY']._serialized_start=1614
-  _globals['_MODALITY']._serialized_end=1753
+  _globals['_MODALITY']._serialized_start=1759
+  _globals['_MODALITY']._serialized_end=1898
   _globals['_GETMODELREQUEST']._serialized_start=209
   _globals['_GETMODELREQUEST']._serialized_end=247
   _globals['_GETMODELRESPONSE']._serialized_start=249
@@ -111,11 +115,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL']._serialized_start=464
   _globals['_MODEL']._serialized_end=1019
   _globals['_MODELPRICING']._serialized_start=1022
-  _globals['_MODELPRICING']._serialized_end=1172
-  _globals['_PRICINGTIER']._serialized_start=1174
-  _globals['_PRICINGTIER']._serialized_end=1281
-  _globals['_TOKENRATES']._serialized_start=1284
-  _globals['_TOKENRATES']._serialized_end=1611
-  _globals['_MODELSERVICE']._serialized_start=1756
-  _globals['_MODELSERVICE']._serialized_end=2005
+  _globals['_MODELPRICING']._serialized_end=1317
+  _globals['_MODELPRICING_PROVIDERTOOLUSDENTRY']._serialized_start=1263
+  _globals['_MODELPRICING_PROVIDERTOOLUSDENTRY']._serialized_end=1317
+  _globals['_PRICINGTIER']._serialized_start=1319
+  _globals['_PRICINGTIER']._serialized_end=1426
+  _globals['_TOKENRATES']._serialized_start=1429
+  _globals['_TOKENRATES']._serialized_end=1756
+  _globals['_MODELSERVICE']._serialized_start=1901
+  _globals['_MODELSERVICE']._serialized_end=2150
 # @@protoc_insertion_point(module_scope)

@@ -252,14 +252,36 @@ Global___Model: _TypeAlias = Model  # noqa: Y015
 @_typing.final
 class ModelPricing(_message.Message):
     """The prices of a model. The charge of a call is exactly the sum of its tokens of each kind times
-    their price, and the price of the request, rounded up to a nano-USD.
+    their price, the calls of the provider's tools times theirs, and the price of the request, rounded
+    up to a nano-USD.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ProviderToolUsdEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RATES_FIELD_NUMBER: _builtins.int
     REQUEST_USD_FIELD_NUMBER: _builtins.int
     TIERS_FIELD_NUMBER: _builtins.int
+    PROVIDER_TOOL_USD_FIELD_NUMBER: _builtins.int
     request_usd: _builtins.str
     """Output only. The price of a call, in US dollars: a decimal number without exponent."""
     @_builtins.property
@@ -270,16 +292,23 @@ class ModelPricing(_message.Message):
     def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PricingTier]:
         """Output only. Prices that apply to calls with longer prompts, shortest prompt first."""
 
+    @_builtins.property
+    def provider_tool_usd(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Output only. The prices of a call of tools that the provider runs itself, by their names, such as
+        `web_search`: decimal numbers in US dollars.
+        """
+
     def __init__(
         self,
         *,
         rates: Global___TokenRates | None = ...,
         request_usd: _builtins.str = ...,
         tiers: _abc.Iterable[Global___PricingTier] | None = ...,
+        provider_tool_usd: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rates", b"rates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rates", b"rates", "request_usd", b"request_usd", "tiers", b"tiers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider_tool_usd", b"provider_tool_usd", "rates", b"rates", "request_usd", b"request_usd", "tiers", b"tiers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
