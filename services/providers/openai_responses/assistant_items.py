@@ -65,7 +65,7 @@ def assistant_items(turn: Turn) -> list[Json]:
     if message.reasoning_details_json and not message.reasoning_state:
         reasoning = reasoning_items(message.reasoning_details_json, notes)
     if reasoning and not items:
-        _note_lost(notes)
+        _note_unfinished(notes)
         return []
     return [*reasoning, *items]
 
@@ -117,8 +117,10 @@ def _in_places(turn: Turn, places: Sequence[SentPlace]) -> list[Json]:
             items += [*waiting, made]
         is_lost = is_lost or (made is None and bool(waiting))
         waiting = []
-    if is_lost or waiting:
+    if is_lost:
         _note_lost(turn.notes)
+    if waiting:
+        _note_unfinished(turn.notes)
     return [
         *_content_items(turn, sent_ids, with_text=not is_same_text),
         *items,
@@ -185,3 +187,7 @@ def _output_text(text: str) -> Json:
 def _note_lost(notes: Notes) -> None:
     detail = "Reasoning is left out where what it led to was changed or is missing."
     notes.dropped("messages", detail)
+
+
+def _note_unfinished(notes: Notes) -> None:
+    notes.mapped("messages", "Reasoning that has led to nothing yet is left out.")

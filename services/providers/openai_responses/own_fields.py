@@ -14,12 +14,13 @@ from services.domain.conversation import Message
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
-from services.providers.base import Notes, Target
+from services.providers.base import OTHER_PARTS, Notes, Target
 from services.providers.openai.harmless_fields import harmless_part
 from services.providers.openai.pass_through import extra_fields, passes_any, passes_harmless
 from services.providers.openai_responses.wire import Json
 from services.providers.translate.unknown_members import (
     UnknownMembers,
+    drop_members,
     member_paths,
     members_of,
     says_something,
@@ -33,6 +34,7 @@ _OWN: Mapping[str, str] = {INCLUDE: "plain", "truncation": "plain", "max_tool_ca
 """Kinds of values of the API's own fields, as in `harmless_fields.toml`."""
 
 _OF_REASONING = ("context",)
+_OF_ANSWERS = frozenset({"annotations", OTHER_PARTS})
 _NONE: Collection[str] = ()
 
 
@@ -72,21 +74,31 @@ def reasoning_members(spec: ChatCompletionSpec) -> Json:
 
 def phase_of(message: Message) -> str:
     """Return the phase of an earlier answer: a commentary, or the answer itself. Empty: none."""
-    if not message.extra_json:
+    if not message.extra_json or message.role != "assistant" or not message.content:
         return ""
     raw = (members_of(message.extra_json) or {}).get(PHASE)
     return str(msgspec.json.decode(raw)) if raw is not None and bytes(raw)[:1] == b'"' else ""
 
 
-def unsent_paths(spec: ChatCompletionSpec) -> list[str]:
-    """Return the paths of all unknown members that say something, but for those that are sent."""
-    return [
-        path
-        for found in unknown_members(spec)
-        for name, raw in found.members.items()
-        if name not in _sent(found, spec) and says_something(name, raw)
-        for path in member_paths(found.path, name, raw)
-    ]
+def note_unsent(spec: ChatCompletionSpec, notes: Notes) -> None:
+    """Note all unknown members that say something, but for those that are sent.
+
+    Those that answers have, and clients send back, cost a strict request nothing: the API wants
+    back what the reasoning state has.
+    """
+    lost: list[str] = []
+    for found in unknown_members(spec):
+        sent = _sent(found, spec)
+        for name, raw in found.members.items():
+            if name in sent or not says_something(name, raw):
+                continue
+            if found.place == "message" and name in _OF_ANSWERS:
+                detail = "What an earlier answer had beside its text and calls is left out."
+                notes.mapped(f"{found.path}.{name}", detail)
+            else:
+                lost += member_paths(found.path, name, raw)
+    if lost:
+        drop_members(lost, notes)
 
 
 def _sent(found: UnknownMembers, spec: ChatCompletionSpec) -> Collection[str]:
@@ -94,6 +106,6 @@ def _sent(found: UnknownMembers, spec: ChatCompletionSpec) -> Collection[str]:
     match found.place, found.steps:
         case "thinking", _:
             return _OF_REASONING
-        case "message", (_, int(index)) if spec.messages[index].role == "assistant":
+        case "message", (_, int(index)) if phase_of(spec.messages[index]):
             return (PHASE,)
     return _NONE

@@ -19,9 +19,9 @@ from services.providers.openai_responses.input_items import input_items
 from services.providers.openai_responses.input_parts import MARK, NO_MARKS
 from services.providers.openai_responses.own_fields import (
     INCLUDE,
+    note_unsent,
     own_fields,
     reasoning_members,
-    unsent_paths,
 )
 from services.providers.openai_responses.tools import knows_tool, tool, tool_choice
 from services.providers.openai_responses.wire import Json
@@ -29,7 +29,6 @@ from services.providers.translate import parameters, thinking, unseen_reasoning
 from services.providers.translate.history.legal import made_legal
 from services.providers.translate.other_types import other_object, without_foreign_tools
 from services.providers.translate.thinking import ThinkingPlan
-from services.providers.translate.unknown_members import drop_members
 
 PATH = "/responses"
 
@@ -62,8 +61,7 @@ def encode(
         notes.dropped("betas", "The provider has none of Anthropic's betas.")
     if spec.cache_control_json:
         notes.dropped(MARK, NO_MARKS)
-    if lost := unsent_paths(spec):
-        drop_members(lost, notes)
+    note_unsent(spec, notes)
     legal = made_legal(spec, target, notes, plain_reasoning=False)
     spec = legal.spec
     plan = thinking.plan(spec, target, notes)

@@ -124,7 +124,7 @@ def test_reasoning_at_the_end_has_led_to_nothing() -> None:
 
     assert items[1] == message(1, "Well")
     assert items[2]["role"] == "user"
-    assert notes == {"messages": "dropped"}
+    assert notes == {"messages": "mapped"}
 
 
 def test_reasoning_of_another_model_is_left_out() -> None:
@@ -199,3 +199,16 @@ def test_a_state_of_another_form_is_refused() -> None:
 
     with pytest.raises(Failure, match="not one that this service gave"):
         sent(user("Hi"), broken)
+
+
+def test_members_of_answers_cost_a_strict_request_nothing() -> None:
+    """Clients send them back as they came."""
+    extra = {"annotations": [{"type": "file_path"}], "content_parts": [{"type": "x"}]}
+    cited = assistant("Yes.", extra_json=json.dumps(extra).encode())
+
+    items, notes = sent(user("Hi"), cited, user("So?"), strict=True)
+
+    assert items[1]["content"][0]["text"] == "Yes."
+    assert notes == {"messages[1].annotations": "mapped", "messages[1].content_parts": "mapped"}
+    other = assistant("Yes.", extra_json=b'{"phase":["a"]}')
+    assert sent(user("Hi"), other)[1] == {"messages[1].phase": "dropped"}
