@@ -52,7 +52,7 @@ class RawCalls:
         facts = await off_loop(len(raw.body) // SKIMMED, reader.read, raw)
         if facts.stream != stream:
             message = "`stream` of the body must be as the method says."
-            raise Failure(ErrorReason.INVALID_FIELD, message, param="stream")
+            raise Failure(ErrorReason.INVALID_FIELD, message, param="raw.body")
         plan = call.snapshot.plans.of(call.caller, facts.spec.model)
         policy = call.request.parameter_policy
         opened = RawCall(

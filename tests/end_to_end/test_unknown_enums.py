@@ -85,7 +85,9 @@ def test_the_request_has_every_enum() -> None:
     """So that none is left out below."""
     found = {field.full_name for _, _, field in enum_fields(request())}
 
-    assert found == enums_of(pb.CreateChatCompletionRequest.DESCRIPTOR, set())
+    every = enums_of(pb.CreateChatCompletionRequest.DESCRIPTOR, set())
+    # A request has either a specification or `raw`, which has a test of its own.
+    assert found == every - {pb.RawRequest.DESCRIPTOR.fields_by_name["api"].full_name}
 
 
 def test_all_requests_with_an_enum_are_tested_below() -> None:
