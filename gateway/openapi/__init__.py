@@ -32,6 +32,7 @@ __all__ = ["handler", "openapi"]
 
 OPENAI_PATHS = (
     "/v1/chat/completions",
+    "/v1/completions",
     "/v1/embeddings",
     "/v1/responses",
     "/v1/responses/input_tokens",

@@ -4,6 +4,7 @@ Modules, in the order in which data flows:
 
     base                 the seam: `Surface`, what a new API implements
     openai_chat          OpenAI's chat completions
+    openai_completions   OpenAI's older completions of a text
     openai_responses     OpenAI's Responses
     anthropic_messages   Anthropic's Messages
     embeddings           OpenAI's embeddings
@@ -32,9 +33,15 @@ from collections.abc import Sequence
 from gateway.surfaces.anthropic_messages.surface import AnthropicMessages
 from gateway.surfaces.base import Surface
 from gateway.surfaces.openai_chat.surface import OpenAIChat
+from gateway.surfaces.openai_completions.surface import OpenAICompletions
 from gateway.surfaces.openai_responses.surface import OpenAIResponses
 
 __all__ = ["SURFACES"]
 
-SURFACES: Sequence[Surface] = (OpenAIChat(), OpenAIResponses(), AnthropicMessages())
+SURFACES: Sequence[Surface] = (
+    OpenAIChat(),
+    OpenAICompletions(),
+    OpenAIResponses(),
+    AnthropicMessages(),
+)
 """The APIs that the edge serves."""

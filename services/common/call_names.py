@@ -21,7 +21,7 @@ IDEMPOTENCY_KEY_HEADER = "idempotency-key"
 
 SURFACE_HEADER = "x-pomogator-surface"
 """From an edge: the API that its client has called, one of `SURFACES`."""
-SURFACES = frozenset({"chat", "messages", "responses", "embeddings"})
+SURFACES = frozenset({"chat", "completions", "messages", "responses", "embeddings"})
 GRPC_SURFACE = "grpc"
 """The API of callers that name none of `SURFACES`."""
 

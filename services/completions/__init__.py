@@ -12,6 +12,7 @@ Modules, in the order in which data flows:
     pipeline          a call in order: validate, resolve, admit, fail over, relay, settle
     caller_answer     the answer for a caller, made from what providers answer
     validation        ranges and forms of a request
+    text_validation   the same of a text to be continued
     idempotency       calls with an idempotency key, which run once
     joined_repeats    calls that an agent repeats in its session
     raw_replays       answers that were passed on as they are, in the other form

@@ -18,6 +18,7 @@ import msgspec
 
 from services.common.image_format import IMAGE_BYTES_MAX, IMAGES_MAX, decoded_bytes
 from services.common.request_headers import SESSION_CHARS_MAX
+from services.completions.text_validation import check_text_completion
 from services.domain.conversation import (
     ImageDetail,
     ImagePart,
@@ -119,7 +120,7 @@ def validate(
         _check_tool_choice(spec.tool_choice, spec)
     if spec.response_format is not None:
         _check_response_format(spec.response_format)
-    _check_messages(spec.messages)
+    _check_messages(spec)
 
 
 def _check_names(model: str, session_id: str) -> None:
@@ -224,9 +225,11 @@ def _check_response_format(form: ResponseFormat) -> None:
         )
 
 
-def _check_messages(messages: Sequence[Message]) -> None:
+def _check_messages(spec: ChatCompletionSpec) -> None:
+    if spec.text_completion is not None:
+        check_text_completion(spec)
     images: list[ImagePart] = []
-    for index, message in enumerate(messages):
+    for index, message in enumerate(spec.messages):
         _check_message(message, f"messages[{index}]", images)
     if len(images) > IMAGES_MAX:
         raise _invalid_image("messages", f"At most {IMAGES_MAX} pictures are allowed.")

@@ -119,6 +119,13 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
     """Format of another type: a JSON object in the provider's form. Other fields are then empty."""
 
 
+class TextCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    """Continuation of a text, as in OpenAI's older completions."""
+
+    echo: bool = False
+    """Whether the answer begins with the prompt."""
+
+
 class ChatCompletionSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Completion to generate."""
 
@@ -168,6 +175,9 @@ class ChatCompletionSpec(msgspec.Struct, frozen=True, kw_only=True):
     `anthropic-beta`."""
     prompt_cache_key: str = ""
     """Key for the provider's prompt cache."""
+    text_completion: TextCompletion | None = None
+    """Set to continue a text in place of answering a conversation. The only message is then the
+    user's: its first text is the prompt, a second one is what comes after the answer."""
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):

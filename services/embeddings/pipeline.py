@@ -99,6 +99,7 @@ class EmbeddingPipeline:
             usage, cost = ticket.usage, ticket.charge_nano
             call.record.finish_with("stop")
             call.record.facts.answer("", route.model, list(asking.notes.values()))
+            call.record.facts.answer("", route.model, list(asking.notes.values()))
             set_headers({**plan.answer_headers, **ticket.headers})
         finally:
             ticket.close()

@@ -22,7 +22,6 @@ DIALECTS: Mapping[str, Dialect] = {
     "openrouter": openrouter.DIALECT,
 }
 """Every dialect of completions."""
-
 _OPENAI_EMBEDDINGS = OpenAiEmbeddings()
 
 EMBEDDING_DIALECTS: Mapping[str, EmbeddingDialect] = {

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -222,3 +223,18 @@ async def test_it_computes_embeddings(tmp_path: Path) -> None:
     for one, other in zip(default.data, floats.data, strict=True):
         assert one.embedding == pytest.approx(other.embedding, abs=1e-4)
     assert default.usage.prompt_tokens > 3
+
+
+async def test_it_continues_a_text(client: AsyncOpenAI) -> None:
+    """The older completions, whole and streamed, with log probabilities in their older form."""
+    request: Any = {"model": MODELS[0], "prompt": "One, two, three,", "max_tokens": 4, "seed": 1}
+    whole = await client.completions.create(**request, temperature=0, logprobs=1)
+    stream = await client.completions.create(**request, temperature=0, stream=True)
+    texts = [chunk.choices[0].text async for chunk in stream if chunk.choices]
+
+    assert whole.choices[0].text == "".join(texts)
+    assert whole.choices[0].finish_reason == "length"
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == 4
+    assert whole.choices[0].logprobs is not None
+    assert "".join(whole.choices[0].logprobs.tokens or []) == whole.choices[0].text

@@ -154,7 +154,7 @@ def _decode(body: bytes, config: EdgeConfig, extracted: dict[str, bytes]) -> Cha
     if "messages" not in fields:
         raise invalid("messages", "Missing required parameter: `messages`.")
     messages = decode_messages(fields.pop("messages"), images)
-    stream, include_usage = _streaming(fields)
+    stream, include_usage = streaming(fields)
     include_cost = _include_cost(fields)
     functions = "functions" in fields
     values: dict[str, Any] = {
@@ -195,7 +195,8 @@ def _required_model(fields: _Fields) -> str:
     return read("model", fields.pop("model"), _STRING)
 
 
-def _streaming(fields: _Fields) -> tuple[bool, bool]:
+def streaming(fields: _Fields) -> tuple[bool, bool]:
+    """Read whether the answer is a stream, and whether that ends with the usage."""
     raw = fields.pop("stream", None)
     stream = raw is not None and read("stream", raw, _BOOL)
     raw = fields.pop("stream_options", None)

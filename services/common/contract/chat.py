@@ -33,6 +33,7 @@ from services.domain.spec import (
     ChatCompletionSpec,
     CompletionRequest,
     ResponseFormat,
+    TextCompletion,
     Thinking,
     Tool,
     ToolChoice,
@@ -118,6 +119,7 @@ SPEC = MessageTable(
         "tools": MessageTable(Tool, pb.Tool).translation,
         "tool_choice": MessageTable(ToolChoice, pb.ToolChoice).translation,
         "response_format": MessageTable(ResponseFormat, pb.ResponseFormat).translation,
+        "text_completion": MessageTable(TextCompletion, pb.TextCompletion).translation,
     },
 )
 _RAW = MessageTable(RawRequest, pb.RawRequest)

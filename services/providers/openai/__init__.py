@@ -8,6 +8,7 @@ Modules, in the order in which data flows:
     pass_through         fields unknown to the contract that are sent on
     nested_pass_through  unknown members of messages, parts and tools that are sent on
     harmless_fields      fields that change neither price, model, storage nor an address
+    text_completions     body of `POST /completions`, which continue a text
     response             answers, whole or streamed
     wire                 types of an answer's JSON
     odd_fields           fields of unexpected types, read as well as they can be
@@ -30,7 +31,7 @@ from services.domain.spec import ChatCompletionSpec
 from services.errors import UpstreamError
 from services.providers import failures
 from services.providers.base import Dialect, Notes, Target, UpstreamRequest
-from services.providers.openai import request
+from services.providers.openai import request, text_completions
 from services.providers.openai.response import OpenAiDecoder
 
 
@@ -41,6 +42,8 @@ class OpenAiDialect:
         self, spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
     ) -> UpstreamRequest:
         """Encode `spec` as the provider's request."""
+        if spec.text_completion is not None:
+            return text_completions.encode(spec, target, notes, stream=stream)
         return request.encode(spec, target, notes, stream=stream)
 
     def decoder(self, target: Target) -> OpenAiDecoder:

@@ -128,6 +128,8 @@ def require_features(
 
     `chooses_hosted`: whether the dialect has a choice of a tool that the provider runs.
     """
+    if spec.text_completion is not None:  # The callers of this function answer conversations.
+        require(False, "prompt", "text completions")
     capabilities, drops = target.capabilities, target.channel.quirks.drops
     if spec.tools:
         require(capabilities.tools and "tools" not in drops, "tools", "tools")

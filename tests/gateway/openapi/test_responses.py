@@ -21,7 +21,13 @@ from tests.stand.planted_responses import RESPONSES
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/responses/input_tokens"],
+    [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/responses/input_tokens",
+    ],
 )
 def test_each_failure_is_described(path: str) -> None:
     """Every status has its codes."""
@@ -46,7 +52,8 @@ def test_each_failure_in_anthropics_form_is_described(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"]
+    "path",
+    ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"],
 )
 def test_the_headers_with_notes_are_described(path: str) -> None:
     """Also the number of those that do not fit."""

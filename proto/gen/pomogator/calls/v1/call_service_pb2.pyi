@@ -594,8 +594,8 @@ class Call(_message.Message):
     key_id: _builtins.str
     """Output only. The ID of the key. Empty: the key was not accepted."""
     surface: _builtins.str
-    """Output only. The API that was called: `chat`, `messages`, `responses`, `embeddings` or
-    `grpc`.
+    """Output only. The API that was called: `chat`, `completions`, `messages`, `responses`,
+    `embeddings` or `grpc`.
     """
     streamed: _builtins.bool
     """Output only. Whether the answer was requested as a stream."""

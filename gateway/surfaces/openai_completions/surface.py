@@ -1,0 +1,35 @@
+"""Surface of OpenAI's older completions: `POST /v1/completions`."""
+
+from __future__ import annotations
+
+from multidict import MultiMapping
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+from gateway.http.error_answer import ErrorAnswer, render_openai_error
+from gateway.surfaces.base import Route, Surface
+from gateway.surfaces.event_stream import Framing
+from gateway.surfaces.openai_completions.decode import decode
+from gateway.surfaces.openai_completions.text_request import TextRequest
+from services.common.off_loop import off_loop
+
+
+class OpenAICompletions(Surface):
+    """OpenAI's older completions."""
+
+    name = "completions"
+    routes = (Route("POST", "/v1/completions"),)
+    framing = Framing(end=b"data: [DONE]\n\n")
+
+    async def decode(
+        self,
+        body: bytes,
+        headers: MultiMapping[str],  # noqa: ARG002 - none of this API
+        config: EdgeConfig,  # noqa: ARG002 - there are no images
+    ) -> TextRequest:
+        """Decode a request."""
+        return await off_loop(len(body), decode, body)
+
+    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
+        """Render a failure as `{"error": {"message", "type", "param", "code"}}`."""
+        return render_openai_error(error, request_id)
