@@ -26,6 +26,7 @@ from gateway.http.request_urls import URLS, UrlList, add_head_routes
 from gateway.http.runner import CONFIG
 from gateway.http.trusted_proxies import TrustedProxies
 from gateway.transcoding import routes
+from services.common.call_names import OPERATOR_HEADER
 from services.common.request_headers import has_bearer_token
 from services.domain.error_reason import ErrorReason
 
@@ -37,9 +38,6 @@ SERVICES = (
     operations.DESCRIPTOR.services_by_name["OperationsService"],
     calls.DESCRIPTOR.services_by_name["CallService"],
 )
-
-OPERATOR = "x-pomogator-operator"
-"""Header in which a caller names the person, for the audit log."""
 
 
 def create_operators_app(
@@ -79,6 +77,6 @@ def _require_token(token: str) -> Middleware:
 
 def _operator_metadata(request: web.Request) -> tuple[tuple[str, str], ...]:
     """Return the metadata of a call. The token is not part of it: the channel is trusted."""
-    operator = request.headers.get(OPERATOR, "")
-    named = ((OPERATOR, operator),) if operator.isascii() and operator.isprintable() else ()
+    operator = request.headers.get(OPERATOR_HEADER, "")
+    named = ((OPERATOR_HEADER, operator),) if operator.isascii() and operator.isprintable() else ()
     return (("x-request-id", request[REQUEST_ID]), *named)

@@ -115,6 +115,8 @@ EDGE_OF_GRPC = (
     "gateway.app",
     "gateway.server",
     "gateway.console.account_calls",
+    "gateway.console.audit_calls",
+    "gateway.console.audit_pages",
     "gateway.console.call_log_calls",
     "gateway.console.console",
     "gateway.console.console_app",

@@ -13,12 +13,14 @@ Modules, in the order in which data flows:
     usage_pages     charges by day and by model
     call_log_pages  calls to look through, one call, exports
     key_pages       keys of a tenant's account
+    audit_pages     changes of accounts and keys
     operator_pages  pages about all accounts, channels and the ledger
     form_fields     texts of a form as values
     key_terms       name, permissions and limits of a key
     account_calls   calls to the service with a tenant's key
     tenant_key_calls  calls to the service about the keys of an account
     operator_calls  calls to the service for an operator
+    audit_calls     calls to the service about changes
     call_log_calls  calls to the service for either, about the call log
     quick_starts    commands and programs for clients
     charts          bars of SVG pictures

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import grpc
 from pomogator.calls.v1 import call_service_pb2 as pb
@@ -13,7 +13,6 @@ from pomogator.calls.v1.call_service_pb2_grpc import CallServiceStub
 
 from gateway.console.account_calls import TIMEOUT_S, answered
 from gateway.rpc.status_mapping import to_api_error
-from services.common.call_names import REQUEST_ID_HEADER
 
 PAGE_SIZE = 50
 EXPORT_TIMEOUT_S = 600.0
@@ -29,17 +28,6 @@ class Asker(Protocol):
     @property
     def request_id(self) -> str:
         """ID of the browser's request."""
-
-
-class OperatorAsker(NamedTuple):
-    """An operator. The channel to the operators' services needs no credential."""
-
-    request_id: str
-
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Metadata of calls."""
-        return ((REQUEST_ID_HEADER, self.request_id),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ from gateway.backend import Backend
 from gateway.config import EdgeConfig
 from gateway.console import assets
 from gateway.console.account_calls import AccountCalls
-from gateway.console.call_log_calls import CallLogCalls, OperatorAsker
+from gateway.console.audit_pages import AuditPages
+from gateway.console.call_log_calls import CallLogCalls
 from gateway.console.call_log_pages import CALLS, CallLogPages
 from gateway.console.key_pages import KEYS, KeyPages
 from gateway.console.operator_calls import OperatorCalls
@@ -24,8 +25,9 @@ from gateway.console.operator_pages import (
     LEDGER,
     OPERATOR_ENTRIES,
     OperatorPages,
+    operator_of,
 )
-from gateway.console.pages import Pages, redirect
+from gateway.console.pages import AUDIT, Pages, redirect
 from gateway.console.sessions import Role, Sessions
 from gateway.console.sign_in_check import SignInCheck
 from gateway.console.sign_in_pages import SIGN_IN, SignInPages
@@ -83,9 +85,13 @@ class Console:
         }
         if operators:
             self._call_logs["operator"] = CallLogPages(
-                self._pages, CallLogCalls(operators.channel), _operator_of, sees_all=True
+                self._pages, CallLogCalls(operators.channel), operator_of, sees_all=True
             )
         self._keys = KeyPages(self._pages, TenantKeyCalls(channel))
+        audit = AuditPages(self._pages, channel, operators.channel if operators else None)
+        self._audits: dict[Role, Page] = {"tenant": audit.own}
+        if operators:
+            self._audits["operator"] = audit.all
         self._operator = (
             OperatorPages(self._pages, OperatorCalls(operators.channel)) if operators else None
         )
@@ -110,23 +116,23 @@ class Console:
             web.post(KEYS, self._action(self._keys.change, "tenant")),
             web.get(HOME, self._home),
             *self._call_log_routes(),
+            web.get(AUDIT, self._by_role(self._audits)),
             *(web.get(path, self._page(page, "tenant")) for path, page in pages.items()),
             *self._operator_routes(),
         ]
 
     def _call_log_routes(self) -> Sequence[web.AbstractRouteDef]:
         """Pages of tenants and of operators at the same URLs."""
+        logs = self._call_logs.items()
         return [
-            web.get(CALLS, self._by_role(lambda pages: pages.calls)),
-            web.get(f"{CALLS}/export", self._by_role(lambda pages: pages.export)),
-            web.get(f"{CALLS}/{{call_id}}", self._by_role(lambda pages: pages.call)),
+            web.get(CALLS, self._by_role({role: log.calls for role, log in logs})),
+            web.get(f"{CALLS}/export", self._by_role({role: log.export for role, log in logs})),
+            web.get(f"{CALLS}/{{call_id}}", self._by_role({role: log.call for role, log in logs})),
         ]
 
-    def _by_role(self, page_of: Callable[[CallLogPages], Page]) -> Handler:
-        """Return the handler of a page that each role has."""
-        handlers = {
-            role: self._page(page_of(pages), role) for role, pages in self._call_logs.items()
-        }
+    def _by_role(self, pages: Mapping[Role, Page]) -> Handler:
+        """Return the handler of a URL at which each role has a page of its own."""
+        handlers = {role: self._page(page, role) for role, page in pages.items()}
 
         async def answer(request: web.Request) -> web.StreamResponse:
             handler = handlers.get(self._visits.of(request).session.role)
@@ -213,7 +219,3 @@ class Console:
             if error.row.failed_auth:
                 return self._sign_in.end(visit)
             return self._pages.render(visit, "error", status=error.status, error=error)
-
-
-def _operator_of(visit: Visit) -> OperatorAsker:
-    return OperatorAsker(visit.request_id)

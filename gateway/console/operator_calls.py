@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -21,7 +21,7 @@ from pomogator.operations.v1 import operations_service_pb2_grpc as operations_gr
 
 from gateway.console.account_calls import TIMEOUT_S, answered
 from gateway.console.key_terms import KeyTerms, changed_fields, to_scope
-from services.common.call_names import REQUEST_ID_HEADER
+from services.common.call_names import OPERATOR_HEADER, REQUEST_ID_HEADER
 
 PAGE_SIZE = 100
 VERIFY_TIMEOUT_S = 120.0
@@ -32,10 +32,25 @@ _Request = TypeVar("_Request", contravariant=True)  # noqa: PLC0105 - private
 _Answer = TypeVar("_Answer", covariant=True)  # noqa: PLC0105
 
 
+class OperatorAsker(NamedTuple):
+    """An operator who asks. The channel to the operators' services needs no credential."""
+
+    request_id: str
+    """ID of the browser's request, which the service's logs name, too."""
+    name: str
+    """As the operator has signed in; empty without one. Nothing proves it."""
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Metadata of calls."""
+        request_id = (REQUEST_ID_HEADER, self.request_id)
+        return (request_id, (OPERATOR_HEADER, self.name)) if self.name else (request_id,)
+
+
 class OperatorCalls:
     """Calls over a channel to the operators' services, which trusts its holder.
 
-    All raise ApiError. `request_id` is that of the browser's request: the service's log names it.
+    All raise ApiError.
     """
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
@@ -44,49 +59,51 @@ class OperatorCalls:
         self._ledger = ledger_grpc.LedgerServiceStub(channel)
         self._operations = operations_grpc.OperationsServiceStub(channel)
 
-    async def accounts(self, request_id: str, token: str = "") -> accounts_pb.ListAccountsResponse:
+    async def accounts(
+        self, asker: OperatorAsker, token: str = ""
+    ) -> accounts_pb.ListAccountsResponse:
         """Return a page of accounts."""
         request = accounts_pb.ListAccountsRequest(page_size=PAGE_SIZE, page_token=token)
-        return await _ask(self._accounts.ListAccounts, request, request_id)
+        return await _ask(self._accounts.ListAccounts, request, asker)
 
-    async def account(self, request_id: str, name: str) -> accounts_pb.Account:
+    async def account(self, asker: OperatorAsker, name: str) -> accounts_pb.Account:
         """Return an account."""
         request = accounts_pb.GetAccountRequest(account=name)
-        return (await _ask(self._accounts.GetAccount, request, request_id)).account
+        return (await _ask(self._accounts.GetAccount, request, asker)).account
 
     async def open_account(
-        self, request_id: str, name: str, *, credit_nano_usd: int, unlimited: bool
+        self, asker: OperatorAsker, name: str, *, credit_nano_usd: int, unlimited: bool
     ) -> None:
         """Open an account."""
         request = accounts_pb.CreateAccountRequest(
             account=name, credit_nano_usd=credit_nano_usd, unlimited=unlimited
         )
-        await _ask(self._accounts.CreateAccount, request, request_id)
+        await _ask(self._accounts.CreateAccount, request, asker)
 
-    async def credit(self, request_id: str, name: str, nano_usd: int, credit_id: str) -> None:
+    async def credit(self, asker: OperatorAsker, name: str, nano_usd: int, credit_id: str) -> None:
         """Credit an account once for each `credit_id`."""
         request = accounts_pb.CreditAccountRequest(
             account=name, amount_nano_usd=nano_usd, request_id=credit_id
         )
-        await _ask(self._accounts.CreditAccount, request, request_id)
+        await _ask(self._accounts.CreditAccount, request, asker)
 
-    async def set_markup(self, request_id: str, name: str, basis_points: int) -> None:
+    async def set_markup(self, asker: OperatorAsker, name: str, basis_points: int) -> None:
         """Change the markup of an account."""
         request = accounts_pb.UpdateAccountRequest(
             account=accounts_pb.Account(account=name, markup_basis_points=basis_points),
             update_mask=FieldMask(paths=["markup_basis_points"]),
         )
-        await _ask(self._accounts.UpdateAccount, request, request_id)
+        await _ask(self._accounts.UpdateAccount, request, asker)
 
     async def keys(
-        self, request_id: str, account: str, token: str = ""
+        self, asker: OperatorAsker, account: str, token: str = ""
     ) -> keys_pb.ListKeysResponse:
         """Return a page of an account's keys."""
         request = keys_pb.ListKeysRequest(account=account, page_size=PAGE_SIZE, page_token=token)
-        return await _ask(self._keys.ListKeys, request, request_id)
+        return await _ask(self._keys.ListKeys, request, asker)
 
     async def create_key(
-        self, request_id: str, account: str, terms: KeyTerms, creation_id: str
+        self, asker: OperatorAsker, account: str, terms: KeyTerms, creation_id: str
     ) -> keys_pb.CreateKeyResponse:
         """Create a key once for each `creation_id`. The secret is in the first answer alone."""
         request = keys_pb.CreateKeyRequest(
@@ -95,51 +112,51 @@ class OperatorCalls:
             scope=to_scope(terms),
             request_id=creation_id,
         )
-        return await _ask(self._keys.CreateKey, request, request_id)
+        return await _ask(self._keys.CreateKey, request, asker)
 
-    async def change_key(self, request_id: str, key_id: str, terms: KeyTerms) -> None:
+    async def change_key(self, asker: OperatorAsker, key_id: str, terms: KeyTerms) -> None:
         """Change name and terms of a key."""
         key = keys_pb.Key(key_id=key_id, display_name=terms.display_name, scope=to_scope(terms))
         mask = FieldMask(paths=changed_fields(terms))
         request = keys_pb.UpdateKeyRequest(key=key, update_mask=mask)
-        await _ask(self._keys.UpdateKey, request, request_id)
+        await _ask(self._keys.UpdateKey, request, asker)
 
-    async def rotate_key(self, request_id: str, key_id: str, overlap_s: int) -> str:
+    async def rotate_key(self, asker: OperatorAsker, key_id: str, overlap_s: int) -> str:
         """Give a key a new secret, which is returned."""
         request = keys_pb.RotateKeyRequest(key_id=key_id)
         request.overlap.FromSeconds(overlap_s)
-        return (await _ask(self._keys.RotateKey, request, request_id)).secret
+        return (await _ask(self._keys.RotateKey, request, asker)).secret
 
-    async def revoke_key(self, request_id: str, key_id: str) -> None:
+    async def revoke_key(self, asker: OperatorAsker, key_id: str) -> None:
         """Revoke a key."""
         request = keys_pb.RevokeKeyRequest(key_id=key_id)
-        await _ask(self._keys.RevokeKey, request, request_id)
+        await _ask(self._keys.RevokeKey, request, asker)
 
     async def usage(
-        self, request_id: str, account: str, since: datetime
+        self, asker: OperatorAsker, account: str, since: datetime
     ) -> list[ledger_pb.ModelUsage]:
         """Return the usage of an account by model."""
         request = ledger_pb.ReportUsageRequest(account=account)
         request.start_time.FromDatetime(since)
-        return list((await _ask(self._ledger.ReportUsage, request, request_id)).models)
+        return list((await _ask(self._ledger.ReportUsage, request, asker)).models)
 
-    async def verify(self, request_id: str) -> ledger_pb.VerifyLedgerResponse:
+    async def verify(self, asker: OperatorAsker) -> ledger_pb.VerifyLedgerResponse:
         """Verify the ledger."""
         request = ledger_pb.VerifyLedgerRequest()
-        return await _ask(self._ledger.VerifyLedger, request, request_id, VERIFY_TIMEOUT_S)
+        return await _ask(self._ledger.VerifyLedger, request, asker, VERIFY_TIMEOUT_S)
 
-    async def channels(self, request_id: str) -> list[operations_pb.ChannelStatus]:
+    async def channels(self, asker: OperatorAsker) -> list[operations_pb.ChannelStatus]:
         """Return the status of all channels."""
         request = operations_pb.ListChannelsRequest()
-        return list((await _ask(self._operations.ListChannels, request, request_id)).channels)
+        return list((await _ask(self._operations.ListChannels, request, asker)).channels)
 
-    async def reload(self, request_id: str) -> None:
+    async def reload(self, asker: OperatorAsker) -> None:
         """Reload the configuration."""
         request = operations_pb.ReloadConfigurationRequest()
-        await _ask(self._operations.ReloadConfiguration, request, request_id)
+        await _ask(self._operations.ReloadConfiguration, request, asker)
 
     async def explain(
-        self, request_id: str, model: str, text: str
+        self, asker: OperatorAsker, model: str, text: str
     ) -> operations_pb.ExplainChatCompletionResponse:
         """Explain a completion with one message."""
         part = content.ContentPart(text=text)
@@ -147,7 +164,7 @@ class OperatorCalls:
         request = operations_pb.ExplainChatCompletionRequest(
             spec=chat.ChatCompletionSpec(model=model, messages=[message])
         )
-        return await _ask(self._operations.ExplainChatCompletion, request, request_id)
+        return await _ask(self._operations.ExplainChatCompletion, request, asker)
 
 
 class _Method(Protocol[_Request, _Answer]):
@@ -162,8 +179,8 @@ class _Method(Protocol[_Request, _Answer]):
 async def _ask(
     method: _Method[_Request, _Answer],
     request: _Request,
-    request_id: str,
+    asker: OperatorAsker,
     timeout_s: float = TIMEOUT_S,
 ) -> _Answer:
-    call = method(request, metadata=((REQUEST_ID_HEADER, request_id),), timeout=timeout_s)
-    return await answered(call, request_id)
+    call = method(request, metadata=asker.metadata, timeout=timeout_s)
+    return await answered(call, asker.request_id)

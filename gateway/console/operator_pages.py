@@ -12,8 +12,8 @@ from aiohttp import web
 from gateway.console.call_log_pages import CALLS
 from gateway.console.form_fields import Fields
 from gateway.console.key_terms import KeyTerms, overlap_s
-from gateway.console.operator_calls import OperatorCalls
-from gateway.console.pages import Entry, Pages, redirect
+from gateway.console.operator_calls import OperatorAsker, OperatorCalls
+from gateway.console.pages import AUDIT, Entry, Pages, redirect
 from gateway.console.visit import Visit
 from gateway.errors import ApiError, invalid
 
@@ -27,6 +27,7 @@ OPERATOR_ENTRIES: Sequence[Entry] = (
     Entry(CHANNELS, "nav.channels", "c"),
     Entry(CALLS, "nav.calls", "o"),
     Entry(EXPLAIN, "nav.explain", "e"),
+    Entry(AUDIT, "nav.audit", "u"),
     Entry(LEDGER, "nav.ledger", "l"),
 )
 
@@ -46,7 +47,9 @@ class OperatorPages:
 
     async def accounts(self, visit: Visit) -> web.Response:
         """A page of accounts."""
-        listed = await self._calls.accounts(visit.request_id, visit.request.query.get("after", ""))
+        listed = await self._calls.accounts(
+            operator_of(visit), visit.request.query.get("after", "")
+        )
         return self._pages.render(visit, "accounts", listed=listed)
 
     async def open_account(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
@@ -54,7 +57,7 @@ class OperatorPages:
         fields = Fields(form)
         name = fields.text("account")
         await self._calls.open_account(
-            visit.request_id,
+            operator_of(visit),
             name,
             credit_nano_usd=fields.nano_usd("credit_usd") or 0,
             unlimited=fields.checked("unlimited"),
@@ -69,14 +72,14 @@ class OperatorPages:
         self, visit: Visit, secret: str = "", key_id: str = "", *, made_before: bool = False
     ) -> web.Response:
         """Show the account, and a secret that was made by this request."""
-        name, request_id = visit.request.match_info["account"], visit.request_id
+        name, asker = visit.request.match_info["account"], operator_of(visit)
         since = datetime.now(UTC) - timedelta(days=USAGE_DAYS)
         return self._pages.render(
             visit,
             "account",
-            account=await self._calls.account(request_id, name),
-            listed=await self._calls.keys(request_id, name, visit.request.query.get("after", "")),
-            usage=await self._calls.usage(request_id, name, since),
+            account=await self._calls.account(asker, name),
+            listed=await self._calls.keys(asker, name, visit.request.query.get("after", "")),
+            usage=await self._calls.usage(asker, name, since),
             usage_days=USAGE_DAYS,
             path_of_account=_account_path(name),
             once_id=secrets.token_hex(16),
@@ -95,10 +98,10 @@ class OperatorPages:
                 if not amount:
                     raise invalid("amount_usd", "`amount_usd` must be an amount other than 0.")
                 credit_id = fields.text("credit_id") or fields.text("once_id")
-                await self._calls.credit(visit.request_id, name, amount, credit_id)
+                await self._calls.credit(operator_of(visit), name, amount, credit_id)
             case "markup":
                 points = fields.basis_points("markup_percent")
-                await self._calls.set_markup(visit.request_id, name, points)
+                await self._calls.set_markup(operator_of(visit), name, points)
             case _:
                 raise _unknown_action()
         return redirect(_account_path(name))
@@ -106,21 +109,21 @@ class OperatorPages:
     async def change_keys(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
         """Create, rotate or revoke a key. A new secret is on this page alone."""
         name, fields = visit.request.match_info["account"], Fields(form)
-        request_id, key_id = visit.request_id, fields.text("key_id")
+        asker, key_id = operator_of(visit), fields.text("key_id")
         match fields.text("action"):
             case "create":
                 terms, once_id = KeyTerms.of(fields), fields.text("once_id")
-                made = await self._calls.create_key(request_id, name, terms, once_id)
+                made = await self._calls.create_key(asker, name, terms, once_id)
                 secret, is_old = made.secret, not made.secret
                 return await self._account(visit, secret, made.key.key_id, made_before=is_old)
             case "change":
-                await self._calls.change_key(request_id, key_id, KeyTerms.of(fields))
+                await self._calls.change_key(asker, key_id, KeyTerms.of(fields))
                 return redirect(_account_path(name))
             case "rotate":
-                secret = await self._calls.rotate_key(request_id, key_id, overlap_s(fields))
+                secret = await self._calls.rotate_key(asker, key_id, overlap_s(fields))
                 return await self._account(visit, secret, key_id)
             case "revoke":
-                await self._calls.revoke_key(request_id, key_id)
+                await self._calls.revoke_key(asker, key_id)
                 return redirect(_account_path(name))
             case _:
                 raise _unknown_action()
@@ -130,14 +133,14 @@ class OperatorPages:
         return self._pages.render(
             visit,
             "channels",
-            channels=await self._calls.channels(visit.request_id),
+            channels=await self._calls.channels(operator_of(visit)),
             breakers=BREAKERS,
             reloaded="reloaded" in visit.request.query,
         )
 
     async def reload(self, visit: Visit, _: Mapping[str, str]) -> web.Response:
         """Reload the configuration."""
-        await self._calls.reload(visit.request_id)
+        await self._calls.reload(operator_of(visit))
         return redirect(f"{CHANNELS}?reloaded")
 
     async def explain(self, visit: Visit) -> web.Response:
@@ -149,8 +152,8 @@ class OperatorPages:
         return await self._explained(visit, form.get("model", ""), form.get("text", ""))
 
     async def _explained(self, visit: Visit, model: str, text: str) -> web.Response:
-        channels = await self._calls.channels(visit.request_id)
-        explanation = await self._calls.explain(visit.request_id, model, text) if model else None
+        channels = await self._calls.channels(operator_of(visit))
+        explanation = await self._calls.explain(operator_of(visit), model, text) if model else None
         return self._pages.render(
             visit,
             "explain",
@@ -167,7 +170,7 @@ class OperatorPages:
 
     async def verify(self, visit: Visit, _: Mapping[str, str]) -> web.Response:
         """Verify the ledger."""
-        result = await self._calls.verify(visit.request_id)
+        result = await self._calls.verify(operator_of(visit))
         return self._pages.render(visit, "ledger", result=result)
 
 
@@ -177,3 +180,8 @@ def _account_path(name: str) -> str:
 
 def _unknown_action() -> ApiError:
     return invalid("action", "`action` must be one of the form's.")
+
+
+def operator_of(visit: Visit) -> OperatorAsker:
+    """Return the operator of a visit."""
+    return OperatorAsker(visit.request_id, visit.session.name)

@@ -26,6 +26,9 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "X-Frame-Options": "DENY",
 }
 
+AUDIT = "/console/audit"
+"""Path of the audit log, which both roles have in their navigation."""
+
 VERSION = version("pomogator")
 
 

@@ -32,6 +32,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     role: Role = "visitor"
     key: str = ""
     """The API key of a tenant."""
+    name: str = ""
+    """Name of an operator, for the audit log. Nothing proves it."""
     token_digest: str = ""
     """For an operator: digest of the token of the sign-in. Another token ends the session."""
     csrf_token: str
@@ -58,10 +60,12 @@ class Sessions:
         """Return a new session with this key."""
         return msgspec.structs.replace(self.visitor(), role="tenant", key=key)
 
-    def operator(self, token: str) -> Session:
+    def operator(self, token: str, name: str) -> Session:
         """Return a new session of an operator who has shown this token."""
         digest = _digest(token)
-        return msgspec.structs.replace(self.visitor(), role="operator", token_digest=digest)
+        return msgspec.structs.replace(
+            self.visitor(), role="operator", token_digest=digest, name=name
+        )
 
     def read(self, cookie: str, operators_token: str) -> Session | None:
         """Return the session of a cookie. None: it is not valid, or not any more.

@@ -46,7 +46,7 @@ class SignInPages:
         """Begin a session. A wrong key counts for the throttle of failed authentications."""
         key = form.get("key", "").strip()
         try:
-            session = await self._check.begin(key, visit.request_id)
+            session = await self._check.begin(key, form.get("name", ""), visit.request_id)
         except ApiError as failure:
             request = visit.request
             error = self._throttle.throttled(failure, request.remote or "", request.headers)

@@ -13,7 +13,7 @@ from gateway.console.account_calls import TIMEOUT_S, AccountCalls, Caller
 from gateway.console.call_log_pages import CALLS
 from gateway.console.charts import bar_chart
 from gateway.console.key_pages import KEYS
-from gateway.console.pages import Entry, Pages
+from gateway.console.pages import AUDIT, Entry, Pages
 from gateway.console.quick_starts import quick_starts
 from gateway.console.usage_pages import beginning, last_days
 from gateway.console.visit import CSRF_HEADER, Visit, require_same_site
@@ -31,6 +31,7 @@ ENTRIES: Sequence[Entry] = (
     Entry(KEYS, "nav.keys", "k"),
     Entry("/console/usage", "nav.usage", "u"),
     Entry(CALLS, "nav.calls", "c"),
+    Entry(AUDIT, "nav.audit", "a"),
     Entry("/console/playground", "nav.playground", "p"),
     Entry("/console/models", "nav.models", "m"),
     Entry("/console/quick-starts", "nav.quick_starts", "s"),

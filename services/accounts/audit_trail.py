@@ -12,15 +12,13 @@ import msgspec
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 
+from services.common.call_names import OPERATOR_HEADER
 from services.rpc.call_context import Context, current_request_id, metadata_of
 from services.rpc.client_authorizer import certificate_names
 from services.storage.audit_entries import KEY, OPERATOR, AuditEntry, insert_entry, new_entry_id
 from services.storage.base import Transaction
 
 T = TypeVar("T")
-
-OPERATOR_HEADER = "x-pomogator-operator"
-"""Metadata in which a caller of the operators' listener names the person."""
 
 _ACTOR_CHARS_MAX = 64
 

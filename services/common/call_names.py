@@ -17,6 +17,8 @@ METERED = (COMPLETIONS, f"/{EMBEDDING_SERVICE}/")
 """How the paths of methods begin whose calls have records of their own, and are shed by load."""
 
 REQUEST_ID_HEADER = "x-request-id"
+OPERATOR_HEADER = "x-pomogator-operator"
+"""From an operator's caller: the name of the person, for the audit log. Nothing proves it."""
 IDEMPOTENCY_KEY_HEADER = "idempotency-key"
 
 SURFACE_HEADER = "x-pomogator-surface"

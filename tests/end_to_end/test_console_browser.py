@@ -30,8 +30,25 @@ pytestmark = needs_chromium
 ANSWER_MS = 60_000
 """The longest time to an answer on a busy machine. No test depends on it."""
 
-TENANT_PAGES = ("", "/keys", "/usage", "/calls", "/playground", "/models", "/quick-starts")
-OPERATOR_PAGES = ("/accounts", "/accounts/default", "/channels", "/calls", "/explain", "/ledger")
+TENANT_PAGES = (
+    "",
+    "/keys",
+    "/usage",
+    "/calls",
+    "/audit",
+    "/playground",
+    "/models",
+    "/quick-starts",
+)
+OPERATOR_PAGES = (
+    "/accounts",
+    "/accounts/default",
+    "/channels",
+    "/calls",
+    "/audit",
+    "/explain",
+    "/ledger",
+)
 
 
 @pytest.fixture

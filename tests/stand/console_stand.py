@@ -59,10 +59,10 @@ class Browser:
         ) as response:
             return await self._read(response)
 
-    async def sign_in(self, key: str) -> Answer:
-        """Load the form, and send it with the key."""
+    async def sign_in(self, key: str, name: str = "") -> Answer:
+        """Load the form, and send it with the key, or with a token and a name."""
         await self.get("/console/sign-in")
-        answer = await self.post("/console/sign-in", {"key": key})
+        answer = await self.post("/console/sign-in", {"key": key, "name": name})
         if answer.status == 303:
             await self.get("/console")
         return answer

@@ -105,7 +105,7 @@ def test_a_session_in_use_is_renewed_once_a_minute(sessions: Sessions, time: Tim
 
 def test_another_token_ends_the_sessions_of_operators(sessions: Sessions) -> None:
     """And so does none. The token itself is not in the session."""
-    session = sessions.operator(TOKEN)
+    session = sessions.operator(TOKEN, "ann")
     cookie = sessions.to_cookie(session)
 
     assert sessions.read(cookie, TOKEN) is not None

@@ -44,7 +44,9 @@ def test_pages_and_texts_fit() -> None:
     known = set(ENGLISH.names)
     chosen = {name for path in FOLDER.glob("*.py") for name in found(IN_CODE, path)}
     shown = {name for path in FOLDER.glob("templates/*.html") for name in found(IN_TEMPLATE, path)}
-    computed = {name for name in known if name.startswith(("theme.", "breaker.", "calls."))}
+    computed = {
+        name for name in known if name.startswith(("theme.", "breaker.", "calls.", "audit."))
+    }
 
     assert shown <= known
     assert known <= shown | chosen | computed
