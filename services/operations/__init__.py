@@ -5,4 +5,5 @@ Modules, in the order in which data flows:
     servicer   OperationsService
     explainer  dry run of a call
     channels   status of channels
+    channel_control  switches of channels
 """

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
+from services.operations.channel_control import disablement_to_proto
 from services.operations.explainer import BREAKER_STATES
 from services.providers.base import ModelRoute, Target
 from services.providers.channel_failures import ChannelFailures
@@ -46,6 +47,8 @@ def _status(route: ModelRoute, target: Target, health: ChannelHealth) -> pb.Chan
         breaker_state=BREAKER_STATES[health.breaker_state(target)],
         error_rate=health.error_rate(target),
     )
+    if disablement := health.disabled.get(target.channel.name):
+        status.disablement.CopyFrom(disablement_to_proto(disablement))
     if open_for_s := health.open_for_s(target):
         status.rest.FromMilliseconds(round(open_for_s * 1000))
     if latency_s := health.latency_s(target):

@@ -20,6 +20,7 @@ from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.errors import Failure
 from services.metering.prices import FREE, estimate_nano
 from services.metering.tokens import estimate_prompt
+from services.operations.channel_control import disablement_to_proto
 from services.providers.base import Dialect, ModelRoute, Notes, Target
 from services.routing.affinity import SessionAffinity, SessionPin
 from services.routing.catalog import Catalog
@@ -145,6 +146,8 @@ class Explainer:
         )
         if latency_s := self.health.latency_s(target):
             candidate.latency.FromMilliseconds(round(latency_s * 1000))
+        if disablement := self.health.disabled.get(target.channel.name):
+            candidate.disablement.CopyFrom(disablement_to_proto(disablement))
         notes = Notes(strict=strict)
         try:
             request = self.dialects[target.channel.dialect].encode(spec, target, notes)

@@ -15,6 +15,7 @@ from services.config import ConfigError
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.errors import Failure
+from services.operations.channel_control import ChannelControl
 from services.operations.channels import list_channels
 from services.operations.explainer import Explainer, Session
 from services.providers.channel_failures import ChannelFailures
@@ -31,8 +32,10 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         explainer: Callable[[], Explainer],
         reload: Callable[[], None],
         failures: ChannelFailures,
+        control: ChannelControl,
     ) -> None:
         """`explainer` returns one for the current configuration; `reload` replaces it."""
+        self._control = control
         self._failures = failures
         self._explainer = explainer
         self._reload = reload
@@ -54,6 +57,20 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         return pb.ListChannelsResponse(
             channels=list_channels(now.catalog, now.health, self._failures, request.model)
         )
+
+    async def DisableChannel(
+        self, request: pb.DisableChannelRequest, context: Context
+    ) -> pb.DisableChannelResponse:
+        """Disable a channel in all processes."""
+        disablement = await self._control.disable(request, self._explainer().catalog, context)
+        return pb.DisableChannelResponse(disablement=disablement)
+
+    async def EnableChannel(
+        self, request: pb.EnableChannelRequest, context: Context
+    ) -> pb.EnableChannelResponse:
+        """Enable a channel in all processes."""
+        await self._control.enable(request.channel, context)
+        return pb.EnableChannelResponse()
 
     async def ReloadConfiguration(
         self, request: pb.ReloadConfigurationRequest, context: Context

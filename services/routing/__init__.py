@@ -13,6 +13,7 @@ Modules, in the order in which data flows:
     call_failures    the failures of these attempts, and the one that the caller gets
     budget           the retry budget, a share of the calls
     health           circuit breakers, error rates and latencies of channels
+    channel_switches  channels that operators have disabled
     decay            means in which older observations count less
     routing_metrics  the metrics of breakers and retries
 """

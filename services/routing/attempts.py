@@ -23,7 +23,7 @@ from services.providers.base import ModelRoute, Notes, Target, UpstreamRequest
 from services.providers.overlong_answer import OverlongAnswerError
 from services.providers.upstream import Upstream, UpstreamAnswer
 from services.routing.budget import RetryBudget
-from services.routing.call_failures import CallFailures
+from services.routing.call_failures import CallFailures, channel_disabled
 from services.routing.choice import order_targets
 from services.routing.health import ChannelHealth
 from services.routing.route_request import RouteRequest, StartedAnswer
@@ -217,7 +217,9 @@ class CallAttempts:
         parts, wanted = self._parts, self._wanted
         while True:
             for target in self._targets_left:
-                if not self._failures.excludes(target.channel):
+                if target.channel.name in parts.health.disabled:
+                    self._failures.refusal = self._failures.refusal or channel_disabled()
+                elif not self._failures.excludes(target.channel):
                     streamed = wanted.stream or self._needs_stream(target)
                     return _Step(self._route, target, streamed)
             route = next(self._routes_left, None)

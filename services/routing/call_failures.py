@@ -43,3 +43,9 @@ class CallFailures:
 
 def _no_candidate() -> UpstreamError:
     return UpstreamError(ErrorReason.UPSTREAM_UNREACHABLE, "No channel answered.")
+
+
+def channel_disabled() -> UpstreamError:
+    """Return the failure of a call whose channels an operator has disabled."""
+    message = "The channels of this model are disabled at the moment."
+    return UpstreamError(ErrorReason.UPSTREAM_UNREACHABLE, message)

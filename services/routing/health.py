@@ -19,7 +19,7 @@ recovery.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -28,6 +28,7 @@ from services.config import Secret
 from services.errors import UpstreamError
 from services.providers.base import Target
 from services.routing.decay import DecayedMean
+from services.storage.channel_switches import Disablement
 
 COOL_DOWN_MAX_S = 300.0
 """The longest time that a breaker stays open."""
@@ -70,6 +71,8 @@ class ChannelHealth:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         """Clock of all observations."""
+        self.disabled: Mapping[str, Disablement] = {}
+        """Channels that get no calls, by name. `ChannelSwitches` replaces them."""
         self._states: dict[_TargetKey, _TargetState] = {}
 
     def available(self, target: Target) -> bool:

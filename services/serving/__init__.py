@@ -13,6 +13,7 @@ Modules, in the order in which data flows:
     call_log_parts     store, queue and retention of the call log
     replica_count      number of services that share a database
     reload             the snapshot of a configuration, and its replacement
+    channel_switching  switches of channels, and what follows them
     config_watch       a file that others replace
     account_servicers  servicers of accounts, for callers and for operators
     servicers          the gRPC servicers, for callers and for operators

@@ -61,6 +61,7 @@ from services.rpc.health_service import HealthService, reporting_health
 from services.rpc.rpc_log import RpcLog
 from services.serving.account_servicers import account_servicers, operator_services
 from services.serving.call_log_parts import RunningCallLog, open_call_log
+from services.serving.channel_switching import open_channel_control
 from services.serving.process_parts import ProcessParts
 from services.serving.raw_apis import TRANSLATIONS
 from services.serving.reload import Reloader, reload_results, snapshot_of
@@ -112,7 +113,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         embeddings = EmbeddingService(embedding_pipeline, *entrance, end_revoked=end_revoked)
         cores = completions, embeddings
         public = _public(parts, stores, reloader, cores, health, call_log)
-        operators = _operators(parts, stores, reloader, sessions, health, call_log)
+        operators = await _operators(parts, stores, reloader, sessions, health, call_log)
         yield Service(
             register=public.register,
             relay=public.relay,
@@ -196,7 +197,7 @@ def _public(
     )
 
 
-def _operators(
+async def _operators(
     parts: ProcessParts,
     stores: Stores,
     reloader: Reloader,
@@ -205,9 +206,10 @@ def _operators(
     call_log: RunningCallLog,
 ) -> OperatorServicers:
     explainer = partial(_explainer, parts, reloader, sessions)
+    control = await open_channel_control(parts, stores, reloader)
     return OperatorServicers(
         accounts=operator_services(stores, parts.clock, reloader.local.config, call_log),
-        operations=OperationsServicer(explainer, reloader.reload, parts.failures),
+        operations=OperationsServicer(explainer, reloader.reload, parts.failures, control),
         calls=CallServicer(call_log.reader, operator_scope),
         health=health,
     )

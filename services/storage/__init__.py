@@ -23,6 +23,7 @@ Modules, in the order in which data flows:
     pepper           secret of the keyed digests of API keys
     secret_file         secrets that the first start makes in the state directory
     keys             statements for API keys
+    channel_switches  statements for channels that operators have disabled
     audit_entries    statements for the audit log
     models           statements for the models that were offered
     accounts         statements for accounts, deposits and withdrawals

@@ -17,6 +17,7 @@ database stand beside them.
     idempotency_keys   calls that must not be made twice, and their answers for a day
     models             models that were offered, and since when
     key_requests       requests that created a key, by their ID
+    channel_switches   channels that operators have disabled
     audit_entries      changes by operators and tenants; rows are only added, and deleted by age
 """
 
@@ -253,6 +254,17 @@ CREATE TRIGGER audit_entries_stay BEFORE UPDATE OR TRUNCATE ON audit_entries
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 """,
+    ),
+    Migration(
+        both="""
+CREATE TABLE channel_switches (
+    channel TEXT PRIMARY KEY,
+    reason TEXT NOT NULL,
+    disabled_ms BIGINT NOT NULL,
+    until_ms BIGINT
+);
+
+"""
     ),
 )
 

@@ -157,13 +157,15 @@ async def test_errors_have_the_form_of_the_public_api(
 @pytest.mark.parametrize(
     "authorization", [None, "", "Bearer", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", TOKEN]
 )
+@pytest.mark.parametrize("part", [0, 1])
 async def test_every_request_without_the_token_is_refused(
-    listeners: Listeners, authorization: str | None
+    listeners: Listeners, authorization: str | None, part: int
 ) -> None:
     """All answers are the same 401, whether the route exists or not."""
     headers = {} if authorization is None else {"Authorization": authorization}
     async with aiohttp.ClientSession(headers=headers) as client:
-        for verb, path in [*ROUTES, ("GET", "/openapi.json"), ("GET", "/nowhere")]:
+        # In two parts, since an address may fail only so often.
+        for verb, path in [*ROUTES[part::2], ("GET", "/openapi.json"), ("GET", "/nowhere")]:
             url = listeners.operators._build_url(path)
             async with client.request(verb, url, data=b"{") as response:
                 assert response.status == 401

@@ -14,6 +14,7 @@ from gateway.backend import Backend
 from gateway.config import EdgeConfig
 from gateway.rpc.service_channel import open_channel
 from gateway.server import serving_rest
+from services.accounts.key_maker import FIRST_ACCOUNT
 from services.clock import Clock
 from services.config import ChannelConfig, Config, KeysConfig, ModelConfig, Secret, StateConfig
 from services.rpc.listener import listening
@@ -87,7 +88,8 @@ async def running_config(
         opening = open_service(config, state, env or {}, clock=clock)
         service = await stack.enter_async_context(opening)
         key = await service.key_maker.make_first()
-        assert key is not None, "the state is not new"
+        if key is None:  # Another process has opened the state before.
+            _, key = await service.key_maker.make(FIRST_ACCOUNT)
         backend: Backend | None = None
         if transport == "in-process":
             channel = await stack.enter_async_context(service.channel())

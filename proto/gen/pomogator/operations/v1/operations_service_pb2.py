@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pomogator.chat.v1 import chat_completion_service_pb2 as pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0pomogator/operations/v1/operations_service.proto\x12\x17pomogator.operations.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a/pomogator/chat/v1/chat_completion_service.proto\"\xbc\x01\n\x1c\x45xplainChatCompletionRequest\x12\x39\n\x04spec\x18\x01 \x01(\x0b\x32%.pomogator.chat.v1.ChatCompletionSpecB\x04\xe2\x41\x01\x02\x12<\n\x10parameter_policy\x18\x02 \x01(\x0e\x32\".pomogator.chat.v1.ParameterPolicy\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x04 \x01(\t\"\xd8\x01\n\x1d\x45xplainChatCompletionResponse\x12\x36\n\ncandidates\x18\x01 \x03(\x0b\x32\".pomogator.operations.v1.Candidate\x12\x1a\n\x12prompt_token_count\x18\x02 \x01(\x03\x12\x17\n\x0fmax_token_count\x18\x03 \x01(\x03\x12\x15\n\rhold_nano_usd\x18\x04 \x01(\x03\x12\x33\n\x08\x61\x66\x66inity\x18\x05 \x01(\x0e\x32!.pomogator.operations.v1.Affinity\"\x89\x03\n\tCandidate\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x12\n\nkey_number\x18\x03 \x01(\x05\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12<\n\rbreaker_state\x18\x06 \x01(\x0e\x32%.pomogator.operations.v1.BreakerState\x12*\n\x07latency\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03url\x18\x08 \x01(\t\x12\x0c\n\x04\x62ody\x18\t \x01(\t\x12&\n\x05notes\x18\n \x03(\x0b\x32\x17.pomogator.chat.v1.Note\x12\x0f\n\x07refusal\x18\x0b \x01(\t\x12\x34\n\x06prices\x18\x0c \x01(\x0b\x32$.pomogator.operations.v1.TokenPrices\x12\r\n\x05score\x18\r \x01(\x01\x12\x12\n\nremembered\x18\x0e \x01(\x08\x12\x0f\n\x07\x64ialect\x18\x10 \x01(\t\"\xc2\x03\n\x0bTokenPrices\x12\x17\n\x0fprompt_pico_usd\x18\x01 \x01(\x03\x12\x1b\n\x13\x63\x61\x63he_read_pico_usd\x18\x02 \x01(\x03\x12\x1c\n\x14\x63\x61\x63he_write_pico_usd\x18\x03 \x01(\x03\x12\x1f\n\x17\x63\x61\x63he_write_1h_pico_usd\x18\x04 \x01(\x03\x12\x1b\n\x13\x63ompletion_pico_usd\x18\x05 \x01(\x03\x12\x19\n\x11thinking_pico_usd\x18\x06 \x01(\x03\x12\"\n\x15prompt_audio_pico_usd\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\"\n\x15prompt_image_pico_usd\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12&\n\x19\x63ompletion_audio_pico_usd\x18\t \x01(\x03H\x02\x88\x01\x01\x12&\n\x19\x63ompletion_image_pico_usd\x18\n \x01(\x03H\x03\x88\x01\x01\x42\x18\n\x16_prompt_audio_pico_usdB\x18\n\x16_prompt_image_pico_usdB\x1c\n\x1a_completion_audio_pico_usdB\x1c\n\x1a_completion_image_pico_usd\"$\n\x13ListChannelsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"P\n\x14ListChannelsResponse\x12\x38\n\x08\x63hannels\x18\x01 \x03(\x0b\x32&.pomogator.operations.v1.ChannelStatus\"\xe8\x02\n\rChannelStatus\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nkey_number\x18\x03 \x01(\x05\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12\r\n\x05score\x18\x06 \x01(\x01\x12<\n\rbreaker_state\x18\x07 \x01(\x0e\x32%.pomogator.operations.v1.BreakerState\x12\'\n\x04rest\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nerror_rate\x18\t \x01(\x01\x12*\n\x07latency\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0clast_failure\x18\x0b \x01(\t\x12\x35\n\x11last_failure_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1c\n\x1aReloadConfigurationRequest\"\x1d\n\x1bReloadConfigurationResponse*\xb7\x01\n\x08\x41\x66\x66inity\x12\x18\n\x14\x41\x46\x46INITY_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41\x46\x46INITY_SESSION\x10\x01\x12\x19\n\x15\x41\x46\x46INITY_CONVERSATION\x10\x02\x12\x10\n\x0c\x41\x46\x46INITY_OFF\x10\x03\x12\x16\n\x12\x41\x46\x46INITY_NO_CHOICE\x10\x04\x12\x1b\n\x17\x41\x46\x46INITY_NO_CACHE_PRICE\x10\x05\x12\x19\n\x15\x41\x46\x46INITY_SHORT_PROMPT\x10\x06*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x02\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x03\x32\xf3\x03\n\x11OperationsService\x12\xa9\x01\n\x15\x45xplainChatCompletion\x12\x35.pomogator.operations.v1.ExplainChatCompletionRequest\x1a\x36.pomogator.operations.v1.ExplainChatCompletionResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/operations:explain:\x01*\x12\x8c\x01\n\x0cListChannels\x12,.pomogator.operations.v1.ListChannelsRequest\x1a-.pomogator.operations.v1.ListChannelsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/operations/channels\x12\xa2\x01\n\x13ReloadConfiguration\x12\x33.pomogator.operations.v1.ReloadConfigurationRequest\x1a\x34.pomogator.operations.v1.ReloadConfigurationResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/v1/operations:reload:\x01*BE\n\x1b\x63om.pomogator.operations.v1P\x01Z$pomogator/operations/v1;operationsv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0pomogator/operations/v1/operations_service.proto\x12\x17pomogator.operations.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a/pomogator/chat/v1/chat_completion_service.proto\"\xbc\x01\n\x1c\x45xplainChatCompletionRequest\x12\x39\n\x04spec\x18\x01 \x01(\x0b\x32%.pomogator.chat.v1.ChatCompletionSpecB\x04\xe2\x41\x01\x02\x12<\n\x10parameter_policy\x18\x02 \x01(\x0e\x32\".pomogator.chat.v1.ParameterPolicy\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x04 \x01(\t\"\xd8\x01\n\x1d\x45xplainChatCompletionResponse\x12\x36\n\ncandidates\x18\x01 \x03(\x0b\x32\".pomogator.operations.v1.Candidate\x12\x1a\n\x12prompt_token_count\x18\x02 \x01(\x03\x12\x17\n\x0fmax_token_count\x18\x03 \x01(\x03\x12\x15\n\rhold_nano_usd\x18\x04 \x01(\x03\x12\x33\n\x08\x61\x66\x66inity\x18\x05 \x01(\x0e\x32!.pomogator.operations.v1.Affinity\"\xc4\x03\n\tCandidate\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x12\n\nkey_number\x18\x03 \x01(\x05\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12<\n\rbreaker_state\x18\x06 \x01(\x0e\x32%.pomogator.operations.v1.BreakerState\x12*\n\x07latency\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03url\x18\x08 \x01(\t\x12\x0c\n\x04\x62ody\x18\t \x01(\t\x12&\n\x05notes\x18\n \x03(\x0b\x32\x17.pomogator.chat.v1.Note\x12\x0f\n\x07refusal\x18\x0b \x01(\t\x12\x34\n\x06prices\x18\x0c \x01(\x0b\x32$.pomogator.operations.v1.TokenPrices\x12\r\n\x05score\x18\r \x01(\x01\x12\x12\n\nremembered\x18\x0e \x01(\x08\x12\x0f\n\x07\x64ialect\x18\x10 \x01(\t\x12\x39\n\x0b\x64isablement\x18\x11 \x01(\x0b\x32$.pomogator.operations.v1.Disablement\"\xc2\x03\n\x0bTokenPrices\x12\x17\n\x0fprompt_pico_usd\x18\x01 \x01(\x03\x12\x1b\n\x13\x63\x61\x63he_read_pico_usd\x18\x02 \x01(\x03\x12\x1c\n\x14\x63\x61\x63he_write_pico_usd\x18\x03 \x01(\x03\x12\x1f\n\x17\x63\x61\x63he_write_1h_pico_usd\x18\x04 \x01(\x03\x12\x1b\n\x13\x63ompletion_pico_usd\x18\x05 \x01(\x03\x12\x19\n\x11thinking_pico_usd\x18\x06 \x01(\x03\x12\"\n\x15prompt_audio_pico_usd\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\"\n\x15prompt_image_pico_usd\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12&\n\x19\x63ompletion_audio_pico_usd\x18\t \x01(\x03H\x02\x88\x01\x01\x12&\n\x19\x63ompletion_image_pico_usd\x18\n \x01(\x03H\x03\x88\x01\x01\x42\x18\n\x16_prompt_audio_pico_usdB\x18\n\x16_prompt_image_pico_usdB\x1c\n\x1a_completion_audio_pico_usdB\x1c\n\x1a_completion_image_pico_usd\"$\n\x13ListChannelsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"P\n\x14ListChannelsResponse\x12\x38\n\x08\x63hannels\x18\x01 \x03(\x0b\x32&.pomogator.operations.v1.ChannelStatus\"\xa3\x03\n\rChannelStatus\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nkey_number\x18\x03 \x01(\x05\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12\r\n\x05score\x18\x06 \x01(\x01\x12<\n\rbreaker_state\x18\x07 \x01(\x0e\x32%.pomogator.operations.v1.BreakerState\x12\'\n\x04rest\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nerror_rate\x18\t \x01(\x01\x12*\n\x07latency\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0clast_failure\x18\x0b \x01(\t\x12\x35\n\x11last_failure_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x0b\x64isablement\x18\r \x01(\x0b\x32$.pomogator.operations.v1.Disablement\"u\n\x15\x44isableChannelRequest\x12\x15\n\x07\x63hannel\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"S\n\x16\x44isableChannelResponse\x12\x39\n\x0b\x64isablement\x18\x01 \x01(\x0b\x32$.pomogator.operations.v1.Disablement\"-\n\x14\x45nableChannelRequest\x12\x15\n\x07\x63hannel\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x17\n\x15\x45nableChannelResponse\"\x7f\n\x0b\x44isablement\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1c\n\x1aReloadConfigurationRequest\"\x1d\n\x1bReloadConfigurationResponse*\xb7\x01\n\x08\x41\x66\x66inity\x12\x18\n\x14\x41\x46\x46INITY_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41\x46\x46INITY_SESSION\x10\x01\x12\x19\n\x15\x41\x46\x46INITY_CONVERSATION\x10\x02\x12\x10\n\x0c\x41\x46\x46INITY_OFF\x10\x03\x12\x16\n\x12\x41\x46\x46INITY_NO_CHOICE\x10\x04\x12\x1b\n\x17\x41\x46\x46INITY_NO_CACHE_PRICE\x10\x05\x12\x19\n\x15\x41\x46\x46INITY_SHORT_PROMPT\x10\x06*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x02\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x03\x32\xd0\x06\n\x11OperationsService\x12\xa9\x01\n\x15\x45xplainChatCompletion\x12\x35.pomogator.operations.v1.ExplainChatCompletionRequest\x1a\x36.pomogator.operations.v1.ExplainChatCompletionResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/operations:explain:\x01*\x12\x8c\x01\n\x0cListChannels\x12,.pomogator.operations.v1.ListChannelsRequest\x1a-.pomogator.operations.v1.ListChannelsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/operations/channels\x12\xb4\x01\n\x0e\x44isableChannel\x12..pomogator.operations.v1.DisableChannelRequest\x1a/.pomogator.operations.v1.DisableChannelResponse\"A\x82\xd3\xe4\x93\x02;\")/v1/operations/channels/{channel}:disable:\x01*b\x0b\x64isablement\x12\xa3\x01\n\rEnableChannel\x12-.pomogator.operations.v1.EnableChannelRequest\x1a..pomogator.operations.v1.EnableChannelResponse\"3\x82\xd3\xe4\x93\x02-\"(/v1/operations/channels/{channel}:enable:\x01*\x12\xa2\x01\n\x13ReloadConfiguration\x12\x33.pomogator.operations.v1.ReloadConfigurationRequest\x1a\x34.pomogator.operations.v1.ReloadConfigurationResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/v1/operations:reload:\x01*BE\n\x1b\x63om.pomogator.operations.v1P\x01Z$pomogator/operations/v1;operationsv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,34 +39,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\033com.pomogator.operations.v1P\001Z$pomogator/operations/v1;operationsv1'
   _globals['_EXPLAINCHATCOMPLETIONREQUEST'].fields_by_name['spec']._loaded_options = None
   _globals['_EXPLAINCHATCOMPLETIONREQUEST'].fields_by_name['spec']._serialized_options = b'\342A\001\002'
+  _globals['_DISABLECHANNELREQUEST'].fields_by_name['channel']._loaded_options = None
+  _globals['_DISABLECHANNELREQUEST'].fields_by_name['channel']._serialized_options = b'\342A\001\002'
+  _globals['_DISABLECHANNELREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_DISABLECHANNELREQUEST'].fields_by_name['reason']._serialized_options = b'\342A\001\002'
+  _globals['_ENABLECHANNELREQUEST'].fields_by_name['channel']._loaded_options = None
+  _globals['_ENABLECHANNELREQUEST'].fields_by_name['channel']._serialized_options = b'\342A\001\002'
   _globals['_OPERATIONSSERVICE'].methods_by_name['ExplainChatCompletion']._loaded_options = None
   _globals['_OPERATIONSSERVICE'].methods_by_name['ExplainChatCompletion']._serialized_options = b'\202\323\344\223\002\033\"\026/v1/operations:explain:\001*'
   _globals['_OPERATIONSSERVICE'].methods_by_name['ListChannels']._loaded_options = None
   _globals['_OPERATIONSSERVICE'].methods_by_name['ListChannels']._serialized_options = b'\202\323\344\223\002\031\022\027/v1/operations/channels'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['DisableChannel']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['DisableChannel']._serialized_options = b'\202\323\344\223\002;\")/v1/operations/channels/{channel}:disable:\001*b\013disablement'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['EnableChannel']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['EnableChannel']._serialized_options = b'\202\323\344\223\002-\"(/v1/operations/channels/{channel}:enable:\001*'
   _globals['_OPERATIONSSERVICE'].methods_by_name['ReloadConfiguration']._loaded_options = None
   _globals['_OPERATIONSSERVICE'].methods_by_name['ReloadConfiguration']._serialized_options = b'\202\323\344\223\002\032\"\025/v1/operations:reload:\001*'
-  _globals['_AFFINITY']._serialized_start=2058
-  _globals['_AFFINITY']._serialized_end=2241
-  _globals['_BREAKERSTATE']._serialized_start=2243
-  _globals['_BREAKERSTATE']._serialized_end=2367
+  _globals['_AFFINITY']._serialized_start=2581
+  _globals['_AFFINITY']._serialized_end=2764
+  _globals['_BREAKERSTATE']._serialized_start=2766
+  _globals['_BREAKERSTATE']._serialized_end=2890
   _globals['_EXPLAINCHATCOMPLETIONREQUEST']._serialized_start=255
   _globals['_EXPLAINCHATCOMPLETIONREQUEST']._serialized_end=443
   _globals['_EXPLAINCHATCOMPLETIONRESPONSE']._serialized_start=446
   _globals['_EXPLAINCHATCOMPLETIONRESPONSE']._serialized_end=662
   _globals['_CANDIDATE']._serialized_start=665
-  _globals['_CANDIDATE']._serialized_end=1058
-  _globals['_TOKENPRICES']._serialized_start=1061
-  _globals['_TOKENPRICES']._serialized_end=1511
-  _globals['_LISTCHANNELSREQUEST']._serialized_start=1513
-  _globals['_LISTCHANNELSREQUEST']._serialized_end=1549
-  _globals['_LISTCHANNELSRESPONSE']._serialized_start=1551
-  _globals['_LISTCHANNELSRESPONSE']._serialized_end=1631
-  _globals['_CHANNELSTATUS']._serialized_start=1634
-  _globals['_CHANNELSTATUS']._serialized_end=1994
-  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_start=1996
-  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_end=2024
-  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_start=2026
-  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_end=2055
-  _globals['_OPERATIONSSERVICE']._serialized_start=2370
-  _globals['_OPERATIONSSERVICE']._serialized_end=2869
+  _globals['_CANDIDATE']._serialized_end=1117
+  _globals['_TOKENPRICES']._serialized_start=1120
+  _globals['_TOKENPRICES']._serialized_end=1570
+  _globals['_LISTCHANNELSREQUEST']._serialized_start=1572
+  _globals['_LISTCHANNELSREQUEST']._serialized_end=1608
+  _globals['_LISTCHANNELSRESPONSE']._serialized_start=1610
+  _globals['_LISTCHANNELSRESPONSE']._serialized_end=1690
+  _globals['_CHANNELSTATUS']._serialized_start=1693
+  _globals['_CHANNELSTATUS']._serialized_end=2112
+  _globals['_DISABLECHANNELREQUEST']._serialized_start=2114
+  _globals['_DISABLECHANNELREQUEST']._serialized_end=2231
+  _globals['_DISABLECHANNELRESPONSE']._serialized_start=2233
+  _globals['_DISABLECHANNELRESPONSE']._serialized_end=2316
+  _globals['_ENABLECHANNELREQUEST']._serialized_start=2318
+  _globals['_ENABLECHANNELREQUEST']._serialized_end=2363
+  _globals['_ENABLECHANNELRESPONSE']._serialized_start=2365
+  _globals['_ENABLECHANNELRESPONSE']._serialized_end=2388
+  _globals['_DISABLEMENT']._serialized_start=2390
+  _globals['_DISABLEMENT']._serialized_end=2517
+  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_start=2519
+  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_end=2547
+  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_start=2549
+  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_end=2578
+  _globals['_OPERATIONSSERVICE']._serialized_start=2893
+  _globals['_OPERATIONSSERVICE']._serialized_end=3741
 # @@protoc_insertion_point(module_scope)

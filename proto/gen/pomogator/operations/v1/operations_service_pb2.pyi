@@ -194,6 +194,7 @@ class Candidate(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     REMEMBERED_FIELD_NUMBER: _builtins.int
     DIALECT_FIELD_NUMBER: _builtins.int
+    DISABLEMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The public name of the model."""
     channel: _builtins.str
@@ -236,6 +237,10 @@ class Candidate(_message.Message):
     def prices(self) -> Global___TokenPrices:
         """The prices of tokens. Unset: the model has none, and may be refused to accounts that pay."""
 
+    @_builtins.property
+    def disablement(self) -> Global___Disablement:
+        """The disablement of the channel by an operator: it gets no calls. Unset: it is enabled."""
+
     def __init__(
         self,
         *,
@@ -254,10 +259,11 @@ class Candidate(_message.Message):
         score: _builtins.float = ...,
         remembered: _builtins.bool = ...,
         dialect: _builtins.str = ...,
+        disablement: Global___Disablement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "prices", b"prices"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["disablement", b"disablement", "latency", b"latency", "prices", b"prices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "breaker_state", b"breaker_state", "channel", b"channel", "dialect", b"dialect", "key_number", b"key_number", "latency", b"latency", "model", b"model", "notes", b"notes", "prices", b"prices", "priority", b"priority", "refusal", b"refusal", "remembered", b"remembered", "score", b"score", "url", b"url", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "breaker_state", b"breaker_state", "channel", b"channel", "dialect", b"dialect", "disablement", b"disablement", "key_number", b"key_number", "latency", b"latency", "model", b"model", "notes", b"notes", "prices", b"prices", "priority", b"priority", "refusal", b"refusal", "remembered", b"remembered", "score", b"score", "url", b"url", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -400,6 +406,7 @@ class ChannelStatus(_message.Message):
     LATENCY_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_TIME_FIELD_NUMBER: _builtins.int
+    DISABLEMENT_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
     """The channel's name."""
     model: _builtins.str
@@ -434,6 +441,10 @@ class ChannelStatus(_message.Message):
     def last_failure_time(self) -> _timestamp_pb2.Timestamp:
         """The time of the last failure."""
 
+    @_builtins.property
+    def disablement(self) -> Global___Disablement:
+        """The disablement by an operator. Unset: the channel is enabled."""
+
     def __init__(
         self,
         *,
@@ -449,14 +460,146 @@ class ChannelStatus(_message.Message):
         latency: _duration_pb2.Duration | None = ...,
         last_failure: _builtins.str = ...,
         last_failure_time: _timestamp_pb2.Timestamp | None = ...,
+        disablement: Global___Disablement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_failure_time", b"last_failure_time", "latency", b"latency", "rest", b"rest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["disablement", b"disablement", "last_failure_time", b"last_failure_time", "latency", b"latency", "rest", b"rest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_state", b"breaker_state", "channel", b"channel", "error_rate", b"error_rate", "key_number", b"key_number", "last_failure", b"last_failure", "last_failure_time", b"last_failure_time", "latency", b"latency", "model", b"model", "priority", b"priority", "rest", b"rest", "score", b"score", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_state", b"breaker_state", "channel", b"channel", "disablement", b"disablement", "error_rate", b"error_rate", "key_number", b"key_number", "last_failure", b"last_failure", "last_failure_time", b"last_failure_time", "latency", b"latency", "model", b"model", "priority", b"priority", "rest", b"rest", "score", b"score", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChannelStatus: _TypeAlias = ChannelStatus  # noqa: Y015
+
+@_typing.final
+class DisableChannelRequest(_message.Message):
+    """Request to disable a channel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    channel: _builtins.str
+    """Required. The channel's name."""
+    reason: _builtins.str
+    """Required. The reason, for other operators. At most 256 characters."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the channel is enabled again, in the future. Unset: when `EnableChannel` is
+        called.
+        """
+
+    def __init__(
+        self,
+        *,
+        channel: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "expire_time", b"expire_time", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableChannelRequest: _TypeAlias = DisableChannelRequest  # noqa: Y015
+
+@_typing.final
+class DisableChannelResponse(_message.Message):
+    """Response with the disablement of a channel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISABLEMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def disablement(self) -> Global___Disablement:
+        """The disablement."""
+
+    def __init__(
+        self,
+        *,
+        disablement: Global___Disablement | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["disablement", b"disablement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disablement", b"disablement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableChannelResponse: _TypeAlias = DisableChannelResponse  # noqa: Y015
+
+@_typing.final
+class EnableChannelRequest(_message.Message):
+    """Request to enable a channel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    channel: _builtins.str
+    """Required. The channel's name."""
+    def __init__(
+        self,
+        *,
+        channel: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableChannelRequest: _TypeAlias = EnableChannelRequest  # noqa: Y015
+
+@_typing.final
+class EnableChannelResponse(_message.Message):
+    """Response to the enabling of a channel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableChannelResponse: _TypeAlias = EnableChannelResponse  # noqa: Y015
+
+@_typing.final
+class Disablement(_message.Message):
+    """The disablement of a channel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """The reason, in the operator's words."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the channel was disabled."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """The time at which it is enabled again. Unset: when `EnableChannel` is called."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Disablement: _TypeAlias = Disablement  # noqa: Y015
 
 @_typing.final
 class ReloadConfigurationRequest(_message.Message):

@@ -45,6 +45,16 @@ class OperationsServiceStub:
                 request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsRequest.SerializeToString,
                 response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsResponse.FromString,
                 _registered_method=True)
+        self.DisableChannel = channel.unary_unary(
+                '/pomogator.operations.v1.OperationsService/DisableChannel',
+                request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.DisableChannelRequest.SerializeToString,
+                response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.DisableChannelResponse.FromString,
+                _registered_method=True)
+        self.EnableChannel = channel.unary_unary(
+                '/pomogator.operations.v1.OperationsService/EnableChannel',
+                request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelRequest.SerializeToString,
+                response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelResponse.FromString,
+                _registered_method=True)
         self.ReloadConfiguration = channel.unary_unary(
                 '/pomogator.operations.v1.OperationsService/ReloadConfiguration',
                 request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ReloadConfigurationRequest.SerializeToString,
@@ -70,6 +80,22 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DisableChannel(self, request, context):
+        """Disables a channel in all processes on the same database, also after restarts: calls that begin
+        afterwards go to other channels, and fail where there is none. In-flight calls finish. Fails
+        with NOT_FOUND if the configuration has no such channel.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableChannel(self, request, context):
+        """Enables a channel again. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReloadConfiguration(self, request, context):
         """Reloads the configuration, for calls that begin afterwards. If it is invalid, the old one
         stays and the call fails with INVALID_FIELD, whose message lists the problems.
@@ -90,6 +116,16 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.ListChannels,
                     request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsRequest.FromString,
                     response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsResponse.SerializeToString,
+            ),
+            'DisableChannel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableChannel,
+                    request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.DisableChannelRequest.FromString,
+                    response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.DisableChannelResponse.SerializeToString,
+            ),
+            'EnableChannel': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableChannel,
+                    request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelRequest.FromString,
+                    response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelResponse.SerializeToString,
             ),
             'ReloadConfiguration': grpc.unary_unary_rpc_method_handler(
                     servicer.ReloadConfiguration,
@@ -152,6 +188,60 @@ class OperationsService:
             '/pomogator.operations.v1.OperationsService/ListChannels',
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsRequest.SerializeToString,
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableChannel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.operations.v1.OperationsService/DisableChannel',
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.DisableChannelRequest.SerializeToString,
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.DisableChannelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableChannel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.operations.v1.OperationsService/EnableChannel',
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelRequest.SerializeToString,
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,13 @@ class OperationsServiceStub:
     """Explains how a completion would be routed, without a request to any provider."""
     ListChannels: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListChannelsRequest, _operations_service_pb2.ListChannelsResponse]
     """Lists the status of channels, as observed by the calls of this process."""
+    DisableChannel: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.DisableChannelRequest, _operations_service_pb2.DisableChannelResponse]
+    """Disables a channel in all processes on the same database, also after restarts: calls that begin
+    afterwards go to other channels, and fail where there is none. In-flight calls finish. Fails
+    with NOT_FOUND if the configuration has no such channel.
+    """
+    EnableChannel: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.EnableChannelRequest, _operations_service_pb2.EnableChannelResponse]
+    """Enables a channel again. Idempotent."""
     ReloadConfiguration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ReloadConfigurationRequest, _operations_service_pb2.ReloadConfigurationResponse]
     """Reloads the configuration, for calls that begin afterwards. If it is invalid, the old one
     stays and the call fails with INVALID_FIELD, whose message lists the problems.
@@ -43,6 +50,25 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_operations_service_pb2.ListChannelsRequest, _abc.Awaitable[_operations_service_pb2.ListChannelsResponse]],
     ) -> _abc.Awaitable[_operations_service_pb2.ListChannelsResponse]:
         """Lists the status of channels, as observed by the calls of this process."""
+
+    @_abc_1.abstractmethod
+    def DisableChannel(
+        self,
+        request: _operations_service_pb2.DisableChannelRequest,
+        context: _aio.ServicerContext[_operations_service_pb2.DisableChannelRequest, _abc.Awaitable[_operations_service_pb2.DisableChannelResponse]],
+    ) -> _abc.Awaitable[_operations_service_pb2.DisableChannelResponse]:
+        """Disables a channel in all processes on the same database, also after restarts: calls that begin
+        afterwards go to other channels, and fail where there is none. In-flight calls finish. Fails
+        with NOT_FOUND if the configuration has no such channel.
+        """
+
+    @_abc_1.abstractmethod
+    def EnableChannel(
+        self,
+        request: _operations_service_pb2.EnableChannelRequest,
+        context: _aio.ServicerContext[_operations_service_pb2.EnableChannelRequest, _abc.Awaitable[_operations_service_pb2.EnableChannelResponse]],
+    ) -> _abc.Awaitable[_operations_service_pb2.EnableChannelResponse]:
+        """Enables a channel again. Idempotent."""
 
     @_abc_1.abstractmethod
     def ReloadConfiguration(

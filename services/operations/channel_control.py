@@ -1,0 +1,89 @@
+"""Changes by operators that OperationsService makes: switches of channels, and reloads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from pomogator.operations.v1 import operations_service_pb2 as pb
+
+from services.accounts.audit_trail import View, Viewed, audited, json_text, operator_origin
+from services.accounts.proto_fields import invalid, milliseconds, not_found, timestamp
+from services.clock import Clock
+from services.routing.catalog import Catalog
+from services.routing.channel_switches import ChannelSwitches
+from services.rpc.call_context import Context
+from services.storage.base import Database, Transaction
+from services.storage.channel_switches import (
+    Disablement,
+    disable_channel,
+    disabled_channels,
+    enable_channel,
+)
+
+REASON_CHARS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelControl:
+    """Disables and enables channels, in all processes."""
+
+    database: Database
+    switches: ChannelSwitches
+    clock: Clock
+    audit_keep_ms: int = 0
+
+    async def disable(
+        self, request: pb.DisableChannelRequest, catalog: Catalog, context: Context
+    ) -> pb.Disablement:
+        """Disable a channel of the configuration."""
+        names = {one.channel.name for route in catalog.routes for one in route.targets}
+        if request.channel not in names:
+            raise not_found("channel", "There is no channel with this name.")
+        reason = request.reason
+        if not 0 < len(reason) <= REASON_CHARS_MAX or not reason.isprintable():
+            raise invalid("reason", f"reason must be 1 to {REASON_CHARS_MAX} printable characters")
+        now_ms = round(self.clock.time() * 1000)
+        until_ms = None
+        if request.HasField("expire_time"):
+            until_ms = milliseconds("expire_time", request.expire_time)
+            if until_ms <= now_ms:
+                raise invalid("expire_time", "expire_time must be in the future")
+        row = Disablement(
+            channel=request.channel, reason=reason, disabled_ms=now_ms, until_ms=until_ms
+        )
+        origin = operator_origin(
+            context, "OperationsService.DisableChannel", now_ms, self.audit_keep_ms
+        )
+        change = partial(disable_channel, row)
+        await self.database.write(audited, origin, _view_of(row.channel), change)
+        await self.switches.refresh()
+        return disablement_to_proto(row)
+
+    async def enable(self, channel: str, context: Context) -> None:
+        """Enable a channel. One that is not disabled stays so."""
+        now_ms = round(self.clock.time() * 1000)
+        origin = operator_origin(
+            context, "OperationsService.EnableChannel", now_ms, self.audit_keep_ms
+        )
+        change = partial(enable_channel, channel)
+        await self.database.write(audited, origin, _view_of(channel), change)
+        await self.switches.refresh()
+
+
+def disablement_to_proto(row: Disablement) -> pb.Disablement:
+    """Convert the disablement of a channel to its message."""
+    return pb.Disablement(
+        reason=row.reason,
+        create_time=timestamp(row.disabled_ms),
+        expire_time=None if row.until_ms is None else timestamp(row.until_ms),
+    )
+
+
+def _view_of(channel: str) -> View:
+    def view() -> Transaction[Viewed]:
+        row = (yield from disabled_channels()).get(channel)
+        text = "" if row is None else json_text(disablement_to_proto(row))
+        return Viewed(f"channels/{channel}", "", text)
+
+    return view
