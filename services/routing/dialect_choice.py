@@ -63,7 +63,9 @@ def _chosen(target: Target, *, takes_tools: bool, needs_items: bool) -> Target:
     if over_responses is None:
         return target
     wants = takes_tools and target.capabilities.responses_api == "tools"
-    return over_responses if wants or needs_items else target
+    if not (wants or needs_items):
+        return target
+    return replace(over_responses, charged_tools=target.charged_tools)
 
 
 def _needs_items(spec: ChatCompletionSpec) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -21,6 +22,15 @@ PHASES = "phases"
 """Member of an answer's message with the phase of each of its messages: a list, since pieces of it
 are told where a message begins, and added up."""
 
+BILLED: Mapping[str, str] = {
+    f"{name}_call": name
+    for name in ("web_search", "file_search", "code_interpreter", "image_generation")
+}
+"""Names of tools that the provider runs and bills, by the types of their calls."""
+
+SEARCH = "search"
+"""Action of a web search that is billed: the pages that it opens then are not."""
+
 MESSAGE = "message"
 REASONING = "reasoning"
 
@@ -31,6 +41,13 @@ class OtherItem:
     def __init__(self) -> None:
         self.id = ""
         self.item: Json = {}
+
+    @property
+    def tool(self) -> str:
+        """Name of the tool whose call this is, if the provider bills it. Empty: it is none."""
+        action = self.item.get("action")
+        looks_on = isinstance(action, dict) and action.get("type", SEARCH) != SEARCH
+        return "" if looks_on else BILLED.get(str(self.item.get("type")), "")
 
     def settle(self, item: wire.Item, raw: Raw) -> list[Event]:
         """Take the complete item."""
@@ -112,6 +129,14 @@ class Output:
         """Return the call of a delta. None: the item is of another type."""
         found = self._at(self._index(event), kind)
         return found if isinstance(found, CallItem) else None
+
+    def tool_counts(self) -> dict[str, int]:
+        """Return the calls of tools that the provider ran, by their names, such as `web_search`."""
+        counts: Counter[str] = Counter()
+        for item in self._items.values():
+            if isinstance(item, OtherItem) and (name := item.tool):
+                counts[name] += 1
+        return dict(counts)
 
     def ending(self) -> Iterator[Event]:
         """Yield what is known only when the answer is complete."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import ClassVar, TypeAlias
 
+import msgspec
 from msgspec import Raw
 
 from services.domain.completion import WholeAnswer
@@ -136,9 +137,12 @@ class ResponsesDecoder:
             self._native = (details and details.reason) or "max_output_tokens"
         self._beside_json = beside_json(raw)
         output = [item for item in found.output or () if bytes(item)[:1] == b"{"]
-        return [
-            event for at, item in enumerate(output) for event in self._output.complete(item, at)
-        ]
+        events: list[Event] = []
+        for at, item in enumerate(output):
+            events += self._output.complete(item, at)
+        if self.usage is not None and (counts := self._output.tool_counts()):
+            self.usage = msgspec.structs.replace(self.usage, provider_tool_counts=counts)
+        return events
 
     def _take_head(self, found: wire.Response) -> None:
         self._output.state.response_id = found.id or self._output.state.response_id

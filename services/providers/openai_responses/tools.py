@@ -26,6 +26,8 @@ _RUN_THERE = re.compile(
 """Types of tools that the provider runs and bills. Without those that reach data of the operator's
 account or addresses of the caller's choice: a channel's `pass_through` must name them."""
 
+_VERSION = re.compile(r"(_preview)?(_\d{4}_\d\d_\d\d)?$")
+
 _NO_PARAMETERS = msgspec.Raw(b'{"type":"object","properties":{}}')
 
 
@@ -38,12 +40,19 @@ def knows_tool(target: Target) -> Callable[[str], bool]:
             return True
         if isinstance(allowed, bool):
             return allowed
-        if not target.sends_provider_tools:
+        if not target.sends_provider_tools and not is_charged(kind, target):
             return False
         named = isinstance(allowed, tuple) and kind in allowed
         return named or _RUN_THERE.fullmatch(kind) is not None
 
     return knows
+
+
+def is_charged(kind: str, target: Target) -> bool:
+    """Return whether the calls of a tool that the provider runs are charged."""
+    if _RUN_THERE.fullmatch(kind) is None:
+        return False
+    return _VERSION.sub("", kind) in target.charged_tools
 
 
 def tool(offered: Tool, notes: Notes) -> Json:

@@ -132,3 +132,18 @@ def test_other_items_and_members() -> None:
     begun = [added({**search, "status": "in_progress"}), done(search)]
     rest = [done(each, at + 1) for at, each in enumerate(items[1:])]
     assert_equal(answer, stream([*begun, *rest, completed(*items, **beside)]))
+
+
+def test_calls_of_the_providers_tools_are_counted() -> None:
+    """Of web searches those that search: what else they do costs nothing."""
+    search: Json = {"type": "web_search_call", "id": "ws_1", "action": {"type": "search"}}
+    opened = {**search, "id": "ws_2", "action": {"type": "open_page"}}
+    image = {"type": "image_generation_call", "id": "ig_1", "result": "AAAA"}
+    items = [search, opened, {**search, "id": "ws_3"}, image, said("So.")]
+
+    answer = whole(response(*items))
+
+    assert answer.usage is not None
+    assert answer.usage.provider_tool_counts == {"web_search": 2, "image_generation": 1}
+    events = [done(each, at) for at, each in enumerate(items)]
+    assert_equal(answer, stream([*events, completed(*items)]))

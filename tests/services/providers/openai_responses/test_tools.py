@@ -122,6 +122,10 @@ def test_tools_that_the_provider_runs() -> None:
     body, _ = sent(tools=tools, to=replace(target(), sends_provider_tools=False))
     assert [tool["type"] for tool in body["tools"]] == ["local_shell"]
 
+    priced = replace(target(), sends_provider_tools=False, charged_tools={"web_search"})
+    body, _ = sent(tools=tools, to=priced)
+    assert [tool["type"] for tool in body["tools"]] == ["web_search", "local_shell"]
+
 
 def test_a_choice_of_a_tool_that_is_not_sent() -> None:
     """It is refused: the provider would do so."""
