@@ -82,6 +82,7 @@ class ToyRequest:
 class ToySurface(Surface):
     """The toy API."""
 
+    name = "toy"
     routes = (Route("POST", URL),)
     credential_headers = ("x-toy-key", "Authorization")
     framing = Framing(keep_alive=b"event: ping\ndata: {}\n\n")
