@@ -192,7 +192,7 @@ async def test_notes_and_limits_are_headers(edge: Edge) -> None:
 
 
 async def test_only_known_headers_reach_the_service(edge: Edge) -> None:
-    """Key, request id, trace, idempotency key, policy and deadline."""
+    """Key, request id, trace, idempotency key, policy and deadline; over gRPC the API, too."""
     edge.script.answer = service.answer()
     headers = {
         "X-Request-Id": "mine-1",
@@ -207,7 +207,9 @@ async def test_only_known_headers_reach_the_service(edge: Edge) -> None:
     async with edge.http.post(URL, json=ASKED, headers=headers) as response:
         assert response.headers["x-request-id"] == "mine-1"
     (seen,) = edge.script.metadata
-    assert {name: value for name, value in seen.items() if name != "user-agent"} == {
+    assert seen.get("x-pomogator-surface", "chat") == "chat"
+    own = {"user-agent", "x-pomogator-surface"}
+    assert {name: value for name, value in seen.items() if name not in own} == {
         "authorization": f"Bearer {KEY}",
         "x-request-id": "mine-1",
         "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
