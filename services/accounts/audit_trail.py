@@ -86,8 +86,13 @@ def audited(origin: Origin, view: View, change: Callable[[], Transaction[T]]) ->
     result = yield from change()
     after = yield from view()
     if before != after:
-        yield from insert_entry(_entry(origin, before, after), origin.keep_ms)
+        yield from record(origin, before, after)
     return result
+
+
+def record(origin: Origin, before: Viewed, after: Viewed) -> Transaction[None]:
+    """Write the entry of a change."""
+    yield from insert_entry(_entry(origin, before, after), origin.keep_ms)
 
 
 def json_text(message: Message) -> str:

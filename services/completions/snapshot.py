@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.admission.call_plan import CallPlans
-from services.config import BoundsConfig, ReasoningConfig
+from services.config import BoundsConfig, Config, ReasoningConfig
 from services.routing.catalog import Catalog
 
 
@@ -14,6 +14,8 @@ from services.routing.catalog import Catalog
 class Snapshot:
     """One configuration in use. A call reads `SnapshotHolder.current` once, and keeps it."""
 
+    config: Config
+    """All of the configuration."""
     bounds: BoundsConfig
     """Concurrency limits of the process."""
     client_certificates: Mapping[str, Sequence[str]]

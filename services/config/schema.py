@@ -312,8 +312,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     billing: BillingConfig = BillingConfig()
     """Billing."""
     keys: KeysConfig = KeysConfig()
-    audit: AuditConfig = AuditConfig()
     """Settings of all API keys."""
+    audit: AuditConfig = AuditConfig()
+    """Audit log."""
     client_certificates: dict[str, tuple[str, ...]] = {}
     """Names in certificates that may call a gRPC method, with `--tls-client-ca`: DNS names or URIs
     such as `spiffe://cluster.local/ns/web/sa/shop`, by method (`package.Service/Method`,

@@ -6,4 +6,5 @@ Modules, in the order in which data flows:
     explainer  dry run of a call
     channels   status of channels
     channel_control  switches of channels
+    configuration_view  configuration without secrets
 """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import partial
 
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
-from services.accounts.audit_trail import View, Viewed, audited, json_text, operator_origin
+from services.accounts.audit_trail import View, Viewed, audited, json_text, operator_origin, record
 from services.accounts.proto_fields import invalid, milliseconds, not_found, timestamp
 from services.clock import Clock
 from services.routing.catalog import Catalog
@@ -69,6 +70,14 @@ class ChannelControl:
         change = partial(enable_channel, channel)
         await self.database.write(audited, origin, _view_of(channel), change)
         await self.switches.refresh()
+
+    async def record_reload(self, diff: str, context: Context) -> None:
+        """Write the entry of a reload in the audit log. Not in the change, which is of memory."""
+        now_ms = round(self.clock.time() * 1000)
+        method = "OperationsService.ReloadConfiguration"
+        origin = operator_origin(context, method, now_ms, self.audit_keep_ms)
+        after = Viewed("configuration", "", json.dumps({"diff": diff}))
+        await self.database.write(record, origin, Viewed("configuration"), after)
 
 
 def disablement_to_proto(row: Disablement) -> pb.Disablement:

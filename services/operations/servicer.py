@@ -17,6 +17,7 @@ from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.errors import Failure
 from services.operations.channel_control import ChannelControl
 from services.operations.channels import list_channels
+from services.operations.configuration_view import ConfigurationView
 from services.operations.explainer import Explainer, Session
 from services.providers.channel_failures import ChannelFailures
 from services.rpc.call_context import Context
@@ -33,9 +34,11 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         reload: Callable[[], None],
         failures: ChannelFailures,
         control: ChannelControl,
+        configuration: ConfigurationView,
     ) -> None:
         """`explainer` returns one for the current configuration; `reload` replaces it."""
         self._control = control
+        self._configuration = configuration
         self._failures = failures
         self._explainer = explainer
         self._reload = reload
@@ -72,14 +75,22 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         await self._control.enable(request.channel, context)
         return pb.EnableChannelResponse()
 
+    async def GetConfiguration(
+        self, request: pb.GetConfigurationRequest, context: Context
+    ) -> pb.GetConfigurationResponse:
+        """Return the configuration without secrets, and what a reload would change."""
+        return self._configuration.get()
+
     async def ReloadConfiguration(
         self, request: pb.ReloadConfigurationRequest, context: Context
     ) -> pb.ReloadConfigurationResponse:
         """Reload the configuration."""
+        diff = self._configuration.get().diff
         try:
             self._reload()
         except ConfigError as error:
             raise Failure(ErrorReason.INVALID_FIELD, str(error)) from None
+        await self._control.record_reload(diff, context)
         return pb.ReloadConfigurationResponse()
 
 

@@ -27,6 +27,7 @@ def snapshot_of(config: Config) -> Snapshot:
     """Return the snapshot of a configuration with resolved local models."""
     catalog = Catalog(config)
     return Snapshot(
+        config=config,
         bounds=config.bounds,
         client_certificates=config.client_certificates,
         catalog=catalog,
@@ -57,7 +58,7 @@ class Reloader:
         Raises ConfigError, with one line for each problem.
         """
         try:
-            config = self.local.resolved(self.read())
+            config = self.pending()
             self._refuse_without_channels(config)
             snapshot = snapshot_of(config)
         except ConfigError as error:
@@ -70,6 +71,10 @@ class Reloader:
         self.attempts.show(snapshot.catalog.targets_by_channel)
         self.results[("done",)].value += 1
         log.info("config.reloaded", extra={"channels": [row.name for row in config.channels]})
+
+    def pending(self) -> Config:
+        """Read the configuration that a reload would use. Raise ConfigError."""
+        return self.local.resolved(self.read())
 
     def _refuse_without_channels(self, config: Config) -> None:
         """Refuse what is more likely a file that was truncated than a wish: every call would fail.

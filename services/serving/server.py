@@ -38,6 +38,7 @@ from services.metering.tokens import TokenCounter
 from services.models.model_facts import ModelFacts
 from services.models.model_times import ModelTimes
 from services.models.servicer import ModelServicer
+from services.operations.configuration_view import ConfigurationView
 from services.operations.explainer import Explainer
 from services.operations.servicer import OperationsServicer
 from services.overload.load_shedder import LoadShedder, sample_loop_turns
@@ -207,9 +208,12 @@ async def _operators(
 ) -> OperatorServicers:
     explainer = partial(_explainer, parts, reloader, sessions)
     control = await open_channel_control(parts, stores, reloader)
+    view = ConfigurationView(
+        running=lambda: reloader.snapshots.current.config, read=reloader.pending
+    )
     return OperatorServicers(
         accounts=operator_services(stores, parts.clock, reloader.local.config, call_log),
-        operations=OperationsServicer(explainer, reloader.reload, parts.failures, control),
+        operations=OperationsServicer(explainer, reloader.reload, parts.failures, control, view),
         calls=CallServicer(call_log.reader, operator_scope),
         health=health,
     )

@@ -602,6 +602,59 @@ class Disablement(_message.Message):
 Global___Disablement: _TypeAlias = Disablement  # noqa: Y015
 
 @_typing.final
+class GetConfigurationRequest(_message.Message):
+    """Request to get the configuration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConfigurationRequest: _TypeAlias = GetConfigurationRequest  # noqa: Y015
+
+@_typing.final
+class GetConfigurationResponse(_message.Message):
+    """Response with the configuration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIGURATION_JSON_FIELD_NUMBER: _builtins.int
+    DIFF_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    configuration_json: _builtins.str
+    """The configuration in use, as JSON with the names of the file and all defaults. Secrets, and the
+    values of `headers` and `query`, are `***`.
+    """
+    diff: _builtins.str
+    """The changes that a reload would make, as a unified diff of that JSON. Empty: none, but perhaps
+    of secrets.
+    """
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The problems of the file, because of which a reload would fail. Empty: it has none."""
+
+    def __init__(
+        self,
+        *,
+        configuration_json: _builtins.str = ...,
+        diff: _builtins.str = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configuration_json", b"configuration_json", "diff", b"diff", "problems", b"problems"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConfigurationResponse: _TypeAlias = GetConfigurationResponse  # noqa: Y015
+
+@_typing.final
 class ReloadConfigurationRequest(_message.Message):
     """Request to reload the configuration."""
 

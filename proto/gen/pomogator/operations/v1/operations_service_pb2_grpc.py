@@ -55,6 +55,11 @@ class OperationsServiceStub:
                 request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelRequest.SerializeToString,
                 response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelResponse.FromString,
                 _registered_method=True)
+        self.GetConfiguration = channel.unary_unary(
+                '/pomogator.operations.v1.OperationsService/GetConfiguration',
+                request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.GetConfigurationRequest.SerializeToString,
+                response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.GetConfigurationResponse.FromString,
+                _registered_method=True)
         self.ReloadConfiguration = channel.unary_unary(
                 '/pomogator.operations.v1.OperationsService/ReloadConfiguration',
                 request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ReloadConfigurationRequest.SerializeToString,
@@ -96,6 +101,13 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetConfiguration(self, request, context):
+        """Gets the configuration of this process without secrets, and what a reload would change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReloadConfiguration(self, request, context):
         """Reloads the configuration, for calls that begin afterwards. If it is invalid, the old one
         stays and the call fails with INVALID_FIELD, whose message lists the problems.
@@ -126,6 +138,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.EnableChannel,
                     request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelRequest.FromString,
                     response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelResponse.SerializeToString,
+            ),
+            'GetConfiguration': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConfiguration,
+                    request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.GetConfigurationRequest.FromString,
+                    response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.GetConfigurationResponse.SerializeToString,
             ),
             'ReloadConfiguration': grpc.unary_unary_rpc_method_handler(
                     servicer.ReloadConfiguration,
@@ -242,6 +259,33 @@ class OperationsService:
             '/pomogator.operations.v1.OperationsService/EnableChannel',
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelRequest.SerializeToString,
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConfiguration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.operations.v1.OperationsService/GetConfiguration',
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.GetConfigurationRequest.SerializeToString,
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.GetConfigurationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,6 +27,8 @@ class OperationsServiceStub:
     """
     EnableChannel: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.EnableChannelRequest, _operations_service_pb2.EnableChannelResponse]
     """Enables a channel again. Idempotent."""
+    GetConfiguration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetConfigurationRequest, _operations_service_pb2.GetConfigurationResponse]
+    """Gets the configuration of this process without secrets, and what a reload would change."""
     ReloadConfiguration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ReloadConfigurationRequest, _operations_service_pb2.ReloadConfigurationResponse]
     """Reloads the configuration, for calls that begin afterwards. If it is invalid, the old one
     stays and the call fails with INVALID_FIELD, whose message lists the problems.
@@ -69,6 +71,14 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_operations_service_pb2.EnableChannelRequest, _abc.Awaitable[_operations_service_pb2.EnableChannelResponse]],
     ) -> _abc.Awaitable[_operations_service_pb2.EnableChannelResponse]:
         """Enables a channel again. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def GetConfiguration(
+        self,
+        request: _operations_service_pb2.GetConfigurationRequest,
+        context: _aio.ServicerContext[_operations_service_pb2.GetConfigurationRequest, _abc.Awaitable[_operations_service_pb2.GetConfigurationResponse]],
+    ) -> _abc.Awaitable[_operations_service_pb2.GetConfigurationResponse]:
+        """Gets the configuration of this process without secrets, and what a reload would change."""
 
     @_abc_1.abstractmethod
     def ReloadConfiguration(
