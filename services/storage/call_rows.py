@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -78,7 +79,13 @@ _TYPES = {
     field.name: "TEXT" if field.type is str else "BIGINT"
     for field in msgspec.structs.fields(CallRow)
 }
-INSERT = f"INSERT INTO calls ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+_ROW = f"({', '.join('?' * len(COLUMNS))})"
+INSERTS: Mapping[int, str] = {
+    size: f"INSERT INTO calls ({_NAMES}) VALUES {', '.join([_ROW] * size)}"  # noqa: S608
+    for size in (64, 8, 1)
+}
+"""Statements by the number of their rows. In SQLite each statement takes Python's lock once more,
+which the event loop holds most of the time."""
 INSERT_JSON = f"""
     INSERT INTO calls ({_NAMES})
     SELECT {_NAMES} FROM json_to_recordset(CAST(CAST(? AS TEXT) AS JSON))
@@ -142,8 +149,13 @@ def insert_calls(rows: Sequence[CallRow], dialect: str) -> Transaction[None]:
     """Insert rows, in the way that is fast in the database `sqlite` or `postgres`."""
     if dialect == "postgres":
         yield INSERT_JSON, (msgspec.json.encode(rows).decode(),)
-    else:
-        yield INSERT, [msgspec.structs.astuple(row) for row in rows]
+        return
+    begin = 0
+    for size, statement in INSERTS.items():
+        while len(rows) - begin >= size:
+            some = rows[begin : begin + size]
+            yield statement, tuple(chain.from_iterable(map(msgspec.structs.astuple, some)))
+            begin += size
 
 
 def list_calls(
