@@ -13,7 +13,7 @@ CallPosition = tuple[int, str]
 """Time and ID of a row: the order of the log."""
 
 
-class CallRow(msgspec.Struct, frozen=True, kw_only=True):
+class CallRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Row of a call. The fields are the columns of the table, in its order."""
 
     at_ms: int

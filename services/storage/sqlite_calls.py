@@ -36,6 +36,11 @@ SPARE_BYTES = 256 * 2**20
 SPARE_PART = 20
 """Where the disk has less than this many bytes left, or than this part of it, no row is written."""
 
+CHECKPOINT_PAGES = 8000
+"""Size of the WAL (32 MiB) at which it is written back: indexes rewrite the same pages often."""
+
+CACHE_KIB = 16_384
+
 READERS = 2
 """Reads at a time. Further ones wait."""
 
@@ -111,6 +116,8 @@ class SqliteCalls:
             connection.execute("PRAGMA journal_mode = WAL")
             # A power cut may lose the last rows, never money: the books are another file.
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES:d}")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB:d}")
         except BaseException:
             connection.close()
             raise
