@@ -156,6 +156,7 @@ class Console:
             ACCOUNTS: operator.open_account,
             account: operator.change_account,
             f"{account}/keys": operator.change_keys,
+            CHANNELS: operator.switch,
             f"{CHANNELS}/reload": operator.reload,
             EXPLAIN: operator.explain_form,
             LEDGER: operator.verify,

@@ -150,6 +150,20 @@ class OperatorCalls:
         request = operations_pb.ListChannelsRequest()
         return list((await _ask(self._operations.ListChannels, request, asker)).channels)
 
+    async def disable_channel(
+        self, asker: OperatorAsker, channel: str, reason: str, until_s: int | None
+    ) -> None:
+        """Disable a channel, for ever or until a time in seconds since 1970."""
+        request = operations_pb.DisableChannelRequest(channel=channel, reason=reason)
+        if until_s is not None:
+            request.expire_time.FromSeconds(until_s)
+        await _ask(self._operations.DisableChannel, request, asker)
+
+    async def enable_channel(self, asker: OperatorAsker, channel: str) -> None:
+        """Enable a channel."""
+        request = operations_pb.EnableChannelRequest(channel=channel)
+        await _ask(self._operations.EnableChannel, request, asker)
+
     async def reload(self, asker: OperatorAsker) -> None:
         """Reload the configuration."""
         request = operations_pb.ReloadConfigurationRequest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
@@ -11,7 +12,7 @@ from aiohttp import web
 
 from gateway.console.call_log_pages import CALLS
 from gateway.console.form_fields import Fields
-from gateway.console.key_terms import KeyTerms, overlap_s
+from gateway.console.key_terms import SECONDS_PER_HOUR, KeyTerms, overlap_s
 from gateway.console.operator_calls import OperatorAsker, OperatorCalls
 from gateway.console.pages import AUDIT, Entry, Pages, redirect
 from gateway.console.visit import Visit
@@ -130,13 +131,30 @@ class OperatorPages:
 
     async def channels(self, visit: Visit) -> web.Response:
         """The state of all channels."""
+        channels = await self._calls.channels(operator_of(visit))
         return self._pages.render(
             visit,
             "channels",
-            channels=await self._calls.channels(operator_of(visit)),
+            channels=channels,
+            names=sorted({each.channel for each in channels}),
             breakers=BREAKERS,
             reloaded="reloaded" in visit.request.query,
         )
+
+    async def switch(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
+        """Disable or enable a channel."""
+        fields, asker = Fields(form), operator_of(visit)
+        channel = fields.text("channel")
+        match fields.text("action"):
+            case "disable":
+                hours = fields.size("hours")
+                until_s = hours and int(time.time()) + hours * SECONDS_PER_HOUR
+                await self._calls.disable_channel(asker, channel, fields.text("reason"), until_s)
+            case "enable":
+                await self._calls.enable_channel(asker, channel)
+            case _:
+                raise _unknown_action()
+        return redirect(CHANNELS)
 
     async def reload(self, visit: Visit, _: Mapping[str, str]) -> web.Response:
         """Reload the configuration."""

@@ -20,15 +20,19 @@ from tests.stand.chromium import (
     serious_findings,
 )
 from tests.stand.configuration import MODEL, configuration
+from tests.stand.console_browsing import (
+    ANSWER_MS,
+    console_url,
+    found_call,
+    operators_token,
+    sign_in,
+)
 from tests.stand.held_provider import HeldProvider
 from tests.stand.process import Server
 from tests.stand.servers import HTTP, STOP_SOON, running_server
-from tests.stand.upstream import FakeUpstream, json_answer
+from tests.stand.upstream import FakeUpstream
 
 pytestmark = needs_chromium
-
-ANSWER_MS = 60_000
-"""The longest time to an answer on a busy machine. No test depends on it."""
 
 TENANT_PAGES = (
     "",
@@ -76,26 +80,6 @@ async def held_server(tmp_path: Path) -> AsyncIterator[tuple[Server, HeldProvide
             tmp_path, config, "--console", "127.0.0.1:0", *STOP_SOON
         ) as server:
             yield server, provider
-
-
-async def console_url(server: Server) -> str:
-    """The address of the console that the server prints."""
-    url = f"http://{await server.address('console')}/console"
-    await server.printed(url)
-    return url
-
-
-async def sign_in(page: Page, url: str, credential: str, first: str = "Overview") -> None:
-    """Open the console, and sign in. `first` is the entry of the first page."""
-    await page.goto(url)
-    await page.get_by_label("API key").fill(credential)
-    await page.get_by_role("button", name="Sign in").click()
-    await expect(page.get_by_role("navigation").get_by_role("link", name=first)).to_be_visible()
-
-
-def operators_token(state: Path) -> str:
-    """The token that the first start has made."""
-    return (state / "console-token").read_text()
 
 
 async def test_a_newcomer_gets_a_streamed_answer(server: Server) -> None:
@@ -196,16 +180,6 @@ async def curl(api: str, key: str, *, stream: bool) -> asyncio.StreamReader:
     return process.stdout
 
 
-async def found_call(page: Page, url: str) -> None:
-    """Load a page of the call log until it has a call, and open that."""
-    while True:
-        await page.goto(url)
-        link = page.locator("table.calls tbody a").first
-        if await link.count():
-            await link.click()
-            return
-
-
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 async def test_a_key_is_used_found_in_the_log_and_revoked_in_a_stream(
     held_server: tuple[Server, HeldProvider],
@@ -238,35 +212,6 @@ async def test_a_key_is_used_found_in_the_log_and_revoked_in_a_stream(
         assert b'"error"' in rest
         assert b" day" not in rest
         assert complaints.found == []
-
-
-async def test_an_operator_sees_a_failover(tmp_path: Path) -> None:
-    """Of a tenant's call: the failure of the first channel, and both attempts of the call."""
-    async with FakeUpstream() as broken, FakeUpstream() as upstream:
-        broken.play([json_answer({"error": {"message": "No."}}, 500)])
-        upstream.play(HeldProvider())
-        config = configuration(broken.url, upstream.url, prices={"request_usd": 0.001})
-        running = running_server(tmp_path, config, "--console", "127.0.0.1:0", *STOP_SOON)
-        async with running as server, chromium() as (context, complaints):
-            url, page = await console_url(server), await context.new_page()
-            await sign_in(page, url, await server.first_key())
-            await page.get_by_role("link", name="Playground").click()
-            await page.get_by_label("Message").fill("Hello!")
-            await page.get_by_role("button", name="Send").click()
-            answer = page.locator("article").nth(1)
-            await expect(answer.locator(".text")).to_have_text("Good day", timeout=ANSWER_MS)
-            await expect(answer.locator("[data-fact=cost]")).to_have_text("$0.001")
-            await page.get_by_role("button", name="Sign out").click()
-
-            await sign_in(page, url, operators_token(tmp_path / "var"), "Accounts")
-            await page.get_by_role("link", name="Channels").click()
-            channel = page.get_by_role("row").filter(has_text="500")
-            await expect(channel).to_contain_text("house")
-            await found_call(page, f"{url}/calls?model={MODEL}")
-            attempts = page.locator("ol li")
-            await expect(attempts.nth(0)).to_contain_text("UPSTREAM")
-            await expect(attempts.nth(1)).to_contain_text("house-1")
-            assert complaints.found == []
 
 
 @needs_axe

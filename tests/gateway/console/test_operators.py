@@ -192,6 +192,27 @@ async def test_channels_and_their_reload(stand: ConsoleStand) -> None:
     assert "was reloaded" in await page_of(stand, answer.headers["Location"])
 
 
+async def test_a_channel_is_disabled_and_enabled(stand: ConsoleStand) -> None:
+    """Calls fail meanwhile, as there is no other channel. A reason is required."""
+    key = await stand.billing.open_account("acme", NANO)
+    await stand.browser.get("/console/channels")
+    assert (
+        await stand.browser.post("/console/channels", {"action": "disable", "channel": "house"})
+    ).status == 400
+
+    fields = {"channel": "house", "reason": "<i>broken</i>", "hours": "2"}
+    await stand.browser.post("/console/channels", {"action": "disable", **fields})
+
+    text = await page_of(stand, "/console/channels")
+    assert "disabled</span> &lt;i&gt;broken&lt;/i&gt;" in text
+    assert (await stand.billing.ask(key)).status >= 400
+    await stand.browser.post("/console/channels", {"action": "enable", "channel": "house"})
+    assert "disabled</span>" not in await page_of(stand, "/console/channels")
+    assert (await stand.billing.ask(key)).status == 200
+    unknown = {"action": "enable", "channel": "no-such"}
+    assert (await stand.browser.post("/console/channels", unknown)).status in {303, 404}
+
+
 async def test_a_request_is_explained(stand: ConsoleStand) -> None:
     """With the body that its channel would get. Nothing is sent."""
     await stand.browser.get("/console/explain")
