@@ -20,11 +20,13 @@ from contextlib import aclosing
 
 import msgspec
 
+from services.common.memory_budget import MemoryBudget
 from services.completions.completion_call import CompletionCall
 from services.completions.drains import CallState
 from services.completions.stored_calls import raw_digest
-from services.domain.events import Batch, Finished, RawContent, ReasoningDelta, TextDelta
+from services.domain.events import Batch, Event, Finished, RawContent, ReasoningDelta, TextDelta
 from services.providers.upstream import LEFT
+from services.telemetry.calls import CallRecord
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ KEPT_S = 60.0
 """How long an answer is kept that was drained without its caller."""
 ANSWER_BYTES_MAX = 4 * 2**20
 """Longer answers are not joined."""
+BUDGET_BYTES = 64 * 2**20
+"""The most memory of all answers together. While it is used up, no further ones can be joined."""
 EVENT_BYTES = 128
 """Memory of an event without its text."""
 
@@ -58,8 +62,9 @@ def repeat_key(call: CompletionCall) -> bytes:
 class JoinedRepeats:
     """Answers of calls that may be repeated."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget_bytes: int = BUDGET_BYTES) -> None:
         self._first: dict[bytes, _FirstAnswer] = {}
+        self._budget = MemoryBudget(budget_bytes)
 
     async def run(
         self,
@@ -84,7 +89,7 @@ class JoinedRepeats:
                 yield batch
             self._forget(key, first)
             return
-        first = self._first[key] = _FirstAnswer(state.record.request_id)
+        first = self._first[key] = _FirstAnswer(state.record, self._budget)
         try:
             async with aclosing(run_call()) as batches:
                 async for batch in batches:
@@ -99,6 +104,7 @@ class JoinedRepeats:
                 self._forget(key, first)
 
     def _forget(self, key: bytes, first: _FirstAnswer) -> None:
+        first.release()
         if self._first.get(key) is first:
             del self._first[key]
 
@@ -106,31 +112,45 @@ class JoinedRepeats:
 class _FirstAnswer:
     """Answer of a call, as far as it has come."""
 
-    __slots__ = ("_batches", "_is_complete", "_left_bytes", "ended", "request_id")
+    __slots__ = ("_account", "_batches", "_budget", "_bytes", "_is_kept", "ended", "request_id")
 
-    def __init__(self, request_id: str) -> None:
-        self.request_id = request_id
+    def __init__(self, record: CallRecord, budget: MemoryBudget) -> None:
+        self.request_id = record.request_id
         self.ended = asyncio.Event()
+        self._account = record.account
+        self._budget = budget
         self._batches: list[Batch] = []
-        self._left_bytes = ANSWER_BYTES_MAX
-        self._is_complete = False
+        self._bytes = 0
+        self._is_kept = True
 
     @property
     def answer(self) -> list[Batch] | None:
         """The batches. None: it is not complete, or too long."""
-        return self._batches if self._is_complete and self._left_bytes >= 0 else None
+        batches = self._batches
+        return batches if batches and isinstance(batches[-1][-1], Finished) else None
 
     def add(self, batch: Batch) -> None:
         """Add a batch, while the answer is not too long."""
-        if self._left_bytes < 0:
+        if not self._is_kept:
             return
-        for event in batch:
-            self._left_bytes -= EVENT_BYTES
-            if isinstance(event, RawContent):
-                self._left_bytes -= len(event.data)
-            elif isinstance(event, TextDelta | ReasoningDelta):
-                self._left_bytes -= len(event.text)
-        self._batches.append(batch)
-        self._is_complete = isinstance(batch[-1], Finished)
-        if self._left_bytes < 0:
-            self._batches.clear()
+        size = sum(map(_size, batch))
+        is_short = self._bytes + size <= ANSWER_BYTES_MAX
+        if is_short and self._budget.take(self._account, size):
+            self._bytes += size
+            self._batches.append(batch)
+            return
+        self._is_kept = False
+        self._batches = []
+        self.release()
+
+    def release(self) -> None:
+        """Stop counting the memory of the answer. Calls that read it may go on to do so."""
+        if self._bytes:
+            self._budget.give_back(self._account, self._bytes)
+            self._bytes = 0
+
+
+def _size(event: Event) -> int:
+    if isinstance(event, RawContent):
+        return EVENT_BYTES + len(event.data)
+    return EVENT_BYTES + (len(event.text) if isinstance(event, TextDelta | ReasoningDelta) else 0)

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from services.completions import joined_repeats
 from services.config import BillingConfig
 from tests.stand.billing_stand import COST_NANO, MODEL, NANO, PRICE, BillingStand, billing_stand
 from tests.stand.messages_stand import (
@@ -210,5 +211,26 @@ async def test_a_second_repeat_after_a_whole_answer(tmp_path: Path) -> None:
         key = await stand.open()
         for _ in range(2):
             _, headers, _ = await ask(stand, key, request_body(stream=True), **SESSION)
+            assert "x-pomogator-joined" not in headers
+        assert await stand.balance(key) == NANO - 2 * COST_NANO
+
+
+async def test_answers_beyond_the_memory_for_them_are_not_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repeat is then a call of its own."""
+    monkeypatch.setattr(joined_repeats, "ANSWER_BYTES_MAX", 100)
+    goes_on = asyncio.Event()
+    async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
+        stand.script = held(goes_on)
+        key = await stand.open()
+        asking = [
+            asyncio.create_task(ask(stand, key, request_body(stream=True), **SESSION))
+            for _ in range(2)
+        ]
+        await stand.upstream.request()
+        goes_on.set()
+        for _, headers, body in await asyncio.gather(*asking):
+            assert body == told(START + BEGIN + PIECE + PIECE + END)
             assert "x-pomogator-joined" not in headers
         assert await stand.balance(key) == NANO - 2 * COST_NANO
