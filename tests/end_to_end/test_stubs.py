@@ -165,7 +165,7 @@ async def test_an_official_grpc_gateway(workshop: Workshop) -> None:
 async def test_tools_that_use_reflection(workshop: Workshop) -> None:
     """`grpcurl` describes and calls a method, `ghz` calls it by its name."""
     await workshop.generate(INSTALL_TOOLS)
-    method = f"{PUBLIC_SERVICES[1]}.ListModels"
+    method = "pomogator.models.v1.ModelService.ListModels"
     target, key = workshop.env["GRPC_TARGET"], workshop.env["API_KEY"]
     metadata = json.dumps({"authorization": f"Bearer {key}"})
 

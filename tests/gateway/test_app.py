@@ -65,7 +65,7 @@ async def test_models_need_a_key(edge: Edge, path: str) -> None:
     [
         ("POST", "/", 405, "method_not_allowed"),
         ("GET", "/v1", 404, "unknown_url"),
-        ("POST", "/v1/completions", 404, "unknown_url"),
+        ("POST", "/v1/completion", 404, "unknown_url"),
         ("POST", "/v1/chat/completions//", 404, "unknown_url"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
         ("DELETE", "/v1/models", 405, "method_not_allowed"),
@@ -88,7 +88,10 @@ async def test_an_unknown_route_is_refused_in_json(
         ("/v1/v1/chat/completions", "Did you mean POST /v1/chat/completions?"),
         ("/v1/model", "Did you mean GET /v1/models?"),
         ("/ready", "Did you mean GET /readyz?"),
-        ("/nothing-like-it", "GET /v1/balance, POST /v1/chat/completions, GET /v1/credits, "),
+        (
+            "/nothing-like-it",
+            "GET /v1/balance, POST /v1/chat/completions, POST /v1/completions, GET /v1/credits, ",
+        ),
     ],
 )
 async def test_a_404_names_what_there_is(edge: Edge, path: str, wanted: str) -> None:
