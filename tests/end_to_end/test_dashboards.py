@@ -79,6 +79,8 @@ ELSEWHERE = {
     "pomogator_recalled_turns": "needs sealed reasoning: tests/end_to_end/test_reasoning_memory.py",
     "pomogator_remembered_reasoning_bytes": "the same",
     "pomogator_session_answers": "needs a price of cached tokens: test_session_affinity.py",
+    "pomogator_call_log_dropped": "needs a log that is late: tests/services/call_log",
+    "pomogator_channel_disabled": "needs an operator: tests/end_to_end/test_channel_switches.py",
     "pomogator_limit_timeouts": "needs a Redis that freezes: tests/services/storage",
     "pomogator_task_failures": "needs a fault of ours: tests/services/telemetry",
 }
