@@ -16,6 +16,7 @@ from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import ledger_service_pb2 as ledger
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.embeddings.v1 import embedding_service_pb2 as embeddings
 from pomogator.models.v1 import model_service_pb2 as models
 from pomogator.usage.v1 import usage_service_pb2 as usage
 
@@ -33,7 +34,7 @@ def described(*files: Any) -> list[MethodDescriptor]:
 
 
 OPERATORS = described(accounts, keys, ledger)
-PUBLIC = described(chat, models, usage)
+PUBLIC = described(chat, embeddings, models, usage)
 LISTS = [one for one in OPERATORS if "page_size" in one.input_type.fields_by_name]
 SEARCHED = [
     one
