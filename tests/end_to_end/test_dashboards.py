@@ -193,7 +193,7 @@ async def test_every_metric_of_dashboards_and_alerts_moves(tmp_path: Path) -> No
             await clients(life, one)
             await state(life, one, tmp_path / "var" / "pomogator.db")
             await troubles(life, one, other)
-            await life.look()
+            await life.until("pomogator_call_log_rows_total", 1)
             other.play([BEGINNING, STALL])
             async with life.asking():
                 life.server.send_signal(signal.SIGKILL)
