@@ -39,7 +39,7 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     surface: str = ""
     """API that the client has called, by its name in the call log."""
     tags: str = ""
-    """The header `x-pomogator-tags`. Empty: there is none."""
+    """The header `x-pomogator-tags`; empty without it."""
 
 
 class WholeReply(NamedTuple):

@@ -1,7 +1,7 @@
 """Rules for changes that tenants make to keys: no key gets more than the key that changes it.
 
 Restrictions are `models`, the expiry and the limits. A key with limits of its own grants nothing:
-each further key would have these limits anew, and their sum would exceed them.
+each further key would have limits of the same size, and together they would exceed them.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class CallLogReader:
         return found
 
     async def call(self, call_id: str, account: str) -> CallRow | None:
-        """Return a call of an account, or of any for an empty name. None: there is none."""
+        """Return a call of the account, of any account if the name is empty; None if not found."""
         match = _CALL_ID.fullmatch(call_id)
         if match is None:
             return None

@@ -78,7 +78,7 @@ def _names(text: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _string_at(text: bytes, path: Sequence[str]) -> tuple[int, int] | None:
-    """Return where the string at `path` begins and ends. None: there is none."""
+    """Return where the string at `path` begins and ends; None if no string is there."""
     at = 0
     for name in path:
         found = _value_of(text, at, name)

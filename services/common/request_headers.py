@@ -24,7 +24,7 @@ SESSION_HEADERS: Sequence[str] = (
 )
 """Headers that may name the session of a request; the first of them counts."""
 SESSION_CHARS_MAX = 255
-"""The most characters of a session's ID. A longer one is none."""
+"""The most characters of a session's ID. A longer one is ignored."""
 
 _USER_CHARS_MAX = 4_096
 """The longest `user` in which a session is looked for."""

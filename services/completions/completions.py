@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -50,16 +51,27 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     surface: str = ""
     """API that was called, as the edge says. Callers of gRPC may say anything."""
     tags: str = ""
-    """The header `x-pomogator-tags`. Empty: there is none."""
+    """The header `x-pomogator-tags`; empty without it."""
 
 
-class CallEntrance:
+class CallPipeline(Protocol):
+    """What the entrance needs of a pipeline."""
+
+    @property
+    def gate(self) -> Gate:
+        """Admits the calls."""
+
+
+PipelineT = TypeVar("PipelineT", bound=CallPipeline)
+
+
+class CallEntrance(Generic[PipelineT]):
     """Entrance of calls, whatever they ask for: record, admission by load, authentication."""
 
     def __init__(
         self,
+        pipeline: PipelineT,
         keyring: Keyring,
-        gate: Gate,
         snapshots: SnapshotHolder,
         calls: CallLog,
         load_shedder: LoadShedder,
@@ -67,8 +79,8 @@ class CallEntrance:
         end_revoked: bool = True,
     ) -> None:
         """`end_revoked`: whether calls in flight end when their key is revoked."""
+        self._pipeline = pipeline
         self._keyring = keyring
-        self._gate = gate
         self._snapshots = snapshots
         self._calls = calls
         self._load_shedder = load_shedder
@@ -88,26 +100,11 @@ class CallEntrance:
     async def _add_limit_headers(self, failure: Failure, call: AuthenticatedCall) -> None:
         """Add the `x-ratelimit-…` headers to a refusal, if the limits that apply are known."""
         if call.plan is not None and not call.record.begun_at and not failure.headers:
-            failure.headers = await self._gate.limit_headers(call.plan)
+            failure.headers = await self._pipeline.gate.limit_headers(call.plan)
 
 
-class Completions(CallEntrance):
+class Completions(CallEntrance[Pipeline]):
     """Makes completions."""
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        keyring: Keyring,
-        snapshots: SnapshotHolder,
-        calls: CallLog,
-        load_shedder: LoadShedder,
-        *,
-        end_revoked: bool = True,
-    ) -> None:
-        """See `CallEntrance`."""
-        gate = pipeline.gate
-        super().__init__(keyring, gate, snapshots, calls, load_shedder, end_revoked=end_revoked)
-        self._pipeline = pipeline
 
     async def whole(
         self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
@@ -151,7 +148,7 @@ class Completions(CallEntrance):
         plan = self._snapshots.current.plans.of(caller, spec.model)
         plan.require_allowed()
         plan.require_kind(embeds=False)
-        return await off_loop(size, count_sent, spec, self._gate.counter)
+        return await off_loop(size, count_sent, spec, self._pipeline.gate.counter)
 
     async def _authenticated(
         self, request: CompletionRequest, context: CallContext, record: CallRecord

@@ -65,7 +65,7 @@ def able_targets(
 ) -> Sequence[Target]:
     """Return the targets that take a request like `spec`, before any of them is asked.
 
-    Raises Failure, the first refusal, if there is none.
+    Raises Failure if no target takes it: the refusal of the first.
     """
     able: list[Target] = []
     refusal: Failure | None = None

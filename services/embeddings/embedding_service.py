@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from services.admission.keyring import Keyring
 from services.completions.completions import CallContext, CallEntrance, note_caller
 from services.completions.idempotency import SetHeaders, check_idempotency_key
-from services.completions.snapshot import SnapshotHolder
 from services.domain.embeddings import EmbeddingRequest, Embeddings
 from services.embeddings.embedding_call import EmbeddingCall
 from services.embeddings.pipeline import EmbeddingPipeline
 from services.errors import Failure
-from services.overload.load_shedder import LoadShedder
-from services.telemetry.calls import CallLog, CallRecord
+from services.telemetry.calls import CallRecord
 
 METHOD = "embed"
 """Method of the calls in logs and metrics."""
 
 
-class EmbeddingService(CallEntrance):
+class EmbeddingService(CallEntrance[EmbeddingPipeline]):
     """Computes embeddings."""
-
-    def __init__(
-        self,
-        pipeline: EmbeddingPipeline,
-        keyring: Keyring,
-        snapshots: SnapshotHolder,
-        calls: CallLog,
-        load_shedder: LoadShedder,
-        *,
-        end_revoked: bool = True,
-    ) -> None:
-        """See `CallEntrance`."""
-        gate = pipeline.gate
-        super().__init__(keyring, gate, snapshots, calls, load_shedder, end_revoked=end_revoked)
-        self._pipeline = pipeline
 
     async def create(
         self, request: EmbeddingRequest, context: CallContext, set_headers: SetHeaders

@@ -69,7 +69,7 @@ class ServedUrls:
     api: str
     """Base URL of the REST API, without a path."""
     console: str = ""
-    """URL of the console. Empty: there is none."""
+    """URL of the console; empty where no console is served."""
     token_file: Path | None = None
     """File with the token of operators at the console. None: they have another one."""
 

@@ -182,7 +182,7 @@ def calls_after(
 
 
 def call_by_position(at_ms: int, call_id: str, account: str) -> Transaction[CallRow | None]:
-    """Return a call of an account, or of any account if the name is empty. None: there is none."""
+    """Return a call of the account, of any account if the name is empty; None if not found."""
     condition = "at_ms = ? AND id = ?"
     values: tuple[Value, ...] = (at_ms, call_id)
     if account:

@@ -41,7 +41,7 @@ class CallFacts(msgspec.Struct, kw_only=True):
     hold_ms: int = 0
     """Time of the hold."""
     completion_id: str = ""
-    """ID of the answer. Empty: there is none."""
+    """ID of the answer; empty before an answer begins."""
     served_model: str = ""
     """Public name of the model that answers."""
     notes: Sequence[Note] = ()

@@ -139,7 +139,7 @@ class AnswerOutput:
             self._phase = phase
 
     def _describe(self, others: Json) -> Json:
-        """Add members to the last message. Returns them where there is none."""
+        """Add members to the last message. Return those that are left: all, without a message."""
         if isinstance(self._open, MessageItem):
             self._open.others |= others
             return {}

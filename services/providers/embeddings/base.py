@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol, TypeVar
+
+import msgspec
 
 from services.domain.completion import WholeAnswer
 from services.domain.embeddings import EmbeddingSpec
@@ -24,6 +26,8 @@ from services.providers.failures import read_error
 from services.providers.stream_reader import unreadable
 
 UNKNOWN_LIMITS = EmbeddingLimits()
+
+AnswerT = TypeVar("AnswerT")
 
 
 class VectorsAnswer(NamedTuple):
@@ -81,6 +85,16 @@ class EmbeddingDecoder:
 def limits_of(target: Target) -> EmbeddingLimits:
     """Return the limits of a target's model."""
     return target.capabilities.embeddings or UNKNOWN_LIMITS
+
+
+def read_answer(body: bytes, decoder: msgspec.json.Decoder[AnswerT]) -> AnswerT:
+    """Decode an answer. Raise UpstreamError if it has another form."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError:
+        raise failure_in(body) from None
+    except (ValueError, RecursionError):
+        raise unreadable() from None
 
 
 def failure_in(body: bytes) -> UpstreamError:

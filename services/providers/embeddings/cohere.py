@@ -11,7 +11,12 @@ from services.domain.embeddings import EmbeddingSpec
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure, UpstreamError
 from services.providers.base import Notes, Target, UpstreamRequest
-from services.providers.embeddings.base import VectorsAnswer, failure_in, plausible_tokens
+from services.providers.embeddings.base import (
+    VectorsAnswer,
+    failure_in,
+    plausible_tokens,
+    read_answer,
+)
 from services.providers.embeddings.dimensions import sent_dimensions
 from services.providers.embeddings.extra_fields import extra_fields
 from services.providers.embeddings.vectors import read_vectors
@@ -80,12 +85,7 @@ class CohereEmbeddings:
 
     def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
         """Decode an answer."""
-        try:
-            answer = _ANSWER.decode(body)
-        except msgspec.ValidationError:
-            raise failure_in(body) from None
-        except (ValueError, RecursionError):
-            raise unreadable() from None
+        answer = read_answer(body, _ANSWER)
         if answer.embeddings is None or answer.embeddings.float is None:
             raise failure_in(body)
         vectors = answer.embeddings.float

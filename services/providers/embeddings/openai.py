@@ -16,6 +16,7 @@ from services.providers.embeddings.base import (
     failure_in,
     limits_of,
     plausible_tokens,
+    read_answer,
 )
 from services.providers.embeddings.dimensions import dimensions_parameter, sent_dimensions
 from services.providers.embeddings.extra_fields import extra_fields, is_dropped
@@ -73,12 +74,7 @@ class OpenAiEmbeddings:
 
     def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
         """Decode an answer, whose vectors come in any order if they have an index."""
-        try:
-            answer = _ANSWER.decode(body)
-        except msgspec.ValidationError:
-            raise failure_in(body) from None
-        except (ValueError, RecursionError):
-            raise unreadable() from None
+        answer = read_answer(body, _ANSWER)
         if answer.data is None:
             raise failure_in(body)
         ordered = _in_order(answer.data, spec.entry_count)

@@ -44,7 +44,7 @@ class OtherItem:
 
     @property
     def tool(self) -> str:
-        """Name of the tool whose call this is, if the provider bills it. Empty: it is none."""
+        """Name of the tool, if the item is a call that the provider bills; else empty."""
         action = self.item.get("action")
         looks_on = isinstance(action, dict) and action.get("type", SEARCH) != SEARCH
         return "" if looks_on else BILLED.get(str(self.item.get("type")), "")
@@ -152,7 +152,7 @@ class Output:
         return self._by_id.get(event.item_id or "", self._last)
 
     def _at(self, index: int, kind: str, item_id: str = "") -> OutputItem:
-        """Return the item at an index, or a new one where there is none of this type."""
+        """Return the item of this type at an index; a new one if no such item is there."""
         made = _TYPES.get(kind, OtherItem)
         found = self._items.get(index)
         if found is not None and item_id and not isinstance(found, made):

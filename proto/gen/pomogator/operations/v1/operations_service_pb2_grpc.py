@@ -87,8 +87,8 @@ class OperationsServiceServicer:
 
     def DisableChannel(self, request, context):
         """Disables a channel in all processes on the same database, also after restarts: calls that begin
-        afterwards go to other channels, and fail where there is none. In-flight calls finish. Fails
-        with NOT_FOUND if the configuration has no such channel.
+        afterwards go to the model's other channels, and fail if it has no other. In-flight calls finish.
+        Fails with NOT_FOUND if the configuration has no such channel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

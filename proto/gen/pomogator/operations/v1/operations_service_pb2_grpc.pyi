@@ -22,8 +22,8 @@ class OperationsServiceStub:
     """Lists the status of channels, as observed by the calls of this process."""
     DisableChannel: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.DisableChannelRequest, _operations_service_pb2.DisableChannelResponse]
     """Disables a channel in all processes on the same database, also after restarts: calls that begin
-    afterwards go to other channels, and fail where there is none. In-flight calls finish. Fails
-    with NOT_FOUND if the configuration has no such channel.
+    afterwards go to the model's other channels, and fail if it has no other. In-flight calls finish.
+    Fails with NOT_FOUND if the configuration has no such channel.
     """
     EnableChannel: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.EnableChannelRequest, _operations_service_pb2.EnableChannelResponse]
     """Enables a channel again. Idempotent."""
@@ -60,8 +60,8 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_operations_service_pb2.DisableChannelRequest, _abc.Awaitable[_operations_service_pb2.DisableChannelResponse]],
     ) -> _abc.Awaitable[_operations_service_pb2.DisableChannelResponse]:
         """Disables a channel in all processes on the same database, also after restarts: calls that begin
-        afterwards go to other channels, and fail where there is none. In-flight calls finish. Fails
-        with NOT_FOUND if the configuration has no such channel.
+        afterwards go to the model's other channels, and fail if it has no other. In-flight calls finish.
+        Fails with NOT_FOUND if the configuration has no such channel.
         """
 
     @_abc_1.abstractmethod

@@ -34,8 +34,8 @@ class TenantServiceStub:
 
     Nothing that a caller makes or changes has more than the caller's own key: models, limits and
     budget, and time until the expiry. A caller whose key has limits of its own (requests, tokens,
-    concurrent calls, a budget) makes no keys, and gives none more than it has, since each key
-    would have these limits anew.
+    concurrent calls, a budget) makes no keys and widens none, since each further key would
+    have limits of the same size, and together they would exceed them.
 
     Changes are limited to 60 a minute and account: more fail with RATE_LIMIT_EXCEEDED.
     """
@@ -97,8 +97,8 @@ class TenantServiceServicer:
 
     Nothing that a caller makes or changes has more than the caller's own key: models, limits and
     budget, and time until the expiry. A caller whose key has limits of its own (requests, tokens,
-    concurrent calls, a budget) makes no keys, and gives none more than it has, since each key
-    would have these limits anew.
+    concurrent calls, a budget) makes no keys and widens none, since each further key would
+    have limits of the same size, and together they would exceed them.
 
     Changes are limited to 60 a minute and account: more fail with RATE_LIMIT_EXCEEDED.
     """
@@ -224,8 +224,8 @@ class TenantService:
 
     Nothing that a caller makes or changes has more than the caller's own key: models, limits and
     budget, and time until the expiry. A caller whose key has limits of its own (requests, tokens,
-    concurrent calls, a budget) makes no keys, and gives none more than it has, since each key
-    would have these limits anew.
+    concurrent calls, a budget) makes no keys and widens none, since each further key would
+    have limits of the same size, and together they would exceed them.
 
     Changes are limited to 60 a minute and account: more fail with RATE_LIMIT_EXCEEDED.
     """

@@ -21,8 +21,8 @@ class TenantServiceStub:
 
     Nothing that a caller makes or changes has more than the caller's own key: models, limits and
     budget, and time until the expiry. A caller whose key has limits of its own (requests, tokens,
-    concurrent calls, a budget) makes no keys, and gives none more than it has, since each key
-    would have these limits anew.
+    concurrent calls, a budget) makes no keys and widens none, since each further key would
+    have limits of the same size, and together they would exceed them.
 
     Changes are limited to 60 a minute and account: more fail with RATE_LIMIT_EXCEEDED.
     """
@@ -63,8 +63,8 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Nothing that a caller makes or changes has more than the caller's own key: models, limits and
     budget, and time until the expiry. A caller whose key has limits of its own (requests, tokens,
-    concurrent calls, a budget) makes no keys, and gives none more than it has, since each key
-    would have these limits anew.
+    concurrent calls, a budget) makes no keys and widens none, since each further key would
+    have limits of the same size, and together they would exceed them.
 
     Changes are limited to 60 a minute and account: more fail with RATE_LIMIT_EXCEEDED.
     """
