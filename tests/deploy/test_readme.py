@@ -19,10 +19,18 @@ from tests.stand.servers import GRPC, HTTP
 
 DEPLOY = ROOT / "deploy"
 README = (DEPLOY / "README.md").read_text()
-BLOCKS = [
-    re.sub(r"(?m)^    ", "", found).strip("\n")
-    for found in re.findall(r"(?m)(?:^    .*\n|^\n(?=    ))+", README)
-]
+FIRST_README = (ROOT / "README.md").read_text()
+
+
+def blocks(page: str) -> list[str]:
+    """Return the indented blocks of a page."""
+    return [
+        re.sub(r"(?m)^    ", "", found).strip("\n")
+        for found in re.findall(r"(?m)(?:^    .*\n|^\n(?=    ))+", page)
+    ]
+
+
+BLOCKS = blocks(README)
 
 MAPPED = """
 [client_certificates]
@@ -35,17 +43,18 @@ OF_UPGRADES = frozenset({"--install", "--reuse-values"})
 """Options without a meaning where no release is made."""
 
 
-def commands(program: str) -> Iterator[list[str]]:
+def commands(program: str, page: str = README) -> Iterator[list[str]]:
     """The arguments of each command of that name, in blocks and in the text."""
-    text = "\n".join(BLOCKS).replace("\\\n", " ")
-    lines = re.findall(rf"(?m)^(?:\$ |\w+=\S+ )*({program} .*)$", text)
-    lines += re.findall(rf"`({program} [a-z][^`…]*)`", README.replace("\n", " "))
+    text = "\n".join(blocks(page)).replace("\\\n", " ")
+    lines = re.findall(rf"(?m)(?:^|; )(?:\$ |\w+=\S+ )*({program} [^;\n]*)", text)
+    lines += re.findall(rf"`({program} [a-z][^`…]*)`", page.replace("\n", " "))
     return (shlex.split(line, comments=True)[1:] for line in lines)
 
 
-def test_commands_of_the_gateway_are_valid() -> None:
+@pytest.mark.parametrize("page", [FIRST_README, README], ids=["README.md", "deploy/README.md"])
+def test_commands_of_the_gateway_are_valid(page: str) -> None:
     """Each is accepted by the parser of the command line."""
-    found = [command for command in commands("pomogator") if "N" not in command]
+    found = [command for command in commands("pomogator", page) if "N" not in command]
 
     assert len(found) > 5
     for command in found:
