@@ -23,7 +23,7 @@ from services.serving.serve import run
 from services.serving.server import egress_proxies
 from services.serving.stores import database_options
 from services.serving.unpriced_models import describe_unpriced
-from services.storage.store_check import check_stores
+from services.storage.store_check import StoreUrls, check_stores
 
 log = logging.getLogger("services")
 
@@ -81,10 +81,14 @@ async def check(arguments: Namespace, env: Mapping[str, str]) -> None:
 
 async def _connect(config: Config, proxies: Proxies) -> None:
     state = config.state
-    urls = (state.database_url.reveal(), state.redis_url.reveal())
+    urls = StoreUrls(
+        database=state.database_url.reveal(),
+        call_log=state.call_log_url.reveal() if config.call_log.enabled else "",
+        redis=state.redis_url.reveal(),
+    )
     with _without_log():
         stores, channels = await asyncio.gather(
-            check_stores(*urls, database_options(state), SystemClock()),
+            check_stores(urls, database_options(state), SystemClock()),
             check_connections(config, proxies),
         )
     say_table(

@@ -134,4 +134,4 @@ CREATE INDEX calls_by_charge ON calls (charge, account);
     ),
 )
 
-CALL_LOG = Schema(MIGRATIONS, "call_log_version")
+CALL_LOG = Schema(MIGRATIONS, "call_log_version", partitioned="calls")

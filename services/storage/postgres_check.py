@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from services.storage.base import ConnectionCheck, DatabaseOptions, StateError
+from services.storage.call_schema import CALL_LOG
 from services.storage.postgres_connector import (
     CONNECTION_ERRORS,
     PostgresConnector,
@@ -15,6 +16,7 @@ from services.storage.postgres_connector import (
     is_permanent,
 )
 from services.storage.postgres_schema import check_schema
+from services.storage.schema import BOOKS, Schema
 
 TIMEOUT_S = 5.0
 """Timeout of what follows a connection."""
@@ -24,6 +26,12 @@ async def check_database(url: str, options: DatabaseOptions) -> ConnectionCheck:
     """Connect as a start does, and check the schema and the role's privileges."""
     connector = PostgresConnector(url, options.prepared_statements)
     return await _checked(connector, _check_schema(connector))
+
+
+async def check_call_log(url: str, options: DatabaseOptions) -> ConnectionCheck:
+    """Connect as the call log does, and check its schema and the role's privileges."""
+    connector = PostgresConnector(url, options.prepared_statements, key="state.call_log_url")
+    return await _checked(connector, _check_schema(connector, CALL_LOG))
 
 
 async def check_direct_url(url: str, options: DatabaseOptions) -> ConnectionCheck:
@@ -45,12 +53,12 @@ async def _checked(
     return ConnectionCheck(connector.address, failure, permanent=bool(failure))
 
 
-async def _check_schema(connector: PostgresConnector) -> str:
+async def _check_schema(connector: PostgresConnector, schema: Schema = BOOKS) -> str:
     connection = await connector.connect()
     try:
         async with asyncio.timeout(TIMEOUT_S):
             await connector.probe(connection)
-            await check_schema(connection)
+            await check_schema(connection, schema)
     finally:
         connection.terminate()
     return ""

@@ -74,8 +74,10 @@ async def check_schema(connection: Connection, schema: Schema = BOOKS) -> None:
             version = await _version(connection, schema)
         await _check_tables(connection, schema.tables(version, "postgres"))
         await _check_privileges(connection, _needed(schema))
-        if version < schema.version and (grant := await _missing_create(connection)):
+        creates = version < schema.version or schema.partitioned
+        if creates and (grant := await _missing_create(connection)):
             raise StateError(f"state.database_url: {grant}")
+        await _check_owner(connection, schema.partitioned)
 
 
 async def _migrate(connection: Connection, schema: Schema) -> None:
@@ -119,6 +121,19 @@ async def _check_privileges(connection: Connection, needed: Sequence[str]) -> No
         raise StateError(
             f"state.database_url: the role {role} may not use the tables: "
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON {names} TO {role}"
+        )
+
+
+async def _check_owner(connection: Connection, table: str) -> None:
+    """Raise StateError if the role may not create partitions of a table that exists."""
+    owns = await connection.fetchval(
+        "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass($1)", table
+    )
+    if owns is False:
+        role = await connection.fetchval("SELECT quote_ident(current_user)")
+        raise StateError(
+            f"state.database_url: the role {role} may create no partition of {table}: "
+            f"ALTER TABLE {table} OWNER TO {role}"
         )
 
 

@@ -276,6 +276,8 @@ class Schema:
     migrations: tuple[Migration, ...]
     version_table: str
     """Table of PostgreSQL with the version. SQLite has it in the file."""
+    partitioned: str = ""
+    """Table of which the gateway creates partitions while it runs. Empty: none."""
 
     @property
     def version(self) -> int:

@@ -8,11 +8,15 @@ from typing import NamedTuple
 
 from services.clock import Clock
 from services.storage.base import ConnectionCheck, DatabaseOptions, StateError
-from services.storage.opening import COUNTER_STORES, DATABASES, Backend, backend_of
+from services.storage.opening import CALL_STORES, COUNTER_STORES, DATABASES, Backend, backend_of
 
 DATABASE_CHECKS: Mapping[str, Backend] = {
     scheme: Backend("postgres_check", "check_database", backend.extra)
     for scheme, backend in DATABASES.items()
+}
+CALL_LOG_CHECKS: Mapping[str, Backend] = {
+    scheme: Backend("postgres_check", "check_call_log", backend.extra)
+    for scheme, backend in CALL_STORES.items()
 }
 DIRECT_URL_CHECKS: Mapping[str, Backend] = {
     scheme: Backend("postgres_check", "check_direct_url", backend.extra)
@@ -26,6 +30,14 @@ REDIS_CHECKS: Mapping[str, Backend] = {
 `async (url, clock)`; all return a `ConnectionCheck`."""
 
 
+class StoreUrls(NamedTuple):
+    """URLs of the stores. Empty: the store has no server of its own."""
+
+    database: str = ""
+    call_log: str = ""
+    redis: str = ""
+
+
 class StoreCheck(NamedTuple):
     """Result for one store."""
 
@@ -35,22 +47,26 @@ class StoreCheck(NamedTuple):
 
 
 async def check_stores(
-    database_url: str, redis_url: str, options: DatabaseOptions, clock: Clock
+    urls: StoreUrls, options: DatabaseOptions, clock: Clock
 ) -> Sequence[StoreCheck]:
     """Connect to the stores that have a URL, all at a time."""
     checks = []
-    if database_url:
+    if urls.database:
         key = "state.database_url"
-        check = backend_of(DATABASE_CHECKS, key, database_url)
-        checks.append(_named(key, check(database_url, options)))
-    if database_url and options.direct_url:
+        check = backend_of(DATABASE_CHECKS, key, urls.database)
+        checks.append(_named(key, check(urls.database, options)))
+    if urls.database and options.direct_url:
         key = "state.database_direct_url"
         check = backend_of(DIRECT_URL_CHECKS, key, options.direct_url)
-        checks.append(_named(key, check(database_url, options)))
-    if redis_url:
+        checks.append(_named(key, check(urls.database, options)))
+    if urls.call_log:
+        key = "state.call_log_url"
+        check = backend_of(CALL_LOG_CHECKS, key, urls.call_log)
+        checks.append(_named(key, check(urls.call_log, options)))
+    if urls.redis:
         key = "state.redis_url"
-        check = backend_of(REDIS_CHECKS, key, redis_url)
-        checks.append(_named(key, check(redis_url, clock)))
+        check = backend_of(REDIS_CHECKS, key, urls.redis)
+        checks.append(_named(key, check(urls.redis, clock)))
     return await asyncio.gather(*checks)
 
 

@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from services.cli import main
+from services.storage.call_schema import CALL_LOG
 from services.storage.postgres import PostgresDatabase
 from tests.services.cli.conftest import Shell
 from tests.stand.certificates import Certificates
@@ -110,28 +111,32 @@ async def test_stores_are_connected_to(shell: Shell, postgres_server: str) -> No
                 0,
                 POMOGATOR_DATABASE_URL=url,
                 POMOGATOR_DATABASE_DIRECT_URL=url,
+                POMOGATOR_CALL_LOG_URL=url,
                 POMOGATOR_REDIS_URL=valkey.url,
             )
         owner = await asyncpg.connect(url)
         assert await owner.fetchval("SELECT to_regclass('schema_version')") is None
+        assert await owner.fetchval("SELECT to_regclass('call_log_version')") is None
         await owner.close()
 
     rows = rows_of(printed)
     (folder,), path = parse_qs(urlsplit(url).query)["host"], urlsplit(url).path
     assert rows["state.database_url"] == rows["state.database_direct_url"] == f"{folder}{path} OK"
+    assert rows["state.call_log_url"] == f"{folder}{path} OK"
     assert rows["state.redis_url"] == f"127.0.0.1:{valkey.port} OK"
     assert rows["a"] == f"{upstream.url} OK"
 
 
 async def test_every_store_is_tried_where_all_are_away(shell: Shell) -> None:
     """One that fails keeps none of the others from its line. Each has the system's words."""
-    database, direct, redis, channel = free_ports(4)
+    database, direct, call_log, redis, channel = free_ports(5)
     shell.config.write_text(CHANNEL.format(name="a", url=f"http://127.0.0.1:{channel}", more=""))
     printed = await check(
         shell,
         1,
         POMOGATOR_DATABASE_URL=f"postgresql://u:sesame@127.0.0.1:{database},[::1]:{database}/d",
         POMOGATOR_DATABASE_DIRECT_URL=f"postgresql://u:sesame@127.0.0.1:{direct}/d",
+        POMOGATOR_CALL_LOG_URL=f"postgresql://u:sesame@127.0.0.1:{call_log}/d",
         POMOGATOR_REDIS_URL=f"redis://:sesame@127.0.0.1:{redis}",
     )
 
@@ -143,9 +148,10 @@ async def test_every_store_is_tried_where_all_are_away(shell: Shell) -> None:
     assert rows["state.database_direct_url"] == (
         f"127.0.0.1:{direct}/d 127.0.0.1:{direct}: {refused}"
     )
+    assert rows["state.call_log_url"] == (f"127.0.0.1:{call_log}/d 127.0.0.1:{call_log}: {refused}")
     assert rows["state.redis_url"] == f"127.0.0.1:{redis} {refused}"
     assert rows["a"].startswith(f"http://127.0.0.1:{channel} unreachable: ")
-    assert printed.splitlines()[-1] == "pomogator: 4 of 4 connections fail"
+    assert printed.splitlines()[-1] == "pomogator: 5 of 5 connections fail"
     assert "sesame" not in printed
 
 
@@ -191,6 +197,33 @@ async def test_a_role_that_may_not_use_the_tables_is_permanent(
     assert "does not exist (3D000)" in unknown["state.database_url"]
     assert "permanent: " in setting["state.database_url"]
     assert 'parameter "pool_size"' in setting["state.database_url"]
+
+
+async def test_a_role_that_may_not_write_the_call_log_is_permanent(
+    shell: Shell, postgres_server: str
+) -> None:
+    """It creates partitions while it runs, for which it must own the table, and says so."""
+    async with own_database(postgres_server) as url:
+        admin, role = await asyncpg.connect(url), f"role_{uuid4().hex[:8]}"
+        await admin.execute(f"CREATE ROLE {role} LOGIN")
+        ours = url.replace("postgres:@", f"{role}@")
+        shell.config.write_text(CHANNEL.format(name="a", url="http://127.0.0.1:1", more=""))
+        create = rows_of(await check(shell, 1, POMOGATOR_CALL_LOG_URL=ours))
+        await (await PostgresDatabase.open(url, schema=CALL_LOG)).close()
+        await admin.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+        await admin.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
+        own = rows_of(await check(shell, 1, POMOGATOR_CALL_LOG_URL=ours))
+        await admin.execute(f"ALTER TABLE calls OWNER TO {role}")
+        good = rows_of(await check(shell, 1, POMOGATOR_CALL_LOG_URL=ours))
+        wrong = rows_of(await check(shell, 1, POMOGATOR_CALL_LOG_URL="mysql://a/b"))
+        await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        await admin.close()
+
+    denied = f"permanent: the role {role} may"
+    assert f"{denied} not create tables in the schema public" in create["state.call_log_url"]
+    assert f"{denied} create no partition of calls: ALTER TABLE" in own["state.call_log_url"]
+    assert good["state.call_log_url"].endswith(" OK")
+    assert "must begin with postgres" in str(wrong)
 
 
 @pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
