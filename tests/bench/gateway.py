@@ -86,7 +86,7 @@ def main() -> None:
         folder = Path(name)
         gateways = [Gateway(name="direct"), *_nginx(folder), *ours(folder)]
         if options.without_call_log:
-            gateways.append(_without_call_log(folder, gateways))
+            gateways.append(without_call_log(folder, gateways))
         gateways += _others(options.against, options.peers, folder)
         rig = Rig(folder)
         results: list[Result] = []
@@ -169,7 +169,7 @@ def ours(folder: Path) -> Sequence[Gateway]:
     ]
 
 
-def _without_call_log(folder: Path, gateways: Sequence[Gateway]) -> Gateway:
+def without_call_log(folder: Path, gateways: Sequence[Gateway]) -> Gateway:
     """The gateway in one process, without its call log."""
     config = folder / "no_log.toml"
     config.write_text(f"{CONFIG}\n[call_log]\nenabled = false\n")

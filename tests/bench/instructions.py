@@ -1,10 +1,11 @@
 """Instructions of the gateway's process for each request or event, by callgrind.
 
-    python -m tests.bench.instructions [--cells A,B] [--seconds S]
+    python -m tests.bench.instructions [--cells A,B] [--seconds S] [--without-call-log]
 
 Needs valgrind, gcc and taskset. Instructions are counted from user space alone; they are no times.
 They repeat to about one percent on an idle machine. On a busy one they vary by five: periodic tasks
-run by the clock, and then there are more of them for each call. One call is in flight at a time.
+run by the clock, and then there are more of them for each call. One call is in flight at a time in
+the cells by default. All threads are counted.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench.gateway import ours
-from tests.bench.rig import CELLS, Rig
+from tests.bench.gateway import ours, without_call_log
+from tests.bench.rig import CELLS, Gateway, Rig
 
 DEFAULT_CELLS = "json_c1,burst_c1,ant_burst_c1,img_c1"
 TOTALS = re.compile(r"^(?:summary|totals): (\d+)", re.MULTILINE)
@@ -30,19 +31,30 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cells", default=DEFAULT_CELLS, help=f"of {', '.join(CELLS)}")
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument(
+        "--without-call-log", action="store_true", help="measures a gateway without the log, too"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pomogator-bench-") as name:
-        for cell, count in instructions(Path(name), options.cells.split(","), options.seconds):
-            unit = "event" if CELLS[cell].streamed else "request"
-            print(f"{cell:14} {count / 1000:10.1f} k instructions per {unit}")
+        folder, gateways = Path(name), ours(Path(name))
+        gateways = [one for one in gateways if one.name == "pomogator"]
+        if options.without_call_log:
+            gateways.append(without_call_log(folder, gateways))
+        rig = Rig(folder)
+        for gateway in gateways:
+            cells: Sequence[str] = options.cells.split(",")
+            for cell, count in instructions(rig, folder, gateway, cells, options.seconds):
+                unit = "event" if CELLS[cell].streamed else "request"
+                figure = f"{count / 1000:10.1f} k instructions per {unit}"
+                print(f"{gateway.name:10} {cell:14} {figure}")
 
 
-def instructions(folder: Path, cells: Sequence[str], seconds: float) -> Sequence[tuple[str, float]]:
+def instructions(
+    rig: Rig, folder: Path, gateway: Gateway, cells: Sequence[str], seconds: float
+) -> Sequence[tuple[str, float]]:
     """Instructions per request or event of each cell, in a gateway with edge and service."""
-    gateway = next(one for one in ours(folder) if one.name == "pomogator")
     counted = f"valgrind --tool=callgrind --callgrind-out-file={folder}/counted {gateway.command}"
     gateway = msgspec.structs.replace(gateway, command=counted)
-    rig = Rig(folder)
     found = []
     with rig.running(gateway) as running:
         for cell in cells:
