@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from datetime import timedelta
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -107,10 +106,9 @@ class CallLogPages:
 
 def _filter(texts: Mapping[str, str]) -> CallFilter:
     fields = Fields(texts)
-    until = fields.day("until")
     return CallFilter(
         start=fields.day("since"),
-        end=until and until + timedelta(days=1),
+        end=fields.end_of_day("until"),
         account=fields.text("account"),
         key_id=fields.text("key_id"),
         model=fields.text("model"),

@@ -12,7 +12,6 @@ from pomogator.accounts.v1 import key_service_pb2 as pb
 
 from gateway.console.form_fields import Fields
 
-SECONDS_PER_HOUR = 3600
 _EXPIRY = "scope.expire_time"
 _PATHS = (
     "display_name",
@@ -84,4 +83,4 @@ def changed_fields(terms: KeyTerms) -> Sequence[str]:
 
 def overlap_s(fields: Fields) -> int:
     """Return for how long former secrets stay valid. The form has hours."""
-    return (fields.size("overlap_hours") or 0) * SECONDS_PER_HOUR
+    return fields.seconds("overlap_hours") or 0

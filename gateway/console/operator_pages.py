@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gateway.console.call_log_pages import CALLS
 from gateway.console.form_fields import Fields
-from gateway.console.key_terms import SECONDS_PER_HOUR, KeyTerms, overlap_s
+from gateway.console.key_terms import KeyTerms, overlap_s
 from gateway.console.operator_calls import OperatorAsker, OperatorCalls
 from gateway.console.pages import AUDIT, Entry, Pages, redirect
 from gateway.console.visit import Visit
@@ -147,8 +147,8 @@ class OperatorPages:
         channel = fields.text("channel")
         match fields.text("action"):
             case "disable":
-                hours = fields.size("hours")
-                until_s = hours and int(time.time()) + hours * SECONDS_PER_HOUR
+                seconds = fields.seconds("hours")
+                until_s = None if seconds is None else int(time.time()) + seconds
                 await self._calls.disable_channel(asker, channel, fields.text("reason"), until_s)
             case "enable":
                 await self._calls.enable_channel(asker, channel)

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
@@ -29,6 +29,7 @@ CSRF_FIELD = "csrf"
 CSRF_HEADER = "X-CSRF-Token"
 
 FORM_BYTES_MAX = 64 * 1024
+FIELDS_MAX = 64
 _FORM = "application/x-www-form-urlencoded"
 _SAME = frozenset({"same-origin", "none"})
 
@@ -95,7 +96,7 @@ class Visits:
         """Return the fields of a form of ours.
 
         Raises:
-            ApiError: it is not a form, is too large or slow, or comes from another site.
+            ApiError: it is not a form in UTF-8, is too large or slow, or comes from another site.
         """
         request = visit.request
         if request.content_type != _FORM:
@@ -105,12 +106,12 @@ class Visits:
             raise ApiError(ErrorReason.REQUEST_TOO_LARGE, "The form is too large.")
         try:
             async with asyncio.timeout(self._config.body_timeout_s):
-                fields = await request.post()
+                body = await request.read()
         except TimeoutError:
             raise body_timeout() from None
-        texts = {name: value for name, value in fields.items() if isinstance(value, str)}
-        require_same_site(visit, texts.get(CSRF_FIELD, ""))
-        return texts
+        fields = _fields(body)
+        require_same_site(visit, fields.get(CSRF_FIELD, ""))
+        return fields
 
     def keep(self, visit: Visit, response: web.StreamResponse) -> None:
         """Give the browser the session's cookie, if it has none or an old one."""
@@ -129,6 +130,14 @@ class Visits:
         )
 
 
+def _fields(body: bytes) -> Mapping[str, str]:
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=FIELDS_MAX))
+    except ValueError:
+        message = "This is not a form of the console."
+        raise ApiError(ErrorReason.INVALID_FIELD, message) from None
+
+
 def require_same_site(visit: Visit, csrf_token: str) -> None:
     """Refuse a change that another site asks for.
 
@@ -138,7 +147,7 @@ def require_same_site(visit: Visit, csrf_token: str) -> None:
     headers = visit.request.headers
     origin = headers.get("Origin")
     is_same = headers.get("Sec-Fetch-Site", "same-origin") in _SAME and (
-        origin is None or urlsplit(origin).netloc == visit.request.host
+        origin is None or origin.partition("://")[2] == visit.request.host
     )
     given = csrf_token.encode("utf-8", "surrogateescape")
     if not is_same or not hmac.compare_digest(given, visit.session.csrf_token.encode()):
