@@ -6,7 +6,7 @@ plan whose key has another scope or account since is compiled again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -99,7 +99,8 @@ class CallPlans:
         self.prices = PriceList.of(config)
         """Prices of models."""
         self._routes = routes
-        self._limits = LimitRules(config.rules)
+        self.limits = LimitRules(config.rules)
+        """Rules of limits."""
         self._refuses_unpriced = config.billing.unpriced == "refuse"
         self._provider_tools = config.billing.provider_tools
         self._keeps_sessions = config.prompt_cache.affinity
@@ -122,6 +123,14 @@ class CallPlans:
             return True
         return self.prices.lookup(model) is not None
 
+    def subjects(self, most: int) -> Iterator[Subject]:
+        """Yield what the limits of the newest `most` plans are of: calls, and their attempts."""
+        for plan in list(self._plans.values())[: -most - 1 : -1]:
+            subject = _subject(plan.caller, plan.model)
+            yield subject
+            channels = {each.channel.name for one in plan.routes for each in one.targets}
+            yield from (subject._replace(channel=name) for name in sorted(channels))
+
     def _compiled(self, caller: Caller, model: str) -> CallPlan:
         requested, *fallbacks = self._routes(model)
         base = requested.base_model
@@ -132,18 +141,18 @@ class CallPlans:
         if self._provider_tools == "charge":
             routes = [_with_charged_tools(one, prices) for one in routes]
         channels = {each.channel.name: each.channel for one in routes for each in one.targets}
-        scope = caller.scope
-        own = KeyLimits(rpm=scope.rpm, tpm=scope.tpm, concurrency=scope.concurrency)
-        subject = Subject(key=caller.key_id, model=base, own=own)
-        meters = {name: self._limits.meters(subject._replace(channel=name)) for name in channels}
-        shows_text = (scope.text_content or self._shows_text) and model.endswith(THINKING_SUFFIX)
+        subject = _subject(caller, base)
+        meters = {name: self.limits.meters(subject._replace(channel=name)) for name in channels}
+        shows_text = (caller.scope.text_content or self._shows_text) and model.endswith(
+            THINKING_SUFFIX
+        )
         return CallPlan(
             caller=caller,
             model=base,
             routes=routes,
             prices=prices,
             price_json=prices.get(base, FREE).to_json(),
-            meters=self._limits.meters(subject),
+            meters=self.limits.meters(subject),
             channel_meters={name: each for name, each in meters.items() if each},
             first_event_timeouts_s=sorted(
                 [each.first_token_timeout_s for each in channels.values()], reverse=True
@@ -175,6 +184,12 @@ class CallPlans:
 
     def _may_answer(self, caller: Caller, model: str) -> bool:
         return caller.may_use(model) and self.sells(caller, model)
+
+
+def _subject(caller: Caller, model: str) -> Subject:
+    scope = caller.scope
+    own = KeyLimits(rpm=scope.rpm, tpm=scope.tpm, concurrency=scope.concurrency)
+    return Subject(key=caller.key_id, model=model, own=own)
 
 
 def _with_charged_tools(route: ModelRoute, prices: Mapping[str, Price]) -> ModelRoute:

@@ -143,6 +143,10 @@ class LimitLeases:
         """
         return rate_limit_headers(plan, await self._counters.peek(plan)) if plan else NO_HEADERS
 
+    async def peek(self, meters: Sequence[Meter]) -> Sequence[int]:
+        """Return the current level of each meter, as `CounterStore.peek` does."""
+        return await self._counters.peek(meters)
+
     def settle(self, meters: Sequence[Meter], lease_id: str, *, requests: int, tokens: int) -> None:
         """End a lease. Only leases call this."""
         self._live.pop(lease_id, None)

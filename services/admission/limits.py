@@ -44,10 +44,19 @@ class Subject(NamedTuple):
     """The key's own limits, over all models. They take precedence over rules."""
 
 
+class RuleMeter(NamedTuple):
+    """A meter, and the rule that it is of."""
+
+    rule: LimitConfig
+    meter: Meter
+
+
 class LimitRules:
     """The rules of one configuration."""
 
     def __init__(self, rules: Sequence[LimitConfig]) -> None:
+        self.all = rules
+        """The rules, in their order."""
         self._call_rules = [rule for rule in rules if not rule.channel]
         self._channel_rules = [rule for rule in rules if rule.channel]
 
@@ -56,21 +65,30 @@ class LimitRules:
 
         Of equally specific rules the last decides.
         """
+        return [one.meter for one in self.rule_meters(subject)]
+
+    def rule_meters(self, subject: Subject) -> Sequence[RuleMeter]:
+        """Return the same meters with their rules. Own limits of a key are the rule `own_rule`."""
         rules = list(self._channel_rules if subject.channel else self._call_rules)
         if not subject.channel and subject.own != UNLIMITED:
-            rpm, tpm, concurrency = subject.own
-            rules.append(LimitConfig(key=subject.key, rpm=rpm, tpm=tpm, concurrency=concurrency))
-        best: dict[str, tuple[int, Meter]] = {}
+            rules.append(own_rule(subject))
+        best: dict[str, tuple[int, RuleMeter]] = {}
         for rule in rules:
             scope = _scope(rule, subject)
             if scope is None:
                 continue
             names, counted = scope
-            for kind, limit in _limits(rule):
+            for kind, limit in limits_of(rule):
                 key = f"{kind.value}:{counted}"
                 if key not in best or best[key][0] <= names:
-                    best[key] = (names, Meter(key, kind, limit))
-        return [meter for _, meter in best.values()]
+                    best[key] = (names, RuleMeter(rule, Meter(key, kind, limit)))
+        return [one for _, one in best.values()]
+
+
+def own_rule(subject: Subject) -> LimitConfig:
+    """Return the own limits of a subject's key as a rule."""
+    rpm, tpm, concurrency = subject.own
+    return LimitConfig(key=subject.key, rpm=rpm, tpm=tpm, concurrency=concurrency)
 
 
 def _scope(rule: LimitConfig, subject: Subject) -> tuple[int, str] | None:
@@ -90,7 +108,8 @@ def _scope(rule: LimitConfig, subject: Subject) -> tuple[int, str] | None:
     return names, ",".join(counted)
 
 
-def _limits(rule: LimitConfig) -> Sequence[tuple[MeterKind, int]]:
+def limits_of(rule: LimitConfig) -> Sequence[tuple[MeterKind, int]]:
+    """Return the limits of a rule by their kind."""
     limits = (
         (MeterKind.REQUESTS, rule.rpm),
         (MeterKind.TOKENS, rule.tpm),

@@ -29,14 +29,15 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
         """Answer with all vectors."""
         headers = dict(unknown_request_id(context))
         size = current_request_bytes() * OBJECTS_PER_BYTE
-        asked = await off_loop(size, _read, request)
+        asked = await off_loop(size, read_request, request)
         embeddings = await self._embeddings.create(asked, context_of(context), headers.update)
         if headers:
             await context.send_initial_metadata(tuple(headers.items()))
         return to_embeddings_message(embeddings)
 
 
-def _read(message: pb.CreateEmbeddingsRequest) -> EmbeddingRequest:
+def read_request(message: pb.CreateEmbeddingsRequest) -> EmbeddingRequest:
+    """Return the request. Raises Failure."""
     try:
         return read_embedding_request(message)
     except UntranslatableError as error:

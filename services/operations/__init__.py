@@ -1,10 +1,15 @@
-"""OperationsService: explanation of calls, channel status, configuration reload.
+"""OperationsService: explanation of calls, channels, limits, load, configuration.
 
 Modules, in the order in which data flows:
 
     servicer   OperationsService
-    explainer  dry run of a call
+    explainer  dry run of a completion
+    embedding_explainer  dry run of a call for embeddings
+    model_kind  completions or embeddings
+    candidates  targets of a dry run
     channels   status of channels
     channel_control  switches of channels
+    limit_report  limits with their current use
+    load_report  load of the process
     configuration_view  configuration without secrets
 """

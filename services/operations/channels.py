@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
+from services.operations.candidates import BREAKER_STATES
 from services.operations.channel_control import disablement_to_proto
-from services.operations.explainer import BREAKER_STATES
 from services.providers.base import ModelRoute, Target
 from services.providers.channel_failures import ChannelFailures
 from services.routing.catalog import Catalog

@@ -12,29 +12,20 @@ from services.admission.answer_limit import estimate_max_tokens
 from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN, CallPlans, Unpinned
 from services.admission.prompt_limit import media_bound
 from services.clock import Chance
-from services.common.contract.chat import NOTE
 from services.common.request_headers import session_id
 from services.completions.validation import validate
-from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.errors import Failure
 from services.metering.prices import FREE, estimate_nano
 from services.metering.tokens import estimate_prompt
-from services.operations.channel_control import disablement_to_proto
+from services.operations.candidates import add_request, candidate_of, token_prices
+from services.operations.model_kind import require_kind
 from services.providers.base import Dialect, ModelRoute, Notes, Target
 from services.routing.affinity import SessionAffinity, SessionPin
 from services.routing.catalog import Catalog
-from services.routing.choice import order_targets, score
+from services.routing.choice import order_targets
 from services.routing.dialect_choice import routes_for
 from services.routing.health import ChannelHealth
-
-BREAKER_STATES: Sequence[pb.BreakerState.ValueType] = (
-    pb.BREAKER_STATE_CLOSED,
-    pb.BREAKER_STATE_HALF_OPEN,
-    pb.BREAKER_STATE_OPEN,
-)
-"""States by the number that `ChannelHealth.breaker_state` returns."""
-
 
 AFFINITIES: Mapping[Unpinned, pb.Affinity.ValueType] = {
     "": pb.AFFINITY_UNSPECIFIED,
@@ -88,9 +79,7 @@ class Explainer:
         """
         validate(spec, policy)
         routes = routes_for(spec, self.catalog.resolve_all(spec.model))
-        if routes[0].capabilities.embeddings is not None:
-            message = "This model computes embeddings, of which there is no dry run."
-            raise Failure(ErrorReason.MODEL_NOT_FOUND, message, param="model")
+        require_kind(routes[0], embeds=False)
         prompt_tokens = estimate_prompt(spec)
         affinity, pin = self._pin(routes, spec, session, prompt_tokens)
         media = media_bound(spec)
@@ -132,48 +121,14 @@ class Explainer:
 
     def _candidate(self, asked: _Asked, target: Target, *, strict: bool) -> pb.Candidate:
         spec, route = asked.spec, asked.route
-        candidate = pb.Candidate(
-            model=route.model,
-            channel=target.channel.name,
-            key_number=target.key_number,
-            priority=target.channel.priority,
-            weight=target.weight,
-            score=score(target, route.targets, self.health),
-            breaker_state=BREAKER_STATES[self.health.breaker_state(target)],
-            prices=self._token_prices(route, asked.prompt_tokens),
-            dialect=target.channel.dialect,
-            remembered=asked.pin is not None and asked.pin.remembers(target),
-        )
-        if latency_s := self.health.latency_s(target):
-            candidate.latency.FromMilliseconds(round(latency_s * 1000))
-        if disablement := self.health.disabled.get(target.channel.name):
-            candidate.disablement.CopyFrom(disablement_to_proto(disablement))
+        prices = token_prices(self.plans.prices, route.base_model, asked.prompt_tokens)
+        candidate = candidate_of(target, route, self.health, prices)
+        candidate.remembered = asked.pin is not None and asked.pin.remembers(target)
         notes = Notes(strict=strict)
         try:
             request = self.dialects[target.channel.dialect].encode(spec, target, notes)
         except Failure as refusal:
             candidate.refusal = refusal.message
-            return candidate
-        candidate.url = target.channel.base_url + target.channel.with_query(request.path)
-        candidate.body = request.body.decode()
-        for note in notes.all:
-            NOTE.fill(note, candidate.notes.add())
+        else:
+            add_request(candidate, target, request, notes.all)
         return candidate
-
-    def _token_prices(self, route: ModelRoute, prompt_tokens: int) -> pb.TokenPrices | None:
-        price = self.plans.prices.lookup(route.base_model)
-        if price is None:
-            return None
-        rates = price.rates(prompt_tokens)
-        return pb.TokenPrices(
-            prompt_pico_usd=rates.prompt,
-            cache_read_pico_usd=rates.cache_read,
-            cache_write_pico_usd=rates.cache_write,
-            cache_write_1h_pico_usd=rates.cache_write_1h,
-            completion_pico_usd=rates.completion,
-            thinking_pico_usd=rates.thinking,
-            prompt_audio_pico_usd=rates.prompt_audio,
-            prompt_image_pico_usd=rates.prompt_image,
-            completion_audio_pico_usd=rates.completion_audio,
-            completion_image_pico_usd=rates.completion_image,
-        )

@@ -12,8 +12,12 @@ class LatenessTracker:
 
     def __init__(self, late_s: float, late_for_s: float) -> None:
         """Overload is samples above `late_s` for `late_for_s` without a break."""
-        self._late_s = late_s
-        self._late_for_s = late_for_s
+        self.late_s = late_s
+        """Threshold of late samples."""
+        self.late_for_s = late_for_s
+        """How long late samples without a break mean overload."""
+        self.latest_s: float | None = None
+        """The latest sample. None: there was none."""
         self._late_since = math.inf
         self._late_until = -math.inf
         self.is_late = False
@@ -26,14 +30,15 @@ class LatenessTracker:
 
     def sample(self, now: float, taken_s: float) -> None:
         """Take note of one sample."""
-        self.is_late = taken_s > self._late_s
+        self.latest_s = taken_s
+        self.is_late = taken_s > self.late_s
         if self.is_late:
             is_new = now - self._late_until > SAMPLE_GAP_MAX_S
             self._late_since = now if is_new else min(self._late_since, now)
             self._late_until = now
         else:
             self._late_since = math.inf
-        self.is_sustained = now - self._late_since >= self._late_for_s
+        self.is_sustained = now - self._late_since >= self.late_for_s
         self.is_overloaded = self.is_overloaded or self.is_sustained
         self.recover(now)
 

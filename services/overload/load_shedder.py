@@ -56,25 +56,29 @@ class LoadShedder:
         chance: Chance,
         memory: MemoryPressure = UNLIMITED_MEMORY,
     ) -> None:
-        """`bounds` returns the current bounds."""
-        self._bounds = bounds
+        self.bounds = bounds
+        """Returns the current bounds."""
         self._chance = chance
-        self._memory = memory
+        self.memory = memory
+        """Readings of the memory in use."""
         self._shares = FairShare()
-        self._loop_turns = LatenessTracker(TURN_LATE_S, TURN_LATE_FOR_S)
+        self.loop_turns = LatenessTracker(TURN_LATE_S, TURN_LATE_FOR_S)
+        """How long turns of the event loop take."""
         self._in_flight_at_next_sample = 0
-        self._queue_waits = LatenessTracker(QUEUE_WAIT_S, QUEUE_WAIT_FOR_S)
+        self.queue_waits = LatenessTracker(QUEUE_WAIT_S, QUEUE_WAIT_FOR_S)
+        """How long calls wait in gRPC's queue."""
         self._late_refused_at = -math.inf
-        self._is_overloaded = False
+        self.is_overloaded = False
+        """Whether either is overloaded."""
 
     @property
     def calls_max(self) -> int:
         """The limit on calls in flight at this moment."""
-        bounds = self._bounds()
+        bounds = self.bounds()
         normal, reduced = bounds.calls_max, bounds.calls_max_when_late
-        if not self._loop_turns.is_overloaded:
+        if not self.loop_turns.is_overloaded:
             return normal
-        if self._loop_turns.is_late:
+        if self.loop_turns.is_late:
             return min(normal, reduced)
         # The latest turn was short: a few more calls may start before the next sample.
         return min(normal, max(reduced, self._in_flight_at_next_sample))
@@ -89,13 +93,13 @@ class LoadShedder:
 
     def is_busy(self, in_flight: int) -> bool:
         """Whether an overload would lower the limit to `in_flight` calls or fewer."""
-        return in_flight >= self._bounds().calls_max_when_late
+        return in_flight >= self.bounds().calls_max_when_late
 
     def sample_loop_turn(self, now: float, turn_s: float, in_flight: int) -> None:
         """Record how long one turn of the event loop took."""
-        self._loop_turns.sample(now, turn_s)
+        self.loop_turns.sample(now, turn_s)
         self._in_flight_at_next_sample = in_flight + CALLS_PER_SAMPLE_WHEN_BUSY
-        self._queue_waits.recover(now)
+        self.queue_waits.recover(now)
         self._log_changes()
 
     def admit(self, now: float, in_flight: int, queue_wait_s: float, caller: str) -> CountedCall:
@@ -104,9 +108,9 @@ class LoadShedder:
         `in_flight` includes the call itself. `queue_wait_s` is how long it waited in gRPC's queue.
         `caller` is the key, which tells callers apart.
         """
-        self._queue_waits.sample(now, queue_wait_s)
+        self.queue_waits.sample(now, queue_wait_s)
         self._log_changes()
-        if self._queue_waits.is_sustained and self._refuses_late(now, queue_wait_s, caller):
+        if self.queue_waits.is_sustained and self._refuses_late(now, queue_wait_s, caller):
             self._late_refused_at = now
             retry_after_s: float | None = self._random_retry_after_s()
         else:
@@ -117,7 +121,7 @@ class LoadShedder:
                 "The service is overloaded. Please try again.",
                 retry_after_s=retry_after_s,
                 # Edges lower their concurrency limit on OVERLOADED, but not where memory is short.
-                facts={SCARCE: "memory"} if self._memory.is_short() else {},
+                facts={SCARCE: "memory"} if self.memory.is_short() else {},
             )
         return self._shares.count(caller, is_spare=in_flight > self.calls_max)
 
@@ -126,7 +130,7 @@ class LoadShedder:
 
         None: the call may start.
         """
-        if self._memory.is_short():
+        if self.memory.is_short():
             return self._random_retry_after_s()
         if in_flight <= self.calls_max or self._has_spare_capacity(in_flight, caller):
             return None
@@ -138,7 +142,7 @@ class LoadShedder:
 
     def _refuses_late(self, now: float, queue_wait_s: float, caller: str) -> bool:
         """Whether to refuse a call for its queue wait, while calls are late without a break."""
-        bounds = self._bounds()
+        bounds = self.bounds()
         if bounds.calls_max_when_late == bounds.calls_max:
             return False  # The operator prefers waiting to refusals.
         if queue_wait_s > QUEUE_WAIT_MAX_S:
@@ -150,10 +154,10 @@ class LoadShedder:
         return spread_retry_after_s(self._chance.random)
 
     def _log_changes(self) -> None:
-        is_overloaded = self._loop_turns.is_overloaded or self._queue_waits.is_overloaded
-        if is_overloaded != self._is_overloaded:
+        is_overloaded = self.loop_turns.is_overloaded or self.queue_waits.is_overloaded
+        if is_overloaded != self.is_overloaded:
             log.warning("overload.started" if is_overloaded else "overload.ended")
-        self._is_overloaded = is_overloaded
+        self.is_overloaded = is_overloaded
 
 
 async def sample_loop_turns(

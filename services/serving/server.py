@@ -38,8 +38,6 @@ from services.metering.tokens import TokenCounter
 from services.models.model_facts import ModelFacts
 from services.models.model_times import ModelTimes
 from services.models.servicer import ModelServicer
-from services.operations.configuration_view import ConfigurationView
-from services.operations.explainer import Explainer
 from services.operations.servicer import OperationsServicer
 from services.overload.load_shedder import LoadShedder, sample_loop_turns
 from services.overload.memory_pressure import UNLIMITED_MEMORY, MemoryPressure
@@ -63,6 +61,7 @@ from services.rpc.rpc_log import RpcLog
 from services.serving.account_servicers import account_servicers, operator_services
 from services.serving.call_log_parts import RunningCallLog, open_call_log
 from services.serving.channel_switching import open_channel_control
+from services.serving.operations import operations_parts
 from services.serving.process_parts import ProcessParts
 from services.serving.raw_apis import TRANSLATIONS
 from services.serving.reload import Reloader, reload_results, snapshot_of
@@ -114,7 +113,9 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         embeddings = EmbeddingService(embedding_pipeline, *entrance, end_revoked=end_revoked)
         cores = completions, embeddings
         public = _public(parts, stores, reloader, cores, health, call_log)
-        operators = await _operators(parts, stores, reloader, sessions, health, call_log)
+        operators = await _operators(
+            parts, stores, reloader, sessions, health, call_log, load_shedder
+        )
         yield Service(
             register=public.register,
             relay=public.relay,
@@ -198,22 +199,21 @@ def _public(
     )
 
 
-async def _operators(
+async def _operators(  # noqa: PLR0913, PLR0917 - all that operators look at
     parts: ProcessParts,
     stores: Stores,
     reloader: Reloader,
     sessions: SessionAffinity,
     health: HealthService,
     call_log: RunningCallLog,
+    load_shedder: LoadShedder,
 ) -> OperatorServicers:
-    explainer = partial(_explainer, parts, reloader, sessions)
     control = await open_channel_control(parts, stores, reloader)
-    view = ConfigurationView(
-        running=lambda: reloader.snapshots.current.config, read=reloader.pending
-    )
     return OperatorServicers(
         accounts=operator_services(stores, parts.clock, reloader.local.config, call_log),
-        operations=OperationsServicer(explainer, reloader.reload, parts.failures, control, view),
+        operations=OperationsServicer(
+            operations_parts(parts, stores, reloader, sessions, load_shedder, control)
+        ),
         calls=CallServicer(call_log.reader, operator_scope),
         health=health,
     )
@@ -294,15 +294,3 @@ def _record_late_cost(parts: ProcessParts, record: CallRecord) -> None:
         observe(record)
     if record.spans is not None:
         record.spans.settled(record)
-
-
-def _explainer(parts: ProcessParts, reloader: Reloader, sessions: SessionAffinity) -> Explainer:
-    snapshot = reloader.snapshots.current
-    return Explainer(
-        catalog=snapshot.catalog,
-        plans=snapshot.plans,
-        dialects=DIALECTS,
-        health=reloader.health,
-        chance=parts.chance,
-        sessions=sessions,
-    )

@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pomogator.chat.v1 import chat_completion_service_pb2 as _chat_completion_service_pb2
+from pomogator.embeddings.v1 import embedding_service_pb2 as _embedding_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -91,6 +92,34 @@ BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 2
 BREAKER_STATE_OPEN: BreakerState.ValueType  # 3
 """Calls pass only if no other candidate is left."""
 Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
+
+class _LimitKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_KIND_UNSPECIFIED: _LimitKind.ValueType  # 0
+    """Unused."""
+    LIMIT_KIND_REQUESTS: _LimitKind.ValueType  # 1
+    """Requests a minute."""
+    LIMIT_KIND_TOKENS: _LimitKind.ValueType  # 2
+    """Tokens a minute, prompt and completion."""
+    LIMIT_KIND_CONCURRENT_CALLS: _LimitKind.ValueType  # 3
+    """In-flight calls."""
+
+class LimitKind(_LimitKind, metaclass=_LimitKindEnumTypeWrapper):
+    """What is limited."""
+
+LIMIT_KIND_UNSPECIFIED: LimitKind.ValueType  # 0
+"""Unused."""
+LIMIT_KIND_REQUESTS: LimitKind.ValueType  # 1
+"""Requests a minute."""
+LIMIT_KIND_TOKENS: LimitKind.ValueType  # 2
+"""Tokens a minute, prompt and completion."""
+LIMIT_KIND_CONCURRENT_CALLS: LimitKind.ValueType  # 3
+"""In-flight calls."""
+Global___LimitKind: _TypeAlias = LimitKind  # noqa: Y015
 
 @_typing.final
 class ExplainChatCompletionRequest(_message.Message):
@@ -174,8 +203,74 @@ class ExplainChatCompletionResponse(_message.Message):
 Global___ExplainChatCompletionResponse: _TypeAlias = ExplainChatCompletionResponse  # noqa: Y015
 
 @_typing.final
+class ExplainEmbeddingsRequest(_message.Message):
+    """Request to explain a call for embeddings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    PARAMETER_POLICY_FIELD_NUMBER: _builtins.int
+    parameter_policy: _chat_completion_service_pb2.ParameterPolicy.ValueType
+    """How to handle parameters that the model cannot honour."""
+    @_builtins.property
+    def spec(self) -> _embedding_service_pb2.EmbeddingSpec:
+        """Required. The embeddings to explain."""
+
+    def __init__(
+        self,
+        *,
+        spec: _embedding_service_pb2.EmbeddingSpec | None = ...,
+        parameter_policy: _chat_completion_service_pb2.ParameterPolicy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameter_policy", b"parameter_policy", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainEmbeddingsRequest: _TypeAlias = ExplainEmbeddingsRequest  # noqa: Y015
+
+@_typing.final
+class ExplainEmbeddingsResponse(_message.Message):
+    """Response with the candidates of a call for embeddings, and the amount of its hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    REQUEST_COUNT_FIELD_NUMBER: _builtins.int
+    HOLD_NANO_USD_FIELD_NUMBER: _builtins.int
+    prompt_token_count: _builtins.int
+    """The largest number of prompt tokens that the entries can have."""
+    request_count: _builtins.int
+    """The number of requests to the provider, among which the entries are divided."""
+    hold_nano_usd: _builtins.int
+    """The amount of the hold in nano-USD, for an account without markup."""
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
+        """The candidates, in the order in which they would be tried, each with its first request. Among
+        channels of the same priority the order is random, by weight, and differs from call to call.
+        """
+
+    def __init__(
+        self,
+        *,
+        candidates: _abc.Iterable[Global___Candidate] | None = ...,
+        prompt_token_count: _builtins.int = ...,
+        request_count: _builtins.int = ...,
+        hold_nano_usd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "hold_nano_usd", b"hold_nano_usd", "prompt_token_count", b"prompt_token_count", "request_count", b"request_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainEmbeddingsResponse: _TypeAlias = ExplainEmbeddingsResponse  # noqa: Y015
+
+@_typing.final
 class Candidate(_message.Message):
-    """A channel and key that may serve the completion."""
+    """A channel and key that may serve the call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -600,6 +695,285 @@ class Disablement(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Disablement: _TypeAlias = Disablement  # noqa: Y015
+
+@_typing.final
+class ListLimitsRequest(_message.Message):
+    """Request to list limits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLimitsRequest: _TypeAlias = ListLimitsRequest  # noqa: Y015
+
+@_typing.final
+class ListLimitsResponse(_message.Message):
+    """Response with limits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Limit]:
+        """The limits: those of the rules in their order, then those of keys."""
+
+    def __init__(
+        self,
+        *,
+        limits: _abc.Iterable[Global___Limit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLimitsResponse: _TypeAlias = ListLimitsResponse  # noqa: Y015
+
+@_typing.final
+class Limit(_message.Message):
+    """A limit of a rule or of a key. `key_id`, `model` and `channel` select the calls that count. A
+    name: that one. `*`: each one separately. Empty: all together.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    FROM_KEY_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    USE_COUNT_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The ID of the key, or `*`."""
+    model: _builtins.str
+    """The public name of the model, or `*`."""
+    channel: _builtins.str
+    """The name of the channel, or `*`."""
+    kind: Global___LimitKind.ValueType
+    """What is limited."""
+    limit: _builtins.int
+    """The number a minute, or at a time."""
+    from_key: _builtins.bool
+    """Whether this is the key's own limit, and not a rule's."""
+    use_count: _builtins.int
+    """The number of counters, also of those that are not in `uses`."""
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitUse]:
+        """The counters of this limit, fullest first: at most 10, of at most 1000 that calls of this
+        process have used since the last reload. Their values are those of all processes where these
+        share limits. A call counts for the most specific of several rules that count the same.
+        """
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        channel: _builtins.str = ...,
+        kind: Global___LimitKind.ValueType = ...,
+        limit: _builtins.int = ...,
+        from_key: _builtins.bool = ...,
+        uses: _abc.Iterable[Global___LimitUse] | None = ...,
+        use_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "from_key", b"from_key", "key_id", b"key_id", "kind", b"kind", "limit", b"limit", "model", b"model", "use_count", b"use_count", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Limit: _TypeAlias = Limit  # noqa: Y015
+
+@_typing.final
+class LimitUse(_message.Message):
+    """The current use of one counter of a limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The ID of the key. Empty: keys are not counted separately."""
+    model: _builtins.str
+    """The public name of the model. Empty: models are not counted separately."""
+    channel: _builtins.str
+    """The name of the channel. Empty: channels are not counted separately."""
+    used: _builtins.float
+    """What is used now, in the unit of the limit. Of rates it falls by the limit each minute, and it
+    is above the limit where a call took more tokens than it had asked for.
+    """
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        channel: _builtins.str = ...,
+        used: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "key_id", b"key_id", "model", b"model", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitUse: _TypeAlias = LimitUse  # noqa: Y015
+
+@_typing.final
+class GetLoadRequest(_message.Message):
+    """Request to get the load."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLoadRequest: _TypeAlias = GetLoadRequest  # noqa: Y015
+
+@_typing.final
+class GetLoadResponse(_message.Message):
+    """Response with the load of a process, the thresholds at which it refuses calls, and its refusals."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RefusalsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    OVERLOADED_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_CALL_COUNT_FIELD_NUMBER: _builtins.int
+    CALLS_MAX_FIELD_NUMBER: _builtins.int
+    CALLS_MAX_NORMAL_FIELD_NUMBER: _builtins.int
+    CALLS_MAX_WHEN_LATE_FIELD_NUMBER: _builtins.int
+    LOOP_TURNS_FIELD_NUMBER: _builtins.int
+    QUEUE_WAITS_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_SHARE_FIELD_NUMBER: _builtins.int
+    MEMORY_SHORT_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    overloaded: _builtins.bool
+    """Whether turns of the event loop, or waits in gRPC's queue, have been late without a break, and
+    not yet in time for long enough.
+    """
+    in_flight_call_count: _builtins.int
+    """The number of in-flight calls."""
+    calls_max: _builtins.int
+    """The number of in-flight calls above which calls are refused at this moment."""
+    calls_max_normal: _builtins.int
+    """That number without overload: `bounds.calls_max` of the configuration."""
+    calls_max_when_late: _builtins.int
+    """That number while turns of the event loop are late: `bounds.calls_max_when_late`."""
+    memory_used_share: _builtins.float
+    """In [0, 1]. The share of the memory limit that is in use. 0: there is no limit."""
+    memory_short: _builtins.bool
+    """Whether calls are refused because memory is short."""
+    @_builtins.property
+    def loop_turns(self) -> Global___Lateness:
+        """How long turns of the event loop take."""
+
+    @_builtins.property
+    def queue_waits(self) -> Global___Lateness:
+        """How long calls over gRPC wait before they are handled."""
+
+    @_builtins.property
+    def refusals(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The number of calls that were refused before any channel was asked, since the start of the
+        process, by `ErrorReason`.
+        """
+
+    def __init__(
+        self,
+        *,
+        overloaded: _builtins.bool = ...,
+        in_flight_call_count: _builtins.int = ...,
+        calls_max: _builtins.int = ...,
+        calls_max_normal: _builtins.int = ...,
+        calls_max_when_late: _builtins.int = ...,
+        loop_turns: Global___Lateness | None = ...,
+        queue_waits: Global___Lateness | None = ...,
+        memory_used_share: _builtins.float = ...,
+        memory_short: _builtins.bool = ...,
+        refusals: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["loop_turns", b"loop_turns", "queue_waits", b"queue_waits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_max", b"calls_max", "calls_max_normal", b"calls_max_normal", "calls_max_when_late", b"calls_max_when_late", "in_flight_call_count", b"in_flight_call_count", "loop_turns", b"loop_turns", "memory_short", b"memory_short", "memory_used_share", b"memory_used_share", "overloaded", b"overloaded", "queue_waits", b"queue_waits", "refusals", b"refusals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLoadResponse: _TypeAlias = GetLoadResponse  # noqa: Y015
+
+@_typing.final
+class Lateness(_message.Message):
+    """Observations of a duration. Overload is those above a threshold without a break."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LATEST_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    SUSTAINED_FIELD_NUMBER: _builtins.int
+    OVERLOADED_FIELD_NUMBER: _builtins.int
+    overloaded: _builtins.bool
+    """Whether they have been, and have not yet been below it for long enough."""
+    @_builtins.property
+    def latest(self) -> _duration_pb2.Duration:
+        """The latest observation. Unset: there was none."""
+
+    @_builtins.property
+    def threshold(self) -> _duration_pb2.Duration:
+        """The threshold."""
+
+    @_builtins.property
+    def sustained(self) -> _duration_pb2.Duration:
+        """How long observations must be above the threshold, without a break."""
+
+    def __init__(
+        self,
+        *,
+        latest: _duration_pb2.Duration | None = ...,
+        threshold: _duration_pb2.Duration | None = ...,
+        sustained: _duration_pb2.Duration | None = ...,
+        overloaded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latest", b"latest", "sustained", b"sustained", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["latest", b"latest", "overloaded", b"overloaded", "sustained", b"sustained", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lateness: _TypeAlias = Lateness  # noqa: Y015
 
 @_typing.final
 class GetConfigurationRequest(_message.Message):

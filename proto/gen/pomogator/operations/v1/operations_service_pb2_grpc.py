@@ -40,6 +40,11 @@ class OperationsServiceStub:
                 request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainChatCompletionRequest.SerializeToString,
                 response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainChatCompletionResponse.FromString,
                 _registered_method=True)
+        self.ExplainEmbeddings = channel.unary_unary(
+                '/pomogator.operations.v1.OperationsService/ExplainEmbeddings',
+                request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainEmbeddingsRequest.SerializeToString,
+                response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainEmbeddingsResponse.FromString,
+                _registered_method=True)
         self.ListChannels = channel.unary_unary(
                 '/pomogator.operations.v1.OperationsService/ListChannels',
                 request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsRequest.SerializeToString,
@@ -54,6 +59,16 @@ class OperationsServiceStub:
                 '/pomogator.operations.v1.OperationsService/EnableChannel',
                 request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelRequest.SerializeToString,
                 response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelResponse.FromString,
+                _registered_method=True)
+        self.ListLimits = channel.unary_unary(
+                '/pomogator.operations.v1.OperationsService/ListLimits',
+                request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLimitsRequest.SerializeToString,
+                response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLimitsResponse.FromString,
+                _registered_method=True)
+        self.GetLoad = channel.unary_unary(
+                '/pomogator.operations.v1.OperationsService/GetLoad',
+                request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.GetLoadRequest.SerializeToString,
+                response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.GetLoadResponse.FromString,
                 _registered_method=True)
         self.GetConfiguration = channel.unary_unary(
                 '/pomogator.operations.v1.OperationsService/GetConfiguration',
@@ -73,6 +88,13 @@ class OperationsServiceServicer:
 
     def ExplainChatCompletion(self, request, context):
         """Explains how a completion would be routed, without a request to any provider.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainEmbeddings(self, request, context):
+        """Explains how a call for embeddings would be routed, without a request to any provider.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +123,21 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLimits(self, request, context):
+        """Lists the limits on requests, tokens and concurrent calls, with their current use: the rules of
+        the configuration, and the limits of keys that have made calls to this process.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLoad(self, request, context):
+        """Gets the load of this process, the thresholds at which it refuses calls, and its refusals.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConfiguration(self, request, context):
         """Gets the configuration of this process without secrets, and what a reload would change.
         """
@@ -124,6 +161,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainChatCompletionRequest.FromString,
                     response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainChatCompletionResponse.SerializeToString,
             ),
+            'ExplainEmbeddings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainEmbeddings,
+                    request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainEmbeddingsRequest.FromString,
+                    response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainEmbeddingsResponse.SerializeToString,
+            ),
             'ListChannels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListChannels,
                     request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsRequest.FromString,
@@ -138,6 +180,16 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.EnableChannel,
                     request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelRequest.FromString,
                     response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelResponse.SerializeToString,
+            ),
+            'ListLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLimits,
+                    request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLimitsRequest.FromString,
+                    response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLimitsResponse.SerializeToString,
+            ),
+            'GetLoad': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLoad,
+                    request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.GetLoadRequest.FromString,
+                    response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.GetLoadResponse.SerializeToString,
             ),
             'GetConfiguration': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConfiguration,
@@ -178,6 +230,33 @@ class OperationsService:
             '/pomogator.operations.v1.OperationsService/ExplainChatCompletion',
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainChatCompletionRequest.SerializeToString,
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainChatCompletionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainEmbeddings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.operations.v1.OperationsService/ExplainEmbeddings',
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainEmbeddingsRequest.SerializeToString,
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainEmbeddingsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -259,6 +338,60 @@ class OperationsService:
             '/pomogator.operations.v1.OperationsService/EnableChannel',
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelRequest.SerializeToString,
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.operations.v1.OperationsService/ListLimits',
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLimitsRequest.SerializeToString,
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.operations.v1.OperationsService/GetLoad',
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.GetLoadRequest.SerializeToString,
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.GetLoadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,6 +18,8 @@ class OperationsServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExplainChatCompletion: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ExplainChatCompletionRequest, _operations_service_pb2.ExplainChatCompletionResponse]
     """Explains how a completion would be routed, without a request to any provider."""
+    ExplainEmbeddings: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ExplainEmbeddingsRequest, _operations_service_pb2.ExplainEmbeddingsResponse]
+    """Explains how a call for embeddings would be routed, without a request to any provider."""
     ListChannels: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListChannelsRequest, _operations_service_pb2.ListChannelsResponse]
     """Lists the status of channels, as observed by the calls of this process."""
     DisableChannel: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.DisableChannelRequest, _operations_service_pb2.DisableChannelResponse]
@@ -27,6 +29,12 @@ class OperationsServiceStub:
     """
     EnableChannel: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.EnableChannelRequest, _operations_service_pb2.EnableChannelResponse]
     """Enables a channel again. Idempotent."""
+    ListLimits: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListLimitsRequest, _operations_service_pb2.ListLimitsResponse]
+    """Lists the limits on requests, tokens and concurrent calls, with their current use: the rules of
+    the configuration, and the limits of keys that have made calls to this process.
+    """
+    GetLoad: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetLoadRequest, _operations_service_pb2.GetLoadResponse]
+    """Gets the load of this process, the thresholds at which it refuses calls, and its refusals."""
     GetConfiguration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetConfigurationRequest, _operations_service_pb2.GetConfigurationResponse]
     """Gets the configuration of this process without secrets, and what a reload would change."""
     ReloadConfiguration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ReloadConfigurationRequest, _operations_service_pb2.ReloadConfigurationResponse]
@@ -44,6 +52,14 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_operations_service_pb2.ExplainChatCompletionRequest, _abc.Awaitable[_operations_service_pb2.ExplainChatCompletionResponse]],
     ) -> _abc.Awaitable[_operations_service_pb2.ExplainChatCompletionResponse]:
         """Explains how a completion would be routed, without a request to any provider."""
+
+    @_abc_1.abstractmethod
+    def ExplainEmbeddings(
+        self,
+        request: _operations_service_pb2.ExplainEmbeddingsRequest,
+        context: _aio.ServicerContext[_operations_service_pb2.ExplainEmbeddingsRequest, _abc.Awaitable[_operations_service_pb2.ExplainEmbeddingsResponse]],
+    ) -> _abc.Awaitable[_operations_service_pb2.ExplainEmbeddingsResponse]:
+        """Explains how a call for embeddings would be routed, without a request to any provider."""
 
     @_abc_1.abstractmethod
     def ListChannels(
@@ -71,6 +87,24 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_operations_service_pb2.EnableChannelRequest, _abc.Awaitable[_operations_service_pb2.EnableChannelResponse]],
     ) -> _abc.Awaitable[_operations_service_pb2.EnableChannelResponse]:
         """Enables a channel again. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ListLimits(
+        self,
+        request: _operations_service_pb2.ListLimitsRequest,
+        context: _aio.ServicerContext[_operations_service_pb2.ListLimitsRequest, _abc.Awaitable[_operations_service_pb2.ListLimitsResponse]],
+    ) -> _abc.Awaitable[_operations_service_pb2.ListLimitsResponse]:
+        """Lists the limits on requests, tokens and concurrent calls, with their current use: the rules of
+        the configuration, and the limits of keys that have made calls to this process.
+        """
+
+    @_abc_1.abstractmethod
+    def GetLoad(
+        self,
+        request: _operations_service_pb2.GetLoadRequest,
+        context: _aio.ServicerContext[_operations_service_pb2.GetLoadRequest, _abc.Awaitable[_operations_service_pb2.GetLoadResponse]],
+    ) -> _abc.Awaitable[_operations_service_pb2.GetLoadResponse]:
+        """Gets the load of this process, the thresholds at which it refuses calls, and its refusals."""
 
     @_abc_1.abstractmethod
     def GetConfiguration(

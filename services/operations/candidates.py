@@ -1,0 +1,77 @@
+"""Candidates of a dry run: targets with their state, prices and requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pomogator.operations.v1 import operations_service_pb2 as pb
+
+from services.common.contract.chat import NOTE
+from services.domain.events import Note
+from services.metering.price_list import PriceList
+from services.operations.channel_control import disablement_to_proto
+from services.providers.base import ModelRoute, Target, UpstreamRequest
+from services.routing.choice import score
+from services.routing.health import ChannelHealth
+
+BREAKER_STATES: Sequence[pb.BreakerState.ValueType] = (
+    pb.BREAKER_STATE_CLOSED,
+    pb.BREAKER_STATE_HALF_OPEN,
+    pb.BREAKER_STATE_OPEN,
+)
+"""States by the number that `ChannelHealth.breaker_state` returns."""
+
+
+def candidate_of(
+    target: Target,
+    route: ModelRoute,
+    health: ChannelHealth,
+    prices: pb.TokenPrices | None,
+) -> pb.Candidate:
+    """Return a target of a route, without a request."""
+    candidate = pb.Candidate(
+        model=route.model,
+        channel=target.channel.name,
+        key_number=target.key_number,
+        priority=target.channel.priority,
+        weight=target.weight,
+        score=score(target, route.targets, health),
+        breaker_state=BREAKER_STATES[health.breaker_state(target)],
+        prices=prices,
+        dialect=target.channel.dialect,
+    )
+    if latency_s := health.latency_s(target):
+        candidate.latency.FromMilliseconds(round(latency_s * 1000))
+    if disablement := health.disabled.get(target.channel.name):
+        candidate.disablement.CopyFrom(disablement_to_proto(disablement))
+    return candidate
+
+
+def add_request(
+    candidate: pb.Candidate, target: Target, request: UpstreamRequest, notes: Sequence[Note]
+) -> None:
+    """Add the request that the target would get."""
+    candidate.url = target.channel.base_url + target.channel.with_query(request.path)
+    candidate.body = request.body.decode()
+    for note in notes:
+        NOTE.fill(note, candidate.notes.add())
+
+
+def token_prices(prices: PriceList, model: str, prompt_tokens: int) -> pb.TokenPrices | None:
+    """Return the prices of a model for a prompt of this length. None: it has none."""
+    price = prices.lookup(model)
+    if price is None:
+        return None
+    rates = price.rates(prompt_tokens)
+    return pb.TokenPrices(
+        prompt_pico_usd=rates.prompt,
+        cache_read_pico_usd=rates.cache_read,
+        cache_write_pico_usd=rates.cache_write,
+        cache_write_1h_pico_usd=rates.cache_write_1h,
+        completion_pico_usd=rates.completion,
+        thinking_pico_usd=rates.thinking,
+        prompt_audio_pico_usd=rates.prompt_audio,
+        prompt_image_pico_usd=rates.prompt_image,
+        completion_audio_pico_usd=rates.completion_audio,
+        completion_image_pico_usd=rates.completion_image,
+    )
