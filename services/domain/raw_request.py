@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-RawApi = Literal["", "anthropic_messages"]
+RawApi = Literal["", "anthropic_messages", "openai_responses"]
 """API of a raw request."""
 
 

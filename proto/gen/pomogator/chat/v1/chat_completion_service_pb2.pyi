@@ -137,6 +137,11 @@ class _RawApiEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RawApi.ValueTy
     """Do not use."""
     RAW_API_ANTHROPIC_MESSAGES: _RawApi.ValueType  # 1
     """Anthropic's Messages."""
+    RAW_API_OPENAI_RESPONSES: _RawApi.ValueType  # 2
+    """OpenAI's Responses. The provider is told to store nothing (`store`), to give its reasoning
+    sealed to those who rely on what it stores (`include`), and a limit of the answer where the
+    caller's money is limited (`max_output_tokens`).
+    """
 
 class RawApi(_RawApi, metaclass=_RawApiEnumTypeWrapper):
     """APIs of raw requests. New APIs may be added."""
@@ -145,6 +150,11 @@ RAW_API_UNSPECIFIED: RawApi.ValueType  # 0
 """Do not use."""
 RAW_API_ANTHROPIC_MESSAGES: RawApi.ValueType  # 1
 """Anthropic's Messages."""
+RAW_API_OPENAI_RESPONSES: RawApi.ValueType  # 2
+"""OpenAI's Responses. The provider is told to store nothing (`store`), to give its reasoning
+sealed to those who rely on what it stores (`include`), and a limit of the answer where the
+caller's money is limited (`max_output_tokens`).
+"""
 Global___RawApi: _TypeAlias = RawApi  # noqa: Y015
 
 class _RawForm:
@@ -617,8 +627,8 @@ class RawRequest(_message.Message):
     """Required. A JSON object in UTF-8. Its `model` is the public name of the model."""
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Headers of the API in lower case: `anthropic-beta` and `anthropic-version`. Others fail with
-        INVALID_ARGUMENT.
+        """Headers of the API in lower case: Messages have `anthropic-beta` and `anthropic-version`. Others
+        fail with INVALID_ARGUMENT.
         """
 
     def __init__(
