@@ -21,6 +21,8 @@ Modules, in the order in which data flows:
     sse_parser         bytes of a stream as server-sent events
     raw_lane           requests and answers that pass as they are
     raw_call           one such request on its way, translated where that is needed
+    raw_reading        members and words of its body
+    raw_answer         its answer, of which little is read
     raw_stream         bytes of a stream that passes as it is
     overlong_answer    error for an answer larger than what is read
     surrogate_joiner   halves of surrogate pairs in an answer, joined or replaced

@@ -16,16 +16,25 @@ from msgspec.structs import replace
 
 from services.common.json_places import members, replace_string
 from services.domain.conversation import Message, TextPart
-from services.domain.error_reason import ErrorReason
 from services.domain.events import Event, RawForm
 from services.domain.raw_request import RawApi, RawRequest
 from services.domain.spec import EFFORTS, ChatCompletionSpec, Thinking, Tool
-from services.errors import Failure
 from services.providers.anthropic.betas import is_harmless, only_clears
-from services.providers.anthropic.raw_answer import RawAnswerDecoder, translated
+from services.providers.anthropic.raw_answer import RawMessageDecoder
+from services.providers.anthropic.response import AnthropicDecoder
 from services.providers.anthropic.tools import RUN_BY_CLIENTS, is_charged
 from services.providers.base import Notes, Target, UpstreamRequest
+from services.providers.raw_answer import translated_events
 from services.providers.raw_lane import RawDecoder, RawFacts
+from services.providers.raw_reading import (
+    ABSENT,
+    EMPTY,
+    has_word,
+    invalid,
+    lenient,
+    opened,
+    read,
+)
 from services.providers.translate.thinking import plan
 from services.providers.translate.unseen_reasoning import hidden_tokens, reasons_unseen
 
@@ -44,18 +53,11 @@ OWN_MEMBERS = frozenset(
 """Members that change neither the price of a token nor what is stored. Not here: `container` (code
 by the hour), `speed` and `inference_geo` (dearer tokens), `mcp_servers` (addresses)."""
 
-_EMPTY = frozenset({b"", b"null", b"[]", b"{}"})
-"""Values that ask for nothing."""
-
 _MEDIA = (b'"source"', b'"image"', b'"document"', b'"file_id"', b'"container_upload"')
 """What an image or a document needs."""
-_ESCAPE = rb"\u00"
-_HIDDEN_LETTER = re.compile(rb"\\u00[4-7]")
-"""An escape of a letter, behind which such a word could hide; no encoder writes one."""
-
 _HEADER = re.compile(r"[\x20-\x7e]*")
 
-_ABSENT, _FALSE = Raw(), Raw(b"false")
+_FALSE = Raw(b"false")
 _SOME_TOOL = Tool(name="")
 _TEXT = msgspec.json.Decoder(str)
 _FLAG = msgspec.json.Decoder(bool | None)
@@ -85,19 +87,19 @@ class MessagesLane:
     def read(self, request: RawRequest) -> RawFacts:
         """Read a request."""
         _check_headers(request.headers)
-        found = request.members or _members(request.body)
+        found = request.members or opened(request.body)
         spec = ChatCompletionSpec(
-            model=_read("model", found, _TEXT),
-            max_tokens=_read("max_tokens", found, _LIMIT),
+            model=read("model", found, _TEXT),
+            max_tokens=read("max_tokens", found, _LIMIT),
             user=_user(found),
-            tools=[_SOME_TOOL] if bytes(found.get("tools", _ABSENT)) not in _EMPTY else [],
+            tools=[_SOME_TOOL] if bytes(found.get("tools", ABSENT)) not in EMPTY else [],
             **_reasoning(found),
         )
         return RawFacts(
             request=request,
             spec=spec,
-            stream=bool(_read("stream", found, _FLAG, _FALSE)),
-            has_media=_may_have_media(request.body),
+            stream=bool(read("stream", found, _FLAG, _FALSE)),
+            has_media=has_word(request.body, _MEDIA),
             members=found,
         )
 
@@ -113,7 +115,7 @@ class MessagesLane:
         more = allowed if isinstance(allowed, tuple) else ()
         return (
             all(
-                name in OWN_MEMBERS or name in more or bytes(value) in _EMPTY
+                name in OWN_MEMBERS or name in more or bytes(value) in EMPTY
                 for name, value in facts.members.items()
             )
             and all(map(is_harmless, betas_of(facts.request)))
@@ -122,8 +124,8 @@ class MessagesLane:
 
     def beginning(self, facts: RawFacts) -> ChatCompletionSpec:
         """Return the beginning of the conversation as texts, by which its calls are known."""
-        members, first = facts.members, _lenient(facts.members.get("messages"), list[Raw])
-        texts = [members.get("tools", _ABSENT), members.get("system", _ABSENT), *(first or ())[:1]]
+        members, first = facts.members, lenient(facts.members.get("messages"), list[Raw])
+        texts = [members.get("tools", ABSENT), members.get("system", ABSENT), *(first or ())[:1]]
         parts = [TextPart(text=bytes(text).decode(errors="replace")) for text in texts]
         return replace(facts.spec, messages=[Message(role="user", content=[*parts])])
 
@@ -149,11 +151,11 @@ class MessagesLane:
 
     def translated(self, form: RawForm, data: bytes) -> list[Event]:
         """Return the events of a complete answer that was passed on, but for its start."""
-        return translated(form, data)
+        return translated_events(AnthropicDecoder(details=True), form, data)
 
     def decoder(self, target: Target, *, streamed: bool) -> RawDecoder:
         """Create the decoder of one answer."""
-        return RawAnswerDecoder(target, streamed=streamed)
+        return RawMessageDecoder(target, streamed=streamed)
 
 
 def betas_of(request: RawRequest) -> Sequence[str]:
@@ -162,39 +164,14 @@ def betas_of(request: RawRequest) -> Sequence[str]:
     return list(dict.fromkeys(filter(None, names)))
 
 
-def _members(body: bytes) -> Mapping[str, Raw]:
-    try:
-        return members(body)
-    except ValueError as error:
-        raise _invalid("raw.body", f"The body cannot be read: {error}.") from None
-
-
-def _may_have_media(body: bytes) -> bool:
-    if any(word in body for word in _MEDIA):
-        return True
-    return _ESCAPE in body and _HIDDEN_LETTER.search(body) is not None
-
-
 def _check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if name not in {BETA, VERSION} or _HEADER.fullmatch(value) is None:
-            raise _invalid("raw.headers", f"The API has no header {name[:64]!a} of this form.")
-
-
-def _read(
-    name: str, found: Mapping[str, Raw], decoder: msgspec.json.Decoder[Any], default: Raw = _ABSENT
-) -> Any:
-    raw = found.get(name, default)
-    if not bytes(raw):
-        raise _invalid(name, f"{name}: Field required")
-    try:
-        return decoder.decode(raw)
-    except msgspec.DecodeError as error:
-        raise _invalid(name, f"{name}: {error}") from None
+            raise invalid("raw.headers", f"The API has no header {name[:64]!a} of this form.")
 
 
 def _user(found: Mapping[str, Raw]) -> str:
-    metadata = _lenient(found.get("metadata"), _Metadata)
+    metadata = lenient(found.get("metadata"), _Metadata)
     return (metadata.user_id or "") if metadata is not None else ""
 
 
@@ -204,32 +181,23 @@ def _reasoning(found: Mapping[str, Raw]) -> dict[str, Any]:
     The provider refuses others.
     """
     values: dict[str, Any] = {}
-    thinking = _lenient(found.get("thinking"), _Thinking)
+    thinking = lenient(found.get("thinking"), _Thinking)
     if thinking is not None and thinking.type in {"enabled", "disabled", "adaptive"}:
         values["thinking"] = Thinking(
             mode=thinking.type,
             budget_tokens=thinking.budget_tokens,
             excluded=thinking.display == "omitted",
         )
-    config = _lenient(found.get("output_config"), _OutputConfig)
+    config = lenient(found.get("output_config"), _OutputConfig)
     if config is not None and config.effort in EFFORTS:
         values["reasoning_effort"] = config.effort
     return values
 
 
-def _lenient(raw: Raw | None, kind: type[Any]) -> Any:
-    if raw is None:
-        return None
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except msgspec.DecodeError:
-        return None
-
-
 def _costs_are_known(found: Mapping[str, Raw], target: Target) -> bool:
     """Whether a request has no tool without a price, and no context that the provider compacts."""
     management = found.get("context_management")
-    if management is not None and bytes(management) not in _EMPTY and not only_clears(management):
+    if management is not None and bytes(management) not in EMPTY and not only_clears(management):
         return False
     try:
         tools = _TOOLS.decode(found["tools"]) if "tools" in found else None
@@ -245,7 +213,3 @@ def _has_price(tool: Raw, target: Target) -> bool:
     if name == "custom" or RUN_BY_CLIENTS.fullmatch(name) is not None:
         return True
     return is_charged(name, target)
-
-
-def _invalid(param: str, message: str) -> Failure:
-    return Failure(ErrorReason.INVALID_FIELD, message, param=param)

@@ -1,0 +1,65 @@
+"""Reading of raw requests: members of their bodies, and words that their bytes have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from services.common.json_places import members
+from services.domain.error_reason import ErrorReason
+from services.errors import Failure
+
+ABSENT = Raw()
+EMPTY = frozenset({b"", b"null", b"[]", b"{}"})
+"""Values that ask for nothing."""
+
+_ESCAPE = rb"\u00"
+_HIDDEN_LETTER = re.compile(rb"\\u00[4-7]")
+"""An escape of a letter, behind which a word could hide; no encoder writes one."""
+
+
+def opened(body: bytes) -> Mapping[str, Raw]:
+    """Return the members of a body. Raises Failure INVALID_FIELD."""
+    try:
+        return members(body)
+    except ValueError as error:
+        raise invalid("raw.body", f"The body cannot be read: {error}.") from None
+
+
+def read(
+    name: str, found: Mapping[str, Raw], decoder: msgspec.json.Decoder[Any], default: Raw = ABSENT
+) -> Any:
+    """Return a member's value; that of `default` where it is absent. Raises INVALID_FIELD."""
+    raw = found.get(name, default)
+    if not memoryview(raw):
+        raise invalid(name, f"{name}: Field required")
+    try:
+        return decoder.decode(raw)
+    except msgspec.DecodeError as error:
+        raise invalid(name, f"{name}: {error}") from None
+
+
+def lenient(raw: Raw | None, kind: type[Any]) -> Any:
+    """Return a value; None where it is absent, or has another form."""
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def has_word(body: bytes, words: Iterable[bytes]) -> bool:
+    """Return whether a body may have one of these words, written plainly or with escapes."""
+    if any(word in body for word in words):
+        return True
+    return _ESCAPE in body and _HIDDEN_LETTER.search(body) is not None
+
+
+def invalid(param: str, message: str) -> Failure:
+    """Return the failure of a request with a wrong field."""
+    return Failure(ErrorReason.INVALID_FIELD, message, param=param)
