@@ -7,7 +7,7 @@ all clients write them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 import msgspec
@@ -17,7 +17,10 @@ SKIMMED = 4
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)
+_encode = msgspec.json.Encoder().encode
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}:,]', re.DOTALL)
+_NAME = re.compile(rb'[ \t\r\n,]*"[^"\\]*(?:\\.[^"\\]*)*"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+"""What is between the value of a member and that of the next one."""
 _SPACE = re.compile(rb"[ \t\r\n]*")
 
 
@@ -35,6 +38,31 @@ def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     if not _is_compact(text, found) and _has_name_twice(bytes(text)):
         raise ValueError("a member of the object is there twice")
     return found
+
+
+def with_members(text: bytes, found: Mapping[str, msgspec.Raw], new: Mapping[str, bytes]) -> bytes:
+    """Return an object with other values of its members, all other bytes as they are.
+
+    `found` are the members of `text`, as `members` returns them: at least one. `new` are the values
+    by their names; members that the object lacks come first.
+    """
+    begin = text.index(b"{") + 1
+    pieces = [text[:begin]]
+    pieces += [b"%b:%b," % (_encode(name), new[name]) for name in new if name not in found]
+    left = len(new) - (len(pieces) - 1)
+    done = at = begin
+    for name, value in found.items():
+        if not left:
+            break
+        head = _NAME.match(text, at)
+        if head is None:
+            raise ValueError("the members are not those of the text")
+        begin, at = head.end(), head.end() + len(memoryview(value))
+        if name in new:
+            pieces += [text[done:begin], new[name]]
+            done, left = at, left - 1
+    pieces.append(text[done:])
+    return b"".join(pieces)
 
 
 def replace_string(text: bytes, path: Sequence[str], value: str) -> bytes:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from services.common.json_places import members, replace_string
+from services.common.json_places import members, with_members
 from services.domain.conversation import Message, TextPart
 from services.domain.events import Event, RawForm
 from services.domain.raw_request import RawApi, RawRequest
@@ -134,7 +134,7 @@ class MessagesLane:
         request, spec = facts.request, facts.spec
         body = request.body
         if spec.model != target.model:
-            body = replace_string(body, ("model",), target.model)
+            body = with_members(body, facts.members, {"model": msgspec.json.encode(target.model)})
         version = target.channel.quirks.anthropic_version
         thinking_tokens = 0
         if reasons_unseen(spec, target):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.common.json_places import members, replace_string
+from services.common.json_places import members, replace_string, with_members
 
 VALUES: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -54,6 +54,22 @@ def test_text_that_readers_may_take_in_two_ways_is_refused(text: bytes) -> None:
     """A name twice at the top, and what is no object."""
     with pytest.raises(ValueError):  # noqa: PT011 - there are many
         members(text)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(value=OBJECTS.filter(bool), new=OBJECTS, data=st.data())
+def test_members_are_replaced_where_they_are(
+    form: dict[str, Any], value: dict[str, Any], new: dict[str, Any], data: st.DataObject
+) -> None:
+    """Members that were not there come first; all other bytes stay."""
+    name = data.draw(st.sampled_from(list(value)))
+    text = b" \n" + json.dumps(value, **form).encode()
+    wanted = {**new, name: None}
+    encoded = {each: json.dumps(of, **form).encode() for each, of in wanted.items()}
+    replaced = with_members(text, members(text), encoded)
+    assert json.loads(replaced) == {**value, **wanted}
+    own = {each: bytes(raw) for each, raw in members(text).items()}
+    assert with_members(replaced, members(replaced), own).endswith(text[text.index(b"{") + 1 :])
 
 
 @pytest.mark.parametrize("form", FORMS)
