@@ -284,6 +284,8 @@ class UpstreamError(Failure):
 
     is_of_request: bool = False
     """Whether the channel may answer another request: the failure does not count against it."""
+    provider_message: str = ""
+    """The provider's own message without secrets, for operators. Empty: it gave none."""
 
     def __init__(
         self,

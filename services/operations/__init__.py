@@ -9,6 +9,8 @@ Modules, in the order in which data flows:
     candidates  targets of a dry run
     channels   status of channels
     channel_control  switches of channels
+    probe_requests  requests of channel tests
+    channel_tester  test of a channel
     limit_report  limits with their current use
     load_report  load of the process
     configuration_view  configuration without secrets

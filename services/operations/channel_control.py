@@ -1,4 +1,4 @@
-"""Changes by operators that OperationsService makes: switches of channels, and reloads."""
+"""Acts of operators in the audit log: switches and tests of channels, and reloads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pomogator.operations.v1 import operations_service_pb2 as pb
 from services.accounts.audit_trail import View, Viewed, audited, json_text, operator_origin, record
 from services.accounts.proto_fields import invalid, milliseconds, not_found, timestamp
 from services.clock import Clock
+from services.providers.base import Target
 from services.routing.catalog import Catalog
 from services.routing.channel_switches import ChannelSwitches
 from services.rpc.call_context import Context
@@ -27,7 +28,7 @@ REASON_CHARS_MAX = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelControl:
-    """Disables and enables channels, in all processes."""
+    """Disables and enables channels, in all processes, and records tests and reloads."""
 
     database: Database
     switches: ChannelSwitches
@@ -70,6 +71,17 @@ class ChannelControl:
         change = partial(enable_channel, channel)
         await self.database.write(audited, origin, _view_of(channel), change)
         await self.switches.refresh()
+
+    async def record_test(self, target: Target, context: Context) -> None:
+        """Write the entry of a test in the audit log, before the test."""
+        now_ms = round(self.clock.time() * 1000)
+        origin = operator_origin(
+            context, "OperationsService.TestChannel", now_ms, self.audit_keep_ms
+        )
+        tested = {"model": target.public_model, "key_number": target.key_number}
+        name = f"channels/{target.channel.name}"
+        after = Viewed(name, "", json.dumps({"test": tested}))
+        await self.database.write(record, origin, Viewed(name), after)
 
     async def record_reload(self, diff: str, context: Context) -> None:
         """Write the entry of a reload in the audit log. Not in the change, which is of memory."""

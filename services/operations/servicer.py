@@ -20,6 +20,12 @@ from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.embeddings.servicer import read_request
 from services.errors import Failure
 from services.operations.channel_control import ChannelControl
+from services.operations.channel_tester import (
+    ChannelTester,
+    test_to_proto,
+    tested_target,
+    timeout_of,
+)
 from services.operations.channels import list_channels
 from services.operations.configuration_view import ConfigurationView
 from services.operations.embedding_explainer import EmbeddingExplainer
@@ -27,7 +33,7 @@ from services.operations.explainer import Explainer, Session
 from services.operations.limit_report import list_limits
 from services.operations.load_report import LoadReport
 from services.providers.channel_failures import ChannelFailures
-from services.rpc.call_context import Context
+from services.rpc.call_context import Context, current_request_id
 
 _POLICIES = EnumWords(chat.ParameterPolicy.DESCRIPTOR)
 
@@ -42,6 +48,7 @@ class OperationsParts:
     """Returns one for the current configuration."""
     failures: ChannelFailures
     control: ChannelControl
+    tester: ChannelTester
     leases: LimitLeases
     load: LoadReport
     configuration: ConfigurationView
@@ -50,7 +57,7 @@ class OperationsParts:
 
 
 class OperationsServicer(pb_grpc.OperationsServiceServicer):
-    """Explains calls, shows and switches channels, shows limits, load and configuration."""
+    """Explains calls, shows, switches and tests channels, shows limits, load and configuration."""
 
     def __init__(self, parts: OperationsParts) -> None:
         self._parts = parts
@@ -97,6 +104,17 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         """Enable a channel in all processes."""
         await self._parts.control.enable(request.channel, context)
         return pb.EnableChannelResponse()
+
+    async def TestChannel(
+        self, request: pb.TestChannelRequest, context: Context
+    ) -> pb.TestChannelResponse:
+        """Send one small request to a channel."""
+        now = self._parts.explainer()
+        target, timeout_s = tested_target(request, now.catalog), timeout_of(request)
+        await self._parts.control.record_test(target, context)
+        price = now.plans.prices.lookup(target.public_model)
+        test = await self._parts.tester.run(target, price, timeout_s, current_request_id())
+        return test_to_proto(test)
 
     async def ListLimits(
         self, request: pb.ListLimitsRequest, context: Context

@@ -78,14 +78,16 @@ def provider_failure(
     hints = {**error.headers, **headers} if own_error else error.headers
     code = public_code(error.code) if reason == ErrorReason.UPSTREAM_INVALID_REQUEST else ""
     unspoken = f"The provider answered with status {effective}." if effective else ""
+    shown = public_message(error.message or unspoken)
     failure = UpstreamError(
         reason,
-        row.message or public_message(error.message or unspoken),
+        row.message or shown,
         status=effective,
         param=public_param(error.param) or row.param,
         facts={PROVIDER_CODE: code} if code else None,
         retry_after_s=retry_after_s(hints, error.message[:_READ_MAX]),
     )
+    failure.provider_message = shown if error.message else ""
     is_page = effective == FIREWALLED and body.lstrip().startswith(b"<")
     failure.is_of_request = is_page or OF_THE_REQUEST.search(error.message[:_READ_MAX]) is not None
     return failure

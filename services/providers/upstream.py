@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, partial
-from typing import Final, Self, cast
+from typing import Final, Protocol, Self, cast
 
 from services.clock import Clock
 from services.common.tls import UpstreamTls
@@ -87,6 +87,14 @@ _FAILURES: Mapping[HttpErrorKind, tuple[ErrorReason, str]] = {
 }
 
 
+class FailureSink(Protocol):
+    """Takes the failures of targets, such as `ChannelFailures`."""
+
+    def add(self, target: Target, error: UpstreamError, cause: str = "") -> None:
+        """Take a failure. `cause` has the words of the system or of TLS."""
+        ...
+
+
 class Upstream:
     """Client of the providers' APIs: sends requests and returns the answers as events."""
 
@@ -105,17 +113,20 @@ class Upstream:
         api: ProviderApi,
         decoder: Decoder,
         first_s: float = math.inf,
+        *,
+        failures: FailureSink | None = None,
     ) -> UpstreamAnswer:
         """Return the answer to `request`, which is sent when the first batch is awaited.
 
         The answer has to begin within `first_s` and within the channel's timeout of a first event.
         A document that could not be streamed has `first_s` and the channel's total timeout.
+        `failures` gets its failures in place of the record for operators.
         """
         channel = target.channel
         of_channel = channel.first_token_timeout_s if request.may_stream else math.inf
         timeouts = Timeouts(self._clock, channel, first_s=min(first_s, of_channel))
         post = partial(self._post, request, target, api)
-        on_failure = partial(self._failures.add, target)
+        on_failure = partial((failures or self._failures).add, target)
         return UpstreamAnswer(post, api, decoder, timeouts, on_failure)
 
     async def _post(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
-from services.operations.channel_control import ChannelControl
+from services.metering.tokens import TokenCounter
+from services.operations.channel_tester import ChannelTester, test_counts
 from services.operations.configuration_view import ConfigurationView
 from services.operations.embedding_explainer import EmbeddingExplainer
 from services.operations.explainer import Explainer
@@ -12,32 +14,54 @@ from services.operations.load_report import LoadReport
 from services.operations.servicer import OperationsParts
 from services.overload.load_shedder import LoadShedder
 from services.providers.registry import DIALECTS, EMBEDDING_DIALECTS
+from services.providers.upstream import Upstream
 from services.routing.affinity import SessionAffinity
+from services.serving.channel_switching import open_channel_control
 from services.serving.process_parts import ProcessParts
 from services.serving.reload import Reloader
 from services.serving.stores import Stores
 
 
-def operations_parts(
+class OperatedCore(NamedTuple):
+    """What operators use of the core of calls."""
+
+    sessions: SessionAffinity
+    upstream: Upstream
+    counter: TokenCounter
+
+
+async def open_operations_parts(
     parts: ProcessParts,
     stores: Stores,
     reloader: Reloader,
-    sessions: SessionAffinity,
     load_shedder: LoadShedder,
-    control: ChannelControl,
+    core: OperatedCore,
 ) -> OperationsParts:
-    """Return the parts for the service of a process."""
+    """Return the parts for the service of a process, and follow the switches of channels."""
     return OperationsParts(
-        explainer=partial(_explainer, parts, reloader, sessions),
+        explainer=partial(_explainer, parts, reloader, core.sessions),
         embedding_explainer=partial(_embedding_explainer, parts, reloader),
         failures=parts.failures,
-        control=control,
+        control=await open_channel_control(parts, stores, reloader),
+        tester=_channel_tester(parts, reloader, core),
         leases=stores.leases,
         load=LoadReport(load_shedder, parts.calls, parts.call_metrics.refused),
         configuration=ConfigurationView(
             running=lambda: reloader.snapshots.current.config, read=reloader.pending
         ),
         reload=reloader.reload,
+    )
+
+
+def _channel_tester(parts: ProcessParts, reloader: Reloader, core: OperatedCore) -> ChannelTester:
+    return ChannelTester(
+        upstream=core.upstream,
+        health=reloader.health,
+        clock=parts.clock,
+        dialects=DIALECTS,
+        embedding_dialects=EMBEDDING_DIALECTS,
+        counter=core.counter,
+        counts=test_counts(parts.counters),
     )
 
 

@@ -60,8 +60,7 @@ from services.rpc.health_service import HealthService, reporting_health
 from services.rpc.rpc_log import RpcLog
 from services.serving.account_servicers import account_servicers, operator_services
 from services.serving.call_log_parts import RunningCallLog, open_call_log
-from services.serving.channel_switching import open_channel_control
-from services.serving.operations import operations_parts
+from services.serving.operations import OperatedCore, open_operations_parts
 from services.serving.process_parts import ProcessParts
 from services.serving.raw_apis import TRANSLATIONS
 from services.serving.reload import Reloader, reload_results, snapshot_of
@@ -104,8 +103,9 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         sessions = SessionAffinity(stores.pepper.digest, parts.clock, parts.counters)
         load_shedder = await _open_load_shedder(parts, reloader.snapshots, memory)
         health = await _open_health_service(parts, stores)
+        upstream = _open_upstream(parts, egress_proxies(env))
         pipeline, embedding_pipeline = await _open_pipelines(
-            parts, stores, reloader, sessions, egress_proxies(env)
+            parts, stores, reloader, sessions, upstream
         )
         entrance = stores.keyring, reloader.snapshots, parts.calls, load_shedder
         end_revoked = config.keys.on_revoke == "end"
@@ -113,8 +113,13 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         embeddings = EmbeddingService(embedding_pipeline, *entrance, end_revoked=end_revoked)
         cores = completions, embeddings
         public = _public(parts, stores, reloader, cores, health, call_log)
-        operators = await _operators(
-            parts, stores, reloader, sessions, health, call_log, load_shedder
+        core = OperatedCore(sessions, upstream, pipeline.gate.counter)
+        operations = await open_operations_parts(parts, stores, reloader, load_shedder, core)
+        operators = OperatorServicers(
+            accounts=operator_services(stores, clock, reloader.local.config, call_log),
+            operations=OperationsServicer(operations),
+            calls=CallServicer(call_log.reader, operator_scope),
+            health=health,
         )
         yield Service(
             register=public.register,
@@ -199,26 +204,6 @@ def _public(
     )
 
 
-async def _operators(  # noqa: PLR0913, PLR0917 - all that operators look at
-    parts: ProcessParts,
-    stores: Stores,
-    reloader: Reloader,
-    sessions: SessionAffinity,
-    health: HealthService,
-    call_log: RunningCallLog,
-    load_shedder: LoadShedder,
-) -> OperatorServicers:
-    control = await open_channel_control(parts, stores, reloader)
-    return OperatorServicers(
-        accounts=operator_services(stores, parts.clock, reloader.local.config, call_log),
-        operations=OperationsServicer(
-            operations_parts(parts, stores, reloader, sessions, load_shedder, control)
-        ),
-        calls=CallServicer(call_log.reader, operator_scope),
-        health=health,
-    )
-
-
 async def _gate(config: Config, stores: Stores, clock: Clock) -> Gate:
     counter = TokenCounter()
     if config.billing.tokenizer and not await counter.load():
@@ -255,23 +240,26 @@ def egress_proxies(env: Mapping[str, str]) -> Proxies:
         raise ConfigError(str(error)) from None
 
 
+def _open_upstream(parts: ProcessParts, proxies: Proxies) -> Upstream:
+    http = HttpClient(proxies=proxies)
+    http.declare_metrics(parts.counters)
+    parts.stack.push_async_callback(http.close)
+    return Upstream(http, parts.clock, parts.failures)
+
+
 async def _open_pipelines(
     parts: ProcessParts,
     stores: Stores,
     reloader: Reloader,
     sessions: SessionAffinity,
-    proxies: Proxies,
+    upstream: Upstream,
 ) -> tuple[Pipeline, EmbeddingPipeline]:
     stack, clock, health = parts.stack, parts.clock, reloader.health
-    http = HttpClient(proxies=proxies)
-    stack.push_async_callback(http.close)
-    upstream = Upstream(http, clock, parts.failures)
     failover = Failover(upstream, DIALECTS, health, parts.chance, sessions)
     idempotency = Idempotency(
         stores.database, stores.ledger.owner, stores.pepper, supervisor=parts.supervisor
     )
     drains = DrainPool(partial(_record_late_cost, parts))
-    http.declare_metrics(parts.counters)
     drains.declare_metrics(parts.counters)
     reasoning = ReasoningMemory(stores.reasoning)
     reasoning.declare_metrics(parts.counters)

@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pomogator.chat.v1 import chat_completion_service_pb2 as _chat_completion_service_pb2
+from pomogator.chat.v1 import usage_pb2 as _usage_pb2
 from pomogator.embeddings.v1 import embedding_service_pb2 as _embedding_service_pb2
 import builtins as _builtins
 import sys
@@ -695,6 +696,116 @@ class Disablement(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Disablement: _TypeAlias = Disablement  # noqa: Y015
+
+@_typing.final
+class TestChannelRequest(_message.Message):
+    """Request to test a channel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    KEY_NUMBER_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    channel: _builtins.str
+    """Required. The channel's name."""
+    model: _builtins.str
+    """The public name of a model of the channel. Empty: the channel's first."""
+    key_number: _builtins.int
+    """The index of the channel's key, from 0."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long the test may take: more than 0, and at most 120 seconds. Unset: 30 seconds."""
+
+    def __init__(
+        self,
+        *,
+        channel: _builtins.str = ...,
+        model: _builtins.str = ...,
+        key_number: _builtins.int = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "key_number", b"key_number", "model", b"model", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestChannelRequest: _TypeAlias = TestChannelRequest  # noqa: Y015
+
+@_typing.final
+class TestChannelResponse(_message.Message):
+    """Response with the result of a test."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROVIDER_MODEL_FIELD_NUMBER: _builtins.int
+    DIALECT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    HTTP_STATUS_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    COST_NANO_USD_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The public name of the model."""
+    provider_model: _builtins.str
+    """The provider's name of the model."""
+    dialect: _builtins.str
+    """The dialect of the request."""
+    reason: _builtins.str
+    """The reason of the failure, a name of `pomogator.chat.v1.ErrorReason` without its prefix.
+    `DEADLINE` where the time of the test was over. Empty: the channel has answered.
+    """
+    message: _builtins.str
+    """The provider's error in its own words, without what may be a secret; or what is wrong with the
+    connection or the answer. Empty: the channel has answered.
+    """
+    cause: _builtins.str
+    """The cause of a failed connection, in the words of the system or of TLS."""
+    http_status: _builtins.int
+    """The HTTP status of the provider. 0: it has not answered."""
+    cost_nano_usd: _builtins.int
+    """What the provider bills, in nano-USD, by the prices of the model. Unset: it has no price."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """The time from the request to the end of the answer or to the failure."""
+
+    @_builtins.property
+    def time_to_first_token(self) -> _duration_pb2.Duration:
+        """The time from the request to the beginning of the answer. Unset: it did not begin."""
+
+    @_builtins.property
+    def usage(self) -> _usage_pb2.Usage:
+        """The tokens that were used, as far as they are known."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        provider_model: _builtins.str = ...,
+        dialect: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        http_status: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        time_to_first_token: _duration_pb2.Duration | None = ...,
+        usage: _usage_pb2.Usage | None = ...,
+        cost_nano_usd: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_nano_usd", b"_cost_nano_usd", "cost_nano_usd", b"cost_nano_usd", "duration", b"duration", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_nano_usd", b"_cost_nano_usd", "cause", b"cause", "cost_nano_usd", b"cost_nano_usd", "dialect", b"dialect", "duration", b"duration", "http_status", b"http_status", "message", b"message", "model", b"model", "provider_model", b"provider_model", "reason", b"reason", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cost_nano_usd: _TypeAlias = _typing.Literal["cost_nano_usd"]  # noqa: Y015
+    _WhichOneofArgType__cost_nano_usd: _TypeAlias = _typing.Literal["_cost_nano_usd", b"_cost_nano_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_nano_usd) -> _WhichOneofReturnType__cost_nano_usd | None: ...
+
+Global___TestChannelResponse: _TypeAlias = TestChannelResponse  # noqa: Y015
 
 @_typing.final
 class ListLimitsRequest(_message.Message):

@@ -60,6 +60,11 @@ class OperationsServiceStub:
                 request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelRequest.SerializeToString,
                 response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelResponse.FromString,
                 _registered_method=True)
+        self.TestChannel = channel.unary_unary(
+                '/pomogator.operations.v1.OperationsService/TestChannel',
+                request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.TestChannelRequest.SerializeToString,
+                response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.TestChannelResponse.FromString,
+                _registered_method=True)
         self.ListLimits = channel.unary_unary(
                 '/pomogator.operations.v1.OperationsService/ListLimits',
                 request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLimitsRequest.SerializeToString,
@@ -123,6 +128,18 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TestChannel(self, request, context):
+        """Tests a channel: sends one small request to exactly one channel, model and key, whether the
+        channel is disabled, its circuit breaker open, or its limits used up. The model answers with a
+        few tokens; one of embeddings computes one vector. The provider bills it, no account pays for it,
+        and it is not in the call log. A test that succeeds closes the circuit breaker, as a probe does;
+        one that fails changes nothing. A failed test is a successful call of this method.
+        Fails with NOT_FOUND if the configuration has no such channel, model or key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListLimits(self, request, context):
         """Lists the limits on requests, tokens and concurrent calls, with their current use: the rules of
         the configuration, and the limits of keys that have made calls to this process.
@@ -180,6 +197,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.EnableChannel,
                     request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelRequest.FromString,
                     response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelResponse.SerializeToString,
+            ),
+            'TestChannel': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestChannel,
+                    request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.TestChannelRequest.FromString,
+                    response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.TestChannelResponse.SerializeToString,
             ),
             'ListLimits': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLimits,
@@ -338,6 +360,33 @@ class OperationsService:
             '/pomogator.operations.v1.OperationsService/EnableChannel',
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelRequest.SerializeToString,
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.EnableChannelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestChannel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.operations.v1.OperationsService/TestChannel',
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.TestChannelRequest.SerializeToString,
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.TestChannelResponse.FromString,
             options,
             channel_credentials,
             insecure,

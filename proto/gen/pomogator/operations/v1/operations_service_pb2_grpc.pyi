@@ -29,6 +29,14 @@ class OperationsServiceStub:
     """
     EnableChannel: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.EnableChannelRequest, _operations_service_pb2.EnableChannelResponse]
     """Enables a channel again. Idempotent."""
+    TestChannel: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.TestChannelRequest, _operations_service_pb2.TestChannelResponse]
+    """Tests a channel: sends one small request to exactly one channel, model and key, whether the
+    channel is disabled, its circuit breaker open, or its limits used up. The model answers with a
+    few tokens; one of embeddings computes one vector. The provider bills it, no account pays for it,
+    and it is not in the call log. A test that succeeds closes the circuit breaker, as a probe does;
+    one that fails changes nothing. A failed test is a successful call of this method.
+    Fails with NOT_FOUND if the configuration has no such channel, model or key.
+    """
     ListLimits: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListLimitsRequest, _operations_service_pb2.ListLimitsResponse]
     """Lists the limits on requests, tokens and concurrent calls, with their current use: the rules of
     the configuration, and the limits of keys that have made calls to this process.
@@ -87,6 +95,20 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_operations_service_pb2.EnableChannelRequest, _abc.Awaitable[_operations_service_pb2.EnableChannelResponse]],
     ) -> _abc.Awaitable[_operations_service_pb2.EnableChannelResponse]:
         """Enables a channel again. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def TestChannel(
+        self,
+        request: _operations_service_pb2.TestChannelRequest,
+        context: _aio.ServicerContext[_operations_service_pb2.TestChannelRequest, _abc.Awaitable[_operations_service_pb2.TestChannelResponse]],
+    ) -> _abc.Awaitable[_operations_service_pb2.TestChannelResponse]:
+        """Tests a channel: sends one small request to exactly one channel, model and key, whether the
+        channel is disabled, its circuit breaker open, or its limits used up. The model answers with a
+        few tokens; one of embeddings computes one vector. The provider bills it, no account pays for it,
+        and it is not in the call log. A test that succeeds closes the circuit breaker, as a probe does;
+        one that fails changes nothing. A failed test is a successful call of this method.
+        Fails with NOT_FOUND if the configuration has no such channel, model or key.
+        """
 
     @_abc_1.abstractmethod
     def ListLimits(

@@ -1,0 +1,217 @@
+"""Test of a channel: one small request to exactly one target, past routing, limits and billing.
+
+Health learns only of success, which closes the circuit breaker as a probe does: no operator's test
+takes a channel out of service. The time of such a small answer says nothing of the channel's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pomogator.operations.v1 import operations_service_pb2 as pb
+
+from services.accounts.proto_fields import invalid, not_found
+from services.clock import Clock
+from services.common.contract.chat import USAGE
+from services.common.plain_metrics import ByLabels, PlainCounter, PlainMetrics
+from services.domain.error_reason import ErrorReason
+from services.domain.usage import Usage
+from services.errors import Failure, UpstreamError
+from services.metering.prices import Price, cost_nano
+from services.metering.tokens import TokenCounter
+from services.operations.probe_requests import ProbeCompletion, ProbeEmbedding, ProbeRequest
+from services.providers.base import Dialect, Target
+from services.providers.embeddings.base import EmbeddingDialect
+from services.providers.upstream import HTTP_OK, Upstream, UpstreamAnswer
+from services.routing.catalog import Catalog
+from services.routing.health import ChannelHealth
+
+TIMEOUT_S, TIMEOUT_MAX_S = 30.0, 120.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class ChannelTest:
+    """Result of a test."""
+
+    target: Target
+    reason: str = ""
+    """Reason of the failure in the contract. Empty: the channel has answered."""
+    message: str = ""
+    """The provider's words without secrets, or ours."""
+    cause: str = ""
+    """The words of the system or of TLS."""
+    http_status: int = 0
+    """Status of the provider. 0: it has not answered."""
+    duration_s: float = 0.0
+    ttft_s: float | None = None
+    """Time to the beginning of the answer. None: it did not begin."""
+    usage: Usage | None = None
+    """None: it is not known."""
+    cost_nano: int | None = None
+    """What the provider bills. None: the model has no price."""
+
+    def fail(self, error: UpstreamError) -> None:
+        """Note why the test failed."""
+        self.reason, self.http_status = str(error.reason), error.status
+        self.message = error.provider_message or error.shown_message
+
+
+@dataclass(slots=True)
+class _Causes:
+    """Keeps the cause of a failure, of which neither operators' status nor log learns here."""
+
+    last: str = ""
+
+    def add(self, target: Target, error: UpstreamError, cause: str = "") -> None:  # noqa: ARG002
+        """Keep the cause."""
+        self.last = cause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelTester:
+    """Sends the requests of tests."""
+
+    upstream: Upstream
+    health: ChannelHealth
+    clock: Clock
+    dialects: Mapping[str, Dialect]
+    embedding_dialects: Mapping[str, EmbeddingDialect]
+    counter: TokenCounter
+    """Counts tokens that providers do not report."""
+    counts: ByLabels[PlainCounter]
+    """Tests, by channel and reason."""
+
+    async def run(
+        self, target: Target, price: Price | None, timeout_s: float, request_id: str
+    ) -> ChannelTest:
+        """Test a target. Raise Failure if its dialect has no form for the request."""
+        test = ChannelTest(target=target)
+        request = self._request(target)
+        causes = _Causes()
+        answer = self.upstream.answer(
+            request.encoded(), target, request.api, request.decoder, failures=causes
+        )
+        started_at = self.clock.now()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._read(answer, request, test, started_at)
+        except UpstreamError as error:
+            test.fail(error)
+        except TimeoutError:
+            test.reason = str(ErrorReason.DEADLINE)
+            test.message = "The time of the test was over."
+        finally:
+            answer.close()
+        test.duration_s = self.clock.now() - started_at
+        test.cause = causes.last
+        test.usage = request.usage()
+        if price is not None and test.usage is not None:
+            test.cost_nano = cost_nano(test.usage, price)
+        self._record(test, request_id)
+        return test
+
+    def _request(self, target: Target) -> ProbeRequest:
+        embeds = target.capabilities.embeddings is not None
+        if target.channel.dialect not in (self.embedding_dialects if embeds else self.dialects):
+            message = "The channel's dialect does not serve models of this kind."
+            raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param="model")
+        if embeds:
+            return ProbeEmbedding(target, self.embedding_dialects)
+        return ProbeCompletion(target, self.dialects, self.counter)
+
+    async def _read(
+        self, answer: UpstreamAnswer, request: ProbeRequest, test: ChannelTest, started_at: float
+    ) -> None:
+        """Read the answer to its end."""
+        first = await answer.first()
+        test.ttft_s = self.clock.now() - started_at
+        request.add(first)
+        async for batch in answer:
+            request.add(batch)
+        test.http_status = HTTP_OK
+        self.health.attempt_succeeded(test.target)
+
+    def _record(self, test: ChannelTest, request_id: str) -> None:
+        channel, usage = test.target.channel.name, test.usage or Usage()
+        self.counts[channel, test.reason].value += 1
+        fields = {
+            "request_id": request_id,
+            "channel": channel,
+            "model": test.target.public_model,
+            "key_number": test.target.key_number,
+            "status": test.http_status,
+            "reason": test.reason,
+            "cause": test.cause,
+            "ttft_ms": None if test.ttft_s is None else round(test.ttft_s * 1000, 1),
+            "duration_ms": round(test.duration_s * 1000, 1),
+            "prompt_tokens": usage.prompt_token_count,
+            "completion_tokens": usage.completion_token_count,
+            "cost_nano_usd": test.cost_nano,
+        }
+        log.info("channel.tested", extra=fields)
+
+
+def test_counts(counters: PlainMetrics) -> ByLabels[PlainCounter]:
+    """Declare the metric of tests, and return its counters."""
+    return counters.counter(
+        "channel_tests_total",
+        "Tests of channels by operators. `reason` is empty for a success.",
+        "channel", "reason",
+    )  # fmt: skip
+
+
+def tested_target(request: pb.TestChannelRequest, catalog: Catalog) -> Target:
+    """Return the target that a request names. Raise Failure NOT_FOUND, MODEL_NOT_FOUND."""
+    found = {
+        (model, target.key_number): target
+        for (channel, model), targets in catalog.targets_by_channel.items()
+        for target in targets
+        if channel == request.channel
+    }
+    if not found:
+        raise not_found("channel", "There is no channel with this name.")
+    first = next(iter(found.values()))
+    model = request.model or next(iter(first.channel.models))
+    name = catalog.resolve(model).base_model
+    if (name, 0) not in found:
+        raise not_found("model", "The channel does not serve this model.")
+    target = found.get((name, request.key_number))
+    if target is None:
+        raise not_found("key_number", "The channel has no key with this index.")
+    return target
+
+
+def timeout_of(request: pb.TestChannelRequest) -> float:
+    """Return how long a test may take, in seconds. Raise Failure INVALID_FIELD."""
+    if not request.HasField("timeout"):
+        return TIMEOUT_S
+    timeout_s = request.timeout.seconds + request.timeout.nanos / 1e9
+    if not 0 < timeout_s <= TIMEOUT_MAX_S:
+        raise invalid("timeout", f"timeout must be more than 0s and at most {TIMEOUT_MAX_S:g}s")
+    return timeout_s
+
+
+def test_to_proto(test: ChannelTest) -> pb.TestChannelResponse:
+    """Convert a result to its message."""
+    target = test.target
+    answer = pb.TestChannelResponse(
+        model=target.public_model,
+        provider_model=target.model,
+        dialect=target.channel.dialect,
+        reason=test.reason,
+        message=test.message,
+        cause=test.cause,
+        http_status=test.http_status,
+        cost_nano_usd=test.cost_nano,
+    )
+    answer.duration.FromMicroseconds(round(test.duration_s * 1e6))
+    if test.ttft_s is not None:
+        answer.time_to_first_token.FromMicroseconds(round(test.ttft_s * 1e6))
+    if test.usage is not None:
+        USAGE.fill(test.usage, answer.usage)
+    return answer
