@@ -9,7 +9,7 @@ from pomogator.accounts.v1 import audit_service_pb2 as pb
 from pomogator.accounts.v1 import audit_service_pb2_grpc as pb_grpc
 from pomogator.tenants.v1 import tenant_service_pb2 as tenants
 
-from services.accounts.proto_fields import account_name, timestamp
+from services.accounts.proto_fields import account_name, stored_name, timestamp
 from services.rpc.call_context import Context
 from services.rpc.paging import START, Page
 from services.storage.audit_entries import KEY, OPERATOR, SYSTEM, AuditEntry, list_entries
@@ -38,7 +38,8 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         """List entries, newest first."""
         del context
         account = account_name(request.account) if request.account else ""
-        entries, token = await entries_page(self._database, request, account, request.actor)
+        actor = stored_name("actor", request.actor)
+        entries, token = await entries_page(self._database, request, account, actor)
         return pb.ListAuditEntriesResponse(audit_entries=entries, next_page_token=token)
 
 

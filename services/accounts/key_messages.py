@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pomogator.accounts.v1 import key_service_pb2 as pb
 
 from services.accounts.key_versions import etag_of
-from services.accounts.proto_fields import in_range, invalid, milliseconds, timestamp
+from services.accounts.proto_fields import (
+    in_range,
+    invalid,
+    milliseconds,
+    stored_name,
+    timestamp,
+)
 from services.storage.keys import KeyScope, StoredKey
 
 DISPLAY_NAME_MAX = 128
+MODELS_MAX = 1000
+"""The most models of a key's scope, which each lookup of the key reads."""
 
 LIMITS: Mapping[str, tuple[str, int]] = {
     "requests_per_minute": ("rpm", 1),
@@ -65,7 +73,13 @@ def scope_from_proto(message: pb.KeyScope, prefix: str = "scope") -> KeyScope:
     if "expire_time" in given:
         values["expire_ms"] = milliseconds(f"{prefix}.expire_time", message.expire_time)
     values |= {name: getattr(message, name) for name in SWITCHES}
-    return KeyScope(models=frozenset(message.models), **values)
+    return KeyScope(models=_models(f"{prefix}.models", message.models), **values)
+
+
+def _models(param: str, names: Sequence[str]) -> frozenset[str]:
+    if len(names) > MODELS_MAX or "" in names:
+        raise invalid(param, f"{param} must be at most {MODELS_MAX} names, none of them empty")
+    return frozenset(stored_name(param, name) for name in names)
 
 
 def valid_display_name(param: str, name: str) -> str:

@@ -15,6 +15,9 @@ ACCOUNT_NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
+NAME_CHARS_MAX = 512
+"""The most characters of a name in a request. No column has a longer one."""
+
 NANO_MAX = BALANCE_MAX
 """Maximum amount in one field, in nano-USD."""
 
@@ -34,6 +37,13 @@ def valid_request_id(request_id: str) -> str:
     if not REQUEST_ID.fullmatch(request_id):
         raise invalid("request_id", "request_id must be 1 to 128 visible ASCII characters")
     return request_id
+
+
+def stored_name(param: str, name: str) -> str:
+    """Return a name that a database can have. Raise Failure INVALID_FIELD for any other."""
+    if len(name) > NAME_CHARS_MAX or "\x00" in name:
+        raise invalid(param, f"{param} must have at most {NAME_CHARS_MAX} characters and no NUL")
+    return name
 
 
 def in_range(param: str, value: int, least: int, most: int = NANO_MAX) -> int:

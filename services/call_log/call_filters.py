@@ -7,24 +7,21 @@ from typing import TypeAlias
 import msgspec
 from pomogator.calls.v1 import call_service_pb2 as pb
 
-from services.accounts.proto_fields import in_range, invalid, time_range_ms
+from services.accounts.proto_fields import in_range, invalid, stored_name, time_range_ms
 from services.call_log.call_scope import CallScope
 from services.storage.call_rows import CallSelection
 
 RowsRequest: TypeAlias = pb.ListCallsRequest | pb.ExportCallsRequest
 FilterRequest: TypeAlias = RowsRequest | pb.AggregateCallsRequest
 
-NAME_CHARS_MAX = 512
-"""The most characters of a name in a filter. No column has a longer one."""
-
 
 def selection_of_rows(request: RowsRequest, scope: CallScope) -> CallSelection:
     """Return the rows that a request selects. Raise Failure INVALID_FIELD."""
     return msgspec.structs.replace(
         _selection(request, scope),
-        session=_name("session_id", request.session_id),
-        end_user=_name("end_user", request.end_user),
-        request_id=_name("request_id", request.request_id),
+        session=stored_name("session_id", request.session_id),
+        end_user=stored_name("end_user", request.end_user),
+        request_id=stored_name("request_id", request.request_id),
         min_charge=in_range("min_charge_nano_usd", request.min_charge_nano_usd, 0),
     )
 
@@ -39,7 +36,7 @@ def selection_of_sums(
 
 
 def _selection(request: FilterRequest, scope: CallScope) -> CallSelection:
-    account = _name("account", request.account)
+    account = stored_name("account", request.account)
     if not scope.is_operator:
         if account not in {"", scope.account}:
             raise invalid("account", "account must be the account of the key, or empty")
@@ -51,14 +48,8 @@ def _selection(request: FilterRequest, scope: CallScope) -> CallSelection:
         start_ms=start_ms,
         end_ms=end_ms,
         account=account,
-        key_id=_name("key_id", request.key_id),
-        model=_name("model", request.model),
-        channel=_name("channel", request.channel),
-        call_end=_name("end", request.end),
+        key_id=stored_name("key_id", request.key_id),
+        model=stored_name("model", request.model),
+        channel=stored_name("channel", request.channel),
+        call_end=stored_name("end", request.end),
     )
-
-
-def _name(param: str, text: str) -> str:
-    if len(text) > NAME_CHARS_MAX or "\x00" in text:
-        raise invalid(param, f"{param} must have at most {NAME_CHARS_MAX} characters and no NUL")
-    return text

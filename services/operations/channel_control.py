@@ -9,7 +9,13 @@ from functools import partial
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
 from services.accounts.audit_trail import View, Viewed, audited, json_text, operator_origin, record
-from services.accounts.proto_fields import invalid, milliseconds, not_found, timestamp
+from services.accounts.proto_fields import (
+    invalid,
+    milliseconds,
+    not_found,
+    stored_name,
+    timestamp,
+)
 from services.clock import Clock
 from services.providers.base import Target
 from services.routing.catalog import Catalog
@@ -64,6 +70,7 @@ class ChannelControl:
 
     async def enable(self, channel: str, context: Context) -> None:
         """Enable a channel. One that is not disabled stays so."""
+        stored_name("channel", channel)
         now_ms = round(self.clock.time() * 1000)
         origin = operator_origin(
             context, "OperationsService.EnableChannel", now_ms, self.audit_keep_ms
