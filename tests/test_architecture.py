@@ -98,11 +98,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     ),
     "redis": ("services.storage.redis_client", "services.storage.redis_connector"),
     "requests": (),
-    "services.providers.registry": (
-        "services.serving.server",
-        "services.serving.operations",
-        "services.cli",
-    ),
+    "services.providers.registry": ("services.serving", "services.cli"),
     "services.storage.postgres": ("services.storage",),
     "services.storage.redis": ("services.storage",),
     "services.storage.sqlite": ("services.storage",),

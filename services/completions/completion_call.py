@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -44,6 +44,9 @@ class CompletionCall(AuthenticatedCall, kw_only=True):
 
     request: CompletionRequest
     """The request. Not validated yet."""
+    texts: Sequence[str] | None = None
+    """Texts of a plain request's messages (`services.domain.plain_texts`). None: it is not plain,
+    or not validated yet."""
 
     @property
     def strict(self) -> bool:

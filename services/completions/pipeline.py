@@ -23,6 +23,7 @@ from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN
 from services.admission.gate import Gate
 from services.admission.revocation import ClosableIterator
 from services.admission.ticket import Ticket
+from services.common.off_loop import OFF_LOOP_BYTES
 from services.completions.caller_answer import CallerAnswer, stream_without_reasoning
 from services.completions.completion_call import CompletionCall
 from services.completions.drains import CallState, DrainPool, drain_rules, outliving
@@ -40,6 +41,7 @@ from services.completions.reasoning_memory import (
 from services.completions.validation import validate
 from services.domain.completion import Completion
 from services.domain.events import Batch
+from services.domain.plain_texts import plain_texts
 from services.domain.spec import read_bytes
 from services.errors import UpstreamError
 from services.providers.base import Target
@@ -105,6 +107,7 @@ class Pipeline:
     def _prepare(self, call: CompletionCall) -> CallState:
         asked = call.request
         if call.raw is None:
+            call.texts = plain_texts(asked.spec)
             validate(asked.spec, asked.parameter_policy, asked.session_id)
         plan = call.snapshot.plans.of(call.caller, asked.spec.model)
         if plan.has_dialects:
@@ -186,6 +189,7 @@ class Pipeline:
             form = CompletionForm(
                 spec=call.request.spec,
                 dialects=self._failover.dialects,
+                texts=call.texts if size <= OFF_LOOP_BYTES else None,
                 size=size,
                 limits_output=ticket.is_bounded,
                 sends_provider_tools=plan.sends_provider_tools,

@@ -2,15 +2,15 @@
 
 Modules, in the order in which data flows:
 
-    conversation  messages and their parts
-    spec          the completion to generate
-    raw_request   the same in the form of another API
-    events        events of an answer
-    usage         token usage
-    completion    a whole answer
-    embeddings    vectors of texts: request and answer
-    model         public models
-    error_reason  reasons of failed calls
+    conversation   messages and their parts
+    spec           the completion to generate
+    plain_texts    requests with texts and frequent parameters alone
+    raw_request    the same in the form of another API
+    events         events of an answer
+    usage          token usage
+    completion     a whole answer
+    embeddings     vectors of texts: request and answer
+    model          public models
+    error_reason   reasons of failed calls
     http_statuses  HTTP statuses of failed calls
-    http_statuses HTTP statuses of failed calls
 """

@@ -8,7 +8,7 @@ status, headers and body of an error response ──error──► UpstreamError
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -35,6 +35,22 @@ class SseEvent(NamedTuple):
 
     name: str
     data: bytes
+
+
+class PlainEncoder(Protocol):
+    """Encoder of plain requests (`services.domain.plain_texts`) to one target, for speed.
+
+    Its requests are those of the dialect's `encode`.
+    """
+
+    def encode(
+        self, spec: ChatCompletionSpec, texts: Sequence[str], *, stream: bool
+    ) -> UpstreamRequest | None:
+        """Return the request for `spec`, whose messages have these texts. Adds no notes.
+
+        None: it takes the dialect's `encode`.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +80,8 @@ class Target:
     over_responses: Target | None = None
     """The same target in the dialect of OpenAI's Responses, for requests that need it. None: the
     model has no other dialect here."""
+    plain: PlainEncoder | None = field(default=None, compare=False)
+    """Encoder of plain requests. None: they take the dialect's `encode`, as all others do."""
 
     @property
     def key(self) -> Secret:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from services.providers import anthropic, openai, openai_responses, openrouter
 from services.providers.anthropic.request import NAMES as ANTHROPIC_NAMES
-from services.providers.base import Dialect
+from services.providers.base import Dialect, PlainEncoder, Target
 from services.providers.embeddings.base import EmbeddingDialect
 from services.providers.embeddings.cohere import CohereEmbeddings
 from services.providers.embeddings.openai import OpenAiEmbeddings
+from services.providers.openai.plain_requests import plain_requests
 from services.providers.openai.request import ALL_NAMES
 from services.providers.openai.request import NAMES as OPENAI_NAMES
 from services.providers.openai_responses.request import NAMES as RESPONSES_NAMES
@@ -36,6 +37,9 @@ NAMES = DIALECTS.keys() | EMBEDDING_DIALECTS.keys()
 
 RAW_LANES: Mapping[str, RawLane] = {"anthropic": anthropic.RAW_LANE}
 """The raw lanes, by the dialects that have one."""
+
+PLAIN_ENCODERS: Mapping[str, Callable[[Target], PlainEncoder | None]] = {"openai": plain_requests}
+"""The encoders of plain requests to one target, by the dialects that have one."""
 
 PARAMETER_NAMES: Mapping[str, Mapping[str, str]] = {
     "anthropic": ANTHROPIC_NAMES,

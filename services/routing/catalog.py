@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from services.capabilities import lookup
 from services.common.chat_names import THINKING_SUFFIX
 from services.config import ChannelConfig, Config, ModelConfig
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.providers.base import ModelRoute, Target
+from services.providers.base import ModelRoute, PlainEncoder, Target
 from services.routing.dialect_choice import with_dialects
 
 ECHO_MAX = 64
 """Number of characters of an unknown model's name that a failure repeats."""
 
+PlainEncoders = Mapping[str, Callable[[Target], PlainEncoder | None]]
+"""The encoders of plain requests to one target, by the dialects that have one."""
+
 
 class Catalog:
     """All models of one configuration. A reload makes a new catalog."""
 
-    def __init__(self, config: Config) -> None:
-        self._routes = _routes(config)
+    def __init__(self, config: Config, plain_encoders: PlainEncoders | None = None) -> None:
+        routes = _routes(config)
+        if plain_encoders:
+            routes = {name: _encoding(route, plain_encoders) for name, route in routes.items()}
+        self._routes = routes
 
     def resolve(self, model: str) -> ModelRoute:
         """Return the route of a public name. Raises Failure MODEL_NOT_FOUND."""
@@ -126,6 +133,17 @@ def _target(
         key_number=key_number,
     )
     return with_dialects(target, row)
+
+
+def _encoding(route: ModelRoute, plain_encoders: PlainEncoders) -> ModelRoute:
+    """Return a route whose targets have their encoders of plain requests."""
+    targets = [
+        replace(target, plain=plain_encoders[target.channel.dialect](target))
+        if target.channel.dialect in plain_encoders
+        else target
+        for target in route.targets
+    ]
+    return replace(route, targets=targets)
 
 
 def _printable(model: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -22,6 +22,8 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
     """The completion."""
     dialects: Mapping[str, Dialect]
     """Dialects by name."""
+    texts: Sequence[str] | None = None
+    """Texts of a plain request's messages. None: it is not plain, or too large for the loop."""
     size: int = 0
     """Bytes of the request that are read."""
     limits_output: bool = False
@@ -39,6 +41,12 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises Failure, whose `param` is the path of what the target has no form for.
         """
+        spec, texts, plain = self.spec, self.texts, target.plain
+        needs_limit = self.limits_output and spec.max_tokens is None
+        if texts is not None and plain is not None and not (needs_limit or self.marked):
+            request = plain.encode(spec, texts, stream=stream)
+            if request is not None:
+                return request
         return await off_loop(self.size, self._encoded, target, notes, stream=stream)
 
     def decoder(self, target: Target) -> Decoder:

@@ -16,6 +16,7 @@ from services.common.plain_metrics import ByLabels, PlainCounter, PlainMetrics
 from services.completions.snapshot import Snapshot, SnapshotHolder
 from services.config import Config, ConfigError
 from services.local.local_models import LocalModels
+from services.providers.registry import PLAIN_ENCODERS
 from services.routing.catalog import Catalog
 from services.routing.health import ChannelHealth
 from services.telemetry.call_metrics import AttemptMetrics
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def snapshot_of(config: Config) -> Snapshot:
     """Return the snapshot of a configuration with resolved local models."""
-    catalog = Catalog(config)
+    catalog = Catalog(config, PLAIN_ENCODERS)
     return Snapshot(
         config=config,
         bounds=config.bounds,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.bench.request_path import Figures, measure
 
-FILES_MAX = 125
-CALLS_MAX = {"streamed": 724, "whole": 505}
+FILES_MAX = 117
+CALLS_MAX = {"streamed": 676, "whole": 454}
 COROUTINES_MAX = 7
 
 

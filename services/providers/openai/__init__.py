@@ -8,6 +8,7 @@ Modules, in the order in which data flows:
     pass_through         fields unknown to the contract that are sent on
     nested_pass_through  unknown members of messages, parts and tools that are sent on
     harmless_fields      fields that change neither price, model, storage nor an address
+    plain_requests       bodies of requests with texts and frequent parameters alone
     text_completions     body of `POST /completions`, which continue a text
     response             answers, whole or streamed
     wire                 types of an answer's JSON

@@ -232,9 +232,11 @@ def _values(spec: ChatCompletionSpec) -> list[tuple[Parameter, object]]:
     ]
 
 
-def is_supported(name: str, names: Mapping[str, str], target: Target) -> bool:
+def is_supported(
+    name: str, names: Mapping[str, str], target: Target, *, thinking: bool = False
+) -> bool:
     """Return whether a parameter can be sent to a target. `names` is as of `accepted`."""
-    return not _refusal_reason(name, names, target, thinking=False)
+    return not _refusal_reason(name, names, target, thinking=thinking)
 
 
 _FLAGS: Mapping[str, Callable[[Capabilities], bool]] = {
