@@ -11,7 +11,8 @@ from services.domain.embeddings import EmbeddingSpec, read_bytes
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Notes, Target, UpstreamRequest
-from services.providers.embeddings.base import EmbeddingDecoder, EmbeddingDialect, VectorsAnswer
+from services.providers.document_decoder import DocumentDecoder
+from services.providers.embeddings.base import EmbeddingDialect, VectorsAnswer
 from services.providers.stream_reader import unreadable
 from services.routing.route_request import StartedAnswer
 
@@ -38,13 +39,13 @@ class EmbeddingForm(msgspec.Struct, frozen=True, kw_only=True):
         """Return the request in the form of a target. Raises Failure."""
         return await off_loop(read_bytes(self.spec), self._encoded, target, notes)
 
-    def decoder(self, target: Target) -> EmbeddingDecoder:  # noqa: ARG002 - one for all
+    def decoder(self, target: Target) -> DocumentDecoder:  # noqa: ARG002 - one for all
         """Return the decoder of one answer."""
-        return EmbeddingDecoder()
+        return DocumentDecoder()
 
     async def read(self, answer: StartedAnswer) -> VectorsAnswer:
         """Return the vectors of an answer. Raises UpstreamError unless it has all of them."""
-        body = answer.decoder.body if isinstance(answer.decoder, EmbeddingDecoder) else b""
+        body = answer.decoder.body if isinstance(answer.decoder, DocumentDecoder) else b""
         read = self.dialects[answer.target.channel.dialect].read
         found = await off_loop(len(body), read, body, self.spec, as_numbers=self.as_numbers)
         if self.dimensions and found.vectors.dimensions != self.dimensions:

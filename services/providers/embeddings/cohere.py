@@ -11,9 +11,9 @@ from services.domain.embeddings import EmbeddingSpec
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure, UpstreamError
 from services.providers.base import Notes, Target, UpstreamRequest
+from services.providers.document_decoder import failure_in
 from services.providers.embeddings.base import (
     VectorsAnswer,
-    failure_in,
     plausible_tokens,
     read_answer,
 )
