@@ -16,7 +16,8 @@ from services.domain.completion import Completion
 from services.domain.embeddings import EmbeddingRequest, Embeddings
 from services.domain.events import Batch
 from services.domain.model import Model
-from services.domain.spec import ChatCompletionSpec, CompletionRequest
+from services.domain.prompt_count import PromptCount, PromptCountRequest
+from services.domain.spec import CompletionRequest
 
 ServiceState: TypeAlias = Literal["ready", "not serving", "unreachable"]
 
@@ -79,8 +80,8 @@ class Backend(Protocol):
     async def embed(self, request: EmbeddingRequest, call: CallOptions) -> EmbeddingsReply:
         """Return the embeddings of a request."""
 
-    async def count_prompt(self, spec: ChatCompletionSpec, call: CallOptions) -> int:
-        """Return the service's count of the tokens of a prompt. Nothing is billed."""
+    async def count_prompt(self, request: PromptCountRequest, call: CallOptions) -> PromptCount:
+        """Return the tokens of a prompt. Nothing is billed."""
 
     async def models(self, call: CallOptions) -> Sequence[Model]:
         """Return all models that the key may use, sorted by name."""

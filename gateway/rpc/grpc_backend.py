@@ -33,12 +33,14 @@ from services.common.contract.chat import fill_request, read_completion
 from services.common.contract.chat_events import read_batch
 from services.common.contract.embeddings import read_embeddings, to_embedding_request
 from services.common.contract.models import read_model
+from services.common.contract.prompt_count import read_count, to_count_request_message
 from services.common.off_loop import off_loop
 from services.domain.embeddings import EmbeddingRequest
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.domain.model import Model
-from services.domain.spec import ChatCompletionSpec, CompletionRequest
+from services.domain.prompt_count import PromptCount, PromptCountRequest
+from services.domain.spec import CompletionRequest
 
 KEY_CHECK_TIMEOUT_S = 4.0
 """Above the timeout of the service's own lookup in its store."""
@@ -108,16 +110,14 @@ class GrpcBackend(Backend):
             headers = response_headers(await rpc.initial_metadata())
         return EmbeddingsReply(read_embeddings(answer), headers)
 
-    async def count_prompt(self, spec: ChatCompletionSpec, call: CallOptions) -> int:
-        """Return the service's count of the tokens of a prompt."""
-        asked = fill_request(CompletionRequest(spec=spec), chat.CreateChatCompletionRequest())
+    async def count_prompt(self, request: PromptCountRequest, call: CallOptions) -> PromptCount:
+        """Return the tokens of a prompt."""
+        message = await off_loop(call.request_bytes, to_count_request_message, request)
         rpc = self._chat.CountPromptTokens(
-            chat.CountPromptTokensRequest(spec=asked.spec),
-            metadata=_metadata(call),
-            timeout=call.deadline_s,
+            message, metadata=_metadata(call), timeout=call.deadline_s
         )
         with _Ending(rpc, call.request_id):
-            return (await rpc).prompt_token_count
+            return read_count(await rpc)
 
     async def models(self, call: CallOptions) -> Sequence[Model]:
         """Return all models that the key may use."""

@@ -22,6 +22,7 @@ from gateway.surfaces.event_stream import Framing
 from services.domain.completion import Completion
 from services.domain.events import Event
 from services.domain.model import Model
+from services.domain.prompt_count import PromptCountRequest
 from services.domain.raw_request import RawRequest
 from services.domain.spec import ChatCompletionSpec
 
@@ -145,7 +146,7 @@ class Surface(InboundApi):
 
     async def decode_prompt(
         self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
-    ) -> ChatCompletionSpec:
+    ) -> PromptCountRequest:
         """Decode a request of `count_routes`.
 
         Raises:

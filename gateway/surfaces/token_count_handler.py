@@ -1,6 +1,6 @@
 """Token count handler: decode a prompt, count its tokens, render the number.
 
-It is admitted like a completion, but takes nothing from limits and balance.
+It is admitted like a completion, but takes nothing from the balance.
 """
 
 from __future__ import annotations
@@ -11,8 +11,13 @@ from gateway.backend import CallOptions
 from gateway.http.call_options import deadline_s, trace_context
 from gateway.http.credentials import api_key
 from gateway.http.exchange import Exchange
+from gateway.surfaces.answer_headers import notes_header
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
+from services.domain.prompt_count import COUNT
+
+_NAMES = {COUNT: "input_tokens"}
+"""Name of the count in the APIs that have one."""
 
 
 class TokenCountHandler(SurfaceHandler[Surface]):
@@ -28,8 +33,8 @@ class TokenCountHandler(SurfaceHandler[Surface]):
         headers, surface, reply = exchange.headers, self.surface, exchange.reply
         key = api_key(headers, surface.credential_headers)
         surface.check_headers(headers)
-        spec, request_bytes = await self.decoded(exchange, key, surface.decode_prompt)
-        exchange.outcome["model"] = spec.model[:MODEL_LOGGED_MAX]
+        request, request_bytes = await self.decoded(exchange, key, surface.decode_prompt)
+        exchange.outcome["model"] = request.spec.model[:MODEL_LOGGED_MAX]
         call = CallOptions(
             key=key,
             request_id=reply.request_id,
@@ -38,8 +43,11 @@ class TokenCountHandler(SurfaceHandler[Surface]):
             trace_context=trace_context(headers),
         )
         with self.calls.track(key):
-            tokens = await self.backend.count_prompt(spec, call)
+            count = await self.backend.count_prompt(request, call)
             self.admission.known_keys.add(key)
-        own = surface.answer_headers(reply.request_id)
-        if reply.send(200, surface.render_count(tokens), own):
+        answer_headers = {
+            **surface.answer_headers(reply.request_id),
+            **notes_header(count.notes, _NAMES),
+        }
+        if reply.send(200, surface.render_count(count.prompt_token_count), answer_headers):
             await reply.drained()

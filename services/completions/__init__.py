@@ -9,6 +9,7 @@ Modules, in the order in which data flows:
     completions       the core's interface: record, admission by load, authentication
     completion_call   one call of an authenticated caller
     raw_calls         requests in the form of another API, before they are routed
+    prompt_counts     tokens of prompts, as providers count them
     pipeline          a call in order: validate, resolve, admit, fail over, relay, settle
     caller_answer     the answer for a caller, made from what providers answer
     validation        ranges and forms of a request

@@ -17,19 +17,17 @@ from services.admission.keyring import Caller, Keyring
 from services.common.call_names import TAGS_HEADER
 from services.common.call_tags import read_tags
 from services.common.fair_share import CountedCall
-from services.common.off_loop import off_loop
 from services.common.request_headers import unchecked_token
 from services.completions.completion_call import AuthenticatedCall, CompletionCall
 from services.completions.idempotency import SetHeaders, check_idempotency_key
 from services.completions.pipeline import Pipeline
 from services.completions.snapshot import SnapshotHolder
-from services.completions.validation import validate
 from services.domain.completion import Completion
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
-from services.domain.spec import ChatCompletionSpec, CompletionRequest
+from services.domain.prompt_count import PromptCount, PromptCountRequest
+from services.domain.spec import CompletionRequest
 from services.errors import Failure
-from services.metering.tokens import count_sent
 from services.overload.load_shedder import LoadShedder
 from services.telemetry.call_facts import NAME_CHARS_MAX
 from services.telemetry.calls import CallLog, CallRecord
@@ -136,19 +134,16 @@ class Completions(CallEntrance[Pipeline]):
                 await self._add_limit_headers(failure, call)
                 raise
 
-    async def prompt_tokens(
-        self, spec: ChatCompletionSpec, authorization: str | None, size: int
-    ) -> int:
-        """Return our count of the tokens of a prompt, whose request has `size` bytes.
+    async def count_prompt(
+        self, request: PromptCountRequest, authorization: str | None, size: int
+    ) -> PromptCount:
+        """Return the tokens of a prompt, whose request has `size` bytes. Nothing is billed.
 
-        Nothing is taken from limits and balance. Raises Failure as `whole` does before admission.
+        Raises Failure as `PromptCounts.count` does.
         """
         caller = await self._keyring.authenticate(authorization)
-        validate(spec)
-        plan = self._snapshots.current.plans.of(caller, spec.model)
-        plan.require_allowed()
-        plan.require_kind(embeds=False)
-        return await off_loop(size, count_sent, spec, self._pipeline.gate.counter)
+        plans = self._snapshots.current.plans
+        return await self._pipeline.counts.count(caller, plans, request, size)
 
     async def _authenticated(
         self, request: CompletionRequest, context: CallContext, record: CallRecord

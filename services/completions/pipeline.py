@@ -30,6 +30,7 @@ from services.completions.drains import CallState, DrainPool, drain_rules, outli
 from services.completions.fold import folded
 from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
 from services.completions.joined_repeats import JOINED, JoinedRepeats, repeat_key
+from services.completions.prompt_counts import PromptCounts
 from services.completions.prompt_marks import PromptMarks
 from services.completions.raw_calls import RawCalls
 from services.completions.raw_replays import in_form
@@ -61,14 +62,16 @@ Answers: TypeAlias = AsyncGenerator["Batch | Completion", None]
 class Pipeline:
     """Runs calls."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a call, each by its name
         self,
         failover: Failover,
         gate: Gate,
         idempotency: Idempotency,
         drains: DrainPool,
         reasoning: ReasoningMemory,
+        *,
         raw: RawCalls,
+        counts: PromptCounts,
     ) -> None:
         self._failover = failover
         self.gate = gate
@@ -80,6 +83,8 @@ class Pipeline:
         self._repeats = JoinedRepeats()
         self.raw = raw
         """Reads requests in the form of another API."""
+        self.counts = counts
+        """Counts the tokens of prompts."""
 
     def stream(self, call: CompletionCall, set_headers: SetHeaders) -> ClosableIterator[Batch]:
         """Return the batches of an answer, as the provider sends them.

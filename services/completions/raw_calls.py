@@ -11,6 +11,8 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from services.admission.call_plan import CallPlan, CallPlans
+from services.admission.keyring import Caller
 from services.common.json_places import SKIMMED
 from services.common.off_loop import off_loop
 from services.common.request_headers import session_id
@@ -21,7 +23,7 @@ from services.domain.raw_request import RawApi, RawRequest
 from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.errors import Failure
 from services.providers.raw_call import RawCall
-from services.providers.raw_lane import RawLane
+from services.providers.raw_lane import RawFacts, RawLane
 
 Translate = Callable[[RawRequest], ChatCompletionSpec]
 """Decodes a whole request. Raises Failure."""
@@ -31,13 +33,20 @@ class RawCalls:
     """Reader of raw requests."""
 
     def __init__(
-        self, lanes: Mapping[str, RawLane], translations: Mapping[RawApi, Translate]
+        self,
+        lanes: Mapping[str, RawLane],
+        translations: Mapping[RawApi, Translate],
+        prompt_translations: Mapping[RawApi, Translate],
     ) -> None:
-        """`lanes` are those of the dialects by name, `translations` those of the APIs."""
+        """`lanes` are those of the dialects by name, `translations` those of the APIs.
+
+        `prompt_translations` are those of their requests for the tokens of a prompt.
+        """
         self._lanes: dict[RawApi, dict[str, RawLane]] = {}
         for dialect, lane in lanes.items():
             self._lanes.setdefault(lane.api, {})[dialect] = lane
         self._translations = translations
+        self._prompt_translations = prompt_translations
 
     async def read(self, call: CompletionCall, raw: RawRequest, *, stream: bool) -> None:
         """Read the request of a call. Sets its spec, and `call.raw` where a target takes it.
@@ -45,29 +54,59 @@ class RawCalls:
         The spec is whole where the call needs that: without a lane, and for contents whose tokens
         do not follow from their size. Raises Failure.
         """
-        lanes = self._lanes.get(raw.api)
-        if lanes is None:
-            raise Failure(ErrorReason.INVALID_FIELD, "The API is not known.", param="raw.api")
-        reader = next(iter(lanes.values()))
-        facts = await off_loop(len(raw.body) // SKIMMED, reader.read, raw)
+        facts = await self._facts(raw)
         if facts.stream != stream:
             message = "`stream` of the body must be as the method says."
             raise Failure(ErrorReason.INVALID_FIELD, message, param="raw.body")
         plan = call.snapshot.plans.of(call.caller, facts.spec.model)
         policy = call.request.parameter_policy
-        opened = RawCall(
-            facts=facts,
-            lanes=lanes,
-            translate=partial(_translated, self._translations[raw.api], raw, policy),
-            sends_provider_tools=plan.sends_provider_tools,
-        )
-        targets = (target for route in plan.routes for target in route.targets)
-        passes = any(map(opened.passes_to, targets))
+        translate = partial(_translated, self._translations[raw.api], raw, policy)
+        opened = self._opened(facts, plan, translate)
+        passes = _passes(opened, plan)
         is_whole = facts.has_media or not passes
         spec = await off_loop(opened.size, opened.translated) if is_whole else facts.spec
         session = call.request.session_id or session_id({}, facts.spec.user)
         call.request = replace(call.request, spec=spec, session_id=session)
         call.raw = opened if passes else None
+
+    async def read_prompt(
+        self, caller: Caller, plans: CallPlans, raw: RawRequest
+    ) -> tuple[CallPlan, ChatCompletionSpec, RawCall | None]:
+        """Read a request for the tokens of a prompt.
+
+        Returns its plan, its spec, and the request where a target takes it: the spec is whole
+        otherwise. Raises Failure.
+        """
+        facts = await self._facts(raw, is_prompt=True)
+        plan = plans.of(caller, facts.spec.model)
+        translate = partial(_translated, self._prompt_translations[raw.api], raw, "")
+        opened = self._opened(facts, plan, translate)
+        if _passes(opened, plan):
+            return plan, facts.spec, opened
+        return plan, await off_loop(opened.size, opened.translated), None
+
+    async def _facts(self, raw: RawRequest, *, is_prompt: bool = False) -> RawFacts:
+        lanes = self._lanes.get(raw.api)
+        if lanes is None:
+            raise Failure(ErrorReason.INVALID_FIELD, "The API is not known.", param="raw.api")
+        read = next(iter(lanes.values())).read
+        return await off_loop(len(raw.body) // SKIMMED, read, raw, is_prompt=is_prompt)
+
+    def _opened(
+        self, facts: RawFacts, plan: CallPlan, translate: Callable[[], ChatCompletionSpec]
+    ) -> RawCall:
+        return RawCall(
+            facts=facts,
+            lanes=self._lanes[facts.request.api],
+            translate=translate,
+            sends_provider_tools=plan.sends_provider_tools,
+        )
+
+
+def _passes(opened: RawCall, plan: CallPlan) -> bool:
+    """Return whether a target takes a request as it is."""
+    targets = (target for route in plan.routes for target in route.targets)
+    return any(map(opened.passes_to, targets))
 
 
 def _translated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from typing import TypeVar
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -13,6 +14,7 @@ from services.common.call_names import IDEMPOTENCY_KEY_HEADER, SURFACE_HEADER, T
 from services.common.contract.chat import RequestMessage, read_request, to_completion_message
 from services.common.contract.chat_events import to_batch_message
 from services.common.contract.message_table import UntranslatableError
+from services.common.contract.prompt_count import read_count_request, to_count_message
 from services.common.off_loop import off_loop
 from services.common.request_headers import session_id
 from services.completions.completions import CallContext, Completions
@@ -28,6 +30,9 @@ from services.rpc.call_context import (
     unknown_request_id,
 )
 from services.rpc.large_requests import OBJECTS_PER_BYTE
+
+MessageT = TypeVar("MessageT")
+RequestT = TypeVar("RequestT")
 
 
 class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
@@ -74,13 +79,10 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         context: Context,
     ) -> pb.CountPromptTokensResponse:
         """Count the tokens of a prompt."""
-        asked = pb.CreateChatCompletionRequest(spec=request.spec)
-        tokens = await self._completions.prompt_tokens(
-            (await _read(asked)).spec,
-            metadata_of(context).get("authorization"),
-            current_request_bytes(),
-        )
-        return pb.CountPromptTokensResponse(prompt_token_count=tokens)
+        size = current_request_bytes()
+        asked = await off_loop(size * OBJECTS_PER_BYTE, _reading, read_count_request, request)
+        authorization = metadata_of(context).get("authorization")
+        return to_count_message(await self._completions.count_prompt(asked, authorization, size))
 
 
 async def _read(request: RequestMessage) -> CompletionRequest:
@@ -125,8 +127,12 @@ def call_context(
 
 def read_request_message(message: RequestMessage) -> CompletionRequest:
     """Return the request of a message. Raises Failure INVALID_FIELD."""
+    return _reading(read_request, message)
+
+
+def _reading(read: Callable[[MessageT], RequestT], message: MessageT) -> RequestT:
     try:
-        return read_request(message)
+        return read(message)
     except UntranslatableError as error:
         param = error.path.removeprefix("spec.")
         raise Failure(ErrorReason.INVALID_FIELD, str(error), param=param) from None

@@ -9,6 +9,7 @@ Modules, in the order in which data flows:
     events         events of an answer
     usage          token usage
     completion     a whole answer
+    prompt_count   the tokens of a prompt: request and answer
     embeddings     vectors of texts: request and answer
     model          public models
     error_reason   reasons of failed calls

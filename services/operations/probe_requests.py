@@ -14,7 +14,8 @@ from services.domain.usage import Usage
 from services.metering.tokens import TokenCounter
 from services.metering.usage import UsageMeter
 from services.providers.base import Decoder, Dialect, Notes, ProviderApi, Target, UpstreamRequest
-from services.providers.embeddings.base import EmbeddingDecoder, EmbeddingDialect
+from services.providers.document_decoder import DocumentDecoder
+from services.providers.embeddings.base import EmbeddingDialect
 
 PROMPT = "Reply with the word OK."
 ANSWER_TOKENS_MAX = 16
@@ -85,7 +86,7 @@ class ProbeEmbedding:
         self._target = target
         self._spec = EmbeddingSpec(model=target.public_model, texts=[PROMPT])
         self.api = dialects[target.channel.dialect]
-        self.decoder = EmbeddingDecoder()
+        self.decoder = DocumentDecoder()
         self._tokens = 0
 
     def encoded(self) -> UpstreamRequest:

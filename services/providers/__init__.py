@@ -18,6 +18,7 @@ Modules, in the order in which data flows:
     http               HTTP/1.1 client
     connection_check   connections to all channels, for `pomogator check --connect`
     stream_reader      bytes of a stream as events
+    count_endpoints    endpoints that count the tokens of prompts
     document_decoder   answers that are never streams
     sse_parser         bytes of a stream as server-sent events
     raw_lane           requests and answers that pass as they are

@@ -42,8 +42,8 @@ class RawLane(Protocol):
     def api(self) -> RawApi:
         """The API that passes."""
 
-    def read(self, request: RawRequest) -> RawFacts:
-        """Read a request. Raises Failure INVALID_FIELD."""
+    def read(self, request: RawRequest, *, is_prompt: bool = False) -> RawFacts:
+        """Read a request, or one for the tokens of its prompt. Raises Failure INVALID_FIELD."""
 
     def takes(self, facts: RawFacts, target: Target) -> bool:
         """Return whether a request may pass to a target as it is.

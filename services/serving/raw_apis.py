@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
-from gateway.surfaces.anthropic_messages.decode import decode
+from gateway.surfaces.anthropic_messages.decode import decode, decode_count
 from services.common.call_names import PROVIDER_CODE
 from services.completions.raw_calls import Translate
 from services.domain.raw_request import RawApi, RawRequest
@@ -26,8 +26,18 @@ def _messages(request: RawRequest) -> ChatCompletionSpec:
         raise _to_failure(error) from None
 
 
+def _messages_prompt(request: RawRequest) -> ChatCompletionSpec:
+    try:
+        return decode_count(request.body, _LIMITS)
+    except ApiError as error:
+        raise _to_failure(error) from None
+
+
 TRANSLATIONS: Mapping[RawApi, Translate] = {"anthropic_messages": _messages}
 """The translations of all APIs."""
+
+PROMPT_TRANSLATIONS: Mapping[RawApi, Translate] = {"anthropic_messages": _messages_prompt}
+"""The translations of their requests for the tokens of a prompt."""
 
 _LIMITS = EdgeConfig()
 """The usual bounds of images. Edges, which may have others, bound the body."""

@@ -24,6 +24,7 @@ from services.completions.completions import Completions
 from services.completions.drains import DrainPool
 from services.completions.idempotency import Idempotency
 from services.completions.pipeline import Pipeline
+from services.completions.prompt_counts import PromptCounts
 from services.completions.raw_calls import RawCalls
 from services.completions.reasoning_memory import ReasoningMemory
 from services.completions.relay_servicer import RelayServicer
@@ -62,7 +63,7 @@ from services.serving.account_servicers import account_servicers, operator_servi
 from services.serving.call_log_parts import RunningCallLog, open_call_log
 from services.serving.operations import OperatedCore, open_operations_parts
 from services.serving.process_parts import ProcessParts
-from services.serving.raw_apis import TRANSLATIONS
+from services.serving.raw_apis import PROMPT_TRANSLATIONS, TRANSLATIONS
 from services.serving.reload import Reloader, reload_results, snapshot_of
 from services.serving.service import Service
 from services.serving.servicers import PUBLIC_SERVICES, OperatorServicers, PublicServicers
@@ -268,9 +269,11 @@ async def _open_pipelines(
     gate = await _gate(reloader.local.config, stores, clock)
     await stack.enter_async_context(idempotency)
     await stack.enter_async_context(drains)
-    raw = RawCalls(RAW_LANES, TRANSLATIONS)
+    raw = RawCalls(RAW_LANES, TRANSLATIONS, PROMPT_TRANSLATIONS)
+    counting = upstream.with_own_failures()
+    counts = PromptCounts(counting, failover, health, parts.chance, gate, raw)
     return (
-        Pipeline(failover, gate, idempotency, drains, reasoning, raw),
+        Pipeline(failover, gate, idempotency, drains, reasoning, raw=raw, counts=counts),
         EmbeddingPipeline(failover, gate, idempotency, EMBEDDING_DIALECTS),
     )
 

@@ -45,7 +45,8 @@ from services.domain.conversation import Message, TextPart
 from services.domain.embeddings import EmbeddingRequest, Embeddings
 from services.domain.events import Batch, ChoiceFinished, Finished, Started, TextDelta
 from services.domain.model import Model
-from services.domain.spec import ChatCompletionSpec, CompletionRequest
+from services.domain.prompt_count import PromptCount, PromptCountRequest
+from services.domain.spec import CompletionRequest
 from services.domain.usage import Usage
 
 RUNS = 15
@@ -104,10 +105,10 @@ class IdleBackend(Backend):
         del call
         return EmbeddingsReply(Embeddings(model=request.spec.model), {})
 
-    async def count_prompt(self, spec: ChatCompletionSpec, call: CallOptions) -> int:
+    async def count_prompt(self, request: PromptCountRequest, call: CallOptions) -> PromptCount:
         """No tokens."""
-        del spec, call
-        return 0
+        del request, call
+        return PromptCount()
 
     async def models(self, call: CallOptions) -> Sequence[Model]:
         """No model."""

@@ -11,6 +11,7 @@ from anthropic import AsyncAnthropic
 from anthropic.types import Message, ModelInfo, RawMessageStreamEvent
 from pydantic import TypeAdapter
 
+from services.providers.count_endpoints import COUNT_ENDPOINTS
 from tests.stand.dialect_stand import MODEL, THINKING, DialectStand
 from tests.stand.providers.answers import Answer, Part, Redacted, Refused, call, text, thought
 
@@ -235,14 +236,16 @@ async def test_start_of_a_stream_has_the_prompt(
 
 
 async def test_count_tokens(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """A longer prompt has more tokens. No provider is asked."""
+    """A longer prompt has more tokens. Only providers with an endpoint for it are asked."""
     stand.provider.say(GREETING)
     short = await claude.messages.count_tokens(model=MODEL, messages=MESSAGES)
     long = await claude.messages.count_tokens(
         model=MODEL, messages=MESSAGES * 3, tools=TOOLS, system="Be brief."
     )
     assert 0 < short.input_tokens < long.input_tokens
-    assert stand.provider.bodies == []
+    endpoint = COUNT_ENDPOINTS.get(stand.dialect)
+    paths = [request.path for request in stand.provider.requests]
+    assert paths == [f"/v1{endpoint.path}"] * 2 if endpoint else paths == []
     with pytest.raises(anthropic.BadRequestError):
         await claude.messages.count_tokens(model="house/none", messages=MESSAGES)
 

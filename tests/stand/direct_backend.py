@@ -25,12 +25,14 @@ from gateway.rpc.status_mapping import to_api_error
 from services.common.contract.chat import fill_request, read_completion
 from services.common.contract.chat_events import read_batch
 from services.common.contract.models import read_model
+from services.common.contract.prompt_count import read_count, to_count_request_message
 from services.domain.embeddings import Embedding, EmbeddingRequest, Embeddings
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.domain.model import Model
-from services.domain.spec import ChatCompletionSpec, CompletionRequest
-from tests.stand.service import Context, ScriptedChat, ScriptedService
+from services.domain.prompt_count import PromptCount, PromptCountRequest
+from services.domain.spec import CompletionRequest
+from tests.stand.service import Context, ScriptedChat, ScriptedService, counted
 
 
 class DirectBackend(Backend):
@@ -70,10 +72,10 @@ class DirectBackend(Backend):
         vectors = [Embedding(struct.pack("<f", index)) for index in range(request.spec.entry_count)]
         return EmbeddingsReply(Embeddings(model=request.spec.model, embeddings=vectors), {})
 
-    async def count_prompt(self, spec: ChatCompletionSpec, call: CallOptions) -> int:
-        """A token for each message."""
+    async def count_prompt(self, request: PromptCountRequest, call: CallOptions) -> PromptCount:
+        """As the script's service."""
         del call
-        return len(spec.messages)
+        return read_count(counted(to_count_request_message(request)))
 
     async def models(self, call: CallOptions) -> Sequence[Model]:
         """The script's models."""

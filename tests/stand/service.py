@@ -9,6 +9,7 @@ whole answer is given apart, in `answer`. What was asked is kept for the test to
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -89,6 +90,12 @@ class ScriptedService:
             await context.send_initial_metadata(tuple(self.initial_metadata))
 
 
+def counted(request: chat.CountPromptTokensRequest) -> chat.CountPromptTokensResponse:
+    """A token for each message."""
+    messages = request.spec.messages or json.loads(request.raw.body)["messages"]
+    return chat.CountPromptTokensResponse(prompt_token_count=len(messages))
+
+
 class CountingChat(chat_grpc.ChatCompletionServiceServicer):
     """Counts a token for each message of a prompt. Its other methods are to be written."""
 
@@ -97,7 +104,7 @@ class CountingChat(chat_grpc.ChatCompletionServiceServicer):
     ) -> chat.CountPromptTokensResponse:
         """The number of messages."""
         del context
-        return chat.CountPromptTokensResponse(prompt_token_count=len(request.spec.messages))
+        return counted(request)
 
 
 class ScriptedChat(CountingChat):

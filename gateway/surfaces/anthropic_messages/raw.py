@@ -14,6 +14,7 @@ from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
 from gateway.surfaces.json_fields import read
 from services.common.json_places import members
 from services.domain.error_reason import ErrorReason
+from services.domain.prompt_count import PromptCountRequest
 from services.domain.raw_request import RawRequest
 from services.domain.spec import ChatCompletionSpec
 
@@ -38,29 +39,47 @@ def decode_raw(body: bytes, headers: MultiMapping[str]) -> MessagesRequest:
     Raises:
         ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
-    fields = _members(body)
-    for name in ("model", "max_tokens", "messages"):
-        if is_null(fields.get(name, Raw())):
-            raise invalid(name, f"{name}: Field required")
+    fields = _members(body, "model", "max_tokens", "messages")
     stream = fields.get("stream", Raw())
     return MessagesRequest(
         spec=ChatCompletionSpec(
             model=read("model", fields["model"], _STRING), user=_user(fields.get("metadata"))
         ),
-        raw=RawRequest(
-            api="anthropic_messages", body=body, headers=_headers(headers), members=fields
-        ),
+        raw=_raw_request(body, headers, fields),
         stream=not is_null(stream) and read("stream", stream, _BOOL),
         stops=_stops(fields),
     )
 
 
-def _members(body: bytes) -> Mapping[str, Raw]:
+def decode_raw_prompt(body: bytes, headers: MultiMapping[str]) -> PromptCountRequest:
+    """Return a request for the tokens of a prompt, read as far as the edge needs it.
+
+    Raises:
+        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    """
+    fields = _members(body, "model", "messages")
+    return PromptCountRequest(
+        spec=ChatCompletionSpec(model=read("model", fields["model"], _STRING)),
+        raw=_raw_request(body, headers, fields),
+    )
+
+
+def _members(body: bytes, *required: str) -> Mapping[str, Raw]:
     try:
-        return members(body)
+        fields = members(body)
     except ValueError:
         parse(body)  # It says what is wrong.
         raise ApiError(ErrorReason.INVALID_JSON, "The body cannot be read.") from None
+    for name in required:
+        if is_null(fields.get(name, Raw())):
+            raise invalid(name, f"{name}: Field required")
+    return fields
+
+
+def _raw_request(body: bytes, headers: MultiMapping[str], fields: Mapping[str, Raw]) -> RawRequest:
+    return RawRequest(
+        api="anthropic_messages", body=body, headers=_headers(headers), members=fields
+    )
 
 
 def _headers(headers: MultiMapping[str]) -> Mapping[str, str]:

@@ -9,16 +9,15 @@ from gateway.errors import ApiError
 from gateway.http.credentials import AUTHORIZATION
 from gateway.http.error_answer import ErrorAnswer
 from gateway.surfaces.anthropic_messages import errors
-from gateway.surfaces.anthropic_messages.decode import decode_count
 from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
 from gateway.surfaces.anthropic_messages.models_list import AnthropicModels
-from gateway.surfaces.anthropic_messages.raw import VERSION_HEADER, decode_raw
+from gateway.surfaces.anthropic_messages.raw import VERSION_HEADER, decode_raw, decode_raw_prompt
 from gateway.surfaces.anthropic_messages.render import PING
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.event_stream import Framing
 from services.common.json_places import SKIMMED
 from services.common.off_loop import off_loop
-from services.domain.spec import ChatCompletionSpec
+from services.domain.prompt_count import PromptCountRequest
 
 
 class AnthropicMessages(Surface):
@@ -46,11 +45,11 @@ class AnthropicMessages(Surface):
     async def decode_prompt(
         self,
         body: bytes,
-        headers: MultiMapping[str],  # noqa: ARG002
-        config: EdgeConfig,
-    ) -> ChatCompletionSpec:
-        """Decode a request for the number of a prompt's tokens."""
-        return await off_loop(len(body), decode_count, body, config)
+        headers: MultiMapping[str],
+        config: EdgeConfig,  # noqa: ARG002
+    ) -> PromptCountRequest:
+        """Read a request for the number of a prompt's tokens as far as the edge needs it."""
+        return await off_loop(len(body) // SKIMMED, decode_raw_prompt, body, headers)
 
     def render_count(self, tokens: int) -> bytes:
         """Render the number of a prompt's tokens."""

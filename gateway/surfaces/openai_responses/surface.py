@@ -12,7 +12,7 @@ from gateway.surfaces.openai_responses import errors
 from gateway.surfaces.openai_responses.decode import decode, decode_count
 from gateway.surfaces.openai_responses.responses_request import ResponsesRequest
 from services.common.off_loop import off_loop
-from services.domain.spec import ChatCompletionSpec
+from services.domain.prompt_count import PromptCountRequest
 
 
 class OpenAIResponses(Surface):
@@ -37,9 +37,9 @@ class OpenAIResponses(Surface):
         body: bytes,
         headers: MultiMapping[str],  # noqa: ARG002
         config: EdgeConfig,
-    ) -> ChatCompletionSpec:
+    ) -> PromptCountRequest:
         """Decode a request for the number of a prompt's tokens."""
-        return await off_loop(len(body), decode_count, body, config)
+        return PromptCountRequest(spec=await off_loop(len(body), decode_count, body, config))
 
     def render_count(self, tokens: int) -> bytes:
         """Render the number of a prompt's tokens."""

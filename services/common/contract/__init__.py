@@ -7,6 +7,7 @@ Modules, in the order in which data flows:
 
     message_table  a message and a struct with the same fields, translated by their descriptions
     chat           requests, whole answers and usage
+    prompt_count   requests for the tokens of a prompt, and answers
     chat_events    events of a stream
     embeddings     requests for embeddings, and answers
     models         public models

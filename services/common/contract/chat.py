@@ -122,11 +122,11 @@ SPEC = MessageTable(
         "text_completion": MessageTable(TextCompletion, pb.TextCompletion).translation,
     },
 )
-_RAW = MessageTable(RawRequest, pb.RawRequest)
+RAW = MessageTable(RawRequest, pb.RawRequest)
 _REQUEST = MessageTable(
     CompletionRequest,
     pb.CreateChatCompletionRequest,
-    {"spec": SPEC.translation, "raw": _RAW.translation},
+    {"spec": SPEC.translation, "raw": RAW.translation},
 )
 CREATE_TIME = Translation(
     lambda message: message.seconds,

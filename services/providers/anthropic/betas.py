@@ -19,7 +19,7 @@ _SENT = re.compile(
     r"(advanced-tool-use|claude-code|computer-use|context-management|effort|extended-cache-ttl"
     r"|fine-grained-tool-streaming|interleaved-thinking|mid-conversation-system"
     r"|model-context-window-exceeded|output-128k|prompt-caching|prompt-caching-scope"
-    r"|structured-outputs|thinking-token-count|token-efficient-tools)-20\d\d-?\d\d-?\d\d"
+    r"|structured-outputs|thinking-token-count|token-counting|token-efficient-tools)-20\d\d-?\d\d-?\d\d"
 )
 """Those that change neither the price of a token nor what is stored. Not here: `context-1m` (dearer
 tokens), `files-api`, `skills` and `mcp-client` (storage, and addresses), `fast-mode`."""

@@ -84,13 +84,13 @@ class MessagesLane:
 
     api: RawApi = "anthropic_messages"
 
-    def read(self, request: RawRequest) -> RawFacts:
-        """Read a request."""
+    def read(self, request: RawRequest, *, is_prompt: bool = False) -> RawFacts:
+        """Read a request, or one for the tokens of its prompt, which needs no `max_tokens`."""
         _check_headers(request.headers)
         found = request.members or opened(request.body)
         spec = ChatCompletionSpec(
             model=read("model", found, _TEXT),
-            max_tokens=read("max_tokens", found, _LIMIT),
+            max_tokens=None if is_prompt else read("max_tokens", found, _LIMIT),
             user=_user(found),
             tools=[_SOME_TOOL] if bytes(found.get("tools", ABSENT)) not in EMPTY else [],
             **_reasoning(found),

@@ -39,6 +39,17 @@ Slicing = Callable[[bytes], Iterable[bytes]]
 """How a stream's bytes are cut into chunks."""
 
 
+COUNTED: Mapping[str, frozenset[str]] = {
+    "/messages/count_tokens": frozenset(
+        {*("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")}
+    ),
+    "/responses/input_tokens": frozenset(
+        {*("model", "input", "instructions", "tools", "tool_choice", "text", "reasoning")}
+        | {"parallel_tool_calls", "truncation"}
+    ),
+}
+"""Members of requests for the tokens of a prompt, of which each byte is one, by path."""
+
 ENDS: Mapping[Break | None, End] = {"cut": CUT, "stall": STALL}
 """The end of the connection where an answer is truncated without an error."""
 
@@ -123,6 +134,9 @@ class FakeProvider:
 
     def _answer(self, request: Request) -> Script:
         body = request.json()
+        if (members := COUNTED.get(request.path.removeprefix("/v1"))) is not None:
+            assert body.keys() <= members
+            return [json_answer({"input_tokens": len(request.body)})]
         if complaint := self._speech.complaint(body, self._given):
             return self._refusal(
                 Refused(status=400, kind="invalid_request_error", message=complaint)

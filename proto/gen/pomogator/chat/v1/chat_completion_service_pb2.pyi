@@ -653,18 +653,28 @@ class CountPromptTokensRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SPEC_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def spec(self) -> Global___ChatCompletionSpec:
-        """Required. The completion that would be generated. Only what makes the prompt counts."""
+        """Required unless `raw` is set. The completion that would be generated. Only what makes the
+        prompt counts.
+        """
+
+    @_builtins.property
+    def raw(self) -> Global___RawRequest:
+        """Instead of `spec`: the request in the form of another API, such as the body of
+        `/v1/messages/count_tokens`.
+        """
 
     def __init__(
         self,
         *,
         spec: Global___ChatCompletionSpec | None = ...,
+        raw: Global___RawRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["raw", b"raw", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["raw", b"raw", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -677,16 +687,26 @@ class CountPromptTokensResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROMPT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
     prompt_token_count: _builtins.int
     """Output only. The number of tokens."""
+    source: _usage_pb2.UsageSource.ValueType
+    """Output only. `PROVIDER`, or `COUNTED` for an estimate."""
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Note]:
+        """Output only. Why the number is an estimate, if it is one."""
+
     def __init__(
         self,
         *,
         prompt_token_count: _builtins.int = ...,
+        source: _usage_pb2.UsageSource.ValueType = ...,
+        notes: _abc.Iterable[Global___Note] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_token_count", b"prompt_token_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notes", b"notes", "prompt_token_count", b"prompt_token_count", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -140,8 +140,10 @@ class ChatCompletionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CountPromptTokens(self, request, context):
-        """Counts the tokens of a prompt with the service's own vocabulary: an estimate for models that
-        have another one. No provider is called and nothing is billed.
+        """Counts the tokens of a prompt. Nothing is billed. A provider that has a method for it is asked,
+        for which the limits on requests apply; the answer is an estimate with the service's own
+        vocabulary, with a note, where it has none, fails, takes longer than a few seconds, or the limits
+        leave no request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

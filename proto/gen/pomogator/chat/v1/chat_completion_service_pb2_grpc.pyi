@@ -68,8 +68,10 @@ class ChatCompletionServiceStub:
     than OK may have sent any prefix of this sequence, which stays valid.
     """
     CountPromptTokens: _aio.UnaryUnaryMultiCallable[_chat_completion_service_pb2.CountPromptTokensRequest, _chat_completion_service_pb2.CountPromptTokensResponse]
-    """Counts the tokens of a prompt with the service's own vocabulary: an estimate for models that
-    have another one. No provider is called and nothing is billed.
+    """Counts the tokens of a prompt. Nothing is billed. A provider that has a method for it is asked,
+    for which the limits on requests apply; the answer is an estimate with the service's own
+    vocabulary, with a note, where it has none, fails, takes longer than a few seconds, or the limits
+    leave no request.
     """
 
 class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -139,8 +141,10 @@ class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_completion_service_pb2.CountPromptTokensRequest,
         context: _aio.ServicerContext[_chat_completion_service_pb2.CountPromptTokensRequest, _abc.Awaitable[_chat_completion_service_pb2.CountPromptTokensResponse]],
     ) -> _abc.Awaitable[_chat_completion_service_pb2.CountPromptTokensResponse]:
-        """Counts the tokens of a prompt with the service's own vocabulary: an estimate for models that
-        have another one. No provider is called and nothing is billed.
+        """Counts the tokens of a prompt. Nothing is billed. A provider that has a method for it is asked,
+        for which the limits on requests apply; the answer is an estimate with the service's own
+        vocabulary, with a note, where it has none, fails, takes longer than a few seconds, or the limits
+        leave no request.
         """
 
 def add_ChatCompletionServiceServicer_to_server(servicer: ChatCompletionServiceServicer, server: _aio.Server) -> None: ...

@@ -1,0 +1,222 @@
+"""Counts of the tokens of prompts: the provider's, where it has an endpoint for it; else estimates.
+
+Nothing is billed. A count that is asked for takes a request from the limits of the key and the
+channel, and no tokens. One target is asked, for a few seconds. Where it does not answer, the caller
+gets an estimate with a note, and it is not asked again for a while; its failures do not count
+against the channel, since they say little about completions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import NamedTuple
+
+from services.admission.call_plan import CallPlan, CallPlans
+from services.admission.gate import Gate
+from services.admission.keyring import Caller
+from services.clock import Chance
+from services.common.off_loop import off_loop
+from services.completions.raw_calls import RawCalls
+from services.completions.validation import validate
+from services.domain.events import Note
+from services.domain.prompt_count import COUNT, PromptCount, PromptCountRequest
+from services.domain.spec import ChatCompletionSpec
+from services.errors import Failure, UpstreamError
+from services.metering.tokens import count_sent
+from services.providers.base import Notes, Target, UpstreamRequest
+from services.providers.count_endpoints import COUNT_ENDPOINTS, read_count
+from services.providers.document_decoder import DocumentDecoder
+from services.providers.raw_call import RawCall
+from services.providers.upstream import Upstream
+from services.routing.choice import order_targets
+from services.routing.completion_form import CompletionForm
+from services.routing.failover import Failover
+from services.routing.health import ChannelHealth
+
+ASKED_FOR_S = 5.0
+"""How long a provider may take."""
+ASKED_MAX = 64
+"""The most counts that one process asks for at a time."""
+LEFT_ALONE_S = 10.0
+"""How long a target is not asked again after it has failed."""
+MISSING_S = 60.0
+"""How long it is not asked again after it had no such endpoint."""
+
+_MISSING = frozenset({404, 405, 501})
+_REFUSED = frozenset({400, 413, 422})
+"""Statuses of a request that is wrong."""
+
+_NO_ENDPOINT = "no channel of the model counts tokens."
+_UNAVAILABLE = "no channel that counts tokens is available."
+_BUSY = "too many counts are asked for at the moment."
+_LIMITED = "the limits on requests leave none for the provider."
+_NO_FORM = "the provider has no form for the prompt."
+_LATE = "the provider took too long."
+
+
+class _Prompt(NamedTuple):
+    """A prompt whose tokens are to be counted."""
+
+    plan: CallPlan
+    spec: ChatCompletionSpec
+    """The prompt. Without its messages, where there is a raw request."""
+    raw: RawCall | None
+    """The request as it came, where a target takes it."""
+    size: int
+    """Bytes of the request."""
+
+
+class _NoCountError(Exception):
+    """The provider's count cannot be had. Its text says why."""
+
+
+class PromptCounts:
+    """Counter of prompts."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        failover: Failover,
+        health: ChannelHealth,
+        chance: Chance,
+        gate: Gate,
+        raw: RawCalls,
+    ) -> None:
+        self._upstream = upstream
+        self._dialects = failover.dialects
+        self._health = health
+        self._chance = chance
+        self._gate = gate
+        self._raw = raw
+        self._asked = 0
+        self._left_alone_until: dict[tuple[str, str], float] = {}
+
+    async def count(
+        self, caller: Caller, plans: CallPlans, request: PromptCountRequest, size: int
+    ) -> PromptCount:
+        """Return the tokens of a prompt, whose request has `size` bytes.
+
+        Raises Failure: those of a completion before its admission, and the provider's refusal of a
+        raw request.
+        """
+        if request.raw is None:
+            validate(request.spec)
+            plan = plans.of(caller, request.spec.model)
+            prompt = _Prompt(plan, request.spec, None, size)
+        else:
+            plan, spec, opened = await self._raw.read_prompt(caller, plans, request.raw)
+            prompt = _Prompt(plan, spec, opened, len(request.raw.body))
+        plan.require_allowed()
+        plan.require_kind(embeds=False)
+        try:
+            return PromptCount(prompt_token_count=await self._ask(prompt), source="provider")
+        except _NoCountError as reason:
+            note = Note(param=COUNT, action="replaced", detail=f"An estimate: {reason}")
+        tokens = await off_loop(prompt.size, self._estimate, prompt)
+        return PromptCount(prompt_token_count=tokens, source="counted", notes=[note])
+
+    def _estimate(self, prompt: _Prompt) -> int:
+        spec = prompt.spec if prompt.raw is None else prompt.raw.countable()
+        return count_sent(spec, self._gate.counter)
+
+    async def _ask(self, prompt: _Prompt) -> int:
+        """Return the provider's count. Raises _NoCountError, and Failure as `count` does."""
+        target = self._target(prompt.plan)
+        if self._asked >= ASKED_MAX:
+            raise _NoCountError(_BUSY)
+        self._asked += 1
+        try:
+            with ExitStack() as leases:
+                await self._take_limits(prompt.plan, target, leases)
+                async with asyncio.timeout(ASKED_FOR_S):
+                    return await self._count_at(target, prompt)
+        except TimeoutError:
+            self._leave_alone(target, LEFT_ALONE_S)
+            raise _NoCountError(_LATE) from None
+        except UpstreamError as error:
+            if prompt.raw is not None and error.status in _REFUSED:
+                raise
+            if error.status in _MISSING:
+                self._leave_alone(target, MISSING_S)
+            elif error.row.channel_fault and not error.is_of_request:
+                self._leave_alone(target, error.retry_after_s or LEFT_ALONE_S)
+            raise _NoCountError(error.shown_message) from None
+        finally:
+            self._asked -= 1
+
+    def _target(self, plan: CallPlan) -> Target:
+        """Return the target to ask. Raises _NoCountError."""
+        route = plan.routes[0]
+        able = [one for one in map(_counting, route.targets) if one is not None]
+        if not able:
+            raise _NoCountError(_NO_ENDPOINT)
+        now, health = self._health.clock.now(), self._health
+        for target in order_targets(able, health, self._chance):
+            is_asked = self._left_alone_until.get(_key_of(target), 0.0) <= now
+            is_on = target.channel.name not in health.disabled and health.available(target)
+            if is_asked and is_on and plan.model in plan.prices:
+                return target
+        raise _NoCountError(_UNAVAILABLE)
+
+    async def _take_limits(self, plan: CallPlan, target: Target, leases: ExitStack) -> None:
+        """Take a request from all limits, until `leases` are closed. Raises _NoCountError."""
+        take, taken = self._gate.leases.take, []
+        for meters in (plan.meters, plan.channel_meters.get(target.channel.name, ())):
+            try:
+                taken.append(leases.enter_context(await take(meters, 0)))
+            except Failure:
+                for lease in taken:
+                    lease.void()
+                raise _NoCountError(_LIMITED) from None
+
+    async def _count_at(self, target: Target, prompt: _Prompt) -> int:
+        """Return the count of a target. Raises _NoCountError, UpstreamError."""
+        request = await self._encoded(target, prompt)
+        decoder, api = DocumentDecoder(), self._dialects[target.channel.dialect]
+        answer = self._upstream.answer(request, target, api, decoder, ASKED_FOR_S)
+        try:
+            await answer.first()
+        finally:
+            answer.close()
+        return read_count(decoder.body)
+
+    async def _encoded(self, target: Target, prompt: _Prompt) -> UpstreamRequest:
+        endpoint = COUNT_ENDPOINTS[target.channel.dialect]
+        raw, spec = prompt.raw, prompt.spec
+        try:
+            if raw is not None:
+                if raw.passes_to(target):
+                    lane = raw.lanes[target.channel.dialect]
+                    return endpoint.raw_request(lane.encode(raw.facts, target))
+                spec = await off_loop(prompt.size, raw.translated)
+            form = CompletionForm(
+                spec=spec,
+                dialects=self._dialects,
+                size=prompt.size,
+                sends_provider_tools=prompt.plan.sends_provider_tools,
+            )
+            completion = await form.encoded(target, Notes(), stream=False)
+        except Failure:
+            raise _NoCountError(_NO_FORM) from None
+        return await off_loop(len(completion.body), endpoint.request, completion)
+
+    def _leave_alone(self, target: Target, seconds: float) -> None:
+        now = self._health.clock.now()
+        kept = {key: until for key, until in self._left_alone_until.items() if until > now}
+        self._left_alone_until = {**kept, _key_of(target): now + seconds}
+
+
+def _counting(target: Target) -> Target | None:
+    """Return a target in a dialect whose providers count tokens. None: it has none."""
+    if target.channel.dialect in COUNT_ENDPOINTS:
+        return target
+    other = target.over_responses
+    if other is None or other.channel.dialect not in COUNT_ENDPOINTS:
+        return None
+    return replace(other, charged_tools=target.charged_tools)
+
+
+def _key_of(target: Target) -> tuple[str, str]:
+    return target.channel.name, target.model
