@@ -88,17 +88,25 @@ def note_unsent(spec: ChatCompletionSpec, notes: Notes) -> None:
     """
     lost: list[str] = []
     for found in unknown_members(spec):
-        sent = _sent(found, spec)
+        sent, answered = _sent(found, spec), _of_answers(found, spec)
         for name, raw in found.members.items():
             if name in sent or not says_something(name, raw):
                 continue
-            if found.place == "message" and name in _OF_ANSWERS:
+            if name in answered:
                 detail = "What an earlier answer had beside its text and calls is left out."
                 notes.mapped(f"{found.path}.{name}", detail)
             else:
                 lost += member_paths(found.path, name, raw)
     if lost:
         drop_members(lost, notes)
+
+
+def _of_answers(found: UnknownMembers, spec: ChatCompletionSpec) -> Collection[str]:
+    """Return the names of members of one object that an earlier answer may have had."""
+    match found.place, found.steps:
+        case "message", (_, int(index)) if spec.messages[index].role == "assistant":
+            return _OF_ANSWERS
+    return _NONE
 
 
 def _sent(found: UnknownMembers, spec: ChatCompletionSpec) -> Collection[str]:

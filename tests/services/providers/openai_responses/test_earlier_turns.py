@@ -201,6 +201,14 @@ def test_a_state_of_another_form_is_refused() -> None:
         sent(user("Hi"), broken)
 
 
+def test_members_of_answers_are_no_members_of_other_messages() -> None:
+    """A strict request that has them elsewhere is refused."""
+    extra = json.dumps({"annotations": [{"type": "file_path"}]}).encode()
+
+    with pytest.raises(Failure, match="annotations"):
+        sent(msgspec.structs.replace(user("Hi"), extra_json=extra), strict=True)
+
+
 def test_members_of_answers_cost_a_strict_request_nothing() -> None:
     """Clients send them back as they came."""
     extra = {"annotations": [{"type": "file_path"}], "content_parts": [{"type": "x"}]}
