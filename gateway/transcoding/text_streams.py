@@ -15,12 +15,13 @@ class TextPart(NamedTuple):
     data: bytes
 
 
-def _export(response: calls.ExportCallsResponse) -> TextPart:
+def _export(response: calls.ExportCallsResponse | calls.ExportCallSumsResponse) -> TextPart:
     return TextPart(response.mime_type, response.data)
 
 
 TEXT_STREAMS: Mapping[str, Callable[[Any], TextPart]] = {
     "pomogator.calls.v1.CallService.ExportCalls": _export,
+    "pomogator.calls.v1.CallService.ExportCallSums": _export,
 }
 """Reads a message of a stream, by the method's full name."""
 

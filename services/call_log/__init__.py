@@ -16,6 +16,7 @@ Modules, in the order in which data flows:
     call_reader    lists and sums over the segments of a store
     call_scope     the rows that a caller may see
     call_filters   selections of calls, by the fields of requests
+    sums_request   queries of sums, by the fields of requests
     call_messages  rows and sums as messages
     export_text    rows as CSV and JSON lines
     call_servicer  the service of the call log

@@ -25,8 +25,11 @@ FIELDS_OF_DIMENSIONS: Mapping[str, str] = {
     "model": "model",
     "channel": "channel",
     "call_end": "end",
+    "end_user": "end_user",
+    "tag_name": "tag_name",
+    "tag_value": "tag_value",
 }
-"""Fields of a group by the columns that it is grouped by."""
+"""Fields of a group by the names that it is grouped by."""
 
 NOTE_ACTIONS: Mapping[str, chat.NoteAction.ValueType] = {
     "mapped": chat.NOTE_ACTION_MAPPED,

@@ -9,10 +9,13 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 
 from services.errors import Failure
+from services.storage.base import Transaction
+from services.storage.call_labels import LabelFilter, read_labels
 from services.storage.call_rows import (
     CallPosition,
     CallRow,
@@ -79,9 +82,20 @@ class CallLogReader:
 
     async def sums(self, query: SumsQuery) -> Mapping[Group, CallSums]:
         """Return the sums of groups, by their time and names."""
+        return await self._sums(query, partial(read_groups, query))
+
+    async def sums_of_labels(
+        self, query: SumsQuery, labels: LabelFilter
+    ) -> Mapping[Group, CallSums]:
+        """Return the sums of groups of calls that have such labels."""
+        return await self._sums(query, partial(read_labels, query, labels))
+
+    async def _sums(
+        self, query: SumsQuery, read: Callable[[], Transaction[Mapping[Group, CallSums]]]
+    ) -> Mapping[Group, CallSums]:
         found: dict[Group, CallSums] = {}
         for segment in await self._segments(query.selection):
-            for group, sums in (await segment.read(read_groups, query)).items():
+            for group, sums in (await segment.read(read)).items():
                 if group in found:
                     found[group].add(sums)
                 else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from pomogator.calls.v1 import call_service_pb2 as pb
@@ -14,8 +15,21 @@ from services.call_log.call_messages import tags_of
 from services.call_log.call_scope import CallScope
 from services.storage.call_rows import CallRow
 
+DurationsField: TypeAlias = Literal["first_token_durations", "total_durations"]
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Beginnings of a text that spreadsheets take for a formula."""
+
+
+def _quantile(field: DurationsField, quantile: str, group: pb.CallGroup) -> int | None:
+    """Return a quantile of durations in milliseconds; None: there is none."""
+    if not group.HasField(field):
+        return None
+    milliseconds: int = getattr(getattr(group, field), quantile).ToMilliseconds()
+    return milliseconds
+
+
+DURATIONS: Sequence[DurationsField] = ("first_token_durations", "total_durations")
 
 COLUMNS: Mapping[str, Callable[[CallRow], Any]] = {
     "call_id": lambda row: row.id,
@@ -56,6 +70,39 @@ OPERATOR_COLUMNS: Mapping[str, Callable[[CallRow], Any]] = {
 }
 
 
+SUMS_COLUMNS: Mapping[str, Callable[[pb.CallGroup], Any]] = {
+    "start_time_ms": lambda group: (
+        group.start_time.ToMilliseconds() if group.HasField("start_time") else None
+    ),
+    "account": lambda group: group.account,
+    "key_id": lambda group: group.key_id,
+    "model": lambda group: group.model,
+    "end": lambda group: group.end,
+    "end_user": lambda group: group.end_user,
+    "tag_name": lambda group: group.tag_name,
+    "tag_value": lambda group: group.tag_value,
+    "call_count": lambda group: group.call_count,
+    "failure_count": lambda group: group.failure_count,
+    "prompt_token_count": lambda group: group.prompt_token_count,
+    "completion_token_count": lambda group: group.completion_token_count,
+    "thinking_token_count": lambda group: group.thinking_token_count,
+    "cache_read_token_count": lambda group: group.cache_read_token_count,
+    "cache_write_token_count": lambda group: group.cache_write_token_count,
+    "charge_nano_usd": lambda group: group.charge_nano_usd,
+    **{
+        f"{field.removesuffix('_durations')}_{quantile}_ms": partial(_quantile, field, quantile)
+        for field in DURATIONS
+        for quantile in ("p50", "p95", "p99")
+    },
+}
+"""Columns of an export of sums, by the names of the contract."""
+
+OPERATOR_SUMS_COLUMNS: Mapping[str, Callable[[pb.CallGroup], Any]] = {
+    "channel": lambda group: group.channel,
+    "provider_cost_nano_usd": lambda group: group.provider_cost_nano_usd,
+}
+
+
 class ExportText(NamedTuple):
     """Form of an export."""
 
@@ -69,6 +116,11 @@ class ExportText(NamedTuple):
 def columns_of(scope: CallScope) -> Mapping[str, Callable[[CallRow], Any]]:
     """Return the columns that a reader may see."""
     return {**COLUMNS, **OPERATOR_COLUMNS} if scope.is_operator else COLUMNS
+
+
+def sums_columns_of(scope: CallScope) -> Mapping[str, Callable[[pb.CallGroup], Any]]:
+    """Return the columns of sums that a reader may see."""
+    return {**SUMS_COLUMNS, **OPERATOR_SUMS_COLUMNS} if scope.is_operator else SUMS_COLUMNS
 
 
 def _csv_lines(_names: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:

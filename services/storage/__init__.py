@@ -42,6 +42,7 @@ Modules, in the order in which data flows:
     call_schema      tables of the call log
     call_rows        statements for rows of the call log
     call_sums        statements for sums of calls by hours and days
+    call_labels      statements for sums of calls by end users and tags
     call_charges     statements that compare the call log with holds
     call_store       interface of stores of the call log
     sqlite_calls     the call log in SQLite, a file for each month

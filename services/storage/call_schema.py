@@ -5,6 +5,7 @@ A released version is never edited. Times are milliseconds since 1970, money is 
     calls         one row for each call that has ended. In PostgreSQL a partition for each day
                   (UTC), in SQLite a file for each month (`services.storage.sqlite_calls`)
     call_sums     sums of calls by hours and by days, with histograms of durations
+    call_labels   sums of calls by end users and tags
     call_writers  the last batch that each process has written, so that none is written twice
 """
 
@@ -131,6 +132,29 @@ CREATE INDEX calls_by_end ON calls (call_end, at_ms, id);
 CREATE INDEX calls_by_charge ON calls (charge, account);
 
 """,
+    ),
+    Migration(
+        both="""
+CREATE TABLE call_labels (
+    span_ms BIGINT NOT NULL,
+    account TEXT NOT NULL,
+    start_ms BIGINT NOT NULL,
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    calls BIGINT NOT NULL,
+    failures BIGINT NOT NULL,
+    prompt_tokens BIGINT NOT NULL,
+    completion_tokens BIGINT NOT NULL,
+    thinking_tokens BIGINT NOT NULL,
+    cache_read_tokens BIGINT NOT NULL,
+    cache_write_tokens BIGINT NOT NULL,
+    charge BIGINT NOT NULL,
+    cost BIGINT NOT NULL,
+    PRIMARY KEY (span_ms, account, start_ms, kind, name, value)
+) WITHOUT ROWID;
+
+"""
     ),
 )
 

@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from services.storage.base import P, T, Transaction
+from services.storage.call_labels import add_labels
 from services.storage.call_rows import CallRow, insert_calls
 from services.storage.call_sums import add_calls
 
@@ -76,4 +77,5 @@ def write_batch(batch: CallBatch, dialect: str) -> Transaction[bool]:
         return False
     yield from insert_calls(batch.rows, dialect)
     yield from add_calls(batch.rows, dialect)
+    yield from add_labels(batch.rows, dialect)
     return True

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from services.storage.base import DatabaseOptions, P, StateError, T, Transaction, unavailable
+from services.storage.call_labels import FORGET as FORGET_LABELS
 from services.storage.call_schema import CALL_LOG
 from services.storage.call_store import (
     FORGET_WRITERS,
@@ -75,7 +76,7 @@ class PostgresCalls:
             self._days -= set(dropped)
             log.info("call_log.days_dropped", extra={"days": len(dropped)})
         await database.write(forget_sums, before_ms)
-        await database.write(_forget_writers, before_ms)
+        await database.write(_forget, before_ms)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -130,7 +131,9 @@ def _drop_partitions(before: int) -> Transaction[list[int]]:
     return days
 
 
-def _forget_writers(before_ms: int) -> Transaction[None]:
+def _forget(before_ms: int) -> Transaction[None]:
+    """Forget the sums by labels of older intervals, and processes that have not written since."""
+    yield FORGET_LABELS, (before_ms,)
     yield FORGET_WRITERS, (before_ms,)
 
 

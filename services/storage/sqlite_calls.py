@@ -58,6 +58,8 @@ class SqliteCalls:
         self._readers = ThreadPoolExecutor(READERS, "call log reader")
         self._open: tuple[str, sqlite3.Connection] | None = None
         """Month that is written, and its connection. Used by the writer's thread only."""
+        self._migrated: set[str] = set()
+        """Months whose files have the tables of this version."""
 
     async def write(self, batch: CallBatch) -> None:
         """Write a batch, each month's rows into their file."""
@@ -68,6 +70,8 @@ class SqliteCalls:
     async def segments(self, start_ms: int, end_ms: int) -> Sequence[CallSegment]:
         """Return the months whose files exist, newest first."""
         months = await self._run(self._readers, self._months)
+        if older := [month for month in months if month not in self._migrated]:
+            await self._run(self._writer, self._migrate_months, older)
         found = [SqliteMonth(self._readers, self._path(month), month) for month in months]
         return [each for each in found if each.times_ms[0] < end_ms and each.times_ms[1] > start_ms]
 
@@ -101,6 +105,14 @@ class SqliteCalls:
                 connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+
+    def _migrate_months(self, months: Sequence[str]) -> None:
+        """Migrate files that an earlier version has left."""
+        for month in months:
+            if self._path(month).exists():
+                with closing(_connect(self._path(month), "rw")) as connection:
+                    _migrate(connection)
+                self._migrated.add(month)
 
     def _connection(self, month: str) -> sqlite3.Connection:
         if self._open is not None and self._open[0] == month and self._path(month).exists():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pomogator.calls.v1 import call_service_pb2 as pb
@@ -156,6 +157,73 @@ async def test_labels_of_a_call(log: CallLogStand) -> None:
 
     assert dict(call.tags) == {"team": "search", "stage": "test"}
     assert await log.all_calls(session_id="s-2") == []
+
+
+async def ask_labelled(log: CallLogStand, key: str, user: str, tags: str) -> None:
+    """Make a call of an end user with tags."""
+    url = f"{log.stand.gateway.base_url}/chat/completions"
+    messages = [{"role": "user", "content": "Hi"}]
+    headers = {"Authorization": f"Bearer {key}", **({"x-pomogator-tags": tags} if tags else {})}
+    body = {"model": MODEL, "messages": messages, **({"user": user} if user else {})}
+    async with log.stand.gateway.http.post(url, json=body, headers=headers) as answer:
+        assert answer.status == 200
+
+
+def figures(groups: Sequence[Mapping[str, Any]], *names: str) -> Mapping[tuple[str, ...], int]:
+    """Return the charges of groups by their names."""
+    return {
+        tuple(group.get(name, "") for name in names): int(group["charge_nano_usd"])
+        for group in groups
+    }
+
+
+async def test_end_users_and_tags_are_summed_up(log: CallLogStand) -> None:
+    """Their charges are those of their calls, over REST, and in an export of the sums."""
+    key = await log.stand.open()
+    await ask_labelled(log, key, "ann", "team=a,stage=x")
+    await ask_labelled(log, key, "ann", "team=b")
+    await ask_labelled(log, key, "=bob", "team=b")
+    await ask_labelled(log, key, "", "")
+
+    _, users = await log.get(key, "/calls:aggregate", group_by="CALL_DIMENSION_END_USER")
+    _, tags = await log.get(key, "/calls:aggregate", group_by="CALL_DIMENSION_TAG")
+    _, team = await log.get(
+        key, "/calls:aggregate", interval="CALL_INTERVAL_DAY", tag_name="team", tag_value="b"
+    )
+    mime_type, text = await log.text(
+        key, method="exportSums", group_by="CALL_DIMENSION_END_USER", interval="CALL_INTERVAL_HOUR"
+    )
+
+    assert figures(users["groups"], "end_user") == {("ann",): 2 * COST_NANO, ("=bob",): COST_NANO}
+    assert figures(tags["groups"], "tag_name", "tag_value") == {
+        ("stage", "x"): COST_NANO, ("team", "a"): COST_NANO, ("team", "b"): 2 * COST_NANO,
+    }  # fmt: skip
+    assert figures(team["groups"]) == {(): 2 * COST_NANO}
+    assert (mime_type, text[:13]) == ("text/csv", "start_time_ms")
+    rows = rows_of(text)
+    assert figures(rows, "end_user") == {("ann",): 2 * COST_NANO, ("'=bob",): COST_NANO}
+    assert {"channel", "provider_cost_nano_usd"}.isdisjoint(rows[0])
+    _, lines = await log.text(key, method="exportSums", format="EXPORT_FORMAT_NDJSON")
+    assert json.loads(lines)["charge_nano_usd"] == 4 * COST_NANO
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"end_user": "ann", "model": MODEL},
+        {"end_user": "ann", "tag_name": "team"},
+        {"group_by": "CALL_DIMENSION_END_USER", "tag_name": "team"},
+        {"tag_name": "team", "group_by": "CALL_DIMENSION_MODEL"},
+        {"tag_value": "a"},
+        {"end_user": "ann", "metrics": "CALL_METRIC_DURATIONS"},
+    ],
+    ids=str,
+)
+async def test_labels_go_with_no_other_name(tmp_path: Path, query: dict[str, str]) -> None:
+    """Sums that are not kept are refused, and no other figure is shown for them."""
+    async with billing_stand(tmp_path) as stand, call_log_stand(stand) as log:
+        status, answer = await log.get(await stand.open(), "/calls:aggregate", **query)
+        assert (status, answer["error"]["code"]) == (400, "invalid_value")
 
 
 async def test_a_generation_has_the_form_of_openrouter(log: CallLogStand) -> None:

@@ -35,9 +35,9 @@ class CallLogStand:
         async with self.stand.gateway.http.get(url, headers=bearer(key), params=query) as answer:
             return answer.status, await answer.json()
 
-    async def text(self, key: str, **query: str) -> tuple[str, str]:
+    async def text(self, key: str, method: str = "export", **query: str) -> tuple[str, str]:
         """Return media type and text of an export for a key."""
-        url = f"{self.stand.gateway.base_url}/calls:export"
+        url = f"{self.stand.gateway.base_url}/calls:{method}"
         async with self.stand.gateway.http.get(url, headers=bearer(key), params=query) as answer:
             assert answer.status == 200
             return answer.content_type, await answer.text()

@@ -79,6 +79,13 @@ async def test_lists_exports_and_sums_are_of_the_own_account(
     assert {group.account for group in summed.groups} <= {"acme"}
     assert sum(group.call_count for group in summed.groups) <= 1
 
+    by_user = pb.AggregateCallsRequest(
+        end_user=selected.get("end_user", ""),
+        group_by=[pb.CALL_DIMENSION_ACCOUNT, pb.CALL_DIMENSION_END_USER],
+    )
+    of_users = await callers.AggregateCalls(by_user, metadata=metadata)
+    assert [(group.account, group.call_count) for group in of_users.groups] == [("acme", 1)]
+
 
 async def test_another_account_cannot_be_named(tenants: Tenants) -> None:
     """The account of another tenant is refused like one that does not exist."""
@@ -164,7 +171,12 @@ async def test_channels_and_costs_are_for_operators(tenants: Tenants) -> None:
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-@pytest.mark.parametrize("method", ["ListCalls", "GetCall", "AggregateCalls", "GetGeneration"])
+METHODS = (
+    "ListCalls", "GetCall", "AggregateCalls", "GetGeneration", "ExportCalls", "ExportCallSums",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
 async def test_each_method_needs_a_key(tenants: Tenants, method: str) -> None:
     """Without a key, and with one that was guessed, nothing is told."""
     secret = tenants.secrets["acme"]
@@ -173,5 +185,5 @@ async def test_each_method_needs_a_key(tenants: Tenants, method: str) -> None:
             getattr(pb, f"{method}Request")(), metadata=metadata
         )
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await call
+            await (call.read() if method.startswith("Export") else call)
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import count, pairwise
 from pathlib import Path
@@ -15,10 +17,14 @@ from services.call_log.call_reader import CallLogReader
 from services.call_log.call_scope import CallScope
 from services.call_log.recorded_call import row_of
 from services.errors import Failure
+from services.storage import call_labels
+from services.storage.call_labels import END_USER, TAG, LabelFilter
 from services.storage.call_rows import CallRow, CallSelection
+from services.storage.call_schema import CALL_LOG
 from services.storage.call_store import CallBatch, CallStore
 from services.storage.call_sums import BOUNDS_MS, DAY_MS, SumsQuery
 from services.storage.opening import call_store
+from services.storage.schema import Schema
 from tests.stand.call_records import ended_record, settled_record
 
 DECEMBER_MS = round(datetime(2026, 12, 1, tzinfo=UTC).timestamp() * 1000)
@@ -126,15 +132,99 @@ async def test_quantiles_bound_the_durations(store: CallStore) -> None:
     assert all(high / low < 1.5 for low, high in pairwise(BOUNDS_MS))
 
 
+USERS = LabelFilter(kind=END_USER)
+TAGS = LabelFilter(kind=TAG)
+
+
+def labelled(at_ms: int, user: str, tags: Mapping[str, str], charge: int) -> CallRow:
+    """Return a row of a call with an end user and tags."""
+    text = msgspec.json.encode(tags).decode() if tags else ""
+    return row(at_ms, end_user=user, tags=text, charge=charge)
+
+
+async def charges(
+    store: CallStore, labels: LabelFilter, *dimensions: str, **values: object
+) -> Mapping[tuple[str, ...], tuple[int, int]]:
+    """Return the calls and charges of groups of labels."""
+    reader = CallLogReader(store, nothing)
+    found = await reader.sums_of_labels(query(dimensions=dimensions, **values), labels)
+    return {names: (sums.calls, sums.money[0]) for (_, names), sums in found.items()}
+
+
+async def test_sums_of_labels_are_those_of_their_rows(store: CallStore) -> None:
+    """A call counts for its end user and for each of its tags, over months and batches."""
+    await write(
+        store,
+        labelled(DECEMBER_MS - DAY_MS, "ann", {"team": "a", "stage": "x"}, 2**62),
+        labelled(DECEMBER_MS, "ann", {"team": "b"}, 2**62),
+        labelled(DECEMBER_MS, "", {}, 4),
+    )
+    await write(store, labelled(DECEMBER_MS, "bob", {"team": "b"}, 8))
+
+    assert await charges(store, USERS, "end_user") == {("ann",): (2, 2**63), ("bob",): (1, 8)}
+    assert await charges(store, TAGS, "tag_name", "tag_value") == {
+        ("stage", "x"): (1, 2**62), ("team", "a"): (1, 2**62), ("team", "b"): (2, 2**62 + 8),
+    }  # fmt: skip
+    of_team = LabelFilter(kind=TAG, name="team")
+    assert await charges(store, of_team) == {(): (3, 2**63 + 8)}
+    assert await charges(store, of_team, by_interval=True) == {(): (2, 2**62 + 8)}
+    of_ann = LabelFilter(kind=END_USER, value="ann")
+    assert await charges(store, of_ann, "account") == {("acme",): (2, 2**63)}
+    elsewhere = msgspec.structs.replace(ALL, account="other")
+    assert await charges(store, USERS, "end_user", selection=elsewhere) == {}
+
+
+async def test_labels_that_are_too_many_are_summed_up_together(
+    store: CallStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An account's names in an interval are bounded; none of its calls is lost from the sums."""
+    monkeypatch.setattr(call_labels, "LABELS_MAX", 5)
+    await write(store, labelled(DECEMBER_MS, "known", {}, 1))
+    for batch in range(3):
+        rows = [labelled(DECEMBER_MS, f"u{batch}-{each}", {"t": f"{each}"}, 1) for each in range(4)]
+        await write(store, labelled(DECEMBER_MS, "known", {}, 1), *rows)
+    await write(store, row(DECEMBER_MS, account="other", end_user="else", charge=1))
+    await write(store, labelled(DECEMBER_MS + DAY_MS, "next day", {}, 1))
+
+    found = await charges(store, USERS, "end_user")
+
+    assert sum(calls for calls, _ in found.values()) == 18
+    assert found[("known",)] == (4, 4)
+    assert {("else",), ("next day",)} < found.keys()
+    tags = await charges(store, TAGS, "tag_name", "tag_value")
+    assert sum(calls for calls, _ in tags.values()) == 12
+    assert len(found) + len(tags) <= 5 + 2 + 2
+
+
+async def test_files_of_an_earlier_version_are_migrated(tmp_path: Path) -> None:
+    """A month that an earlier version has written can be read, with and without new rows."""
+    earlier = Schema(CALL_LOG.migrations[:1], CALL_LOG.version_table)
+    folder = tmp_path / "calls"
+    folder.mkdir()
+    for month in ("2026-11", "2026-12"):
+        with closing(sqlite3.connect(folder / f"calls-{month}.db")) as file:
+            for statement in earlier.pending(0, "sqlite")[0]:
+                file.execute(statement)
+            file.execute("PRAGMA user_version = 1")
+    store = call_store(tmp_path, "")
+
+    assert await charges(store, USERS, "end_user") == {}
+    await write(store, labelled(DECEMBER_MS, "ann", {}, 1))
+    assert await charges(store, USERS, "end_user") == {("ann",): (1, 1)}
+    await store.close()
+
+
 async def test_what_is_over_the_retention_is_dropped(store: CallStore, tmp_path: Path) -> None:
     """Whole days, or whole months of files, go with their sums; later ones stay."""
-    await write(store, *[row(DECEMBER_MS + day * DAY_MS) for day in (-62, -31, 0, 1)])
+    days = (-62, -31, 0, 1)
+    await write(store, *[row(DECEMBER_MS + day * DAY_MS, end_user="ann") for day in days])
 
     await store.forget(DECEMBER_MS)
 
     assert await times(store) == [1, 0]
     whole = await CallLogReader(store, nothing).sums(query())
     assert [sums.calls for sums in whole.values()] == [2]
+    assert await charges(store, USERS) == {(): (2, 10)}
     assert files_of(tmp_path) <= {"calls-2026-12.db"}
     await write(store, row(DECEMBER_MS - 31 * DAY_MS))
     assert await times(store) == [1, 0, -31]

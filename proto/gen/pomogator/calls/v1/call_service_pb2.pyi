@@ -64,6 +64,10 @@ class _CallDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallDim
     """The channel of the last attempt. For operators only."""
     CALL_DIMENSION_END: _CallDimension.ValueType  # 5
     """How the call ended."""
+    CALL_DIMENSION_END_USER: _CallDimension.ValueType  # 6
+    """The end user. Calls without one are in no group."""
+    CALL_DIMENSION_TAG: _CallDimension.ValueType  # 7
+    """Name and value of a tag. A call is in a group for each of its tags."""
 
 class CallDimension(_CallDimension, metaclass=_CallDimensionEnumTypeWrapper):
     """A name to group calls by."""
@@ -80,6 +84,10 @@ CALL_DIMENSION_CHANNEL: CallDimension.ValueType  # 4
 """The channel of the last attempt. For operators only."""
 CALL_DIMENSION_END: CallDimension.ValueType  # 5
 """How the call ended."""
+CALL_DIMENSION_END_USER: CallDimension.ValueType  # 6
+"""The end user. Calls without one are in no group."""
+CALL_DIMENSION_TAG: CallDimension.ValueType  # 7
+"""Name and value of a tag. A call is in a group for each of its tags."""
 Global___CallDimension: _TypeAlias = CallDimension  # noqa: Y015
 
 class _CallMetric:
@@ -306,6 +314,9 @@ class AggregateCallsRequest(_message.Message):
     INTERVAL_FIELD_NUMBER: _builtins.int
     GROUP_BY_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    END_USER_FIELD_NUMBER: _builtins.int
+    TAG_NAME_FIELD_NUMBER: _builtins.int
+    TAG_VALUE_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """The account that pays. Callers with a key may only name their own."""
     key_id: _builtins.str
@@ -318,6 +329,12 @@ class AggregateCallsRequest(_message.Message):
     """How the call ended. See `Call.end`."""
     interval: Global___CallInterval.ValueType
     """The length of the intervals. Unset: one sum over the whole time range."""
+    end_user: _builtins.str
+    """The end user, as the caller has named it."""
+    tag_name: _builtins.str
+    """The name of a tag. Only calls that have it are summed up."""
+    tag_value: _builtins.str
+    """The value of the tag `tag_name`."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """The earliest start of a call. Unset: no limit."""
@@ -332,7 +349,7 @@ class AggregateCallsRequest(_message.Message):
 
     @_builtins.property
     def metrics(self) -> _containers.RepeatedScalarFieldContainer[Global___CallMetric.ValueType]:
-        """The figures to return. Empty: all."""
+        """The figures to return. Empty: all. Durations are not kept by end users and tags."""
 
     def __init__(
         self,
@@ -347,10 +364,13 @@ class AggregateCallsRequest(_message.Message):
         interval: Global___CallInterval.ValueType = ...,
         group_by: _abc.Iterable[Global___CallDimension.ValueType] | None = ...,
         metrics: _abc.Iterable[Global___CallMetric.ValueType] | None = ...,
+        end_user: _builtins.str = ...,
+        tag_name: _builtins.str = ...,
+        tag_value: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "channel", b"channel", "end", b"end", "end_time", b"end_time", "group_by", b"group_by", "interval", b"interval", "key_id", b"key_id", "metrics", b"metrics", "model", b"model", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "channel", b"channel", "end", b"end", "end_time", b"end_time", "end_user", b"end_user", "group_by", b"group_by", "interval", b"interval", "key_id", b"key_id", "metrics", b"metrics", "model", b"model", "start_time", b"start_time", "tag_name", b"tag_name", "tag_value", b"tag_value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,6 +399,114 @@ class AggregateCallsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AggregateCallsResponse: _TypeAlias = AggregateCallsResponse  # noqa: Y015
+
+@_typing.final
+class ExportCallSumsRequest(_message.Message):
+    """Request to export sums of calls: those that all fields select that are set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    END_USER_FIELD_NUMBER: _builtins.int
+    TAG_NAME_FIELD_NUMBER: _builtins.int
+    TAG_VALUE_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """The account that pays. Callers with a key may only name their own."""
+    key_id: _builtins.str
+    """The ID of the key."""
+    model: _builtins.str
+    """The public name of the requested model."""
+    channel: _builtins.str
+    """The name of the channel of the last attempt. For operators only."""
+    end: _builtins.str
+    """How the call ended. See `Call.end`."""
+    interval: Global___CallInterval.ValueType
+    """The length of the intervals. Unset: one sum over the whole time range."""
+    end_user: _builtins.str
+    """The end user, as the caller has named it."""
+    tag_name: _builtins.str
+    """The name of a tag. Only calls that have it are summed up."""
+    tag_value: _builtins.str
+    """The value of the tag `tag_name`."""
+    format: Global___ExportFormat.ValueType
+    """The form of the export. Unset: CSV."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """The earliest start of a call. Unset: no limit."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """The exclusive end of the time range in which calls started. Unset: no limit."""
+
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___CallDimension.ValueType]:
+        """The names to group by. Empty: all calls of an interval are one group."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedScalarFieldContainer[Global___CallMetric.ValueType]:
+        """The figures to return. Empty: all. Durations are not kept by end users and tags."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        account: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        channel: _builtins.str = ...,
+        end: _builtins.str = ...,
+        interval: Global___CallInterval.ValueType = ...,
+        group_by: _abc.Iterable[Global___CallDimension.ValueType] | None = ...,
+        metrics: _abc.Iterable[Global___CallMetric.ValueType] | None = ...,
+        end_user: _builtins.str = ...,
+        tag_name: _builtins.str = ...,
+        tag_value: _builtins.str = ...,
+        format: Global___ExportFormat.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "channel", b"channel", "end", b"end", "end_time", b"end_time", "end_user", b"end_user", "format", b"format", "group_by", b"group_by", "interval", b"interval", "key_id", b"key_id", "metrics", b"metrics", "model", b"model", "start_time", b"start_time", "tag_name", b"tag_name", "tag_value", b"tag_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportCallSumsRequest: _TypeAlias = ExportCallSumsRequest  # noqa: Y015
+
+@_typing.final
+class ExportCallSumsResponse(_message.Message):
+    """Response with a part of an export of sums."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIME_TYPE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    mime_type: _builtins.str
+    """The media type of the export. It is the same in all parts."""
+    data: _builtins.bytes
+    """The next part of the text."""
+    def __init__(
+        self,
+        *,
+        mime_type: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "mime_type", b"mime_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportCallSumsResponse: _TypeAlias = ExportCallSumsResponse  # noqa: Y015
 
 @_typing.final
 class ExportCallsRequest(_message.Message):
@@ -823,6 +951,9 @@ class CallGroup(_message.Message):
     PROVIDER_COST_NANO_USD_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_DURATIONS_FIELD_NUMBER: _builtins.int
     TOTAL_DURATIONS_FIELD_NUMBER: _builtins.int
+    END_USER_FIELD_NUMBER: _builtins.int
+    TAG_NAME_FIELD_NUMBER: _builtins.int
+    TAG_VALUE_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Output only. The account. Empty unless accounts are grouped."""
     key_id: _builtins.str
@@ -851,6 +982,16 @@ class CallGroup(_message.Message):
     """Output only. The sum of the charges, in nano-USD."""
     provider_cost_nano_usd: _builtins.int
     """Output only. The sum of the costs before markups, in nano-USD. For operators only."""
+    end_user: _builtins.str
+    """Output only. The end user. Empty unless end users are grouped, and in the group of those that
+    are beyond the first 2,000 end users and tags of an account in an hour or a day.
+    """
+    tag_name: _builtins.str
+    """Output only. The name of the tag. Empty unless tags are grouped, and in the group of those
+    beyond the first 2,000, as for end users.
+    """
+    tag_value: _builtins.str
+    """Output only. The value of the tag `tag_name`."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. The start of the interval. Unset without intervals."""
@@ -858,12 +999,14 @@ class CallGroup(_message.Message):
     @_builtins.property
     def first_token_durations(self) -> Global___DurationQuantiles:
         """Output only. The distribution of the time to the start of the answer. Unset: no answer
-        began.
+        began, or end users or tags are summed up.
         """
 
     @_builtins.property
     def total_durations(self) -> Global___DurationQuantiles:
-        """Output only. The distribution of the time to the end of the call."""
+        """Output only. The distribution of the time to the end of the call. Unset where end users or
+        tags are summed up.
+        """
 
     def __init__(
         self,
@@ -885,10 +1028,13 @@ class CallGroup(_message.Message):
         provider_cost_nano_usd: _builtins.int = ...,
         first_token_durations: Global___DurationQuantiles | None = ...,
         total_durations: Global___DurationQuantiles | None = ...,
+        end_user: _builtins.str = ...,
+        tag_name: _builtins.str = ...,
+        tag_value: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["first_token_durations", b"first_token_durations", "start_time", b"start_time", "total_durations", b"total_durations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "cache_read_token_count", b"cache_read_token_count", "cache_write_token_count", b"cache_write_token_count", "call_count", b"call_count", "channel", b"channel", "charge_nano_usd", b"charge_nano_usd", "completion_token_count", b"completion_token_count", "end", b"end", "failure_count", b"failure_count", "first_token_durations", b"first_token_durations", "key_id", b"key_id", "model", b"model", "prompt_token_count", b"prompt_token_count", "provider_cost_nano_usd", b"provider_cost_nano_usd", "start_time", b"start_time", "thinking_token_count", b"thinking_token_count", "total_durations", b"total_durations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "cache_read_token_count", b"cache_read_token_count", "cache_write_token_count", b"cache_write_token_count", "call_count", b"call_count", "channel", b"channel", "charge_nano_usd", b"charge_nano_usd", "completion_token_count", b"completion_token_count", "end", b"end", "end_user", b"end_user", "failure_count", b"failure_count", "first_token_durations", b"first_token_durations", "key_id", b"key_id", "model", b"model", "prompt_token_count", b"prompt_token_count", "provider_cost_nano_usd", b"provider_cost_nano_usd", "start_time", b"start_time", "tag_name", b"tag_name", "tag_value", b"tag_value", "thinking_token_count", b"thinking_token_count", "total_durations", b"total_durations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -56,6 +56,11 @@ class CallServiceStub:
                 request_serializer=pomogator_dot_calls_dot_v1_dot_call__service__pb2.AggregateCallsRequest.SerializeToString,
                 response_deserializer=pomogator_dot_calls_dot_v1_dot_call__service__pb2.AggregateCallsResponse.FromString,
                 _registered_method=True)
+        self.ExportCallSums = channel.unary_stream(
+                '/pomogator.calls.v1.CallService/ExportCallSums',
+                request_serializer=pomogator_dot_calls_dot_v1_dot_call__service__pb2.ExportCallSumsRequest.SerializeToString,
+                response_deserializer=pomogator_dot_calls_dot_v1_dot_call__service__pb2.ExportCallSumsResponse.FromString,
+                _registered_method=True)
         self.ExportCalls = channel.unary_stream(
                 '/pomogator.calls.v1.CallService/ExportCalls',
                 request_serializer=pomogator_dot_calls_dot_v1_dot_call__service__pb2.ExportCallsRequest.SerializeToString,
@@ -96,6 +101,19 @@ class CallServiceServicer:
         """Sums up calls by interval and by names. The sums are kept besides the rows, by hours and by
         days: the time range is widened to whole hours, or to whole days where these are the
         intervals or there are none and it is longer than three days.
+
+        Sums by end users and by tags are kept apart from those by keys, models, channels and ends: a
+        request may select and group by one of them, besides accounts and intervals, and by nothing
+        else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportCallSums(self, request, context):
+        """Exports the groups of `AggregateCalls` as text.
+
+        The REST form is the text itself, rendered by the edge.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +154,11 @@ def add_CallServiceServicer_to_server(servicer, server):
                     servicer.AggregateCalls,
                     request_deserializer=pomogator_dot_calls_dot_v1_dot_call__service__pb2.AggregateCallsRequest.FromString,
                     response_serializer=pomogator_dot_calls_dot_v1_dot_call__service__pb2.AggregateCallsResponse.SerializeToString,
+            ),
+            'ExportCallSums': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportCallSums,
+                    request_deserializer=pomogator_dot_calls_dot_v1_dot_call__service__pb2.ExportCallSumsRequest.FromString,
+                    response_serializer=pomogator_dot_calls_dot_v1_dot_call__service__pb2.ExportCallSumsResponse.SerializeToString,
             ),
             'ExportCalls': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportCalls,
@@ -236,6 +259,33 @@ class CallService:
             '/pomogator.calls.v1.CallService/AggregateCalls',
             pomogator_dot_calls_dot_v1_dot_call__service__pb2.AggregateCallsRequest.SerializeToString,
             pomogator_dot_calls_dot_v1_dot_call__service__pb2.AggregateCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportCallSums(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pomogator.calls.v1.CallService/ExportCallSums',
+            pomogator_dot_calls_dot_v1_dot_call__service__pb2.ExportCallSumsRequest.SerializeToString,
+            pomogator_dot_calls_dot_v1_dot_call__service__pb2.ExportCallSumsResponse.FromString,
             options,
             channel_credentials,
             insecure,

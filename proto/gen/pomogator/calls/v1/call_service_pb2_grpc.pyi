@@ -31,6 +31,15 @@ class CallServiceStub:
     """Sums up calls by interval and by names. The sums are kept besides the rows, by hours and by
     days: the time range is widened to whole hours, or to whole days where these are the
     intervals or there are none and it is longer than three days.
+
+    Sums by end users and by tags are kept apart from those by keys, models, channels and ends: a
+    request may select and group by one of them, besides accounts and intervals, and by nothing
+    else.
+    """
+    ExportCallSums: _aio.UnaryStreamMultiCallable[_call_service_pb2.ExportCallSumsRequest, _call_service_pb2.ExportCallSumsResponse]
+    """Exports the groups of `AggregateCalls` as text.
+
+    The REST form is the text itself, rendered by the edge.
     """
     ExportCalls: _aio.UnaryStreamMultiCallable[_call_service_pb2.ExportCallsRequest, _call_service_pb2.ExportCallsResponse]
     """Exports calls as text, oldest first.
@@ -78,6 +87,21 @@ class CallServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sums up calls by interval and by names. The sums are kept besides the rows, by hours and by
         days: the time range is widened to whole hours, or to whole days where these are the
         intervals or there are none and it is longer than three days.
+
+        Sums by end users and by tags are kept apart from those by keys, models, channels and ends: a
+        request may select and group by one of them, besides accounts and intervals, and by nothing
+        else.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportCallSums(
+        self,
+        request: _call_service_pb2.ExportCallSumsRequest,
+        context: _aio.ServicerContext[_call_service_pb2.ExportCallSumsRequest, _abc.AsyncIterator[_call_service_pb2.ExportCallSumsResponse]],
+    ) -> _abc.AsyncIterator[_call_service_pb2.ExportCallSumsResponse]:
+        """Exports the groups of `AggregateCalls` as text.
+
+        The REST form is the text itself, rendered by the edge.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,190 @@
+"""Sums of the call log by end users and by tags, as statements.
+
+They are kept as `services.storage.call_sums` keeps those by models, and apart from them. An account
+has at most `LABELS_MAX` end users and tags in an hour or a day: calls of further ones are summed up
+together, under an empty name. Processes that write at a time may exceed that by what one batch has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import msgspec
+
+from services.storage.base import Row, Transaction, Value
+from services.storage.call_rows import CallRow
+from services.storage.call_sums import (
+    DAY_MS,
+    HOUR_MS,
+    MONEY,
+    TOKENS,
+    CallSums,
+    Group,
+    SumsQuery,
+)
+from services.storage.exact_sums import read_sums, sum_columns
+
+LABELS_MAX = 2000
+
+END_USER, TAG = "end_user", "tag"
+"""Kinds of labels."""
+
+COLUMNS: Mapping[str, str] = {
+    "account": "account",
+    "end_user": "value",
+    "tag_name": "name",
+    "tag_value": "value",
+}
+"""Columns of the table by the names that a query groups by."""
+
+KEY: Sequence[str] = ("span_ms", "account", "start_ms", "kind", "name", "value")
+FIGURES: Sequence[str] = ("calls", "failures", *TOKENS, *MONEY)
+
+_NAMES = ", ".join((*KEY, *FIGURES))
+_UPSERT = f"""
+    ON CONFLICT ({", ".join(KEY)}) DO UPDATE
+    SET {", ".join(f"{name} = call_labels.{name} + excluded.{name}" for name in FIGURES)}
+"""  # noqa: S608  Constants of this module.
+ADD = f"""
+    INSERT INTO call_labels ({_NAMES}) VALUES ({", ".join("?" * len((*KEY, *FIGURES)))}) {_UPSERT}
+"""  # noqa: S608
+_TEXTS = {"account", "kind", "name", "value"}
+_TYPES = ", ".join(f"{name} {'TEXT' if name in _TEXTS else 'BIGINT'}" for name in (*KEY, *FIGURES))
+ADD_JSON = f"""
+    INSERT INTO call_labels ({_NAMES})
+    SELECT {_NAMES} FROM json_to_recordset(CAST(CAST(? AS TEXT) AS JSON)) AS row ({_TYPES})
+    {_UPSERT}
+"""  # noqa: S608
+_OF_INTERVAL = "FROM call_labels WHERE span_ms = ? AND account = ? AND start_ms = ?"
+COUNT = f"SELECT count(*) {_OF_INTERVAL}"
+SELECT_LABELS = f"SELECT kind, name, value {_OF_INTERVAL}"
+FORGET = "DELETE FROM call_labels WHERE start_ms < ?"
+
+_decode_tags = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class Interval(NamedTuple):
+    """Interval of an account."""
+
+    span_ms: int
+    account: str
+    start_ms: int
+
+
+class Label(NamedTuple):
+    """End user or tag of a call. Without name and value: those beyond `LABELS_MAX`."""
+
+    kind: str
+    name: str
+    value: str
+
+
+class LabelFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Labels to sum up. Empty: all names, all values."""
+
+    kind: str
+    name: str = ""
+    value: str = ""
+
+
+def add_labels(rows: Iterable[CallRow], dialect: str) -> Transaction[None]:
+    """Add rows to the sums of their end users and tags."""
+    found = sorted(_sums_of(rows).items())
+    values: list[tuple[Value, ...]] = []
+    for interval, group in groupby(found, key=lambda each: each[0][0]):
+        of_labels = {label: sums for (_, label), sums in group}
+        bounded = yield from _bounded(interval, of_labels)
+        values += [
+            (*interval, *label, sums.calls, sums.failures, *sums.tokens, *sums.money)
+            for label, sums in sorted(bounded.items())
+        ]
+    if not values:
+        return
+    if dialect == "postgres":
+        names = (*KEY, *FIGURES)
+        objects = [dict(zip(names, each, strict=True)) for each in values]
+        yield ADD_JSON, (msgspec.json.encode(objects).decode(),)
+    else:
+        yield ADD, values
+
+
+def read_labels(query: SumsQuery, labels: LabelFilter) -> Transaction[Mapping[Group, CallSums]]:
+    """Return the sums of at most `query.limit` groups, by their time and names."""
+    names = [COLUMNS[name] for name in query.dimensions]
+    groups = [*(["start_ms"] if query.by_interval else []), *names]
+    selection = query.selection
+    values: dict[str, Value] = {
+        "span_ms": query.span_ms,
+        "kind": labels.kind,
+        "account": selection.account,
+        "name": labels.name,
+        "value": labels.value,
+    }
+    wanted = {column: value for column, value in values.items() if value}
+    columns = [f"CAST(sum({name}) AS BIGINT)" for name in ("calls", "failures", *TOKENS)]
+    columns.append(sum_columns(*MONEY))
+    equal = " AND ".join(f"{column} = ?" for column in wanted)
+    grouped = f"GROUP BY {', '.join(groups)} ORDER BY {', '.join(groups)}" if groups else ""
+    statement = f"""
+        SELECT {", ".join((*groups, *columns))} FROM call_labels
+        WHERE {equal} AND start_ms >= ? AND start_ms < ? {grouped} LIMIT ?
+    """  # noqa: S608  Names of this module.
+    times = (selection.start_ms, selection.end_ms)
+    rows = yield statement, (*wanted.values(), *times, query.limit)
+    return dict(_group(row, query) for row in rows if groups or row[0] is not None)
+
+
+def _bounded(
+    interval: Interval, sums: Mapping[Label, CallSums]
+) -> Transaction[Mapping[Label, CallSums]]:
+    """Return the sums, with those together whose labels are too many for the interval."""
+    rows = yield COUNT, interval
+    room = LABELS_MAX - msgspec.convert(rows[0][0], int)
+    if len(sums) <= room:
+        return sums
+    rows = yield SELECT_LABELS, interval
+    known = {Label(*msgspec.convert(row, tuple[str, str, str])) for row in rows}
+    bounded: dict[Label, CallSums] = {}
+    for label, each in sorted(sums.items()):
+        if label in known:
+            bounded[label] = each
+        elif room > 0:
+            room -= 1
+            bounded[label] = each
+        else:
+            bounded.setdefault(Label(label.kind, "", ""), CallSums()).add(each)
+    return bounded
+
+
+def _sums_of(rows: Iterable[CallRow]) -> Mapping[tuple[Interval, Label], CallSums]:
+    hours: dict[tuple[Interval, Label], CallSums] = {}
+    for row in rows:
+        if row.end_user or row.tags:
+            interval = Interval(HOUR_MS, row.account, row.at_ms - row.at_ms % HOUR_MS)
+            for label in _labels_of(row):
+                hours.setdefault((interval, label), CallSums()).add_row(row)
+    found = dict(hours)
+    for (hour, label), sums in hours.items():
+        day = Interval(DAY_MS, hour.account, hour.start_ms - hour.start_ms % DAY_MS)
+        found.setdefault((day, label), CallSums()).add(sums)
+    return found
+
+
+def _labels_of(row: CallRow) -> Iterable[Label]:
+    if row.end_user:
+        yield Label(END_USER, "", row.end_user)
+    if row.tags:
+        for name, value in _decode_tags(row.tags).items():
+            yield Label(TAG, name, value)
+
+
+def _group(row: Row, query: SumsQuery) -> tuple[Group, CallSums]:
+    columns = list(row)
+    start_ms = columns.pop(0) if query.by_interval else 0
+    names = tuple(columns.pop(0) for _ in query.dimensions)
+    plain = msgspec.convert(columns[: 2 + len(TOKENS)], list[int])
+    money = read_sums(columns[len(plain) :])
+    sums = CallSums(calls=plain[0], failures=plain[1], tokens=plain[2:], money=money)
+    return msgspec.convert((start_ms, names), Group), sums
