@@ -1,7 +1,8 @@
 """Comparison of the call log with the ledger, for `ledger verify`.
 
-C1  the charge of each row is that of its hold
-C2  the sums of each day are those of its rows
+C1  each row with a hold or a charge is the only one of its hold, and has its account, key, time
+    and charge
+C2  the sums of hours and of days, by names and over all accounts, are those of their rows
 
 A call may have no row: its process was killed, or the row was dropped. Then its hold is counted
 (`holds_without_call`), so that the sum of the rows and of these holds is the ledger's.
@@ -9,7 +10,8 @@ A call may have no row: its process was killed, or the row was dropped. Then its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
 from services.call_log.call_reader import END_OF_TIME_MS
 from services.errors import Failure
@@ -17,13 +19,16 @@ from services.storage.audit import FINDINGS_MAX, Audit
 from services.storage.base import Database
 from services.storage.call_charges import (
     CallCharge,
+    EndedHold,
     charges_after,
-    charges_of_holds,
     count_ended_holds,
-    day_sums,
+    ended_holds,
+    logged_days,
+    sums_of_day,
 )
 from services.storage.call_rows import CallPosition
 from services.storage.call_store import CallSegment, CallStore
+from services.storage.call_sums import DAY_MS
 
 ROWS_PER_READ = 500
 
@@ -44,27 +49,44 @@ async def _audit(store: CallStore, books: Database) -> Audit:
     rows, first_ms, findings = 0, END_OF_TIME_MS, list[str]()
     for segment in await store.segments(0, END_OF_TIME_MS):
         after: CallPosition = (-1, "")
+        before: Sequence[CallCharge] = ()
         while found := await segment.read(charges_after, ROWS_PER_READ, after):
             rows += len(found)
             first_ms = min(first_ms, found[0].at_ms)
-            findings += await _differences(found, books)
-            after = found[-1].at_ms, found[-1].id
+            holds = await books.read(ended_holds, [call.hold_id for call in found])
+            findings += _differences(found, holds, before)
+            after, before = (found[-1].at_ms, found[-1].id), found
         findings += await _wrong_sums(segment)
     ended = await books.read(count_ended_holds, first_ms)
     counts = {"calls": rows, "holds_without_call": max(0, ended - rows)}
     return Audit(counts=counts, findings=tuple(findings[:FINDINGS_MAX]))
 
 
-async def _differences(calls: Sequence[CallCharge], books: Database) -> list[str]:
-    charges = await books.read(charges_of_holds, [call.hold_id for call in calls])
-    return [
-        f"C1: charge differs from the hold's: {call.id}"
-        for call in calls
-        if charges.get(call.hold_id, call.charge) != call.charge
-    ]
+def _differences(
+    calls: Sequence[CallCharge], holds: Mapping[str, EndedHold], before: Sequence[CallCharge]
+) -> Iterator[str]:
+    """Yield the faults of calls. `before` are the calls that precede them."""
+    # Rows of one hold have one time, so they are neighbours.
+    seen = {call.hold_id for call in before}
+    for call in calls:
+        hold = holds.get(call.hold_id)
+        if hold is None:
+            yield f"C1: row without a hold that has ended: {call.id}"
+            continue
+        if (call.account, call.key_id, call.at_ms) != (hold.account, hold.key_id, hold.created_ms):
+            yield f"C1: account, key or time differ from the hold's: {call.id}"
+        if call.charge != hold.charge:
+            yield f"C1: charge differs from the hold's: {call.id}"
+        if call.hold_id in seen:
+            yield f"C1: another row has the same hold: {call.id}"
+        seen.add(call.hold_id)
 
 
 async def _wrong_sums(segment: CallSegment) -> list[str]:
-    of_rows, of_days = await segment.read(day_sums)
-    wrong = sorted(day for day in of_rows if of_rows[day] != of_days.get(day))
-    return [f"C2: sums differ from the rows: day {day}" for day in wrong]
+    wrong = []
+    for day in await segment.read(logged_days):
+        of_rows, kept = await segment.read(sums_of_day, day)
+        if of_rows != kept:
+            date = datetime.fromtimestamp(day * DAY_MS / 1000, UTC)
+            wrong.append(f"C2: sums differ from the rows: {date:%Y-%m-%d}")
+    return wrong

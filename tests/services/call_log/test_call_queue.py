@@ -15,7 +15,7 @@ import pytest
 from services.call_log.call_queue import CallQueue
 from services.clock import SystemClock
 from services.common.plain_metrics import PlainMetrics
-from services.storage.call_charges import day_sums
+from services.storage.call_charges import logged_days, sums_of_day
 from services.storage.call_rows import CallRow, CallSelection, list_calls
 from services.storage.call_store import CallBatch, CallStore
 from services.storage.sqlite_calls import SqliteCalls
@@ -164,6 +164,7 @@ async def test_a_batch_is_written_once(store: SqliteCalls) -> None:
 
     assert {each.id for each in await rows(store)} == {row.id, other.id}
     (segment,) = await store.segments(0, 2**53)
-    of_rows, of_days = await segment.read(day_sums)
-    assert of_rows == of_days
-    assert [calls for calls, _ in of_rows.values()] == [2]
+    (day,) = await segment.read(logged_days)
+    of_rows, kept = await segment.read(sums_of_day, day)
+    assert of_rows == kept
+    assert {calls for calls, *_ in of_rows.values()} == {2}
