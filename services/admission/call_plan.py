@@ -12,11 +12,13 @@ from typing import Literal
 
 import msgspec
 
+from services.admission.drain_rules import DrainRules, drain_rules
 from services.admission.keyring import Caller
 from services.admission.limits import KeyLimits, LimitRules, Subject
 from services.common.chat_names import CONTENT_HEADER, TEXT_CONTENT, THINKING_SUFFIX
 from services.config import Config
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.metering.price_list import PriceList
 from services.metering.prices import FREE, Price
@@ -36,6 +38,7 @@ Unpinned = Literal["", "off", "no_choice", "no_cache_price", "short_prompt"]
 """Why the calls of a session are not kept at one target: by configuration; the model has one
 target; its cached tokens have no lower price; no provider caches such a prompt. Empty: they are."""
 
+_PLAIN = ChatCompletionSpec(model="")
 _NOT_ALLOWED = "The key may not use this model."
 _UNPRICED = "This model has no price yet."
 _NO_EMBEDDINGS = "This model computes no embeddings."
@@ -71,6 +74,8 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Whether long prompts that come again get cache marks, at targets that need them."""
     answer_headers: Mapping[str, str]
     """Headers of answers that tell the edge how to show them."""
+    plain_drains: DrainRules
+    """How answers to plain requests are drained."""
     embeds: bool = False
     """Whether the model computes embeddings, and writes no completions."""
 
@@ -163,6 +168,7 @@ class CallPlans:
             and any(each.dialect == MARKED_DIALECT for each in channels.values()),
             has_dialects=any(one.has_dialects for one in routes),
             answer_headers={CONTENT_HEADER: TEXT_CONTENT} if shows_text else {},
+            plain_drains=drain_rules(_PLAIN, routes),
             embeds=requested.capabilities.embeddings is not None,
         )
 

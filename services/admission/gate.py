@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.admission.answer_limit import estimate_max_tokens
 from services.admission.call_plan import CallPlan
 from services.admission.leases import Lease, LimitLeases
-from services.admission.prompt_limit import media_bound
+from services.admission.prompt_limit import media_bound, no_media
 from services.admission.ticket import Ticket
 from services.clock import Clock
 from services.common.json_places import SKIMMED
@@ -22,6 +22,7 @@ from services.metering.tokens import (
     TokenCounter,
     estimate_prompt,
     estimate_text,
+    estimate_texts,
 )
 from services.metering.usage import UsageMeter
 from services.providers.raw_call import RawCall
@@ -51,13 +52,14 @@ class Gate:
         recalled_tokens: int = 0,
         cut_attempts_max: int = 0,
         raw: RawCall | None = None,
+        texts: Sequence[str] | None = None,
     ) -> Ticket:
         """Admit a call with a validated request. The ticket must be closed when the call is over.
 
         `size` is how many bytes of the request are read. The prompt gets `recalled_tokens` of
         remembered reasoning besides, at most, and the caller's deadline may cut `cut_attempts_max`
         attempts, which cost their prompt. `raw` is the request where it may pass as it is: the spec
-        may lack its messages then.
+        may lack its messages then. `texts` are those of a plain request's messages.
 
         Raises Failure: MODEL_NOT_ALLOWED, MODEL_NOT_FOUND for a model without a price,
         RATE_LIMIT_EXCEEDED, INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
@@ -66,14 +68,16 @@ class Gate:
         plan.require_allowed()
         plan.require_sold()
         caller = plan.caller
-        if raw is None or raw.facts.has_media:
+        if texts is not None:
+            prompt_tokens = await off_loop(size, estimate_texts, texts)
+        elif raw is None or raw.facts.has_media:
             prompt_tokens = await off_loop(size, estimate_prompt, spec) + recalled_tokens
         else:
             # The signs of JSON count, too: they are more than what a provider adds to messages.
             text = raw.facts.request.body.decode(errors="replace")
             prompt_tokens = await off_loop(raw.size // SKIMMED, estimate_text, text)
             prompt_tokens += TOOL_TOKENS_MAX if spec.tools else 0
-        media = media_bound(spec)
+        media = media_bound(spec) if texts is None else no_media
         max_tokens = amount = 0
         for route in plan.routes:
             most = estimate_max_tokens(spec, route.targets)

@@ -36,10 +36,11 @@ def media_bound(spec: ChatCompletionSpec) -> Callable[[Sequence[Target]], int]:
         document = max([row.document_tokens for row in rows])
         return images * max(0, image - IMAGE_TOKENS) + documents * max(0, document - FILE_TOKENS)
 
-    return bound if images or documents else _none
+    return bound if images or documents else no_media
 
 
-def _none(_: Sequence[Target]) -> int:
+def no_media(_: Sequence[Target]) -> int:
+    """Return the bound of a prompt without media."""
     return 0
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -26,14 +26,11 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from services.admission.call_plan import CallPlan
-from services.admission.prompt_limit import media_bound
+from services.admission.drain_rules import DrainRule, DrainRules
 from services.admission.ticket import Ticket
 from services.common.plain_metrics import PlainMetrics
 from services.domain.events import Batch
-from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
-from services.providers.base import ModelRoute
-from services.providers.translate.unseen_reasoning import reasons_unseen
 from services.providers.upstream import LEFT
 from services.telemetry.calls import CallRecord
 
@@ -46,42 +43,6 @@ DRAINS_MAX = 256
 
 DRAINS_PER_ACCOUNT_MAX = 16
 """The most answers of one account that are drained at a time, so that no account takes all."""
-
-
-class DrainRule(msgspec.Struct, frozen=True):
-    """How the answers of a model at a channel are drained."""
-
-    timeout_s: float
-    """Timeout of a drain."""
-    is_billed: bool
-    """Whether the provider bills the whole answer, drained or not."""
-    is_for_prompt: bool = False
-    """Whether only the provider's count of the prompt is missing."""
-
-    def is_fulfilled(self, ticket: Ticket) -> bool:
-        """Return whether the rest of the answer has nothing that the drain is for."""
-        return self.is_for_prompt and ticket.has_counted_prompt
-
-
-DrainRules = Mapping[tuple[str, str], DrainRule]
-"""Rules by the name of a channel and the provider's name of a model."""
-
-
-def drain_rules(spec: ChatCompletionSpec, routes: Sequence[ModelRoute]) -> DrainRules:
-    """Return the rules of those models whose answers to `spec` are drained."""
-    rules = {}
-    media = media_bound(spec)
-    for route in routes:
-        for target in route.targets:
-            channel = target.channel
-            if channel.on_disconnect == "cancel":
-                continue
-            is_billed = channel.on_disconnect == "drain" or target.capabilities.billed_to_end
-            reasons = is_billed or reasons_unseen(spec, target)
-            name = channel.name, target.model
-            if reasons or (media((target,)) and name not in rules):
-                rules[name] = DrainRule(channel.drain_seconds, is_billed, not reasons)
-    return rules
 
 
 class CallState(msgspec.Struct, kw_only=True):
@@ -109,7 +70,7 @@ class CallState(msgspec.Struct, kw_only=True):
         if not attempts or attempts[-1].reason:
             return None  # No attempt is in flight.
         rule = self.drain_rules.get((attempts[-1].channel, attempts[-1].model))
-        return None if rule is None or rule.is_fulfilled(self.ticket) else rule
+        return None if rule is None or _is_fulfilled(rule, self.ticket) else rule
 
     def is_drained(self) -> bool:
         """Return whether the caller has disconnected, and the rest of the answer is not needed."""
@@ -117,11 +78,16 @@ class CallState(msgspec.Struct, kw_only=True):
             return False
         attempt = self.record.attempts[-1]
         rule = self.drain_rules.get((attempt.channel, attempt.model))
-        return rule is not None and rule.is_fulfilled(self.ticket)
+        return rule is not None and _is_fulfilled(rule, self.ticket)
 
     def time_left_s(self) -> float | None:
         """Return the seconds in which another attempt may begin; None: there is no deadline."""
         return 0.0 if self.is_abandoned else self.caller_time_left_s()
+
+
+def _is_fulfilled(rule: DrainRule, ticket: Ticket) -> bool:
+    """Return whether the rest of the answer has nothing that the drain is for."""
+    return rule.is_for_prompt and ticket.has_counted_prompt
 
 
 async def outliving(
@@ -234,7 +200,7 @@ class DrainPool:
                         if batch is LEFT:
                             raise asyncio.CancelledError
                         # The ticket has counted the batch.
-                        if rule.is_fulfilled(ticket):
+                        if _is_fulfilled(rule, ticket):
                             break
         except TimeoutError:
             ticket.is_undrained = rule.is_billed

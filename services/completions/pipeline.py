@@ -20,13 +20,14 @@ from typing import TypeAlias, cast
 import msgspec
 
 from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN
+from services.admission.drain_rules import drain_rules
 from services.admission.gate import Gate
 from services.admission.revocation import ClosableIterator
 from services.admission.ticket import Ticket
 from services.common.off_loop import OFF_LOOP_BYTES
 from services.completions.caller_answer import CallerAnswer, stream_without_reasoning
 from services.completions.completion_call import CompletionCall
-from services.completions.drains import CallState, DrainPool, drain_rules, outliving
+from services.completions.drains import CallState, DrainPool, outliving
 from services.completions.fold import folded
 from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
 from services.completions.joined_repeats import JOINED, JoinedRepeats, repeat_key
@@ -42,7 +43,7 @@ from services.completions.reasoning_memory import (
 from services.completions.validation import validate
 from services.domain.completion import Completion
 from services.domain.events import Batch
-from services.domain.plain_texts import plain_texts
+from services.domain.plain_texts import plain_bytes, plain_texts
 from services.domain.spec import read_bytes
 from services.errors import UpstreamError
 from services.providers.base import Target
@@ -113,11 +114,16 @@ class Pipeline:
         asked = call.request
         if call.raw is None:
             call.texts = plain_texts(asked.spec)
-            validate(asked.spec, asked.parameter_policy, asked.session_id)
+            validate(
+                asked.spec, asked.parameter_policy, asked.session_id, plain=call.texts is not None
+            )
         plan = call.snapshot.plans.of(call.caller, asked.spec.model)
+        drains = plan.plain_drains
         if plan.has_dialects:
             routes = routes_for(asked.spec, plan.routes)
             plan = msgspec.structs.replace(plan, routes=routes)
+        if call.texts is None or plan.has_dialects:
+            drains = drain_rules(asked.spec, plan.routes)
         call.plan = plan
         call.record.model = plan.model
         if asked.session_id:
@@ -126,7 +132,7 @@ class Pipeline:
             plan.require_kind(embeds=False)
         return CallState(
             plan=plan,
-            drain_rules=drain_rules(call.request.spec, plan.routes),
+            drain_rules=drains,
             record=call.record,
             caller_time_left_s=call.time_left_s,
         )
@@ -179,22 +185,25 @@ class Pipeline:
         batches: bool = False,
     ) -> Answers:
         """Yield the answer: its batches, or a whole one as a completion or, with `batches`, one."""
-        size, plan = read_bytes(call.request.spec), state.plan
-        recalled = await self._recalled(call, size)
+        spec, texts, plan, recalled = call.request.spec, call.texts, state.plan, None
+        size = read_bytes(spec) if texts is None else plain_bytes(texts)
+        if texts is None:
+            recalled = await self._recalled(call, size)
         ticket = state.ticket = await self.gate.admit(
             plan,
-            call.request.spec,
+            spec,
             call.record,
             size=size,
             recalled_tokens=0 if recalled is None else recalled.prompt_tokens(),
             cut_attempts_max=cut_attempts_max(plan.first_event_timeouts_s, call.time_left_s()),
             raw=call.raw,
+            texts=texts,
         )
         try:
             form = CompletionForm(
-                spec=call.request.spec,
+                spec=spec,
                 dialects=self._failover.dialects,
-                texts=call.texts if size <= OFF_LOOP_BYTES else None,
+                texts=texts if size <= OFF_LOOP_BYTES else None,
                 size=size,
                 limits_output=ticket.is_bounded,
                 sends_provider_tools=plan.sends_provider_tools,
@@ -205,7 +214,7 @@ class Pipeline:
             wanted = self._routing(call, state, ticket, routed, stream=stream)
             attempts = self._failover.begin(wanted)
             # The clients of a raw request send sealed reasoning back.
-            reader = self._reader(call) if call.request.spec.tools and not call.raw else None
+            reader = self._reader(call) if spec.tools and not call.raw else None
             caller_answer = CallerAnswer(
                 ticket,
                 set_headers,

@@ -97,9 +97,17 @@ _SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def validate(
-    spec: ChatCompletionSpec, parameter_policy: ParameterPolicy = "", session_id: str = ""
+    spec: ChatCompletionSpec,
+    parameter_policy: ParameterPolicy = "",
+    session_id: str = "",
+    *,
+    plain: bool = False,
 ) -> None:
-    """Raise Failure for the first field that breaks a rule."""
+    """Raise Failure for the first field that breaks a rule.
+
+    `plain`: whether the request has texts and plain parameters alone, whose messages keep all rules
+    (`services.domain.plain_texts`).
+    """
     _check_word("parameter_policy", parameter_policy, _POLICIES)
     _check_names(spec.model, session_id)
     if not spec.messages:
@@ -111,6 +119,15 @@ def validate(
         value = getattr(spec, name)
         if value is not None:
             _check_range(name, value, least, most_value)
+    if spec.stop and not all(spec.stop):
+        raise _invalid("stop", "A stop sequence must not be empty.")
+    if len(spec.user) > USER_CHARS_MAX:
+        raise _invalid("user", f"At most {USER_CHARS_MAX} characters are allowed.")
+    if not plain:
+        _check_rare_fields(spec)
+
+
+def _check_rare_fields(spec: ChatCompletionSpec) -> None:
     _check_sampling(spec)
     if spec.thinking is not None:
         _check_thinking(spec.thinking)
@@ -141,16 +158,13 @@ def _check_sampling(spec: ChatCompletionSpec) -> None:
         raise _invalid("reasoning_effort", f"At most {EFFORT_CHARS_MAX} characters are allowed.")
     if spec.betas and not all(0 < len(beta) <= BETA_CHARS_MAX for beta in spec.betas):
         raise _invalid("betas", f"A name has 1 to {BETA_CHARS_MAX} characters.")
-    if spec.stop and not all(spec.stop):
-        raise _invalid("stop", "A stop sequence must not be empty.")
     if spec.top_logprobs is not None and not spec.logprobs:
         raise _invalid("top_logprobs", "`top_logprobs` needs `logprobs`.")
     if spec.logit_bias:
         for bias in spec.logit_bias.values():
             _check_range("logit_bias", bias, *LOGIT_BIAS)
-    for name in ("user", "prompt_cache_key"):
-        if len(getattr(spec, name)) > USER_CHARS_MAX:
-            raise _invalid(name, f"At most {USER_CHARS_MAX} characters are allowed.")
+    if len(spec.prompt_cache_key) > USER_CHARS_MAX:
+        raise _invalid("prompt_cache_key", f"At most {USER_CHARS_MAX} characters are allowed.")
 
 
 def _check_thinking(thinking: Thinking) -> None:

@@ -1,6 +1,7 @@
 """Token counts without the provider.
 
     estimate_prompt    before the call, for the hold: an upper estimate, in microseconds
+    estimate_texts     the same of a plain request
     estimate_text      the same of one text
     RunningTokenCount  during the call: the tokens of the answer so far
     count_prompt       after the call, if the provider sent no usage: the probable number
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from services.domain.spec import ChatCompletionSpec
@@ -133,6 +134,12 @@ def estimate_prompt(spec: ChatCompletionSpec) -> int:
     frame += TOOL_TOKENS_MAX if spec.tools else 0
     tokens = estimate_text("\n".join([*texts, *rare_texts]))
     return tokens + frame + media_tokens + rare_tokens
+
+
+def estimate_texts(texts: Sequence[str]) -> int:
+    """Return the same for a request of plain messages with these texts, one of each."""
+    text = "\n".join(filter(None, texts))
+    return estimate_text(text) + 2 * TOKENS_PER_MESSAGE * len(texts)
 
 
 def estimate_text(text: str) -> int:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.bench.request_path import Figures, measure
 
-FILES_MAX = 117
-CALLS_MAX = {"streamed": 676, "whole": 454}
+FILES_MAX = 114
+CALLS_MAX = {"streamed": 646, "whole": 427}
 COROUTINES_MAX = 7
 
 

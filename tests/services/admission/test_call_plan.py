@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from services.admission.call_plan import CallPlans
+from services.admission.drain_rules import drain_rules
 from services.admission.keyring import Caller
 from services.common.chat_names import CONTENT_HEADER, TEXT_CONTENT
 from services.config import BillingConfig, ChannelConfig, Config, LimitConfig, ModelConfig, Secret
+from services.domain.conversation import Message, TextPart
+from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.routing.catalog import Catalog
 from services.storage.keys import KeyScope
@@ -88,3 +91,15 @@ def test_headers_tell_the_edge_to_show_text() -> None:
         CONTENT_HEADER: TEXT_CONTENT
     }
     assert compiled.of(caller, CLAUDE).answer_headers == {}
+
+
+def test_plan_says_how_answers_to_plain_requests_are_drained() -> None:
+    """As the rules say of a request with nothing but texts."""
+    compiled = plans()
+    text = Message(role="user", content=[TextPart(text="Hi")])
+    spec = ChatCompletionSpec(model=CLAUDE, messages=[text], max_tokens=5, temperature=0)
+
+    for model, is_drained in ((CLAUDE, False), (f"{CLAUDE}-thinking", True)):
+        plan = compiled.of(CALLER, model)
+        assert plan.plain_drains == drain_rules(spec, plan.routes)
+        assert bool(plan.plain_drains) is is_drained

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from services.admission.drain_rules import drain_rules
 from services.capabilities import CapabilityOverrides
-from services.completions.drains import drain_rules
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import ModelRoute
 from tests.services.providers.targets import target_of

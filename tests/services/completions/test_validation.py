@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from services.completions.validation import validate
 from services.domain.conversation import ContentPart, ImagePart, Message, TextPart, ToolCall
 from services.domain.error_reason import ErrorReason
+from services.domain.plain_texts import PLAIN_PARAMETERS, plain_texts
 from services.domain.spec import (
     ChatCompletionSpec,
     ParameterPolicy,
@@ -253,3 +254,32 @@ def test_a_sessions_id_is_bounded() -> None:
         validate(spec(), session_id="s" * 256)
 
     assert refused.value.param == "session_id"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": ""},
+        {"messages": []},
+        {"messages": [user("a")] * 2001},
+        {"stop": [""]},
+        {"stop": ["a"] * 65},
+        {"user": "u" * 513},
+        *({name: value} for name in PLAIN_PARAMETERS[:7] for value in (-3, 2**40, float("nan"))),
+        {"temperature": 1, "user": "u" * 512, "stop": ["a"]},
+    ],
+)
+def test_plain_request_keeps_the_rules_of_all_requests(fields: dict[str, Any]) -> None:
+    """The rules that are left out for plain requests cannot be broken by one."""
+    request = spec(**fields)
+    failures: list[tuple[ErrorReason, str] | None] = []
+    for plain in (False, True):
+        try:
+            validate(request, plain=plain)
+        except Failure as failure:
+            failures.append((failure.reason, failure.param))
+        else:
+            failures.append(None)
+
+    assert plain_texts(request) is not None
+    assert failures[0] == failures[1]

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.domain.conversation import AudioPart, FilePart, ImagePart, Message, TextPart, ToolCall
+from services.domain.plain_texts import plain_texts
 from services.domain.spec import ChatCompletionSpec, ResponseFormat, Tool
 from services.metering.prompt_contents import IMAGE_TOKENS
 from services.metering.tokens import (
@@ -19,6 +20,7 @@ from services.metering.tokens import (
     TokenCounter,
     count_prompt,
     estimate_prompt,
+    estimate_texts,
 )
 
 needs_vocabulary = pytest.mark.skipif(
@@ -91,6 +93,15 @@ def test_the_estimate_is_not_exceeded(counter: TokenCounter, language: str) -> N
     conversation = spec(*[TEXTS[language]] * 3, "?")
 
     assert count_prompt(conversation, counter) <= estimate_prompt(conversation)
+
+
+@given(st.lists(st.text(max_size=40), min_size=1, max_size=20))
+def test_plain_request_has_the_estimate_of_its_texts(texts: list[str]) -> None:
+    """Texts alone tell what the whole request does."""
+    request = spec(*texts)
+
+    assert plain_texts(request) == texts
+    assert estimate_texts(texts) == estimate_prompt(request)
 
 
 @needs_vocabulary
