@@ -122,6 +122,7 @@ EDGE_OF_GRPC = (
     "gateway.console.console",
     "gateway.console.console_app",
     "gateway.console.key_terms",
+    "gateway.console.operation_calls",
     "gateway.console.operator_calls",
     "gateway.console.tenant_key_calls",
 )

@@ -14,12 +14,17 @@ Modules, in the order in which data flows:
     call_log_pages  calls to look through, one call, exports
     key_pages       keys of a tenant's account
     audit_pages     changes of accounts and keys
-    operator_pages  pages about all accounts, channels and the ledger
+    operator_routes  paths of the operators' pages
+    operator_pages  pages about all accounts and the ledger
+    channel_pages   state and switches of channels
+    process_pages   limits, load and configuration
+    explain_pages   dry runs of calls
     form_fields     texts of a form as values
     key_terms       name, permissions and limits of a key
     account_calls   calls to the service with a tenant's key
     tenant_key_calls  calls to the service about the keys of an account
-    operator_calls  calls to the service for an operator
+    operator_calls  calls to the service about accounts, keys and the ledger
+    operation_calls  calls to the service about channels, limits, load and configuration
     audit_calls     calls to the service about changes
     call_log_calls  calls to the service for either, about the call log
     quick_starts    commands and programs for clients

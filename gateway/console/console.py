@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import NamedTuple
 
 import grpc
 from aiohttp import web
@@ -17,17 +17,11 @@ from gateway.console.audit_pages import AuditPages
 from gateway.console.call_log_calls import CallLogCalls
 from gateway.console.call_log_pages import CALLS, CallLogPages
 from gateway.console.key_pages import KEYS, KeyPages
+from gateway.console.operation_calls import OperationCalls
 from gateway.console.operator_calls import OperatorCalls
-from gateway.console.operator_pages import (
-    ACCOUNTS,
-    CHANNELS,
-    EXPLAIN,
-    LEDGER,
-    OPERATOR_ENTRIES,
-    OperatorPages,
-    operator_of,
-)
-from gateway.console.pages import AUDIT, Pages, redirect
+from gateway.console.operator_pages import OPERATOR_ENTRIES, operator_of
+from gateway.console.operator_routes import OperatorRoutes
+from gateway.console.pages import AUDIT, Action, Page, Pages, redirect
 from gateway.console.sessions import Role, Sessions
 from gateway.console.sign_in_check import SignInCheck
 from gateway.console.sign_in_pages import SIGN_IN, SignInPages
@@ -38,12 +32,9 @@ from gateway.console.visit import Visit, Visits
 from gateway.errors import ApiError
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.middleware import OUTCOME, Handler
+from gateway.overload.body_budget import BodyBudget
 
 log = logging.getLogger("gateway.console")
-
-Page: TypeAlias = Callable[[Visit], Awaitable[web.StreamResponse]]
-Action: TypeAlias = Callable[[Visit, Mapping[str, str]], Awaitable[web.StreamResponse]]
-"""Answers a form with these fields."""
 
 
 class OperatorAccess(NamedTuple):
@@ -53,6 +44,8 @@ class OperatorAccess(NamedTuple):
     """Leads to the operators' services. It needs no credential of its own."""
     token: str
     """The token that operators sign in with."""
+    bodies: BodyBudget
+    """The memory for large requests of this process, to be looked at."""
 
 
 class Console:
@@ -92,9 +85,7 @@ class Console:
         self._audits: dict[Role, Page] = {"tenant": audit.own}
         if operators:
             self._audits["operator"] = audit.all
-        self._operator = (
-            OperatorPages(self._pages, OperatorCalls(operators.channel)) if operators else None
-        )
+        self._operator = _operator_routes(self._pages, operators) if operators else None
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         """Return the routes for aiohttp's router."""
@@ -144,32 +135,18 @@ class Console:
         operator = self._operator
         if operator is None:
             return []
-        account = f"{ACCOUNTS}/{{account}}"
-        pages: Mapping[str, Page] = {
-            ACCOUNTS: operator.accounts,
-            account: operator.account,
-            CHANNELS: operator.channels,
-            EXPLAIN: operator.explain,
-            LEDGER: operator.ledger,
-        }
-        actions: Mapping[str, Action] = {
-            ACCOUNTS: operator.open_account,
-            account: operator.change_account,
-            f"{account}/keys": operator.change_keys,
-            CHANNELS: operator.switch,
-            f"{CHANNELS}/reload": operator.reload,
-            EXPLAIN: operator.explain_form,
-            LEDGER: operator.verify,
-        }
         return [
-            *(web.get(path, self._page(page, "operator")) for path, page in pages.items()),
-            *(web.post(path, self._action(action, "operator")) for path, action in actions.items()),
+            *(web.get(path, self._page(page, "operator")) for path, page in operator.pages.items()),
+            *(
+                web.post(path, self._action(action, "operator"))
+                for path, action in operator.actions.items()
+            ),
         ]
 
     async def _home(self, request: web.Request) -> web.StreamResponse:
         """Show a tenant the overview, and an operator the accounts."""
         if self._visits.of(request).session.role == "operator":
-            return redirect(ACCOUNTS)
+            return redirect(OPERATOR_ENTRIES[0].path)
         return await self._page(self._tenant.overview, "tenant")(request)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
@@ -220,3 +197,8 @@ class Console:
             if error.row.failed_auth:
                 return self._sign_in.end(visit)
             return self._pages.render(visit, "error", status=error.status, error=error)
+
+
+def _operator_routes(pages: Pages, access: OperatorAccess) -> OperatorRoutes:
+    accounts, operations = OperatorCalls(access.channel), OperationCalls(access.channel)
+    return OperatorRoutes(pages, accounts, operations, access.bodies)

@@ -1,4 +1,4 @@
-"""Operator calls: what the console asks the service for an operator."""
+"""Operator calls: what the console asks about accounts, keys and the ledger for an operator."""
 
 from __future__ import annotations
 
@@ -14,10 +14,6 @@ from pomogator.accounts.v1 import key_service_pb2 as keys_pb
 from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
 from pomogator.accounts.v1 import ledger_service_pb2 as ledger_pb
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
-from pomogator.chat.v1 import content_pb2 as content
-from pomogator.operations.v1 import operations_service_pb2 as operations_pb
-from pomogator.operations.v1 import operations_service_pb2_grpc as operations_grpc
 
 from gateway.console.account_calls import TIMEOUT_S, answered
 from gateway.console.key_terms import KeyTerms, changed_fields, to_scope
@@ -57,19 +53,18 @@ class OperatorCalls:
         self._accounts = accounts_grpc.AccountServiceStub(channel)
         self._keys = keys_grpc.KeyServiceStub(channel)
         self._ledger = ledger_grpc.LedgerServiceStub(channel)
-        self._operations = operations_grpc.OperationsServiceStub(channel)
 
     async def accounts(
         self, asker: OperatorAsker, token: str = ""
     ) -> accounts_pb.ListAccountsResponse:
         """Return a page of accounts."""
         request = accounts_pb.ListAccountsRequest(page_size=PAGE_SIZE, page_token=token)
-        return await _ask(self._accounts.ListAccounts, request, asker)
+        return await ask(self._accounts.ListAccounts, request, asker)
 
     async def account(self, asker: OperatorAsker, name: str) -> accounts_pb.Account:
         """Return an account."""
         request = accounts_pb.GetAccountRequest(account=name)
-        return (await _ask(self._accounts.GetAccount, request, asker)).account
+        return (await ask(self._accounts.GetAccount, request, asker)).account
 
     async def open_account(
         self, asker: OperatorAsker, name: str, *, credit_nano_usd: int, unlimited: bool
@@ -78,14 +73,14 @@ class OperatorCalls:
         request = accounts_pb.CreateAccountRequest(
             account=name, credit_nano_usd=credit_nano_usd, unlimited=unlimited
         )
-        await _ask(self._accounts.CreateAccount, request, asker)
+        await ask(self._accounts.CreateAccount, request, asker)
 
     async def credit(self, asker: OperatorAsker, name: str, nano_usd: int, credit_id: str) -> None:
         """Credit an account once for each `credit_id`."""
         request = accounts_pb.CreditAccountRequest(
             account=name, amount_nano_usd=nano_usd, request_id=credit_id
         )
-        await _ask(self._accounts.CreditAccount, request, asker)
+        await ask(self._accounts.CreditAccount, request, asker)
 
     async def set_markup(self, asker: OperatorAsker, name: str, basis_points: int) -> None:
         """Change the markup of an account."""
@@ -93,14 +88,14 @@ class OperatorCalls:
             account=accounts_pb.Account(account=name, markup_basis_points=basis_points),
             update_mask=FieldMask(paths=["markup_basis_points"]),
         )
-        await _ask(self._accounts.UpdateAccount, request, asker)
+        await ask(self._accounts.UpdateAccount, request, asker)
 
     async def keys(
         self, asker: OperatorAsker, account: str, token: str = ""
     ) -> keys_pb.ListKeysResponse:
         """Return a page of an account's keys."""
         request = keys_pb.ListKeysRequest(account=account, page_size=PAGE_SIZE, page_token=token)
-        return await _ask(self._keys.ListKeys, request, asker)
+        return await ask(self._keys.ListKeys, request, asker)
 
     async def create_key(
         self, asker: OperatorAsker, account: str, terms: KeyTerms, creation_id: str
@@ -112,25 +107,25 @@ class OperatorCalls:
             scope=to_scope(terms),
             request_id=creation_id,
         )
-        return await _ask(self._keys.CreateKey, request, asker)
+        return await ask(self._keys.CreateKey, request, asker)
 
     async def change_key(self, asker: OperatorAsker, key_id: str, terms: KeyTerms) -> None:
         """Change name and terms of a key."""
         key = keys_pb.Key(key_id=key_id, display_name=terms.display_name, scope=to_scope(terms))
         mask = FieldMask(paths=changed_fields(terms))
         request = keys_pb.UpdateKeyRequest(key=key, update_mask=mask)
-        await _ask(self._keys.UpdateKey, request, asker)
+        await ask(self._keys.UpdateKey, request, asker)
 
     async def rotate_key(self, asker: OperatorAsker, key_id: str, overlap_s: int) -> str:
         """Give a key a new secret, which is returned."""
         request = keys_pb.RotateKeyRequest(key_id=key_id)
         request.overlap.FromSeconds(overlap_s)
-        return (await _ask(self._keys.RotateKey, request, asker)).secret
+        return (await ask(self._keys.RotateKey, request, asker)).secret
 
     async def revoke_key(self, asker: OperatorAsker, key_id: str) -> None:
         """Revoke a key."""
         request = keys_pb.RevokeKeyRequest(key_id=key_id)
-        await _ask(self._keys.RevokeKey, request, asker)
+        await ask(self._keys.RevokeKey, request, asker)
 
     async def usage(
         self, asker: OperatorAsker, account: str, since: datetime
@@ -138,47 +133,12 @@ class OperatorCalls:
         """Return the usage of an account by model."""
         request = ledger_pb.ReportUsageRequest(account=account)
         request.start_time.FromDatetime(since)
-        return list((await _ask(self._ledger.ReportUsage, request, asker)).models)
+        return list((await ask(self._ledger.ReportUsage, request, asker)).models)
 
     async def verify(self, asker: OperatorAsker) -> ledger_pb.VerifyLedgerResponse:
         """Verify the ledger."""
         request = ledger_pb.VerifyLedgerRequest()
-        return await _ask(self._ledger.VerifyLedger, request, asker, VERIFY_TIMEOUT_S)
-
-    async def channels(self, asker: OperatorAsker) -> list[operations_pb.ChannelStatus]:
-        """Return the status of all channels."""
-        request = operations_pb.ListChannelsRequest()
-        return list((await _ask(self._operations.ListChannels, request, asker)).channels)
-
-    async def disable_channel(
-        self, asker: OperatorAsker, channel: str, reason: str, until_s: int | None
-    ) -> None:
-        """Disable a channel, for ever or until a time in seconds since 1970."""
-        request = operations_pb.DisableChannelRequest(channel=channel, reason=reason)
-        if until_s is not None:
-            request.expire_time.FromSeconds(until_s)
-        await _ask(self._operations.DisableChannel, request, asker)
-
-    async def enable_channel(self, asker: OperatorAsker, channel: str) -> None:
-        """Enable a channel."""
-        request = operations_pb.EnableChannelRequest(channel=channel)
-        await _ask(self._operations.EnableChannel, request, asker)
-
-    async def reload(self, asker: OperatorAsker) -> None:
-        """Reload the configuration."""
-        request = operations_pb.ReloadConfigurationRequest()
-        await _ask(self._operations.ReloadConfiguration, request, asker)
-
-    async def explain(
-        self, asker: OperatorAsker, model: str, text: str
-    ) -> operations_pb.ExplainChatCompletionResponse:
-        """Explain a completion with one message."""
-        part = content.ContentPart(text=text)
-        message = content.Message(role=content.ROLE_USER, content=[part])
-        request = operations_pb.ExplainChatCompletionRequest(
-            spec=chat.ChatCompletionSpec(model=model, messages=[message])
-        )
-        return await _ask(self._operations.ExplainChatCompletion, request, asker)
+        return await ask(self._ledger.VerifyLedger, request, asker, VERIFY_TIMEOUT_S)
 
 
 class _Method(Protocol[_Request, _Answer]):
@@ -190,11 +150,12 @@ class _Method(Protocol[_Request, _Answer]):
         """Call it."""
 
 
-async def _ask(
+async def ask(
     method: _Method[_Request, _Answer],
     request: _Request,
     asker: OperatorAsker,
     timeout_s: float = TIMEOUT_S,
 ) -> _Answer:
+    """Call a method of an operators' service. Raise ApiError where it fails."""
     call = method(request, metadata=asker.metadata, timeout=timeout_s)
     return await answered(call, asker.request_id)

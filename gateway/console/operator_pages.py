@@ -1,9 +1,8 @@
-"""Operator pages: accounts, channels, explanations and the ledger."""
+"""Operator pages: accounts with their keys, and the ledger."""
 
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
@@ -20,23 +19,41 @@ from gateway.errors import ApiError, invalid
 
 ACCOUNTS = "/console/accounts"
 CHANNELS = "/console/channels"
+CONFIGURATION = "/console/configuration"
 EXPLAIN = "/console/explain"
+LIMITS = "/console/limits"
+LOAD = "/console/load"
 LEDGER = "/console/ledger"
 
 OPERATOR_ENTRIES: Sequence[Entry] = (
     Entry(ACCOUNTS, "nav.accounts", "a"),
     Entry(CHANNELS, "nav.channels", "c"),
+    Entry(LIMITS, "nav.limits", "i"),
+    Entry(LOAD, "nav.load", "d"),
     Entry(CALLS, "nav.calls", "o"),
     Entry(EXPLAIN, "nav.explain", "e"),
+    Entry(CONFIGURATION, "nav.configuration", "f"),
     Entry(AUDIT, "nav.audit", "u"),
     Entry(LEDGER, "nav.ledger", "l"),
 )
 
-BREAKERS: Mapping[int, str] = {1: "closed", 2: "half_open", 3: "open"}
-"""States of circuit breakers, by their number in the contract."""
-
 USAGE_DAYS = 30
-EXAMPLE = "Hello!"
+
+LEDGER_COUNTS: Mapping[str, str] = {
+    "accounts": "ledger.accounts",
+    "transfers": "ledger.transfers",
+    "settled": "ledger.settled",
+    "voided": "ledger.voided",
+    "recovered": "ledger.recovered",
+    "held": "ledger.held",
+}
+CALL_LOG_COUNTS: Mapping[str, str] = {
+    "calls": "ledger.calls",
+    "holds_without_call": "ledger.holds_without_call",
+}
+"""What a verification counts in the ledger and in the call log, with the names of their texts."""
+UNREADABLE = "call_log_unreadable"
+"""Count of a verification that could not read the call log."""
 
 
 class OperatorPages:
@@ -104,7 +121,7 @@ class OperatorPages:
                 points = fields.basis_points("markup_percent")
                 await self._calls.set_markup(operator_of(visit), name, points)
             case _:
-                raise _unknown_action()
+                raise unknown_action()
         return redirect(_account_path(name))
 
     async def change_keys(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
@@ -127,60 +144,7 @@ class OperatorPages:
                 await self._calls.revoke_key(asker, key_id)
                 return redirect(_account_path(name))
             case _:
-                raise _unknown_action()
-
-    async def channels(self, visit: Visit) -> web.Response:
-        """The state of all channels."""
-        channels = await self._calls.channels(operator_of(visit))
-        return self._pages.render(
-            visit,
-            "channels",
-            channels=channels,
-            names=sorted({each.channel for each in channels}),
-            breakers=BREAKERS,
-            reloaded="reloaded" in visit.request.query,
-        )
-
-    async def switch(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
-        """Disable or enable a channel."""
-        fields, asker = Fields(form), operator_of(visit)
-        channel = fields.text("channel")
-        match fields.text("action"):
-            case "disable":
-                seconds = fields.seconds("hours")
-                until_s = None if seconds is None else int(time.time()) + seconds
-                await self._calls.disable_channel(asker, channel, fields.text("reason"), until_s)
-            case "enable":
-                await self._calls.enable_channel(asker, channel)
-            case _:
-                raise _unknown_action()
-        return redirect(CHANNELS)
-
-    async def reload(self, visit: Visit, _: Mapping[str, str]) -> web.Response:
-        """Reload the configuration."""
-        await self._calls.reload(operator_of(visit))
-        return redirect(f"{CHANNELS}?reloaded")
-
-    async def explain(self, visit: Visit) -> web.Response:
-        """Ask for a request to be explained."""
-        return await self._explained(visit, "", EXAMPLE)
-
-    async def explain_form(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
-        """Explain a request. Its text is on this page alone."""
-        return await self._explained(visit, form.get("model", ""), form.get("text", ""))
-
-    async def _explained(self, visit: Visit, model: str, text: str) -> web.Response:
-        channels = await self._calls.channels(operator_of(visit))
-        explanation = await self._calls.explain(operator_of(visit), model, text) if model else None
-        return self._pages.render(
-            visit,
-            "explain",
-            models=sorted({channel.model for channel in channels}),
-            model=model,
-            text=text,
-            breakers=BREAKERS,
-            explanation=explanation,
-        )
+                raise unknown_action()
 
     async def ledger(self, visit: Visit) -> web.Response:
         """Offer to verify the ledger."""
@@ -189,14 +153,34 @@ class OperatorPages:
     async def verify(self, visit: Visit, _: Mapping[str, str]) -> web.Response:
         """Verify the ledger."""
         result = await self._calls.verify(operator_of(visit))
-        return self._pages.render(visit, "ledger", result=result)
+        return self._pages.render(
+            visit,
+            "ledger",
+            result=result,
+            groups=_count_groups(result.counts),
+            unreadable=UNREADABLE in result.counts,
+        )
+
+
+def _count_groups(
+    counts: Mapping[str, int],
+) -> Sequence[tuple[str, Sequence[tuple[str, str, int]]]]:
+    """Return the counts of a verification with the texts of their names, by what was verified."""
+    of_log = [
+        (name, text, counts[name]) for name, text in CALL_LOG_COUNTS.items() if name in counts
+    ]
+    of_ledger = [(name, text, counts[name]) for name, text in LEDGER_COUNTS.items()]
+    known = {*CALL_LOG_COUNTS, *LEDGER_COUNTS, UNREADABLE}
+    of_ledger += [(name, "", counts[name]) for name in sorted(counts) if name not in known]
+    return [("nav.ledger", of_ledger), ("nav.calls", of_log)]
 
 
 def _account_path(name: str) -> str:
     return f"{ACCOUNTS}/{quote(name, safe='')}"
 
 
-def _unknown_action() -> ApiError:
+def unknown_action() -> ApiError:
+    """Return the refusal of a form whose action is not known."""
     return invalid("action", "`action` must be one of the form's.")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jinja2
 from aiohttp import web
@@ -30,6 +30,11 @@ AUDIT = "/console/audit"
 """Path of the audit log, which both roles have in their navigation."""
 
 VERSION = version("pomogator")
+
+
+Page: TypeAlias = Callable[[Visit], Awaitable[web.StreamResponse]]
+Action: TypeAlias = Callable[[Visit, Mapping[str, str]], Awaitable[web.StreamResponse]]
+"""Answers a form with these fields."""
 
 
 class Entry(NamedTuple):

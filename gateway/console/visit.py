@@ -114,8 +114,12 @@ class Visits:
         return fields
 
     def keep(self, visit: Visit, response: web.StreamResponse) -> None:
-        """Give the browser the session's cookie, if it has none or an old one."""
-        if visit.is_new or self._sessions.needs_renewal(visit.session):
+        """Give the browser the session's cookie, if it has none or an old one.
+
+        A page that refreshes itself is not in use: the idle timeout goes on.
+        """
+        by_script = visit.request.headers.get("Sec-Fetch-Dest") == "empty"
+        if visit.is_new or (self._sessions.needs_renewal(visit.session) and not by_script):
             self.start(visit, visit.session, response)
 
     def start(self, visit: Visit, session: Session, response: web.StreamResponse) -> None:

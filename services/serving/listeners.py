@@ -155,7 +155,9 @@ class Listeners:
             options.console,
             replace(config, public_url=config.public_url or api_url),
             backend=CoreBackend.of(service, channel),
-            operators=OperatorAccess(operators, self.token or console_token(options.state)),
+            operators=OperatorAccess(
+                operators, self.token or console_token(options.state), self.bodies
+            ),
             call_limit=service.refuse_if_overloaded,
             bodies=self.bodies,
             tls=tls.http_context() if tls else None,

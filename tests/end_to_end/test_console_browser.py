@@ -48,9 +48,12 @@ OPERATOR_PAGES = (
     "/accounts",
     "/accounts/default",
     "/channels",
+    "/limits",
+    "/load",
     "/calls",
     "/audit",
     "/explain",
+    "/configuration",
     "/ledger",
 )
 

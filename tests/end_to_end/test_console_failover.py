@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import aiohttp
 from playwright.async_api import expect
 
 from tests.stand.chromium import chromium, needs_chromium
@@ -14,6 +13,7 @@ from tests.stand.console_browsing import (
     console_url,
     found_call,
     operators_token,
+    post,
     sign_in,
 )
 from tests.stand.held_provider import HeldProvider
@@ -74,14 +74,3 @@ async def test_an_operator_disables_a_channel_and_calls_go_to_the_next(tmp_path:
             await found_call(page, f"{url}/calls?channel=house-1")
             assert not first.requests
             assert complaints.found == []
-
-
-async def post(api: str, key: str) -> None:
-    """Ask for an answer, and read it."""
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
-    headers = {"Authorization": f"Bearer {key}"}
-    async with (
-        aiohttp.ClientSession(headers=headers) as http,
-        http.post(f"{api}/v1/chat/completions", json=body) as response,
-    ):
-        assert response.status == 200, await response.text()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import aiohttp
 from playwright.async_api import Page, expect
 
+from tests.stand.configuration import MODEL
 from tests.stand.process import Server
 
 ANSWER_MS = 60_000
@@ -40,3 +42,14 @@ async def found_call(page: Page, url: str) -> None:
         if await link.count():
             await link.click()
             return
+
+
+async def post(api: str, key: str) -> None:
+    """Ask for an answer, and read it."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
+    headers = {"Authorization": f"Bearer {key}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as http,
+        http.post(f"{api}/v1/chat/completions", json=body) as response,
+    ):
+        assert response.status == 200, await response.text()

@@ -101,7 +101,7 @@ async def browser(url: str) -> AsyncIterator[Browser]:
 async def console_stand(state: Path, edge: EdgeConfig = EDGE) -> AsyncIterator[ConsoleStand]:
     """The console over a gateway with its state in `state`."""
     async with billing_stand(state) as billing:
-        service = billing.gateway.service
+        service, bodies = billing.gateway.service, BodyBudget(0)
         async with (
             service.channel() as channel,
             service.operators_channel() as operators,
@@ -110,9 +110,9 @@ async def console_stand(state: Path, edge: EdgeConfig = EDGE) -> AsyncIterator[C
                 "127.0.0.1:0",
                 edge,
                 backend=CoreBackend.of(service, channel),
-                operators=OperatorAccess(operators, TOKEN),
+                operators=OperatorAccess(operators, TOKEN, bodies),
                 call_limit=service.refuse_if_overloaded,
-                bodies=BodyBudget(0),
+                bodies=bodies,
             ) as address,
             browser(f"http://{address}") as client,
         ):

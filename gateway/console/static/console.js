@@ -1,6 +1,7 @@
-// What all pages share: filters of tables, copying, questions before a loss, and shortcuts (`g` and a letter, `/`).
+// What all pages share: filters of tables, copying, questions before a loss, refreshing, and shortcuts (`g` and a letter, `/`).
 
 const SHORTCUT_MS = 1500;
+const REFRESH_MS = 5000;
 
 for (const input of document.querySelectorAll("[data-filter]")) {
   const rows = document.querySelectorAll(`${input.dataset.filter} tbody tr`);
@@ -28,6 +29,34 @@ for (const button of document.querySelectorAll("[data-confirm]")) {
       event.preventDefault();
     }
   });
+}
+
+for (const button of document.querySelectorAll("[data-refresh]")) {
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    button.setAttribute("aria-pressed", String(button.ariaPressed !== "true"));
+  });
+  setInterval(() => {
+    if (button.ariaPressed === "true" && !document.hidden) {
+      refresh(button.dataset.refresh);
+    }
+  }, REFRESH_MS);
+}
+
+// Replaces a part of the page by its newest state, unless somebody uses it. The session's idle timeout goes on.
+async function refresh(selector) {
+  const part = document.querySelector(selector);
+  if (part.contains(document.activeElement)) {
+    return;
+  }
+  const response = await fetch(location.href);
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const newest = page.querySelector(selector);
+  if (newest) {
+    part.replaceWith(newest);
+  } else {
+    location.reload();
+  }
 }
 
 let goes = 0;

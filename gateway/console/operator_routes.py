@@ -1,0 +1,57 @@
+"""Operator routes: the paths of the pages that operators alone have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.console.channel_pages import ChannelPages
+from gateway.console.explain_pages import ExplainPages
+from gateway.console.operation_calls import OperationCalls
+from gateway.console.operator_calls import OperatorCalls
+from gateway.console.operator_pages import (
+    ACCOUNTS,
+    CHANNELS,
+    CONFIGURATION,
+    EXPLAIN,
+    LEDGER,
+    LIMITS,
+    LOAD,
+    OperatorPages,
+)
+from gateway.console.pages import Action, Page, Pages
+from gateway.console.process_pages import ProcessPages
+from gateway.overload.body_budget import BodyBudget
+
+_ACCOUNT = f"{ACCOUNTS}/{{account}}"
+
+
+class OperatorRoutes:
+    """Pages and actions of operators, by path."""
+
+    def __init__(
+        self, pages: Pages, accounts: OperatorCalls, operations: OperationCalls, bodies: BodyBudget
+    ) -> None:
+        """`bodies` is the memory for large requests of this process."""
+        operator = OperatorPages(pages, accounts)
+        channels = ChannelPages(pages, operations)
+        explain = ExplainPages(pages, operations)
+        process = ProcessPages(pages, operations, bodies)
+        self.pages: Mapping[str, Page] = {
+            ACCOUNTS: operator.accounts,
+            _ACCOUNT: operator.account,
+            CHANNELS: channels.channels,
+            LIMITS: process.limits,
+            LOAD: process.load,
+            EXPLAIN: explain.form,
+            CONFIGURATION: process.configuration,
+            LEDGER: operator.ledger,
+        }
+        self.actions: Mapping[str, Action] = {
+            ACCOUNTS: operator.open_account,
+            _ACCOUNT: operator.change_account,
+            f"{_ACCOUNT}/keys": operator.change_keys,
+            CHANNELS: channels.switch,
+            EXPLAIN: explain.explain,
+            CONFIGURATION: process.reload,
+            LEDGER: operator.verify,
+        }

@@ -1,0 +1,140 @@
+"""Limits, load, configuration and dry runs in the console, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.stand.chromium import Complaints, chromium, needs_chromium
+from tests.stand.configuration import MODEL, configuration
+from tests.stand.console_browsing import console_url, operators_token, post, sign_in
+from tests.stand.held_provider import HeldProvider
+from tests.stand.process import Server
+from tests.stand.servers import STOP_SOON, running_server
+from tests.stand.upstream import FakeUpstream
+
+pytestmark = needs_chromium
+
+MORE = f"""
+[[channels]]
+name = "vectors"
+dialect = "openai"
+base_url = "http://127.0.0.1:9/v1"
+models = {{ "house/embed" = "text-embedding-3-small" }}
+
+[[models]]
+name = "house/embed"
+embeddings = {{}}
+prompt_usd_per_mtok = 1
+
+[[limits]]
+model = "{MODEL}"
+rpm = 7
+"""
+
+
+class Operating(NamedTuple):
+    """An operator's page, signed in, and the server that it is of."""
+
+    page: Page
+    url: str
+    server: Server
+    file: Path
+    complaints: Complaints
+
+
+@pytest.fixture
+async def operating(tmp_path: Path) -> AsyncIterator[Operating]:
+    """A server with two channels of a model with a cache price, and one for embeddings."""
+    async with FakeUpstream() as upstream:
+        upstream.play(HeldProvider())
+        prices = {"prompt_usd_per_mtok": 2, "cache_read_usd_per_mtok": 1}
+        config = configuration(upstream.url, upstream.url, prices=prices) + MORE
+        config = config.replace("priority = 1", "priority = 0")
+        running = running_server(tmp_path, config, "--console", "127.0.0.1:0", *STOP_SOON)
+        async with running as server, chromium() as (context, complaints):
+            url, page = await console_url(server), await context.new_page()
+            await sign_in(page, url, operators_token(tmp_path / "var"), "Accounts")
+            yield Operating(page, url, server, tmp_path / "pomogator.toml", complaints)
+
+
+async def test_a_reload_is_shown_before_it_is_made(operating: Operating) -> None:
+    """Its changes, then that the file has changed since, then problems, and no secret."""
+    page, file = operating.page, operating.file
+    await page.goto(f"{operating.url}/configuration")
+    await expect(page.locator("main")).to_contain_text("are the same")
+
+    text = file.read_text()
+    file.write_text(text.replace("rpm = 7", "rpm = 8"))
+    await page.reload()
+    await expect(page.locator(".removed")).to_contain_text('"rpm": 7')
+    await expect(page.locator(".added")).to_contain_text('"rpm": 8')
+
+    file.write_text(text.replace("rpm = 7", "rpm = 9"))
+    await page.get_by_role("button", name="Reload configuration").click()
+    await expect(page.get_by_role("alert")).to_contain_text("has changed since")
+    await expect(page.locator(".added")).to_contain_text('"rpm": 9')
+    await page.get_by_role("button", name="Reload configuration").click()
+    await expect(page.get_by_role("status")).to_contain_text("was reloaded")
+    await page.get_by_role("link", name="Limits").click()
+    await expect(page.locator("#limits tbody tr").first).to_contain_text("9")
+
+    file.write_text("channels = 3")
+    await page.get_by_role("link", name="Configuration").click()
+    await expect(page.locator("main")).to_contain_text("a reload would fail")
+    await expect(page.get_by_role("button", name="Reload configuration")).to_have_count(0)
+    assert operating.complaints.found == []
+
+
+async def test_a_limit_shows_its_use(operating: Operating) -> None:
+    """That of the calls that were made."""
+    api = f"http://{await operating.server.address('http')}"
+    for _ in range(2):
+        await post(api, await operating.server.first_key())
+
+    await operating.page.goto(f"{operating.url}/limits")
+    row = operating.page.locator("#limits tbody tr").first
+    await expect(row).to_contain_text(MODEL)
+    await expect(row.locator(".uses .figure")).to_have_text("2.0")
+
+
+async def test_the_load_refreshes_itself_until_it_is_told_not_to(operating: Operating) -> None:
+    """In place, without a click."""
+    page = operating.page
+    await page.goto(f"{operating.url}/load")
+    await expect(page.locator(".tiles")).to_contain_text("normal")
+    await page.locator("#load h2").first.evaluate("element => { element.textContent = 'old'; }")
+    await expect(page.locator("#load h2").first).to_have_text("Thresholds", timeout=60_000)
+
+    button = page.get_by_role("button", name="Auto-refresh")
+    await expect(button).to_have_attribute("aria-pressed", "true")
+    await button.press("Enter")
+    await expect(button).to_have_attribute("aria-pressed", "false")
+    assert operating.complaints.found == []
+
+
+async def test_affinity_and_embeddings_are_explained(operating: Operating) -> None:
+    """A session with its channel, why a short prompt has none, and the body of embeddings."""
+    page = operating.page
+    await page.goto(f"{operating.url}/explain")
+    await page.get_by_label("Model").select_option(MODEL)
+    await page.get_by_role("button", name="Explain").click()
+    await expect(page.locator(".affinity")).to_contain_text("do not cache so short a prompt")
+
+    await page.get_by_label("Session").fill("night-shift")
+    await page.get_by_label("Message").fill("word " * 3000)
+    await page.get_by_role("button", name="Explain").click()
+    first = await page.locator("section h2").first.inner_text()
+    channel = first.removeprefix("1. ").split()[0]
+    await expect(page.locator(".affinity")).to_contain_text(f"night-shift → {channel}")
+
+    await page.get_by_label("Model").select_option("house/embed")
+    await page.get_by_label("Message").fill("Hello")
+    await page.get_by_role("button", name="Explain").click()
+    await expect(page.locator(".tiles")).to_contain_text("Requests to the provider")
+    await expect(page.locator("pre")).to_contain_text("text-embedding-3-small")
+    assert operating.complaints.found == []
