@@ -7,6 +7,7 @@ Modules, in the order in which data flows:
     gate            admission: scope, limits, hold
     answer_limit    bound of the tokens of an answer, for the hold
     prompt_limit    bound of the tokens of a prompt's media, for the hold
+    tool_limit      bound of the calls of tools that a provider runs, for the hold
     drain_rules     which answers are read to their end without their caller
     limits          the limits that apply to a key's calls, by the rules of the configuration
     leases          requests, tokens and slots that calls have taken from limits

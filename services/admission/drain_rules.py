@@ -9,6 +9,7 @@ import msgspec
 from services.admission.prompt_limit import media_bound
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import ModelRoute
+from services.providers.translate.tool_types import provider_tools
 from services.providers.translate.unseen_reasoning import reasons_unseen
 
 
@@ -31,13 +32,14 @@ def drain_rules(spec: ChatCompletionSpec, routes: Sequence[ModelRoute]) -> Drain
     """Return the rules of those models whose answers to `spec` are drained."""
     rules = {}
     media = media_bound(spec)
+    runs_tools = bool(spec.tools) and any(provider_tools(spec.tools))
     for route in routes:
         for target in route.targets:
             channel = target.channel
             if channel.on_disconnect == "cancel":
                 continue
             is_billed = channel.on_disconnect == "drain" or target.capabilities.billed_to_end
-            reasons = is_billed or reasons_unseen(spec, target)
+            reasons = is_billed or runs_tools or reasons_unseen(spec, target)
             name = channel.name, target.model
             if reasons or (media((target,)) and name not in rules):
                 rules[name] = DrainRule(channel.drain_seconds, is_billed, not reasons)

@@ -10,13 +10,14 @@ from services.admission.call_plan import CallPlan
 from services.admission.leases import Lease, LimitLeases
 from services.admission.prompt_limit import media_bound, no_media
 from services.admission.ticket import Ticket
+from services.admission.tool_limit import tool_uses
 from services.clock import Clock
 from services.common.json_places import SKIMMED
 from services.common.off_loop import off_loop
 from services.domain.spec import ChatCompletionSpec
 from services.metering.holds import Hold, HoldRequest
 from services.metering.ledger import Ledger
-from services.metering.prices import estimate_nano
+from services.metering.prices import NO_TOOLS, estimate_nano
 from services.metering.tokens import (
     TOOL_TOKENS_MAX,
     TokenCounter,
@@ -78,12 +79,13 @@ class Gate:
             prompt_tokens = await off_loop(raw.size // SKIMMED, estimate_text, text)
             prompt_tokens += TOOL_TOKENS_MAX if spec.tools else 0
         media = media_bound(spec) if texts is None else no_media
+        uses = tool_uses(spec.tools) if spec.tools else NO_TOOLS
         max_tokens = amount = 0
         for route in plan.routes:
             most = estimate_max_tokens(spec, route.targets)
             price = plan.prices[route.base_model]
             prompt = (prompt_tokens + media(route.targets)) * (1 + cut_attempts_max)
-            nano = estimate_nano(prompt, most, price, markup_bp=caller.markup_bp)
+            nano = estimate_nano(prompt, most, price, markup_bp=caller.markup_bp, tool_uses=uses)
             max_tokens, amount = max(max_tokens, most), max(amount, nano)
         tokens = prompt_tokens + max_tokens
         lease, hold = await self.take(plan, record, tokens, amount)

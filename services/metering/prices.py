@@ -6,7 +6,7 @@ six decimals. A cost is whole nanodollars (10^-9 USD), rounded up once, at the e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Self
 
@@ -152,6 +152,7 @@ class Price(Rates, frozen=True, kw_only=True, omit_defaults=True):
 
 
 FREE = Price()
+NO_TOOLS: Mapping[str, int] = {}
 
 
 def cost_nano(usage: Usage, price: Price, *, markup_bp: int = 0) -> int:
@@ -165,17 +166,26 @@ def cost_nano(usage: Usage, price: Price, *, markup_bp: int = 0) -> int:
     return _nano(pico, markup_bp)
 
 
-def estimate_nano(prompt_tokens: int, max_tokens: int, price: Price, *, markup_bp: int = 0) -> int:
+def estimate_nano(
+    prompt_tokens: int,
+    max_tokens: int,
+    price: Price,
+    *,
+    markup_bp: int = 0,
+    tool_uses: Mapping[str, int] = NO_TOOLS,
+) -> int:
     """Return the highest cost of a call in nanodollars: every token at the highest rate.
 
-    `max_tokens` is for all choices together. No usage within both numbers costs more.
+    `max_tokens` is for all choices together, `tool_uses` are calls of tools that the provider runs,
+    by their names. No usage within these numbers costs more.
     """
     highest = prompt_tokens * price.prompt_max + max_tokens * price.completion_max
     for tier in price.tiers:
         if prompt_tokens > tier.above_prompt_tokens:
             cost = prompt_tokens * tier.prompt_max + max_tokens * tier.completion_max
             highest = max(highest, cost)
-    return _nano(highest + price.request, markup_bp)
+    tools = sum(uses * price.provider_tools.get(name, 0) for name, uses in tool_uses.items())
+    return _nano(highest + price.request + tools, markup_bp)
 
 
 def completion_nano(tokens: int, price: Price, *, markup_bp: int = 0) -> int:

@@ -142,7 +142,7 @@ class UsageMeter:
         """
         if self._final is not None and _has_counts(self._final):
             return self._checked(self._final)
-        return self._counted(reported or Usage(), unseen)
+        return self._counted(reported or self._final or Usage(), unseen)
 
     def _add_text(self, text: str) -> None:
         self._text.add(text)

@@ -57,6 +57,7 @@ class RawMessageDecoder(RawAnswerDecoder):
         native = message.stop_reason or ""
         raise_if_failure(native)
         self._usage.add(message.usage)
+        self._usage.add_blocks(message.content)
         choice = Choice(finish_reason=finish_reason(native), native_finish_reason=native)
         return WholeAnswer(
             choices=[choice],
@@ -89,6 +90,9 @@ class RawMessageDecoder(RawAnswerDecoder):
             case "message_start":
                 self._usage.add(wire.read(opened.message, wire.MESSAGE).usage)
                 return self.has_begun, self._with_model(block)
+            case "content_block_start":
+                kind = wire.read(opened.content_block, wire.KIND).type
+                self._usage.add_block(opened.content_block, kind)
             case "message_delta":
                 self._has_ending = True
                 self._usage.add(opened.usage)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -22,7 +22,7 @@ from services.domain.spec import EFFORTS, ChatCompletionSpec, Thinking, Tool
 from services.providers.anthropic.betas import is_harmless, only_clears
 from services.providers.anthropic.raw_answer import RawMessageDecoder
 from services.providers.anthropic.response import AnthropicDecoder
-from services.providers.anthropic.tools import RUN_BY_CLIENTS, is_charged
+from services.providers.anthropic.tools import is_charged
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.raw_answer import translated_events
 from services.providers.raw_lane import RawDecoder, RawFacts
@@ -36,6 +36,7 @@ from services.providers.raw_reading import (
     read,
 )
 from services.providers.translate.thinking import plan
+from services.providers.translate.tool_types import MESSAGES_RUN_BY_CALLERS
 from services.providers.translate.unseen_reasoning import hidden_tokens, reasons_unseen
 
 BETA, VERSION = "anthropic-beta", "anthropic-version"
@@ -59,6 +60,7 @@ _HEADER = re.compile(r"[\x20-\x7e]*")
 
 _FALSE = Raw(b"false")
 _SOME_TOOL = Tool(name="")
+_CUSTOM: Final = "custom"
 _TEXT = msgspec.json.Decoder(str)
 _FLAG = msgspec.json.Decoder(bool | None)
 _LIMIT = msgspec.json.Decoder(int)
@@ -73,6 +75,11 @@ class _Thinking(msgspec.Struct):
 
 class _Metadata(msgspec.Struct):
     user_id: str | None = None
+
+
+class _OtherTool(msgspec.Struct, omit_defaults=True):
+    type: str | None = None
+    max_uses: object = None
 
 
 class _OutputConfig(msgspec.Struct):
@@ -92,7 +99,7 @@ class MessagesLane:
             model=read("model", found, _TEXT),
             max_tokens=None if is_prompt else read("max_tokens", found, _LIMIT),
             user=_user(found),
-            tools=[_SOME_TOOL] if bytes(found.get("tools", ABSENT)) not in EMPTY else [],
+            tools=_some_tools(found.get("tools", ABSENT)),
             **_reasoning(found),
         )
         return RawFacts(
@@ -170,6 +177,15 @@ def _check_headers(headers: Mapping[str, str]) -> None:
             raise invalid("raw.headers", f"The API has no header {name[:64]!a} of this form.")
 
 
+def _some_tools(raw: Raw) -> list[Tool]:
+    """Return the types of tools that may be run by the provider, and one for all other tools."""
+    if bytes(raw) in EMPTY:
+        return []
+    tools = lenient(raw, list[_OtherTool]) or ()  # Which cannot be read, the provider refuses.
+    others = [msgspec.json.encode(tool) for tool in tools if tool.type not in (None, _CUSTOM)]
+    return [_SOME_TOOL, *(Tool(name="", other_json=each) for each in others)]
+
+
 def _user(found: Mapping[str, Raw]) -> str:
     metadata = lenient(found.get("metadata"), _Metadata)
     return (metadata.user_id or "") if metadata is not None else ""
@@ -209,7 +225,7 @@ def _costs_are_known(found: Mapping[str, Raw], target: Target) -> bool:
 def _has_price(tool: Raw, target: Target) -> bool:
     """Whether a tool is run by the client, or its calls are charged."""
     kind = members(tool).get("type")
-    name = "custom" if kind is None or bytes(kind) == b"null" else _TEXT.decode(kind)
-    if name == "custom" or RUN_BY_CLIENTS.fullmatch(name) is not None:
+    name = _CUSTOM if kind is None or bytes(kind) == b"null" else _TEXT.decode(kind)
+    if name == _CUSTOM or MESSAGES_RUN_BY_CALLERS.fullmatch(name) is not None:
         return True
     return is_charged(name, target)

@@ -112,6 +112,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         self._usage.add(message.usage)
         self._extras.add_message(body)
         choice = choice_of(message, self._extras, details=self._details)
+        self._usage.add_blocks(message.content)
         return WholeAnswer(
             choices=[choice],
             usage=self._usage.usage,
@@ -158,7 +159,9 @@ class AnthropicDecoder(RepeatedTextDecoder):
 
     def _start(self, index: int, content: msgspec.Raw) -> list[Event]:
         events = self._stop(index)  # Of a block before this one, where its end was left out.
-        if wire.read(content, wire.KIND).type not in wire.BLOCK_KINDS:
+        kind = wire.read(content, wire.KIND).type
+        if kind not in wire.BLOCK_KINDS:
+            self._usage.add_block(content, kind)
             self._extras.add_block(content, index)
             return events
         block = wire.read(content, wire.BLOCK)

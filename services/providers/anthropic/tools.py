@@ -18,6 +18,7 @@ from services.providers.translate.parameters import (
     require,
     shows_tools,
 )
+from services.providers.translate.tool_types import MESSAGES_RUN_BY_CALLERS, VERSION
 
 CHOICES: Mapping[ToolChoiceMode, str] = {
     "auto": "auto",
@@ -30,11 +31,6 @@ CHOICES: Mapping[ToolChoiceMode, str] = {
 _OWN_TYPES = re.compile(r"[a-z_]+_20\d{6}")
 """Types of the API's own tools, such as `web_search_20250305`: a name and a date."""
 
-RUN_BY_CLIENTS = re.compile(r"(bash|computer|memory|text_editor)_20\d{6}")
-"""Those that the caller runs, so that they cost tokens and nothing else. Of the others, a search
-costs a cent, and code is billed by the hour (https://platform.claude.com/docs/en/about-claude/pricing).
-"""
-
 _NO_ARGUMENTS: Json = {"type": "object", "properties": {}}
 
 
@@ -43,7 +39,9 @@ def knows_tool(target: Target) -> Callable[[str], bool]:
     allowed = target.channel.pass_through
     if allowed is False:
         return lambda _: False
-    types = _OWN_TYPES if target.sends_provider_tools or allowed is True else RUN_BY_CLIENTS
+    types = (
+        _OWN_TYPES if target.sends_provider_tools or allowed is True else MESSAGES_RUN_BY_CALLERS
+    )
     return lambda kind: types.fullmatch(kind) is not None or is_charged(kind, target)
 
 
@@ -51,7 +49,7 @@ def is_charged(kind: str, target: Target) -> bool:
     """Return whether the calls of a tool of the API's own are charged."""
     if _OWN_TYPES.fullmatch(kind) is None:
         return False
-    return kind.rpartition("_")[0] in target.charged_tools
+    return VERSION.sub("", kind) in target.charged_tools
 
 
 def tool_definitions(

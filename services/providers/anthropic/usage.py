@@ -1,5 +1,8 @@
 """Token usage of one answer, merged from several reports.
 
+Calls of tools that the provider runs are counted by their blocks, too: an answer that breaks off
+reports none, nor do some servers.
+
 `message_start` reports the input tokens and an estimate of the output tokens. `message_delta`
 reports the final figures, sometimes all of them and sometimes only the output. Figures are
 cumulative: the last one counts, and none are added up. The exceptions are iterations of types other
@@ -9,7 +12,8 @@ include them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -20,6 +24,10 @@ from services.providers.base import TOKENS_MAX
 
 SERVICE_TIERS: Mapping[str, str] = {"standard": "default"}
 """Service tiers by the API's name, where the contract's name differs."""
+
+CALL = "server_tool_use"
+RESULT, ERROR = "_tool_result", "_error"
+"""Endings of the types of a result's block, and of its content where the call has failed."""
 
 _FIELDS = UsageReport.__struct_fields__
 _READ = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
@@ -32,6 +40,7 @@ class UsageCount:
         self._known = UsageReport()
         self._reported = False
         self._others: wire.Json = {}
+        self._tool_calls: Counter[str] = Counter()
 
     def add(self, usage: msgspec.Raw) -> None:
         """Merge a later report: its figures replace earlier ones. Raises UPSTREAM_BAD_RESPONSE."""
@@ -46,6 +55,20 @@ class UsageCount:
         self._known = msgspec.structs.replace(self._known, **says)
         self._reported = True
 
+    def add_blocks(self, content: Iterable[msgspec.Raw]) -> None:
+        """Count the calls of the blocks of a whole answer."""
+        for block in content:
+            self.add_block(block, wire.read(block, wire.KIND).type)
+
+    def add_block(self, content: msgspec.Raw, kind: str) -> None:
+        """Count a call of a tool that the provider runs. One that has failed is not billed."""
+        if kind == CALL:
+            self._tool_calls[wire.read(content, wire.SERVER_BLOCK).name or ""] += 1
+        elif kind.endswith(RESULT):
+            result = wire.read(content, wire.SERVER_BLOCK).content
+            if bytes(result)[:1] == b"{" and wire.read(result, wire.KIND).type.endswith(ERROR):
+                self._tool_calls[kind.removesuffix(RESULT)] -= 1
+
     @property
     def service_tier(self) -> str:
         """The service tier that served the answer. Empty if not reported."""
@@ -56,7 +79,8 @@ class UsageCount:
     def usage(self) -> Usage | None:
         """The usage so far. None: no plausible figures were reported."""
         if not self._reported:
-            return None
+            counts = self._tool_counts()
+            return Usage(source="provider", provider_tool_counts=counts) if counts else None
         known = self._known
         others = [run for run in known.iterations or () if run.type != "message"]
         runs: list[UsageReport | Iteration] = [known, *others]
@@ -79,12 +103,16 @@ class UsageCount:
             cache_write_token_count=written,
             cache_write_1h_token_count=min(kept, written),
             source="provider",
-            provider_tool_counts=_tool_counts(self._others.get("server_tool_use")),
+            provider_tool_counts=self._tool_counts(),
             extra_json=msgspec.json.encode(self._others) if self._others else b"",
         )
 
+    def _tool_counts(self) -> dict[str, int]:
+        """Return the calls of each tool: those that are reported or those of the blocks."""
+        return dict(self._tool_calls | Counter(_reported(self._others.get("server_tool_use"))))
 
-def _tool_counts(report: object) -> dict[str, int]:
+
+def _reported(report: object) -> dict[str, int]:
     """Return the calls of tools in `server_tool_use`, such as `web_search_requests`."""
     counts = report.items() if isinstance(report, dict) else ()
     return {

@@ -68,6 +68,13 @@ class Block(msgspec.Struct):
     input: msgspec.Raw = msgspec.Raw(b"")
 
 
+class ServerBlock(msgspec.Struct):
+    """`content_block` about a tool that the provider runs: a call, or its result."""
+
+    name: str | None = None
+    content: msgspec.Raw = msgspec.Raw(b"")
+
+
 class StopDetails(msgspec.Struct):
     """Why the model declined."""
 
@@ -152,6 +159,7 @@ EVENT = msgspec.json.Decoder(Event)
 MESSAGE = msgspec.json.Decoder(Message)
 KIND = msgspec.json.Decoder(Kind)
 BLOCK = msgspec.json.Decoder(Block)
+SERVER_BLOCK = msgspec.json.Decoder(ServerBlock)
 ENDING = msgspec.json.Decoder(Ending)
 USAGE: msgspec.json.Decoder[UsageReport | None] = msgspec.json.Decoder(UsageReport | None)
 

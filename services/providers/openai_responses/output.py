@@ -24,7 +24,7 @@ are told where a message begins, and added up."""
 
 BILLED: Mapping[str, str] = {
     f"{name}_call": name
-    for name in ("web_search", "file_search", "code_interpreter", "image_generation")
+    for name in ("web_search", "file_search", "code_interpreter", "image_generation", "shell")
 }
 """Names of tools that the provider runs and bills, by the types of their calls."""
 

@@ -50,8 +50,7 @@ class ResponsesDecoder:
         With `details` the answer has OpenRouter's form of reasoning, too.
         """
         self._output = Output(model, details=details)
-        self.usage: Usage | None = None
-        """The last reported usage."""
+        self._usage: Usage | None = None
         self.done = False
         """Whether the last event has been received."""
         self._has_begun = False
@@ -110,6 +109,14 @@ class ResponsesDecoder:
             extra_json=self._beside_json,
         )
 
+    @property
+    def usage(self) -> Usage | None:
+        """The usage reported so far, with the calls of tools that the provider has run so far."""
+        counts = self._output.tool_counts()
+        if not counts:
+            return self._usage
+        return msgspec.structs.replace(self._usage or Usage(), provider_tool_counts=counts)
+
     def _begin(self, event: wire.Event) -> list[Event]:
         raw = wire.present(event.response)
         if raw is not None:
@@ -140,8 +147,6 @@ class ResponsesDecoder:
         events: list[Event] = []
         for at, item in enumerate(output):
             events += self._output.complete(item, at)
-        if self.usage is not None and (counts := self._output.tool_counts()):
-            self.usage = msgspec.structs.replace(self.usage, provider_tool_counts=counts)
         return events
 
     def _take_head(self, found: wire.Response) -> None:
@@ -149,7 +154,7 @@ class ResponsesDecoder:
         self._service_tier = found.service_tier or self._service_tier
         usage = wire.present(found.usage)
         if usage is not None:
-            self.usage = usage_of(usage) or self.usage
+            self._usage = usage_of(usage) or self._usage
 
     def _finished(self) -> ChoiceFinished:
         reason = finish_reason(self._native)

@@ -14,19 +14,15 @@ from services.providers.openai.messages import valid_json
 from services.providers.openai_responses.input_parts import MARK, NO_MARKS
 from services.providers.openai_responses.wire import Json
 from services.providers.translate.other_types import other_object
+from services.providers.translate.tool_types import RESPONSES_RUN_BY_CALLERS, VERSION
 
 GRAMMAR = "grammar"
-
-_RUN_HERE = re.compile(r"local_shell|apply_patch|tool_search|namespace|computer(_use_preview)?")
-"""Types of tools that the caller runs, or that cost nothing."""
 
 _RUN_THERE = re.compile(
     r"web_search(_preview)?(_\d{4}_\d\d_\d\d)?|image_generation|code_interpreter|shell"
 )
 """Types of tools that the provider runs and bills. Without those that reach data of the operator's
 account or addresses of the caller's choice: a channel's `pass_through` must name them."""
-
-_VERSION = re.compile(r"(_preview)?(_\d{4}_\d\d_\d\d)?$")
 
 _NO_PARAMETERS = msgspec.Raw(b'{"type":"object","properties":{}}')
 
@@ -36,7 +32,7 @@ def knows_tool(target: Target) -> Callable[[str], bool]:
     allowed = target.channel.pass_through
 
     def knows(kind: str) -> bool:
-        if _RUN_HERE.fullmatch(kind) is not None and allowed is not False:
+        if RESPONSES_RUN_BY_CALLERS.fullmatch(kind) is not None and allowed is not False:
             return True
         if isinstance(allowed, bool):
             return allowed
@@ -52,7 +48,7 @@ def is_charged(kind: str, target: Target) -> bool:
     """Return whether the calls of a tool that the provider runs are charged."""
     if _RUN_THERE.fullmatch(kind) is None:
         return False
-    return _VERSION.sub("", kind) in target.charged_tools
+    return VERSION.sub("", kind) in target.charged_tools
 
 
 def tool(offered: Tool, notes: Notes) -> Json:

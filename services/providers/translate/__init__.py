@@ -9,6 +9,7 @@ Modules, in the order in which data flows:
     images             images by value or by reference
     data_files         files by value, taken apart
     other_types        parts, tools and formats of types unknown to the contract
+    tool_types         types of tools that callers run, and the names of the others
     unknown_members    members below the top level that no field has
     unseen_reasoning   reasoning that an answer does not show
     reasoning_details  reasoning in OpenRouter's form

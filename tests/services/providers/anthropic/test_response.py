@@ -167,9 +167,9 @@ def test_refusals_say_why() -> None:
     [
         [PING],
         [{"type": "new_event", "delta": 7, "index": 1}],
-        [begun(9, "server_tool_use", id="s", name="web_search", input={})],
+        [begun(9, "mcp_tool_use", id="s", name="web_search", input={})],
         [
-            begun(9, "server_tool_use", id="s", name="web_search", input={}),
+            begun(9, "mcp_tool_use", id="s", name="web_search", input={}),
             more(9, "input_json_delta", partial_json='{"q":1}'),
             ended(9),
         ],

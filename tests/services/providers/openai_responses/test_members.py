@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+
+import pytest
 
 from services.domain.events import (
     RefusalDelta,
 )
+from services.domain.spec import Tool
+from services.providers.translate.tool_types import VERSION
 from tests.services.providers.folds import assert_equal
 from tests.services.providers.openai_responses.answers import (
     Json,
@@ -19,6 +24,7 @@ from tests.services.providers.openai_responses.answers import (
     stream,
     whole,
 )
+from tests.services.providers.openai_responses.requests import sent, target
 
 
 def test_refusals() -> None:
@@ -147,3 +153,32 @@ def test_calls_of_the_providers_tools_are_counted() -> None:
     assert answer.usage.provider_tool_counts == {"web_search": 2, "image_generation": 1}
     events = [done(each, at) for at, each in enumerate(items)]
     assert_equal(answer, stream([*events, completed(*items)]))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "web_search",
+        "web_search_preview_2025_03_11",
+        "image_generation",
+        "code_interpreter",
+        "file_search",
+        "shell",
+    ],
+)
+def test_a_tool_that_may_be_charged_is_counted(kind: str) -> None:
+    """One that a price lets pass for accounts that pay costs it."""
+    name = VERSION.sub("", kind)
+    priced = replace(
+        target(pass_through=("harmless", "file_search")),
+        sends_provider_tools=False,
+        charged_tools={name},
+    )
+    tools = [Tool(name="", other_json=json.dumps({"type": kind}).encode())]
+    body, _ = sent(tools=tools, to=priced)
+
+    answer = whole(response({"type": f"{name}_call", "id": "call_1"}, said("So.")))
+
+    assert answer.usage is not None
+    assert ("tools" in body) <= (answer.usage.provider_tool_counts == {name: 1})
+    assert "tools" in body or kind == "file_search"
