@@ -2,7 +2,8 @@
 
 Anybody has a session, also before the sign-in, so that every form has a CSRF token. A session ends
 with its idle timeout or its lifetime, when the browser closes, and at once when its key is revoked:
-each page asks the service with that key.
+each page asks the service with that key. A sign-out ends it in this process, for all copies of its
+cookie; another edge with the same secret takes a copy until the idle timeout.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ IDLE_TIMEOUT_S = 30 * 60
 LIFETIME_S = 12 * 3600
 RENEWAL_S = 60
 """Age at which a session that is in use gets a new cookie."""
+ENDED_MAX = 100_000
+"""The most sessions that are remembered as ended. Then the one that ended first is forgotten."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +53,8 @@ class Sessions:
     def __init__(self, secret: str, now: Callable[[], float] = time.time) -> None:
         self._seal = Seal(secret, "console session")
         self._now = now
+        self._ended: dict[str, int] = {}
+        """Ends of the lifetimes of sessions that have ended before, by their CSRF tokens."""
 
     def visitor(self) -> Session:
         """Return a new session of somebody who has not signed in."""
@@ -78,7 +83,19 @@ class Sessions:
         session = msgspec.json.decode(plain, type=Session)
         now = self._now()
         is_late = now - session.seen_s > IDLE_TIMEOUT_S or now - session.started_s > LIFETIME_S
-        return None if is_late or not _is_current(session, operators_token) else session
+        if is_late or session.csrf_token in self._ended:
+            return None
+        return session if _is_current(session, operators_token) else None
+
+    def end(self, session: Session) -> None:
+        """End a session: no copy of its cookie is valid any more."""
+        now = self._now()
+        while self._ended:
+            token, until = next(iter(self._ended.items()))
+            if until > now and len(self._ended) < ENDED_MAX:
+                break
+            del self._ended[token]
+        self._ended[session.csrf_token] = session.started_s + LIFETIME_S
 
     def to_cookie(self, session: Session) -> str:
         """Return the value of a cookie, with a new idle timeout."""

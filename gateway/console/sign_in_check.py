@@ -38,10 +38,6 @@ class SignInCheck:
             raise ApiError(ErrorReason.AUTH_UNAVAILABLE, "The key could not be checked.")
         return self._sessions.tenant(credential)
 
-    def visitor(self) -> Session:
-        """Return the session of somebody who has not signed in."""
-        return self._sessions.visitor()
-
     @property
     def takes_tokens(self) -> bool:
         """Whether operators can sign in."""

@@ -65,9 +65,9 @@ class SignInPages:
         return self.end(visit)
 
     def end(self, visit: Visit) -> web.Response:
-        """Replace the session by that of a visitor."""
+        """End the session, and ask for a sign-in."""
         response = redirect(SIGN_IN)
-        self._visits.start(visit, self._check.visitor(), response)
+        self._visits.end(visit, response)
         return response
 
     async def prefer(self, visit: Visit, form: Mapping[str, str]) -> web.Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -20,8 +21,9 @@ from gateway.http.trusted_proxies import TrustedProxies
 from services.domain.error_reason import ErrorReason
 
 COOKIE = "pomogator"
-SECURE_COOKIE = f"__Host-{COOKIE}"
-"""Browsers take it over TLS only, and from no other host."""
+"""Followed by the port: browsers send a cookie to all ports of its host, also to other gateways."""
+SECURE_PREFIX = "__Host-"
+"""Browsers take such a cookie over TLS only, and from no other host."""
 LANGUAGE_COOKIE = "console-language"
 THEME_COOKIE = "console-theme"
 THEMES = ("auto", "light", "dark")
@@ -30,6 +32,7 @@ CSRF_HEADER = "X-CSRF-Token"
 
 FORM_BYTES_MAX = 64 * 1024
 FIELDS_MAX = 64
+_PORT = re.compile(r":([0-9]{1,5})$")
 _FORM = "application/x-www-form-urlencoded"
 _SAME = frozenset({"same-origin", "none"})
 
@@ -60,7 +63,7 @@ class Visit:
     @property
     def cookie_name(self) -> str:
         """Name of the cookie with the session."""
-        return SECURE_COOKIE if self.is_secure else COOKIE
+        return _cookie_name(self.request.host, is_secure=self.is_secure)
 
 
 class Visits:
@@ -78,7 +81,7 @@ class Visits:
             request.remote or "", request.headers
         )
         cookies = request.cookies
-        cookie = cookies.get(SECURE_COOKIE if is_secure else COOKIE, "")
+        cookie = cookies.get(_cookie_name(request.host, is_secure=is_secure), "")
         theme = cookies.get(THEME_COOKIE, "")
         session = self._sessions.read(cookie, self._operators_token)
         return Visit(
@@ -122,6 +125,12 @@ class Visits:
         if visit.is_new or (self._sessions.needs_renewal(visit.session) and not by_script):
             self.start(visit, visit.session, response)
 
+    def end(self, visit: Visit, response: web.StreamResponse) -> None:
+        """End the session of a visit, and give the browser that of a visitor."""
+        if visit.session.role != "visitor":
+            self._sessions.end(visit.session)
+        self.start(visit, self._sessions.visitor(), response)
+
     def start(self, visit: Visit, session: Session, response: web.StreamResponse) -> None:
         """Give the browser the cookie of this session. It ends with the browser."""
         response.set_cookie(
@@ -140,6 +149,13 @@ def _fields(body: bytes) -> Mapping[str, str]:
     except ValueError:
         message = "This is not a form of the console."
         raise ApiError(ErrorReason.INVALID_FIELD, message) from None
+
+
+def _cookie_name(host: str, *, is_secure: bool) -> str:
+    """Return the name for a host as the browser names it, with or without a port."""
+    port = _PORT.search(host)
+    name = f"{COOKIE}-{port[1]}" if port else COOKIE
+    return f"{SECURE_PREFIX}{name}" if is_secure else name
 
 
 def require_same_site(visit: Visit, csrf_token: str) -> None:

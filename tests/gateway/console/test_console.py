@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from pomogator.accounts.v1 import key_service_pb2 as keys_pb
 
+from gateway.console import sessions
 from gateway.console.assets import ASSETS
 from gateway.console.figures import FIGURES
 from gateway.console.quick_starts import quick_starts
@@ -21,7 +22,7 @@ from gateway.http.auth_throttle import FAILURES
 from gateway.server import serving_rest
 from services.common.key_format import new_secret
 from tests.stand.billing_stand import COST_NANO, MODEL, NANO
-from tests.stand.console_stand import EDGE, ConsoleStand, browser, console_stand
+from tests.stand.console_stand import EDGE, TOKEN, ConsoleStand, browser, console_stand
 from tests.stand.gateway import running
 
 CHAT = "/console/v1/chat/completions"
@@ -90,7 +91,7 @@ async def test_the_session_is_a_cookie_that_no_script_reads(stand: ConsoleStand)
 
     cookie = (await stand.browser.sign_in(key)).headers["Set-Cookie"]
 
-    assert cookie.startswith("pomogator=")
+    assert cookie.startswith(f"pomogator-{stand.url.rpartition(':')[2]}=")
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
     assert "Max-Age" not in cookie
     assert "expires" not in cookie.lower()
@@ -100,7 +101,7 @@ async def test_the_session_is_a_cookie_that_no_script_reads(stand: ConsoleStand)
 async def test_over_tls_the_cookie_is_bound_to_the_host(tmp_path: Path) -> None:
     """A trusted proxy says that the browser speaks TLS; another one's word does not count."""
     trusting = replace(EDGE, trusted_proxies=("127.0.0.0/8",))
-    for edge, name in ((trusting, "__Host-pomogator="), (EDGE, "pomogator=")):
+    for edge, name in ((trusting, "__Host-pomogator-"), (EDGE, "pomogator-")):
         state = tmp_path / name
         state.mkdir()
         async with console_stand(state, edge) as stand:
@@ -134,6 +135,25 @@ async def test_guesses_are_throttled(stand: ConsoleStand) -> None:
     assert refused.status == 429
     assert int(refused.headers["Retry-After"]) >= 1
     assert (await stand.browser.sign_in(key)).status == 303
+
+
+async def test_guesses_count_by_the_address_of_the_browser(tmp_path: Path) -> None:
+    """As a trusted proxy names it. Another address may still guess, also at the token."""
+    trusting = replace(EDGE, trusted_proxies=("127.0.0.0/8",))
+    async with console_stand(tmp_path, trusting) as stand:
+        await stand.browser.get("/console/sign-in")
+
+        async def guess(credential: str, address: str) -> int:
+            headers = {"X-Forwarded-For": address}
+            form = {"key": credential}
+            return (await stand.browser.post("/console/sign-in", form, headers)).status
+
+        for number in range(FAILURES):
+            credential = f"token-{number}" if number % 2 else new_secret()
+            assert await guess(credential, "203.0.113.7") == 401
+        assert await guess(f"{TOKEN}x", "203.0.113.7") == 429
+        assert await guess(new_secret(), "203.0.113.7") == 429
+        assert await guess(new_secret(), "203.0.113.8") == 401
 
 
 async def test_a_change_needs_the_token_of_the_session(stand: ConsoleStand) -> None:
@@ -350,7 +370,70 @@ async def test_edges_with_one_secret_accept_each_others_sessions(tmp_path: Path)
             ):
                 await client.sign_in(gateway.key)
                 client.url = f"http://{second}"
-                assert (await client.get("/console/models")).status == status
+                as_balanced = {"Host": gateway.url.removeprefix("http://")}
+                assert (await client.get("/console/models", as_balanced)).status == status
+
+
+async def test_gateways_on_one_host_keep_their_sessions_apart(tmp_path: Path) -> None:
+    """A sign-in or sign-out at one port changes nothing at another: browsers share cookies."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    async with (
+        console_stand(tmp_path / "first") as first,
+        console_stand(tmp_path / "second") as second,
+    ):
+        ours = await first.billing.open_account("acme", NANO)
+        theirs = await second.billing.open_account("globex", NANO)
+        client = first.browser
+        await client.sign_in(ours)
+        client.url = second.url
+        assert (await client.get("/console")).status == 303
+        await client.sign_in(theirs)
+        assert "globex" in (await client.get("/console")).text
+
+        client.url = first.url
+        assert "acme" in (await client.get("/console")).text
+        await client.post("/console/sign-out", {})
+        client.url = second.url
+        assert "globex" in (await client.get("/console")).text
+
+
+@pytest.mark.parametrize("is_operator", [False, True], ids=["tenant", "operator"])
+async def test_a_sign_out_ends_all_copies_of_the_session(
+    stand: ConsoleStand, is_operator: bool
+) -> None:
+    """Also those of a cookie that somebody else has."""
+    credential = TOKEN if is_operator else await stand.billing.open_account("acme", NANO)
+    first = "/console/accounts" if is_operator else "/console/models"
+    await stand.browser.sign_in(credential)
+    name, value = next((each.key, each.value) for each in stand.browser.http.cookie_jar)
+    copy = {"Cookie": f"{name}={value}"}
+    async with browser(stand.url) as thief:
+        assert (await thief.get(first, copy)).status == 200
+        await stand.browser.get(first)
+        assert (await stand.browser.post("/console/sign-out", {})).status == 303
+
+        assert (await thief.get(first, copy)).headers["Location"] == "/console/sign-in"
+        if not is_operator:
+            assert (await thief.get("/console/usage", copy)).status == 303
+            asked = {"X-CSRF-Token": stand.browser.csrf, **copy}
+            async with thief.http.post(stand.url + CHAT, json=ASKED, headers=asked) as response:
+                assert response.status in {401, 403}
+    await stand.browser.sign_in(credential)
+    assert (await stand.browser.get(first)).status == 200
+
+
+async def test_a_page_that_refreshes_itself_does_not_prolong_the_session(
+    stand: ConsoleStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only pages that a person loads do."""
+    monkeypatch.setattr(sessions, "RENEWAL_S", 0)
+    await stand.browser.sign_in(TOKEN)
+    by_script = await stand.browser.get("/console/load", {"Sec-Fetch-Dest": "empty"})
+    by_person = await stand.browser.get("/console/load", {"Sec-Fetch-Dest": "document"})
+
+    assert "Set-Cookie" not in by_script.headers
+    assert "Set-Cookie" in by_person.headers
 
 
 async def _chat_status(stand: ConsoleStand, headers: dict[str, str]) -> int:

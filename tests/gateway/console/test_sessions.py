@@ -94,6 +94,24 @@ def test_an_idle_session_ends(sessions: Sessions, time: Time) -> None:
     assert time.now - began > LIFETIME_S
 
 
+def test_an_ended_session_stays_ended(
+    sessions: Sessions, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as its cookie could be valid; others are not touched, and memory is bounded."""
+    cookie = sessions.to_cookie(ended := sessions.tenant(KEY))
+    other = sessions.to_cookie(sessions.tenant(KEY))
+    sessions.end(ended)
+    time.now += IDLE_TIMEOUT_S
+    sessions.end(sessions.visitor())
+    assert sessions.read(cookie, "") is None
+    assert sessions.read(sessions.to_cookie(ended), "") is None
+    assert sessions.read(other, "") is not None
+
+    monkeypatch.setattr("gateway.console.sessions.ENDED_MAX", 2)
+    sessions.end(sessions.visitor())
+    assert sessions.read(sessions.to_cookie(ended), "") is not None
+
+
 def test_a_session_in_use_is_renewed_once_a_minute(sessions: Sessions, time: Time) -> None:
     """A browser gets no cookie with every page."""
     session = sessions.tenant(KEY)
