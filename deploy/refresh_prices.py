@@ -48,6 +48,20 @@ UNDISCOUNTED = ("cache_read_usd_per_mtok", "cache_write_usd_per_mtok")
 SOURCES: Mapping[str, str] = {"openrouter": "", "openai": "openai/", "anthropic": "anthropic/"}
 """Providers, with the prefix of our public names. The last one determines a name's price."""
 
+EMBEDDERS: Mapping[str, str] = {
+    "perplexity": "perplexity/",
+    "mistral": "mistral/",
+    "voyageai": "voyage/",
+    "cohere": "cohere/",
+    "google": "google/",
+    "aws": "bedrock/",
+    "openai": "openai/",
+}
+"""Providers of models for embeddings, with the prefix of our public names."""
+
+EMBEDS = re.compile(r"embed|voyage")
+"""Names of models for embeddings."""
+
 NO_CHAT = re.compile(
     r"\bada\b|babbage|:batch|curie|davinci|embedding|ft[:-]|image|live|moderation|realtime"
     r"|transcri|translate|tts|whisper"
@@ -88,6 +102,7 @@ def main(date: str) -> None:
     """Write both lists."""
     day = datetime.fromisoformat(date).replace(tzinfo=UTC)
     rows = {name: _row(price) for name, price in _prices(day)}
+    rows |= dict(_embedding_rows(day))
     source = SOURCE.format(version=version("genai-prices"))
     _write(LIST, "prices", rows, {"about": ABOUT, "as_of": date, "source": source})
     windows = _context_windows()
@@ -130,6 +145,16 @@ def _prices(day: datetime) -> Iterator[tuple[str, ModelPrice]]:
                 continue
             if price.input_mtok is not None and price.output_mtok is not None:
                 yield from ((prefix + name, price) for name in _names(model, prefix))
+
+
+def _embedding_rows(day: datetime) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield the prices of models for embeddings, whose texts are their only tokens."""
+    known = {provider.id: provider.models for provider in providers}
+    for provider, prefix in EMBEDDERS.items():
+        for model in known[provider]:
+            price = model.get_prices(day).input_mtok
+            if EMBEDS.search(model.id) and isinstance(price, Decimal):
+                yield prefix + model.id, {"prompt_usd_per_mtok": _plain(price)}
 
 
 def _names(model: ModelInfo, prefix: str) -> Iterator[str]:

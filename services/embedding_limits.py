@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 
@@ -26,6 +28,8 @@ class EmbeddingLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Most entries of one request to the provider. 0: unknown."""
     tokens_max: int = 0
     """Most tokens of one request to the provider. 0: unknown."""
+    request_form: Literal["", "titan", "cohere", "nova"] = ""
+    """Form of the requests at providers whose models have several, as on Amazon Bedrock."""
 
     @property
     def largest(self) -> int:

@@ -21,7 +21,7 @@ PRICES_FILE = "prices.json"
 DERIVED = re.compile(rf"{THINKING_SUFFIX}$")
 """Suffix of a public name that selects another behaviour at the same price."""
 
-VENDORS: Mapping[str, str] = {"openai-responses": "openai/", "openrouter": ""}
+VENDORS: Mapping[str, str] = {"openai-responses": "openai/", "openrouter": "", "vertex": "google/"}
 """Beginnings of names in the shipped list by dialect, where they are not the dialect's name.
 OpenRouter's names of models begin with the vendor already."""
 

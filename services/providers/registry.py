@@ -8,8 +8,11 @@ from services.providers import anthropic, openai, openai_responses, openrouter
 from services.providers.anthropic.request import NAMES as ANTHROPIC_NAMES
 from services.providers.base import Dialect, PlainEncoder, Target
 from services.providers.embeddings.base import EmbeddingDialect
+from services.providers.embeddings.bedrock import BedrockEmbeddings
 from services.providers.embeddings.cohere import CohereEmbeddings
+from services.providers.embeddings.google import GoogleEmbeddings
 from services.providers.embeddings.openai import OpenAiEmbeddings
+from services.providers.embeddings.vertex import VertexEmbeddings
 from services.providers.openai.plain_requests import plain_requests
 from services.providers.openai.request import ALL_NAMES
 from services.providers.openai.request import NAMES as OPENAI_NAMES
@@ -26,9 +29,12 @@ DIALECTS: Mapping[str, Dialect] = {
 _OPENAI_EMBEDDINGS = OpenAiEmbeddings()
 
 EMBEDDING_DIALECTS: Mapping[str, EmbeddingDialect] = {
+    "bedrock": BedrockEmbeddings(),
     "cohere": CohereEmbeddings(),
+    "google": GoogleEmbeddings(),
     "openai": _OPENAI_EMBEDDINGS,
     "openrouter": _OPENAI_EMBEDDINGS,
+    "vertex": VertexEmbeddings(),
 }
 """Every dialect of embeddings."""
 

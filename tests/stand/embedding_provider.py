@@ -33,7 +33,7 @@ def base64_of(vector: Sequence[float]) -> str:
 
 
 class EmbeddingProvider:
-    """A provider on a port of its own, of OpenAI's API and of Cohere's."""
+    """A provider on a port of its own: of OpenAI's API, or of another that the path names."""
 
     def __init__(self, *, dimensions: int = 8, takes_base64: bool = True) -> None:
         """`takes_base64`: whether it answers in base64 where it is asked to."""
@@ -88,9 +88,51 @@ class EmbeddingProvider:
         if self.scripts:
             return self.scripts.pop(0)
         body = request.json()
-        document = self._cohere(body) if request.path.endswith("/embed") else self._openai(body)
-        changed = self.change(document)
+        changed = self.change(self._document(request.path, body))
         return [json_answer(changed)]
+
+    def _document(self, path: str, body: Json) -> Json:
+        if path.endswith("/embed"):
+            return self._cohere(body)
+        if path.endswith(":batchEmbedContents"):
+            return self._google(body)
+        if path.endswith(":predict"):
+            return self._vertex(body)
+        if path.endswith("/invoke"):
+            return self._titan(body) if "inputText" in body else self._listed(body)
+        return self._openai(body)
+
+    def _google(self, body: Json) -> Json:
+        entries = _entries(body)
+        dimensions = body["requests"][0].get("outputDimensionality", self._dimensions)
+        usage = self.usage(entries) or {}
+        found = [{"values": list(vector_of(entry, dimensions))} for entry in entries]
+        counted = {"promptTokenCount": usage["prompt_tokens"]} if usage else {}
+        return {"embeddings": found, "usageMetadata": counted}
+
+    def _vertex(self, body: Json) -> Json:
+        dimensions = body.get("parameters", {}).get("outputDimensionality", self._dimensions)
+        return {
+            "predictions": [
+                {
+                    "embeddings": {
+                        "values": list(vector_of(entry, dimensions)),
+                        "statistics": {"token_count": len(entry), "truncated": False},
+                    }
+                }
+                for entry in _entries(body)
+            ]
+        }
+
+    def _titan(self, body: Json) -> Json:
+        dimensions = body.get("dimensions", self._dimensions)
+        vector = list(vector_of(body["inputText"], dimensions))
+        return {"embedding": vector, "inputTextTokenCount": len(body["inputText"])}
+
+    def _listed(self, body: Json) -> Json:
+        dimensions = body.get("output_dimension", self._dimensions)
+        found = [list(vector_of(entry, dimensions)) for entry in _entries(body)]
+        return {"embeddings": found, "id": "e"}
 
     def _openai(self, body: Json) -> Json:
         entries = _entries(body)
@@ -128,6 +170,12 @@ def raw_document(text: str) -> Script:
 
 
 def _entries(body: Json) -> Sequence[Entry]:
+    if "requests" in body:
+        return [each["content"]["parts"][0]["text"] for each in body["requests"]]
+    if "instances" in body:
+        return [each["content"] for each in body["instances"]]
+    if "inputText" in body:
+        return [body["inputText"]]
     found = body.get("input", body.get("texts"))
     assert isinstance(found, list)
     return found

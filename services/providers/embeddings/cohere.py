@@ -8,8 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from services.domain.embeddings import EmbeddingSpec
-from services.domain.error_reason import ErrorReason
-from services.errors import Failure, UpstreamError
+from services.errors import UpstreamError
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.document_decoder import failure_in
 from services.providers.embeddings.base import (
@@ -19,6 +18,7 @@ from services.providers.embeddings.base import (
 )
 from services.providers.embeddings.dimensions import sent_dimensions
 from services.providers.embeddings.extra_fields import extra_fields
+from services.providers.embeddings.texts import input_type, require_texts
 from services.providers.embeddings.vectors import read_vectors
 from services.providers.failures import provider_failure
 from services.providers.stream_reader import unreadable
@@ -65,16 +65,12 @@ class CohereEmbeddings:
         as_numbers: bool,  # noqa: ARG002 - numbers are what the API has in any case
     ) -> UpstreamRequest:
         """Encode `spec`."""
-        if spec.token_ids:
-            message = "This model takes texts, and no token IDs."
-            raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param="input")
-        if spec.user:
-            notes.dropped("user", "The provider has no such parameter.")
+        require_texts(spec, notes)
         body = {
             **extra_fields(spec, target, notes, harmless=HARMLESS),
             "model": target.model,
             "texts": spec.texts,
-            "input_type": _input_type(spec.input_type, notes),
+            "input_type": input_type(spec, target, notes, INPUT_TYPES, DEFAULT_INPUT_TYPE),
             "embedding_types": ["float"],
         }
         if (dimensions := sent_dimensions(spec.dimensions, target)) is not None:
@@ -100,13 +96,6 @@ class CohereEmbeddings:
     def auth_headers(self, key: str) -> Mapping[str, str]:
         """The key as a bearer token."""
         return {"authorization": f"Bearer {key}"}
-
-
-def _input_type(asked: str, notes: Notes) -> str:
-    sent = INPUT_TYPES.get(asked, asked or DEFAULT_INPUT_TYPE)
-    if sent != asked:
-        notes.mapped("input_type", f"`{sent}` is sent.")
-    return sent
 
 
 def _tokens(raw: Raw) -> int:

@@ -17,7 +17,11 @@ from services.providers.openai.harmless_fields import folded
 from services.providers.openai.pass_through import NEVER, passes_any, passes_harmless, shown_name
 from services.providers.translate.unknown_members import members_of
 
-_ANSWER_FORM = "encoding_format output_dtype embedding_types output_dimension texts images inputs"
+_ANSWER_FORM = (
+    "encoding_format output_dtype embedding_types output_dimension output_dimensionality"
+    " embedding_dimension texts images inputs input_text content requests instances parameters"
+    " embed_content_config single_embedding_params"
+)
 """Fields that decide on the form of the answer, which is ours to choose, or that are the input."""
 
 _HELD_BACK = frozenset(

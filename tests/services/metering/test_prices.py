@@ -274,6 +274,31 @@ def test_a_price_is_found_by_dialect_and_upstream_name(
         assert prices.unpriced([public]) == ([] if expected else [public])
 
 
+@pytest.mark.parametrize(
+    ("dialect", "upstream", "usd"),
+    [
+        ("bedrock", "amazon.titan-embed-text-v2:0", "0.02"),
+        ("cohere", "embed-v4.0", "0.12"),
+        ("google", "gemini-embedding-001", "0.15"),
+        ("openai", "text-embedding-3-small", "0.02"),
+        ("vertex", "gemini-embedding-001", "0.15"),
+    ],
+)
+def test_models_for_embeddings_have_prices(dialect: str, upstream: str, usd: str) -> None:
+    """By their dialects, whatever their public names."""
+    prices = PriceList({}, load_shipped(), [channel(dialect, "house/e", upstream)])
+
+    found = prices.lookup("house/e")
+    assert found is not None
+    assert found.prompt == Decimal(usd) * 10**6
+
+
+@pytest.mark.parametrize("name", ["voyage/voyage-4", "mistral/mistral-embed"])
+def test_vendors_of_openais_dialect_have_prices_by_public_name(name: str) -> None:
+    """Their channels do not say who they are."""
+    assert name in load_shipped()
+
+
 def test_the_name_comes_before_the_channels() -> None:
     """The order: own price, shipped price by public name, then channels by priority."""
     shipped = {"v/m": Price(prompt=1), "openai/a": Price(prompt=2), "openai/b": Price(prompt=3)}
@@ -316,7 +341,8 @@ def test_the_shipped_list_is_exact() -> None:
 
     assert len(rows) == len(shipped) > 100
     for name, parts in rows.items():
-        for key in ("prompt", "cache_read", "cache_write", "completion"):
+        embeds = parts.keys() == {"prompt_usd_per_mtok"}
+        for key in ("prompt", *(() if embeds else ("cache_read", "cache_write", "completion"))):
             exact = Decimal(parts[f"{key}_usd_per_mtok"]) * 10**6
             assert exact == int(exact) == getattr(shipped[name], key), name
 

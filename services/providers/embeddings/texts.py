@@ -1,0 +1,34 @@
+"""What the dialects of embeddings have in common whose APIs take texts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from services.domain.embeddings import EmbeddingSpec
+from services.domain.error_reason import ErrorReason
+from services.errors import Failure
+from services.providers.base import Notes, Target
+from services.providers.embeddings.extra_fields import is_dropped
+
+
+def require_texts(spec: EmbeddingSpec, notes: Notes) -> None:
+    """Note the end user, whom these APIs do not know. Raise UNSUPPORTED_FEATURE for token IDs."""
+    if spec.token_ids:
+        message = "This model takes texts, and no token IDs."
+        raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param="input")
+    if spec.user:
+        notes.dropped("user", "The provider has no such parameter.")
+
+
+def input_type(
+    spec: EmbeddingSpec, target: Target, notes: Notes, names: Mapping[str, str], default: str = ""
+) -> str:
+    """Return the provider's input type, by `names` of other providers. Empty: none is sent."""
+    asked = spec.input_type
+    if asked and is_dropped("input_type", target):
+        notes.dropped("input_type", "The model has no such parameter.")
+        return default
+    sent = names.get(asked.lower(), asked) or default
+    if sent != asked:
+        notes.mapped("input_type", f"`{sent}` is sent.")
+    return sent
