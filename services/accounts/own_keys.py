@@ -15,7 +15,7 @@ from services.accounts.key_changes import KeyChange
 from services.accounts.key_maker import insert_once
 from services.accounts.key_versions import require_version
 from services.accounts.tenant_policy import changed_scope, denied, new_scope, refuse_rotation
-from services.admission.revocation import key_revoked
+from services.admission.interrupt import key_revoked
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.accounts import lock_account

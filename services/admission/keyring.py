@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from services.admission.revocation import Revocation, key_revoked
+from services.admission.interrupt import Revocation, key_revoked
 from services.clock import Chance, Clock
 from services.common.key_format import PREFIX, well_formed
 from services.common.request_headers import bearer_token

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -103,11 +103,6 @@ class Ticket(msgspec.Struct, kw_only=True):
     """The most that is charged. Set when the balance lacks what the call has cost."""
 
     @property
-    def headers(self) -> Mapping[str, str]:
-        """The `x-ratelimit-…` headers of the answer."""
-        return self.lease.headers()
-
-    @property
     def has_counted_prompt(self) -> bool:
         """Whether the provider has reported the tokens of the prompt."""
         usage = self.decoder.usage if self.decoder else None
@@ -189,7 +184,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         The record was closed with the caller's connection; the drain gets a copy.
         """
         self.meter.drain()
-        self.record = replace(self.record)
+        self.record = replace(self.record, interrupt=None)
 
     def count(self, batch: Batch) -> None:
         """Count a batch of the provider. The last one gets usage and cost of the call."""

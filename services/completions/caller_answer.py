@@ -68,13 +68,13 @@ class CallerAnswer(msgspec.Struct, frozen=True):
 
     async def begin(self, answer: StartedAnswer, count: Callable[[Batch], None]) -> Batch:
         """Begin to charge an answer. Return its first batch. `count` is from `counting`."""
-        self._start(answer)
+        completion_id = self._start(answer)
         first = answer.first
         batch = first.events() if isinstance(first, WholeAnswer) else first
-        await self._count(batch, count)
+        count(batch)
+        if self.ticket.must_extend:
+            await self.ticket.extend(batch)
         form = raw_form(first)
-        completion_id = _new_id()
-        self.ticket.record.facts.answer(completion_id, answer.model, answer.notes)
         started = Started(
             completion_id=completion_id,
             model=answer.model,
@@ -100,13 +100,14 @@ class CallerAnswer(msgspec.Struct, frozen=True):
             try:
                 first = answer.first
                 if isinstance(first, WholeAnswer) and not (as_batch or self.hides_reasoning):
-                    self._start(answer)
                     return await self._completion(answer, first)
                 count = self.counting(answer)
                 events = await self.begin(answer, count)
                 self._leave_if_drained()
                 async for batch in answer.rest:
-                    await self._count(batch, count)
+                    count(batch)
+                    if self.ticket.must_extend:
+                        await self.ticket.extend(batch)
                     events += batch
                     self._leave_if_drained()
             except (asyncio.CancelledError, GeneratorExit):
@@ -123,23 +124,21 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         if self.is_drained():
             raise asyncio.CancelledError
 
-    def _start(self, answer: StartedAnswer) -> None:
+    def _start(self, answer: StartedAnswer) -> str:
+        """Note that the answer begins for the caller. Return its ID."""
         self.ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)
-        self.set_headers({**self.headers, **self.ticket.headers})
-
-    async def _count(self, batch: Batch, count: Callable[[Batch], None]) -> None:
-        count(batch)
-        if self.ticket.must_extend:
-            await self.ticket.extend(batch)
+        self.set_headers({**self.headers, **self.ticket.lease.headers()})
+        completion_id = f"chatcmpl-{getrandbits(COMPLETION_ID_BITS):032x}"
+        self.ticket.record.facts.answer(completion_id, answer.model, answer.notes)
+        return completion_id
 
     async def _completion(self, answer: StartedAnswer, whole: WholeAnswer) -> Completion:
+        completion_id = self._start(answer)
         if self.reader is not None:
             self.reader(answer.target).add_whole(whole)
         usage = self.ticket.count_whole(whole)
         if self.ticket.must_extend:
             await self.ticket.extend([])
-        completion_id = _new_id()
-        self.ticket.record.facts.answer(completion_id, answer.model, answer.notes)
         return Completion(
             completion_id=completion_id,
             model=answer.model,
@@ -176,7 +175,3 @@ async def stream_without_reasoning(
             shown = without_reasoning(batch)
             if shown or batch is LEFT:
                 yield shown or LEFT
-
-
-def _new_id() -> str:
-    return f"chatcmpl-{getrandbits(COMPLETION_ID_BITS):032x}"

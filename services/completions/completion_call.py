@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from services.admission.call_plan import CallPlan
+from services.admission.interrupt import CallInterrupt
 from services.admission.keyring import Caller
-from services.admission.revocation import Revocation
 from services.completions.snapshot import Snapshot
 from services.domain.spec import CompletionRequest
 from services.providers.raw_call import RawCall
@@ -28,8 +28,8 @@ class AuthenticatedCall(msgspec.Struct, kw_only=True):
     """The caller's idempotency key, if it sent one."""
     time_left_s: Callable[[], float | None] = lambda: None
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
-    revocation: Revocation | None = None
-    """The revocation of the key, which ends the call. None: the call may finish."""
+    interrupt: CallInterrupt
+    """Ends the call: when its key is revoked, and when an operator wants it."""
     raw: RawCall | None = None
     """Set where the request may pass to a provider as it is. The spec may then lack its messages
     and tools."""

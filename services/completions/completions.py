@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from services.admission.gate import Gate
+from services.admission.interrupt import CallInterrupt
 from services.admission.keyring import Caller, Keyring
 from services.common.call_names import TAGS_HEADER
 from services.common.call_tags import read_tags
@@ -149,6 +150,8 @@ class Completions(CallEntrance[Pipeline]):
         self, request: CompletionRequest, context: CallContext, record: CallRecord
     ) -> CompletionCall:
         caller = await self._keyring.authenticate(context.authorization)
+        revocation = self._keyring.revocation(caller) if self._end_revoked else None
+        record.interrupt = interrupt = CallInterrupt(revocation)
         note_caller(record, caller, context, request.spec.user)
         record.facts.session = request.session_id
         check_idempotency_key(context.idempotency_key)
@@ -159,7 +162,7 @@ class Completions(CallEntrance[Pipeline]):
             snapshot=self._snapshots.current,
             idempotency_key=context.idempotency_key,
             time_left_s=context.time_left_s,
-            revocation=self._keyring.revocation(caller) if self._end_revoked else None,
+            interrupt=interrupt,
         )
 
 

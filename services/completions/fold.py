@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from services.admission.revocation import ClosableIterator
+from services.admission.interrupt import ClosableIterator
 from services.common.reasoning_fragments import Detail, gather
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import (

@@ -6,7 +6,7 @@ needs it:
     replay by idempotency key  a call with a key runs once; repeated calls get the same answer
     join of repeats            a repeated request of a session gets the first one's answer
     drain on disconnect        a billed answer is read to its end without its caller
-    end on revocation          the call ends when its key is revoked
+    end on interrupt           the call ends when its key is revoked
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import msgspec
 from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN
 from services.admission.drain_rules import drain_rules
 from services.admission.gate import Gate
-from services.admission.revocation import ClosableIterator
+from services.admission.interrupt import ClosableIterator
 from services.admission.ticket import Ticket
 from services.common.off_loop import OFF_LOOP_BYTES
 from services.completions.caller_answer import CallerAnswer, stream_without_reasoning
@@ -95,7 +95,7 @@ class Pipeline:
         errors are raised by the batches.
         """
         batches = self._batches(call, self._prepare(call), set_headers, stream=True)
-        return batches if call.revocation is None else call.revocation.guard(batches)
+        return call.interrupt.guard(batches)
 
     async def whole(self, call: CompletionCall, set_headers: SetHeaders) -> Completion:
         """Return the whole answer."""
@@ -106,9 +106,7 @@ class Pipeline:
             )
         else:
             answers = self._batches(call, state, set_headers, stream=False)
-        if call.revocation is None:
-            return await folded(answers)
-        return await call.revocation.run(partial(folded, answers))
+        return await call.interrupt.run(partial(folded, answers))
 
     def _prepare(self, call: CompletionCall) -> CallState:
         asked = call.request
@@ -146,9 +144,12 @@ class Pipeline:
         )
         if stream and call.hides_reasoning:
             run = partial(stream_without_reasoning, run)
-        batches = self._with_replay(call, state, set_headers, run)
-        if call.raw is not None and (call.idempotency_key or call.repeat_key):
-            batches = in_form(batches, call.raw, stream=stream)
+        if call.idempotency_key or call.repeat_key:
+            batches = self._with_replay(call, state, set_headers, run)
+            if call.raw is not None:
+                batches = in_form(batches, call.raw, stream=stream)
+        else:
+            batches = run()
         return self._drains.drain_on_disconnect(batches, state) if state.drain_rules else batches
 
     def _with_replay(
@@ -158,8 +159,6 @@ class Pipeline:
         set_headers: SetHeaders,
         run: Callable[[], AsyncGenerator[Batch, None]],
     ) -> AsyncGenerator[Batch, None]:
-        if not (call.idempotency_key or call.repeat_key):
-            return run()
         plan = state.plan
         plan.require_allowed()
 

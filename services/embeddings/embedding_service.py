@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.admission.interrupt import CallInterrupt
 from services.completions.completions import CallContext, CallEntrance, note_caller
 from services.completions.idempotency import SetHeaders, check_idempotency_key
 from services.domain.embeddings import EmbeddingRequest, Embeddings
@@ -33,6 +34,8 @@ class EmbeddingService(CallEntrance[EmbeddingPipeline]):
         self, request: EmbeddingRequest, context: CallContext, record: CallRecord
     ) -> EmbeddingCall:
         caller = await self._keyring.authenticate(context.authorization)
+        revocation = self._keyring.revocation(caller) if self._end_revoked else None
+        record.interrupt = interrupt = CallInterrupt(revocation)
         note_caller(record, caller, context, request.spec.user)
         check_idempotency_key(context.idempotency_key)
         return EmbeddingCall(
@@ -42,5 +45,5 @@ class EmbeddingService(CallEntrance[EmbeddingPipeline]):
             snapshot=self._snapshots.current,
             idempotency_key=context.idempotency_key,
             time_left_s=context.time_left_s,
-            revocation=self._keyring.revocation(caller) if self._end_revoked else None,
+            interrupt=interrupt,
         )

@@ -63,7 +63,7 @@ class EmbeddingPipeline:
         plan.require_allowed()
         plan.require_sold()
         run = partial(self._replayed, call, plan, set_headers)
-        return await (run() if call.revocation is None else call.revocation.run(run))
+        return await call.interrupt.run(run)
 
     async def _replayed(
         self, call: EmbeddingCall, plan: CallPlan, set_headers: SetHeaders
@@ -98,7 +98,6 @@ class EmbeddingPipeline:
             await asking.ask_all(parts, as_numbers=as_numbers)
             usage, cost = ticket.usage, ticket.charge_nano
             call.record.finish_with("stop")
-            call.record.facts.answer("", route.model, list(asking.notes.values()))
             call.record.facts.answer("", route.model, list(asking.notes.values()))
             set_headers({**plan.answer_headers, **ticket.headers})
         finally:

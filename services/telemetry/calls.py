@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 
@@ -75,6 +75,16 @@ class Attempt:
     """Time of its start."""
 
 
+class Interrupt(Protocol):
+    """Ends a call in flight."""
+
+    def trigger(self, failure: Callable[[], Failure]) -> None:
+        """End the call, which raises `failure()`."""
+
+    def release(self) -> None:
+        """Let go of the call, which is over."""
+
+
 @dataclass(slots=True, kw_only=True)
 class CallRecord:
     """Facts about a call, complete when `CallLog` logs it.
@@ -124,6 +134,8 @@ class CallRecord:
     """Spans of the call. None: calls are not traced."""
     facts: CallFacts = field(default_factory=CallFacts)
     """Facts for the call log."""
+    interrupt: Interrupt | None = None
+    """Ends the call while it is in flight. None: it is not authenticated yet, or over."""
 
     @property
     def channel(self) -> str:
@@ -266,6 +278,9 @@ class CallLog:
         finally:
             self.inflight -= 1
             record.ended_at = self._clock.now()
+            if record.interrupt is not None:
+                record.interrupt.release()
+                record.interrupt = None
             for observe in self.observers:
                 observe(record)
             if record.spans is not None:

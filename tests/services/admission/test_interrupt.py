@@ -1,4 +1,4 @@
-"""Calls in flight end when their key is revoked."""
+"""Calls in flight end when their key is revoked, or another reason interrupts them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from services.admission.revocation import Revocation
+from services.admission.interrupt import CallInterrupt, Revocation, key_revoked
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 
@@ -39,20 +39,29 @@ class Source:
 
 
 async def test_without_a_revocation_all_items_pass() -> None:
-    """No task stays registered."""
+    """A call that is released is no longer known to its key."""
     revocation, source = Revocation(), Source()
+    call = CallInterrupt(revocation)
     source.goes_on.set()
 
-    assert [number async for number in revocation.guard(source.numbers())] == [0, 1, 2]
+    assert [number async for number in call.guard(source.numbers())] == [0, 1, 2]
 
-    assert not revocation._waiting
+    call.release()
+    assert not revocation.calls
+    revocation.trigger()
+    assert await call.run(done_at_once) == "done"
+
+
+async def done_at_once() -> str:
+    """Return at once."""
+    return "done"
 
 
 @pytest.mark.parametrize("swallows", [False, True])
 async def test_a_revocation_ends_a_pending_item_at_once(*, swallows: bool) -> None:
     """With its reason, even where the source swallows the cancellation."""
     revocation, source = Revocation(), Source(swallows=swallows)
-    waiting = asyncio.create_task(anext(revocation.guard(source.numbers())))
+    waiting = asyncio.create_task(anext(CallInterrupt(revocation).guard(source.numbers())))
     await source.asked.wait()
 
     revocation.trigger()
@@ -66,24 +75,24 @@ async def test_a_revocation_ends_a_pending_item_at_once(*, swallows: bool) -> No
 
 
 async def test_a_revocation_between_two_items_ends_the_next() -> None:
-    """The task is not cancelled in between."""
+    """The task is not cancelled in between, and the source is closed at once."""
     revocation, source = Revocation(), Source()
     source.goes_on.set()
-    async with aclosing(revocation.guard(source.numbers())) as numbers:
+    async with aclosing(CallInterrupt(revocation).guard(source.numbers())) as numbers:
         assert await anext(numbers) == 0
 
         revocation.trigger()
         await asyncio.sleep(0)  # A cancellation of the task would be raised here.
+        assert isinstance(source.closed_by, GeneratorExit)
 
         with pytest.raises(Failure):
             await anext(numbers)
-    assert isinstance(source.closed_by, GeneratorExit)
 
 
 async def test_another_cancellation_takes_precedence() -> None:
     """A caller that disconnects at the moment of the revocation."""
     revocation, source = Revocation(), Source()
-    waiting = asyncio.create_task(anext(revocation.guard(source.numbers())))
+    waiting = asyncio.create_task(anext(CallInterrupt(revocation).guard(source.numbers())))
     await source.asked.wait()
 
     revocation.trigger()
@@ -100,6 +109,44 @@ async def test_after_a_revocation_no_item_is_requested() -> None:
     revocation.trigger()
 
     with pytest.raises(Failure):
-        await anext(revocation.guard(source.numbers()))
+        await anext(CallInterrupt(revocation).guard(source.numbers()))
 
     assert not source.asked.is_set()
+
+
+async def test_a_call_that_is_interrupted_while_it_closes_is_closed_once() -> None:
+    """Its caller leaves, and the source takes its time to close."""
+    call, closing, goes_on = CallInterrupt(), asyncio.Event(), asyncio.Event()
+    closed = []
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        try:
+            yield 0
+        finally:
+            closing.set()
+            await goes_on.wait()
+            closed.append(True)
+
+    guarded = call.guard(numbers())
+    assert await anext(guarded) == 0
+    leaving = asyncio.ensure_future(guarded.aclose())
+    await closing.wait()
+    call.trigger(key_revoked)
+    goes_on.set()
+    await leaving
+
+    assert closed == [True]
+
+
+async def test_the_first_reason_of_an_interrupt_counts() -> None:
+    """A later one changes nothing."""
+    call, source = CallInterrupt(), Source()
+    waiting = asyncio.create_task(anext(call.guard(source.numbers())))
+    await source.asked.wait()
+
+    call.trigger(key_revoked)
+    call.trigger(lambda: Failure(ErrorReason.DEADLINE, ""))
+
+    with pytest.raises(Failure) as ended:
+        await waiting
+    assert ended.value.reason == ErrorReason.KEY_REVOKED
