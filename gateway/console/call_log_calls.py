@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple, Protocol
 
 import grpc
 from pomogator.calls.v1 import call_service_pb2 as pb
@@ -49,6 +49,24 @@ class CallFilter:
     min_charge_nano_usd: int = 0
 
 
+class SelectedGroup(NamedTuple):
+    """The calls of a key, of an end user, or with a tag. Empty fields select nothing."""
+
+    key_id: str = ""
+    end_user: str = ""
+    tag_name: str = ""
+    tag_value: str = ""
+
+
+Dimension = Literal["key", "end_user", "tag"]
+_DIMENSIONS: Mapping[Dimension, pb.CallDimension.ValueType] = {
+    "key": pb.CALL_DIMENSION_KEY,
+    "end_user": pb.CALL_DIMENSION_END_USER,
+    "tag": pb.CALL_DIMENSION_TAG,
+}
+_METRICS = (pb.CALL_METRIC_COUNTS, pb.CALL_METRIC_TOKENS, pb.CALL_METRIC_MONEY)
+
+
 class CallLogCalls:
     """Calls over a channel to the public or the operators' services. All raise ApiError."""
 
@@ -70,13 +88,28 @@ class CallLogCalls:
         call = self._calls.GetCall(request, metadata=asker.metadata, timeout=TIMEOUT_S)
         return (await answered(call, asker.request_id)).call
 
-    async def sums_by_key(self, asker: Asker, since: datetime) -> Sequence[pb.CallGroup]:
-        """Return the sums of the calls of each key since then."""
+    async def sums(
+        self, asker: Asker, since: datetime, dimension: Dimension
+    ) -> Sequence[pb.CallGroup]:
+        """Return the sums of the calls since then, of each key, end user or tag."""
+        request = pb.AggregateCallsRequest(group_by=[_DIMENSIONS[dimension]], metrics=_METRICS)
+        request.start_time.FromDatetime(since)
+        return await self._aggregate(asker, request)
+
+    async def daily_sums(
+        self, asker: Asker, since: datetime, group: SelectedGroup
+    ) -> Mapping[str, pb.CallGroup]:
+        """Return the sums of a group's calls of each day since then, by the day in UTC."""
         request = pb.AggregateCallsRequest(
-            group_by=[pb.CALL_DIMENSION_KEY],
-            metrics=[pb.CALL_METRIC_COUNTS, pb.CALL_METRIC_TOKENS, pb.CALL_METRIC_MONEY],
+            interval=pb.CALL_INTERVAL_DAY, metrics=_METRICS, **group._asdict()
         )
         request.start_time.FromDatetime(since)
+        groups = await self._aggregate(asker, request)
+        return {str(each.start_time.ToDatetime(UTC).date()): each for each in groups}
+
+    async def _aggregate(
+        self, asker: Asker, request: pb.AggregateCallsRequest
+    ) -> Sequence[pb.CallGroup]:
         call = self._calls.AggregateCalls(request, metadata=asker.metadata, timeout=TIMEOUT_S)
         return (await answered(call, asker.request_id)).groups
 

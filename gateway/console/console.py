@@ -27,7 +27,7 @@ from gateway.console.sign_in_check import SignInCheck
 from gateway.console.sign_in_pages import SIGN_IN, SignInPages
 from gateway.console.tenant_key_calls import TenantKeyCalls
 from gateway.console.tenant_pages import CHAT_PATH, ENTRIES, HOME, TenantPages, tenant_of
-from gateway.console.usage_pages import UsagePages
+from gateway.console.usage_pages import USAGE, UsagePages
 from gateway.console.visit import Visit, Visits
 from gateway.errors import ApiError
 from gateway.http.auth_throttle import AuthThrottle
@@ -92,7 +92,7 @@ class Console:
         tenant, sign_in = self._tenant, self._sign_in
         pages: Mapping[str, Page] = {
             KEYS: self._keys.keys,
-            "/console/usage": self._usage.usage,
+            USAGE: self._usage.usage,
             "/console/playground": tenant.playground,
             "/console/models": tenant.models,
             "/console/quick-starts": tenant.quick_starts,

@@ -15,7 +15,7 @@ from gateway.console.charts import bar_chart
 from gateway.console.key_pages import KEYS
 from gateway.console.pages import AUDIT, Entry, Pages
 from gateway.console.quick_starts import quick_starts
-from gateway.console.usage_pages import beginning, last_days
+from gateway.console.usage_pages import USAGE, beginning, last_days
 from gateway.console.visit import CSRF_HEADER, Visit, require_same_site
 from gateway.errors import ApiError
 from gateway.http.credentials import AUTHORIZATION
@@ -29,7 +29,7 @@ CHAT_PATH = "/console/v1/chat/completions"
 ENTRIES: Sequence[Entry] = (
     Entry(HOME, "nav.overview", "o"),
     Entry(KEYS, "nav.keys", "k"),
-    Entry("/console/usage", "nav.usage", "u"),
+    Entry(USAGE, "nav.usage", "u"),
     Entry(CALLS, "nav.calls", "c"),
     Entry(AUDIT, "nav.audit", "a"),
     Entry("/console/playground", "nav.playground", "p"),

@@ -1,17 +1,19 @@
-"""Usage page: what an account was charged, by day, by model and by key."""
+"""Usage page: what an account was charged, by day, model, key, end user and tag."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
+from urllib.parse import urlencode
 
 from aiohttp import web
 
 from gateway.console.account_calls import AccountCalls, Caller
-from gateway.console.call_log_calls import CallLogCalls
+from gateway.console.call_log_calls import CallLogCalls, Dimension, SelectedGroup
 from gateway.console.charts import bar_chart
 from gateway.console.pages import Pages
 from gateway.console.visit import Visit
@@ -21,6 +23,9 @@ from services.domain.error_reason import ErrorReason
 RANGES: Sequence[int] = (7, 30, 90)
 """Days that the page can show."""
 DEFAULT_DAYS = 30
+GROUPS_MAX = 50
+"""The most keys, end users or tags that the page shows."""
+USAGE = "/console/usage"
 
 
 class UsageRow(Protocol):
@@ -34,10 +39,13 @@ class UsageRow(Protocol):
     cost_nano_usd: int
 
 
-class KeySums(Protocol):
-    """The sums of the calls of a key, as the call log has them."""
+class GroupSums(Protocol):
+    """The sums of the calls of a key, end user, tag or day, as the call log has them."""
 
     key_id: str
+    end_user: str
+    tag_name: str
+    tag_value: str
     call_count: int
     failure_count: int
     prompt_token_count: int
@@ -61,10 +69,36 @@ class Sums:
         self.completion_tokens += row.completion_token_count
         self.nano_usd += row.cost_nano_usd
 
+    def add_group(self, group: GroupSums) -> None:
+        """Add the sums of more calls, as the call log has them."""
+        self.calls += group.call_count
+        self.prompt_tokens += group.prompt_token_count
+        self.completion_tokens += group.completion_token_count
+        self.nano_usd += group.charge_nano_usd
+
     @property
     def tokens(self) -> int:
         """All tokens."""
         return self.prompt_tokens + self.completion_tokens
+
+
+class Groups(NamedTuple):
+    """Sums of groups of calls, the dearest first."""
+
+    shown: Sequence[GroupSums]
+    highest_nano_usd: int
+    """Charges of the first one."""
+    more_count: int
+    """Number of groups that are not shown."""
+
+
+class Breakdown(NamedTuple):
+    """Sums of all calls by what they differ in. Without a call log there are those of models."""
+
+    by_model: Sequence[tuple[str, Sums]]
+    by_key: Groups | None
+    by_end_user: Groups | None
+    by_tag: Groups | None
 
 
 class UsagePages:
@@ -76,14 +110,53 @@ class UsagePages:
         self._log = log
 
     async def usage(self, visit: Visit) -> web.Response:
-        """Charges, calls and tokens by day, and the sums of each model."""
-        days = last_days(_asked_days(visit.request.query.get("days", "")))
+        """Charges, calls and tokens by day, and the sums of each model, key, end user and tag.
+
+        Or those of one key, end user or tag by day.
+        """
+        query = visit.request.query
+        days = last_days(_asked_days(query.get("days", "")))
         caller = Caller(visit.session.key, visit.request_id)
+        group = SelectedGroup(*(query.get(name, "") for name in SelectedGroup._fields))
+        if any(group):
+            return await self._of_group(visit, caller, days, group)
         rows = await self._calls.daily_usage(caller, beginning(days[0]), by_model=True)
-        by_day = _summed((row.day, row) for row in rows)
         by_model = _summed((row.model, row) for row in rows)
+        by_key, by_end_user, by_tag = await asyncio.gather(
+            *(self._groups(caller, days[0], each) for each in ("key", "end_user", "tag"))
+        )
+        breakdown = Breakdown(
+            sorted(by_model.items(), key=lambda item: (-item[1].nano_usd, item[0])),
+            by_key,
+            by_end_user,
+            by_tag,
+        )
+        by_day = _summed((row.day, row) for row in rows)
+        return self._render(visit, days, by_day, breakdown, group)
+
+    async def _of_group(
+        self, visit: Visit, caller: Caller, days: Sequence[date], group: SelectedGroup
+    ) -> web.Response:
+        by_day: dict[str, Sums] = defaultdict(Sums)
+        for day, found in (await self._log.daily_sums(caller, beginning(days[0]), group)).items():
+            by_day[day].add_group(found)
+        return self._render(visit, days, by_day, None, group)
+
+    def _render(
+        self,
+        visit: Visit,
+        days: Sequence[date],
+        by_day: Mapping[str, Sums],
+        breakdown: Breakdown | None,
+        group: SelectedGroup,
+    ) -> web.Response:
         of_days = [(str(day), by_day.get(str(day), Sums())) for day in days]
-        total = _summed(("", row) for row in rows).get("", Sums())
+        total = Sums(
+            calls=sum(sums.calls for _, sums in of_days),
+            prompt_tokens=sum(sums.prompt_tokens for _, sums in of_days),
+            completion_tokens=sum(sums.completion_tokens for _, sums in of_days),
+            nano_usd=sum(sums.nano_usd for _, sums in of_days),
+        )
         return self._pages.render(
             visit,
             "usage",
@@ -92,20 +165,34 @@ class UsagePages:
             costs=bar_chart([(day, sums.nano_usd) for day, sums in of_days]),
             counts=bar_chart([(day, sums.calls) for day, sums in of_days]),
             tokens=bar_chart([(day, sums.tokens) for day, sums in of_days]),
-            by_model=sorted(by_model.items(), key=lambda item: (-item[1].nano_usd, item[0])),
             total=total,
-            by_key=await self._by_key(caller, days[0]),
+            url_of=usage_url,
+            breakdown=breakdown,
+            group=group,
         )
 
-    async def _by_key(self, caller: Caller, first: date) -> Sequence[KeySums] | None:
-        """Return the sums of each key, the dearest first. None: the call log is off."""
+    async def _groups(self, caller: Caller, first: date, dimension: Dimension) -> Groups | None:
+        """Return the sums of each key, end user or tag, the dearest first. None: no call log."""
         try:
-            found = await self._log.sums_by_key(caller, beginning(first))
+            found = await self._log.sums(caller, beginning(first), dimension)
         except ApiError as error:
             if error.reason != ErrorReason.NOT_IMPLEMENTED:
                 raise
             return None
-        return sorted(found, key=lambda group: (-group.charge_nano_usd, group.key_id))
+        ranked = sorted(found, key=_rank)
+        shown = ranked[:GROUPS_MAX]
+        highest = max((each.charge_nano_usd for each in shown), default=0)
+        return Groups(shown, highest, len(ranked) - len(shown))
+
+
+def usage_url(days: int, **group: str) -> str:
+    """Return the URL of the page for so many days, for all calls or those of a group."""
+    return f"{USAGE}?{urlencode({'days': days, **group})}"
+
+
+def _rank(group: GroupSums) -> tuple[int, int, tuple[str, ...]]:
+    name = group.key_id, group.end_user, group.tag_name, group.tag_value
+    return -group.charge_nano_usd, -group.call_count, name
 
 
 def last_days(count: int) -> Sequence[date]:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from gateway.console.figures import FIGURES
 from tests.stand.billing_stand import COST_NANO, MODEL, NANO
 from tests.stand.console_stand import TOKEN, Browser, ConsoleStand, browser, console_stand
 
 CALL_LINK = re.compile(r'href="(/console/calls/call-[^"]+)"')
 CALLS = "/console/calls"
+BODY = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
 
 
 @pytest.fixture
@@ -133,3 +135,37 @@ async def test_tenants_see_their_own_calls_only(stand: ConsoleStand) -> None:
     async with browser(stand.url) as visitor:
         for hidden in (CALLS, path, f"{CALLS}/export"):
             assert (await visitor.get(hidden)).headers["Location"] == "/console/sign-in"
+
+
+async def test_usage_is_shown_by_end_user_and_tag(stand: ConsoleStand) -> None:
+    """The dearest first, with a page of days for each, without the calls of other accounts."""
+    key = await stand.billing.open_account("acme", NANO)
+    foreign = await stand.billing.open_account("globex", NANO)
+    for number, (user, secret) in enumerate((("ann", key), ("bob", key), ("bob", key),
+                                             ("bob", foreign), ("<i>eve", key))):  # fmt: skip
+        tags = {"x-pomogator-tags": f"team={'blue' if number else 'red-green'}"}
+        body = {**BODY, "user": user}
+        async with stand.billing.gateway.http.post(
+            f"{stand.billing.gateway.base_url}/chat/completions",
+            json=body,
+            headers={"Authorization": f"Bearer {secret}", **tags},
+        ) as response:
+            assert response.status == 200, await response.text()
+    await stand.browser.sign_in(key)
+    await listed(stand.browser, 4)
+
+    usage = (await stand.browser.get("/console/usage")).text
+    places = [usage.index(name) for name in (">bob</a>", "&lt;i&gt;eve</a>", ">ann</a>")]
+    assert places[0] == min(places)
+    assert usage.index(">team: blue</a>") < usage.index(">team: red-green</a>")
+    assert "<i>eve" not in usage
+    for link, calls in (("end_user=bob", 2), ("tag_name=team&amp;tag_value=blue", 3),
+                        ("tag_name=team&amp;tag_value=red-green", 1),
+                        ("end_user=%3Ci%3Eeve", 1)):  # fmt: skip
+        (path,) = re.findall(rf'href="(/console/usage\?days=30&amp;{re.escape(link)})"', usage)
+        page = (await stand.browser.get(path.replace("&amp;", "&"))).text
+        assert f": {calls}</title>" in page
+        assert f"{FIGURES['en'].usd(calls * COST_NANO)}</dd>" in page
+        assert "<i>eve" not in page
+    nobody = (await stand.browser.get("/console/usage?end_user=nobody&days=7")).text
+    assert nobody.count("No calls in this time.") == 3
