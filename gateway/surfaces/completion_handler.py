@@ -62,7 +62,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
             idempotency_key=idempotency,
             trace_context=trace_context(headers),
             surface=surface.name,
-            tags=headers.get(TAGS_HEADER) or "",
+            tags=",".join(headers.getall(TAGS_HEADER, ())),
         )
         asked = CompletionRequest(
             spec=spec,

@@ -226,6 +226,25 @@ async def test_labels_go_with_no_other_name(tmp_path: Path, query: dict[str, str
         assert (status, answer["error"]["code"]) == (400, "invalid_value")
 
 
+async def test_labels_in_several_headers_are_one_list(log: CallLogStand) -> None:
+    """RFC 9110, section 5.3. A name that comes twice is refused, in whichever of them."""
+    key = await log.stand.open()
+    url = f"{log.stand.gateway.base_url}/chat/completions"
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+    statuses = []
+    for second in ("stage=test", "team=other"):
+        labels = [("x-pomogator-tags", "team=search"), ("x-pomogator-tags", second)]
+        headers = [("Authorization", f"Bearer {key}"), *labels]
+        async with log.stand.gateway.http.post(url, json=body, headers=headers) as answer:
+            statuses.append(answer.status)
+
+    assert statuses == [200, 400]
+    assert [dict(call.tags) for call in await log.all_calls()][-1] == {
+        "team": "search",
+        "stage": "test",
+    }
+
+
 async def test_a_generation_has_the_form_of_openrouter(log: CallLogStand) -> None:
     """An answer's ID leads to its call, with the cost in US dollars."""
     key = await log.stand.open()

@@ -48,7 +48,7 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
             idempotency_key=idempotency,
             trace_context=trace_context(headers),
             surface=self.surface.name,
-            tags=headers.get(TAGS_HEADER) or "",
+            tags=",".join(headers.getall(TAGS_HEADER, ())),
         )
         with self.calls.track(key):
             answer, of_service = await self.backend.embed(asked.request(policy), call)
