@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+import msgspec
 from pomogator.accounts.v1 import audit_service_pb2 as pb
 from pomogator.accounts.v1 import audit_service_pb2_grpc as pb_grpc
 from pomogator.tenants.v1 import tenant_service_pb2 as tenants
@@ -22,6 +23,8 @@ ACTOR_TYPES: Mapping[str, pb.ActorType.ValueType] = {
 }
 NEWEST = (2**62, "")
 """Position before the first entry."""
+
+_MARKUP = "markup_basis_points"
 
 Request: TypeAlias = pb.ListAuditEntriesRequest | tenants.ListAuditEntriesRequest
 
@@ -54,6 +57,22 @@ async def entries_page(
     shown = page.items(found)
     last = (shown[-1].created_ms, shown[-1].id) if shown else START
     return [_message(entry) for entry in shown], page.next_token(found, last)
+
+
+def hide_from_tenants(entry: pb.AuditEntry) -> None:
+    """Remove what only operators see: the name of an operator, and the markup of the account."""
+    if entry.actor_type == pb.ACTOR_TYPE_OPERATOR:
+        entry.actor = ""
+    entry.before_json = _without_markup(entry.before_json)
+    entry.after_json = _without_markup(entry.after_json)
+
+
+def _without_markup(state: str) -> str:
+    if _MARKUP not in state:
+        return state
+    fields = msgspec.json.decode(state, type=dict[str, object])
+    fields.pop(_MARKUP, None)
+    return msgspec.json.encode(fields).decode()
 
 
 def _message(entry: AuditEntry) -> pb.AuditEntry:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from pomogator.accounts.v1 import audit_service_pb2 as audit_pb
 from pomogator.accounts.v1 import key_service_pb2 as keys_pb
 from pomogator.tenants.v1 import tenant_service_pb2 as pb
 from pomogator.tenants.v1 import tenant_service_pb2_grpc as pb_grpc
 
-from services.accounts.audit_servicer import entries_page
+from services.accounts.audit_servicer import entries_page, hide_from_tenants
 from services.accounts.audit_trail import audited, key_origin
 from services.accounts.key_changes import KeyChange
 from services.accounts.key_maker import KeyMaker
@@ -135,12 +134,11 @@ class TenantServicer(pb_grpc.TenantServiceServicer):
     async def ListAuditEntries(
         self, request: pb.ListAuditEntriesRequest, context: Context
     ) -> pb.ListAuditEntriesResponse:
-        """List the changes to the account and its keys, without the names of operators."""
+        """List the changes to the account and its keys, as tenants may see them."""
         account = (await self._caller(context)).account
         entries, token = await entries_page(self.database, request, account)
         for entry in entries:
-            if entry.actor_type == audit_pb.ACTOR_TYPE_OPERATOR:
-                entry.actor = ""
+            hide_from_tenants(entry)
         return pb.ListAuditEntriesResponse(audit_entries=entries, next_page_token=token)
 
     async def _change(

@@ -108,6 +108,29 @@ async def test_a_tenant_sees_the_changes_of_its_account(gateway: Gateway) -> Non
     assert (await plain.ask("GET", "/account/auditEntries"))[0] == 403
 
 
+async def test_a_tenant_does_not_see_the_markup(gateway: Gateway) -> None:
+    """A change of it is an entry without its figures, like a credit after it."""
+    acme = await tenant(gateway, "acme")
+    async with gateway.service.operators_channel() as channel:
+        stub: Any = accounts_grpc.AccountServiceStub(channel)
+        marked = accounts.Account(account="acme", markup_basis_points=2345)
+        mask = FieldMask(paths=["markup_basis_points"])
+        await stub.UpdateAccount(accounts.UpdateAccountRequest(account=marked, update_mask=mask))
+        credit = {"account": "acme", "amount_nano_usd": 7, "request_id": "invoice"}
+        await stub.CreditAccount(accounts.CreditAccountRequest(**credit))
+
+    _, page = await acme.ask("GET", "/account/auditEntries")
+
+    credited, marked_up = page["audit_entries"]
+    assert (credited["method"], marked_up["method"]) == (
+        "AccountService.CreditAccount",
+        "AccountService.UpdateAccount",
+    )
+    assert json.loads(credited["after_json"])["balance_nano_usd"] == "7"
+    assert "2345" not in json.dumps(page)
+    assert "2345" in str(await listed(gateway, account="acme"))
+
+
 async def test_the_keys_of_an_account_make_sixty_changes_a_minute(tmp_path: Path) -> None:
     """More are 429, of other keys of the account, too, for a minute; others are not limited."""
     clock = FakeClock()

@@ -158,7 +158,8 @@ class TenantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAuditEntries(self, request, context):
-        """Lists the changes to the account and its keys, newest first.
+        """Lists the changes to the account and its keys, newest first, without the names of operators
+        and the markup of the account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

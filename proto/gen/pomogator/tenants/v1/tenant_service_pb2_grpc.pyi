@@ -52,7 +52,9 @@ class TenantServiceStub:
     valid key would administer the account.
     """
     ListAuditEntries: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.ListAuditEntriesRequest, _tenant_service_pb2.ListAuditEntriesResponse]
-    """Lists the changes to the account and its keys, newest first."""
+    """Lists the changes to the account and its keys, newest first, without the names of operators
+    and the markup of the account.
+    """
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Administers the keys of the caller's account.
@@ -140,6 +142,8 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_service_pb2.ListAuditEntriesRequest,
         context: _aio.ServicerContext[_tenant_service_pb2.ListAuditEntriesRequest, _abc.Awaitable[_tenant_service_pb2.ListAuditEntriesResponse]],
     ) -> _abc.Awaitable[_tenant_service_pb2.ListAuditEntriesResponse]:
-        """Lists the changes to the account and its keys, newest first."""
+        """Lists the changes to the account and its keys, newest first, without the names of operators
+        and the markup of the account.
+        """
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _aio.Server) -> None: ...
