@@ -67,14 +67,16 @@ def create_own(
         made = draft
     else:
         made = yield from insert_once(draft, request)
-    valid = _valid((yield from unrevoked_keys(own.account)), own.now_ms)
-    if made.id == draft.id and len(valid) > keys_max:
-        raise denied(f"The account has {keys_max} valid keys, as many as it may have: revoke one.")
+    if made.id == draft.id:
+        yield from _limit_number(own, keys_max)
     return made
 
 
-def update_own(own: OwnKey, change: KeyChange) -> Transaction[StoredKey | None]:
-    """Change a key. Return None if the account has no such valid key."""
+def update_own(own: OwnKey, change: KeyChange, keys_max: int) -> Transaction[StoredKey | None]:
+    """Change a key. Return None if the account has no such key that is not revoked.
+
+    A key that had expired counts as a new one. Raise Failure PERMISSION_DENIED.
+    """
     caller = yield from _caller(own)
     key = yield from _named(own)
     if key is None or key.revoked_ms is not None:
@@ -84,7 +86,10 @@ def update_own(own: OwnKey, change: KeyChange) -> Transaction[StoredKey | None]:
     scope = changed_scope(scope, key.scope, caller.scope)
     if not scope.administers_account:
         yield from _require_other_administrator(own, key)
-    return (yield from update_key(key.id, lambda *_: (name, scope)))
+    changed = yield from update_key(key.id, lambda *_: (name, scope))
+    if not _valid([key], own.now_ms) and changed and _valid([changed], own.now_ms):
+        yield from _limit_number(own, keys_max)
+    return changed
 
 
 def rotate_own(own: OwnKey, secret: NewSecret) -> Transaction[StoredKey | None]:
@@ -131,6 +136,13 @@ def _limit_rate(own: OwnKey) -> Transaction[None]:
         message = f"The keys of an account make at most {CHANGES_PER_MINUTE} changes a minute."
         wait_s = (first_ms - since_ms) / 1000
         raise Failure(ErrorReason.RATE_LIMIT_EXCEEDED, message, retry_after_s=wait_s)
+
+
+def _limit_number(own: OwnKey, keys_max: int) -> Transaction[None]:
+    """Raise Failure PERMISSION_DENIED if the account has more than `keys_max` valid keys."""
+    valid = _valid((yield from unrevoked_keys(own.account)), own.now_ms)
+    if len(valid) > keys_max:
+        raise denied(f"The account has {keys_max} valid keys, as many as it may have: revoke one.")
 
 
 def _named(own: OwnKey) -> Transaction[StoredKey | None]:

@@ -111,7 +111,8 @@ class TenantServicer(pb_grpc.TenantServiceServicer):
         own = await self._own(context, request.key.key_id, request.key.etag)
         same = keys_pb.UpdateKeyRequest(key=request.key, update_mask=request.update_mask)
         change = KeyChange.of(same, own.now_ms)
-        key = await self._change(own, "UpdateKey", own.key_id, partial(update_own, own, change))
+        update = partial(update_own, own, change, self.keys_max)
+        key = await self._change(own, "UpdateKey", own.key_id, update)
         return pb.UpdateKeyResponse(key=_found(key, "key.key_id", GONE))
 
     async def RotateKey(

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 from pomogator.tenants.v1 import tenant_service_pb2 as pb
 from pomogator.tenants.v1 import tenant_service_pb2_grpc as pb_grpc
 
-from services.config import KeysConfig
+from services.config import Config, KeysConfig
 from services.storage.keys import KeyScope
-from tests.stand.gateway import Gateway, running
+from tests.stand.clock import FakeClock
+from tests.stand.gateway import Gateway, running, running_config, stored
 from tests.stand.held_provider import ASKED, PATH, held_gateway
 
 ADMIN = KeyScope(administers_account=True)
@@ -220,6 +222,29 @@ async def test_an_account_has_no_more_valid_keys_than_allowed(gateway: Gateway) 
     assert len(made) == KEYS_MAX - 1
     assert (await acme.ask("POST", f"/account/keys/{made[0]}:revoke", {}))[0] == 200
     assert (await acme.ask("POST", "/account/keys", {}))[0] == 200
+
+
+async def test_keys_that_have_expired_take_no_room_until_they_are_extended(
+    tmp_path: Path, each_database_url: str
+) -> None:
+    """Then they count again: extending them is no way to more valid keys than allowed."""
+    clock, keys = FakeClock(), KeysConfig(per_account_max=KEYS_MAX)
+    config = Config(keys=keys, state=stored(each_database_url))
+    async with running_config(tmp_path, config, clock=clock) as gateway:
+        acme = await tenant(gateway, "acme")
+        soon, late = (
+            {"expire_time": f"{datetime.fromtimestamp(clock.time() + hours * 3600, UTC):%FT%TZ}"}
+            for hours in (1, 3)
+        )
+        brief = [await acme.make(scope=soon) for _ in range(KEYS_MAX - 1)]
+        clock.advance(2 * 3600)
+        lasting = [await acme.make() for _ in range(KEYS_MAX - 1)]
+
+        path = f"/account/keys/{brief[0].key_id}"
+        assert (await acme.ask("PATCH", path, {"scope": late}))[0] == 403
+        assert (await acme.ask("PATCH", path, {"display_name": "over"}))[0] == 200
+        assert (await acme.ask("POST", f"/account/keys/{lasting[0].key_id}:revoke", {}))[0] == 200
+        assert (await acme.ask("PATCH", path, {"scope": late}))[0] == 200
 
 
 async def test_grpc_serves_the_same(gateway: Gateway) -> None:
