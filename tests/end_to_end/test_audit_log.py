@@ -116,8 +116,9 @@ async def test_a_tenant_does_not_see_the_markup(gateway: Gateway) -> None:
         marked = accounts.Account(account="acme", markup_basis_points=2345)
         mask = FieldMask(paths=["markup_basis_points"])
         await stub.UpdateAccount(accounts.UpdateAccountRequest(account=marked, update_mask=mask))
-        credit = {"account": "acme", "amount_nano_usd": 7, "request_id": "invoice"}
-        await stub.CreditAccount(accounts.CreditAccountRequest(**credit))
+        await stub.CreditAccount(
+            accounts.CreditAccountRequest(account="acme", amount_nano_usd=7, request_id="invoice")
+        )
 
     _, page = await acme.ask("GET", "/account/auditEntries")
 
