@@ -229,6 +229,10 @@ class ModelConfig(CapabilityOverrides, frozen=True, kw_only=True, forbid_unknown
         _ = self.price
 
 
+HOLDS_KEEP_DAYS_MIN = 62
+"""Two months: reports of a month, and of budgets, read whole holds."""
+
+
 class BillingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Billing."""
 
@@ -244,9 +248,17 @@ class BillingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Whether a request that an agent repeats in its session while the first one still runs, or was
     just drained, gets the answer of the first one, which is charged once. Calls with an idempotency
     key have their own rule."""
+    holds_keep_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 400
+    """Days after which the holds of ended calls are deleted, one row for each call, and their sums
+    by account, day, model and key stay: 62 or more. 0: never. Read at the start."""
     tokenizer: bool = False
     """Count tokens that the provider has not counted with a vocabulary, not by the size of the
     text. Needs the extra `tokens`, one second at the start, and 80 MB."""
+
+    def __post_init__(self) -> None:
+        """Refuse a retention within which budgets are spent."""
+        if 0 < self.holds_keep_days < HOLDS_KEEP_DAYS_MIN:
+            raise ValueError(f"holds_keep_days must be 0, or at least {HOLDS_KEEP_DAYS_MIN}")
 
 
 class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -67,7 +67,7 @@ from services.serving.raw_apis import PROMPT_TRANSLATIONS, TRANSLATIONS
 from services.serving.reload import Reloader, reload_results, snapshot_of
 from services.serving.service import Service
 from services.serving.servicers import PUBLIC_SERVICES, OperatorServicers, PublicServicers
-from services.serving.stores import Stores, open_stores
+from services.serving.stores import Stores, open_hold_retention, open_stores
 from services.telemetry.call_metrics import CallMetrics
 from services.telemetry.calls import CallLog, CallRecord
 from services.telemetry.supervisor import Supervisor
@@ -98,6 +98,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
     async with AsyncExitStack() as stack:
         parts = _process_parts(stack, clock, tracer)
         stores = await open_stores(parts, config.state, state, env)
+        await open_hold_retention(parts, stores, config.billing.holds_keep_days)
         call_log = await stack.enter_async_context(open_call_log(parts, stores, config, state))
         local = await stack.enter_async_context(LocalModels(config))
         reloader = _reloader(parts, local, read or (lambda: config))

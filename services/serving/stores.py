@@ -10,6 +10,7 @@ from services.admission.keyring import Keyring
 from services.admission.leases import LimitLeases
 from services.config import StateConfig
 from services.metering.current_reads import CurrentReads
+from services.metering.hold_retention import HoldRetention
 from services.metering.ledger import Ledger
 from services.metering.ledger_metrics import declare_ledger_metrics
 from services.serving.process_parts import ProcessParts
@@ -73,6 +74,16 @@ async def open_stores(
         leases=await stack.enter_async_context(leases),
         reasoning=await stack.enter_async_context(open_reasoning(redis_url, clock)),
     )
+
+
+async def open_hold_retention(parts: ProcessParts, stores: Stores, keep_days: int) -> None:
+    """Delete ended holds that are older, from now on. 0: never."""
+    if keep_days:
+        retention = HoldRetention(
+            stores.database, stores.ledger.owner, parts.clock, keep_days, parts.counters
+        )
+        running = parts.supervisor.running(retention.run, "hold retention")
+        await parts.stack.enter_async_context(running)
 
 
 def database_options(config: StateConfig) -> DatabaseOptions:

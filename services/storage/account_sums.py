@@ -9,13 +9,18 @@ import msgspec
 from services.storage.accounts import Account, account_by_name
 from services.storage.base import Transaction
 from services.storage.exact_sums import read_sums, sum_columns
+from services.storage.hold_sums import DAY_MS
 from services.storage.keys import StoredKey, key_by_id
 from services.storage.ledger import DEPOSITS, REVENUE
 
 _CHARGE_SINCE = "CASE WHEN created_ms >= ? THEN charge ELSE 0 END"
 CHARGES_OF_KEY = f"""
-    SELECT {sum_columns(*[_CHARGE_SINCE] * 4)}
-    FROM holds WHERE account = ? AND key_id = ? AND state <> 'held'
+    SELECT {sum_columns(*[_CHARGE_SINCE] * 4)} FROM (
+        SELECT created_ms, charge FROM holds
+        WHERE account = ? AND key_id = ? AND state <> 'held'
+        UNION ALL
+        SELECT day * {DAY_MS}, charge FROM hold_sums WHERE account = ? AND key_id = ?
+    ) AS ended
 """  # noqa: S608  Constants of this module.
 SELECT_BUDGET = "SELECT spent, held FROM budgets WHERE key_id = ? AND month = ?"
 # With the conditions of the indexes on transfers.
@@ -65,7 +70,7 @@ def key_charges(key_id: str, starts: PeriodStarts, month: str) -> Transaction[Ke
     if key is None:
         return None
     times = [start for start in starts for _ in range(2)]
-    rows = yield CHARGES_OF_KEY, (*times, key.account, key_id)
+    rows = yield CHARGES_OF_KEY, (*times, *(key.account, key_id) * 2)
     total, day, week, monthly = read_sums(rows[0])
     used = yield SELECT_BUDGET, (key_id, month)
     return KeyCharges(

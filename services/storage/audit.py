@@ -9,6 +9,9 @@ I3  every hold that ended with a charge has exactly one transfer of that amount,
 I4  a charge is within its hold and the extensions, or the excess is recorded as overrun, and so
     is what was charged after a recovery
 I5  nothing happened twice: a hold has one end, budgets add up
+
+Holds that were deleted after their retention count by their sums (`services.storage.hold_sums`):
+of each account, the sum of the charges without a hold is that of the deleted holds.
 """
 
 # ruff: noqa: S608 - the statements are put together from constants of this module
@@ -20,6 +23,7 @@ from dataclasses import dataclass
 import msgspec
 
 from services.storage.base import Transaction
+from services.storage.hold_sums import FIGURES, STATES
 from services.storage.ledger import DEPOSITS, REVENUE
 
 FINDINGS_MAX = 20
@@ -29,9 +33,11 @@ COUNTS: Mapping[str, str] = {
     "accounts": "SELECT count(*) FROM accounts",
     "transfers": "SELECT count(*) FROM transfers",
     "held": "SELECT count(*) FROM holds WHERE state = 'held'",
-    "settled": "SELECT count(*) FROM holds WHERE state = 'settled' AND extends = ''",
-    "voided": "SELECT count(*) FROM holds WHERE state = 'voided' AND extends = ''",
-    "recovered": "SELECT count(*) FROM holds WHERE state = 'recovered' AND extends = ''",
+    **{
+        state: f"SELECT (SELECT count(*) FROM holds WHERE state = '{state}' AND extends = '')"
+        f" + (SELECT CAST(COALESCE(sum({state}), 0) AS BIGINT) FROM hold_sums)"
+        for state in STATES
+    },
 }
 
 UNIT = 2**30
@@ -68,6 +74,7 @@ INTEGERS: Mapping[str, tuple[str, Sequence[str]]] = {
     "transfers": ("id", ("amount",)),
     "holds": ("id", ("amount", "charge", "overrun")),
     "budgets": ("key_id", ("spent", "held")),
+    "hold_sums": ("account", FIGURES),
 }
 """Columns with amounts, by table, and the column that names the row."""
 
@@ -100,8 +107,10 @@ BETWEEN_KNOWN_ACCOUNTS = """
 """
 WITHIN_THE_BALANCE = f"""
     SELECT accounts.name FROM accounts
-    LEFT JOIN (SELECT account, {_sums("overrun", "total")} FROM holds GROUP BY account) AS excess
-        ON excess.account = accounts.name
+    LEFT JOIN (SELECT account, {_sums("overrun", "total")}
+        FROM (SELECT account, overrun FROM holds
+            UNION ALL SELECT account, overrun FROM hold_sums) AS ended
+        GROUP BY account) AS excess ON excess.account = accounts.name
     WHERE unlimited = 0 AND {_signed(["posted", "excess.total()"], ["held"])} < 0
 """
 CHARGED_AS_ENDED = """
@@ -116,6 +125,18 @@ CHARGED_AS_ENDED = """
 CHARGED_FOR_A_HOLD = """
     SELECT transfers.id FROM transfers LEFT JOIN holds ON holds.id = substr(transfers.id, 8)
     WHERE (credit = ? OR transfers.id LIKE 'charge:%') AND holds.id IS NULL
+        AND transfers.created_ms >= (SELECT before_ms FROM hold_retention)
+"""
+CHARGED_FOR_DELETED_HOLDS = f"""
+    SELECT accounts.name FROM accounts
+    LEFT JOIN (SELECT debit, {_sums("transfers.amount", "total")}
+        FROM transfers LEFT JOIN holds ON holds.id = substr(transfers.id, 8)
+        WHERE transfers.credit = ? AND holds.id IS NULL
+            AND transfers.created_ms < (SELECT before_ms FROM hold_retention)
+        GROUP BY debit) AS paid ON paid.debit = accounts.name
+    LEFT JOIN (SELECT account, {_sums("charge", "total")} FROM hold_sums GROUP BY account)
+        AS deleted ON deleted.account = accounts.name
+    WHERE {_signed(["paid.total()"], ["deleted.total()"])} <> 0
 """
 OVERRUN_IS_RECORDED = f"""
     SELECT holds.id FROM holds
@@ -130,7 +151,10 @@ BUDGETS_ADD_UP = f"""
     SELECT budgets.key_id FROM budgets
     LEFT JOIN (SELECT key_id, month, {_sums("charge", "spent")},
             {_sums("amount", "held", "state = 'held'")}
-        FROM holds WHERE month <> '' GROUP BY key_id, month) AS used
+        FROM (SELECT key_id, month, charge, amount, state FROM holds WHERE month <> ''
+            UNION ALL SELECT key_id, month, charge, 0, 'settled' FROM hold_sums WHERE month <> '')
+            AS taken
+        GROUP BY key_id, month) AS used
         ON used.key_id = budgets.key_id AND used.month = budgets.month
     WHERE {_signed(["budgets.spent"], ["used.spent()"])} <> 0
         OR {_signed(["budgets.held"], ["used.held()"])} <> 0
@@ -147,6 +171,7 @@ CHECKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "I2: spent more than there was": (WITHIN_THE_BALANCE, ()),
     "I3: charge differs from the hold's": (CHARGED_AS_ENDED, (REVENUE, REVENUE)),
     "I3: charge without a hold": (CHARGED_FOR_A_HOLD, (REVENUE,)),
+    "I3: charges differ from the sums of deleted holds": (CHARGED_FOR_DELETED_HOLDS, (REVENUE,)),
     "I4: overrun is not recorded": (OVERRUN_IS_RECORDED, ()),
     "I5: budget differs from the holds": (BUDGETS_ADD_UP, ()),
 }

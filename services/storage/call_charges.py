@@ -10,6 +10,7 @@ from services.storage.base import Transaction
 from services.storage.call_rows import CallPosition
 from services.storage.call_sums import DAY_MS, DIMENSIONS, HOUR_MS, MONEY, TOKENS
 from services.storage.exact_sums import read_sums, sum_columns
+from services.storage.hold_sums import CALLS
 
 SELECT_CHARGES = """
     SELECT at_ms, id, hold_id, charge, account, key_id FROM calls
@@ -31,9 +32,10 @@ KEPT_SUMS = f"""
     SELECT span_ms, start_ms, {_NAMES}, CAST(sum(calls) AS BIGINT), {_FIGURES}
     FROM call_sums WHERE start_ms >= ? AND start_ms < ? GROUP BY span_ms, start_ms, {_NAMES}
 """  # noqa: S608
-COUNT_ENDED_HOLDS = """
-    SELECT count(*) FROM holds WHERE created_ms >= ? AND state <> 'held' AND extends = ''
-"""
+COUNT_ENDED_HOLDS = f"""
+    SELECT (SELECT count(*) FROM holds WHERE created_ms >= ? AND state <> 'held' AND extends = '')
+        + (SELECT CAST(COALESCE(sum({CALLS}), 0) AS BIGINT) FROM hold_sums WHERE day >= ?)
+"""  # noqa: S608
 
 
 class CallCharge(msgspec.Struct, frozen=True, array_like=True):
@@ -114,6 +116,9 @@ def sums_of_day(day: int) -> Transaction[tuple[Sums, Sums]]:
 
 
 def count_ended_holds(since_ms: int) -> Transaction[int]:
-    """Return the number of holds, without extensions, that began at a time or later and ended."""
-    rows = yield COUNT_ENDED_HOLDS, (since_ms,)
+    """Return the number of holds, without extensions, that began at a time or later and ended.
+
+    Those over their retention count from the next day on.
+    """
+    rows = yield COUNT_ENDED_HOLDS, (since_ms, -(-since_ms // DAY_MS))
     return msgspec.convert(rows[0][0], int)

@@ -7,10 +7,11 @@ from enum import Enum, auto
 
 import msgspec
 
-from services.storage.base import Row, Transaction
+from services.storage.base import Row, Transaction, Values
 from services.storage.exact_sums import read_sums, sum_columns
+from services.storage.hold_sums import CALLS, DAY_MS
 
-_SUMS = sum_columns(
+_AMOUNTS = (
     "prompt_tokens",
     "completion_tokens",
     "thinking_tokens",
@@ -18,25 +19,26 @@ _SUMS = sum_columns(
     "cache_write_tokens",
     "charge",
 )
-"""Columns with the sums of a `ModelUsage`, in its order."""
+_SUMS = f"CAST(sum(calls) AS BIGINT), {sum_columns(*_AMOUNTS)}"
+"""Columns with the number of calls and the sums of a `ModelUsage`, in its order."""
 
-USAGE_BY_MODEL = f"""
-    SELECT model, count(*), {_SUMS}
+_ENDED = f"""
+    SELECT created_ms / {DAY_MS} AS day, model, 1 AS calls, {", ".join(_AMOUNTS)}
     FROM holds WHERE account = ? AND created_ms >= ? AND created_ms < ? AND state <> 'held'
         AND extends = ''
-    GROUP BY model ORDER BY model
-"""  # noqa: S608  Constants of this module.
+    UNION ALL
+    SELECT day, model, {CALLS}, {", ".join(_AMOUNTS)}
+    FROM hold_sums WHERE account = ? AND day >= ? AND day < ?
+"""  # noqa: S608  Constants of these modules.
+USAGE_BY_MODEL = f"""
+    SELECT model, {_SUMS} FROM ({_ENDED}) AS ended GROUP BY model ORDER BY model
+"""  # noqa: S608
 USAGE_SUMS = """
-    SELECT day, model, count(*), {sums}
-    FROM (
-        SELECT {day} AS day, {model} AS model, prompt_tokens, completion_tokens,
-            thinking_tokens, cache_read_tokens, cache_write_tokens, charge
-        FROM holds WHERE account = ? AND created_ms >= ? AND created_ms < ? AND state <> 'held'
-            AND extends = ''
-    ) AS calls
+    SELECT day, model, {sums}
+    FROM (SELECT {day} AS day, {model} AS model, calls, {amounts} FROM ({ended}) AS ended) AS calls
     WHERE (day, model) > (?, ?) GROUP BY day, model ORDER BY day, model LIMIT ?
 """
-EACH_DAY, ALL_DAYS = "created_ms / 86400000", "CAST(0 AS BIGINT)"
+EACH_DAY, ALL_DAYS = "day", "CAST(0 AS BIGINT)"
 EACH_MODEL, ALL_MODELS = "model", "CAST('' AS TEXT)"
 TRANSFERS = """
     SELECT id, CASE WHEN credit = ? THEN amount ELSE -amount END, created_ms FROM transfers
@@ -75,10 +77,15 @@ class Grouping(Enum):
     DAY = auto()
 
 
+def _usage_sums(day: str, model: str) -> str:
+    amounts = ", ".join(_AMOUNTS)
+    return USAGE_SUMS.format(sums=_SUMS, day=day, model=model, amounts=amounts, ended=_ENDED)
+
+
 SUMS_BY: Mapping[Grouping, str] = {
-    Grouping.DAY_AND_MODEL: USAGE_SUMS.format(sums=_SUMS, day=EACH_DAY, model=EACH_MODEL),
-    Grouping.MODEL: USAGE_SUMS.format(sums=_SUMS, day=ALL_DAYS, model=EACH_MODEL),
-    Grouping.DAY: USAGE_SUMS.format(sums=_SUMS, day=EACH_DAY, model=ALL_MODELS),
+    Grouping.DAY_AND_MODEL: _usage_sums(EACH_DAY, EACH_MODEL),
+    Grouping.MODEL: _usage_sums(ALL_DAYS, EACH_MODEL),
+    Grouping.DAY: _usage_sums(EACH_DAY, ALL_MODELS),
 }
 
 
@@ -103,8 +110,11 @@ class Transfer(msgspec.Struct, frozen=True):
 
 
 def usage_by_model(account: str, start_ms: int, end_ms: int) -> Transaction[Sequence[ModelUsage]]:
-    """Return the usage of an account in calls that began in [start, end), by model."""
-    rows = yield USAGE_BY_MODEL, (account, start_ms, end_ms)
+    """Return the usage of an account in calls that began in [start, end), by model.
+
+    Of calls whose holds are over their retention, those of the days that begin in this time.
+    """
+    rows = yield USAGE_BY_MODEL, _ended_values(account, (start_ms, end_ms))
     return [_usage(row) for row in rows]
 
 
@@ -117,9 +127,11 @@ def usage_sums(
 ) -> Transaction[Sequence[UsageSum]]:
     """Return the usage of an account in calls that began in `time_range_ms`, [start, end).
 
-    At most `limit` groups, by day and model, after the position (day, model).
+    At most `limit` groups, by day and model, after the position (day, model). See
+    `usage_by_model`.
     """
-    rows = yield SUMS_BY[grouping], (account, *time_range_ms, *after, limit)
+    values = _ended_values(account, time_range_ms)
+    rows = yield SUMS_BY[grouping], (*values, *after, limit)
     return [UsageSum(msgspec.convert(day, int), _usage(usage)) for day, *usage in rows]
 
 
@@ -129,6 +141,11 @@ def list_transfers(
     """Return at most `limit` transfers, oldest first, after the position (time, ID)."""
     rows = yield TRANSFERS, (account, *after, account, account, limit)
     return [Transfer(*msgspec.convert(row, tuple[str, int, int])) for row in rows]
+
+
+def _ended_values(account: str, time_range_ms: tuple[int, int]) -> Values:
+    first_day, end_day = (-(-time_ms // DAY_MS) for time_ms in time_range_ms)
+    return account, *time_range_ms, account, first_day, end_day
 
 
 def _usage(row: Row) -> ModelUsage:

@@ -5,8 +5,7 @@ money is whole nano-USD (10⁻⁹ USD; an account holds up to 9.2 billion USD). 
 database stand beside them.
 
     accounts   balance (posted: the sum of the transfers) and held amount
-    holds      one row for each admitted request, kept for ever, and one for each extension
-               of its hold
+    holds      one row for each admitted request, and one for each extension of its hold
     leases     live processes; the holds of a process without a lease are recovered
     budgets    amount spent and held by a key with a monthly budget, by month
     transfers  money moved from one account to another: double entry in one row,
@@ -18,6 +17,9 @@ database stand beside them.
     models             models that were offered, and since when
     key_requests       requests that created a key, by their ID
     channel_switches   channels that operators have disabled
+    hold_sums          sums of the holds that were deleted after their retention
+    hold_retention     one row: the process that deletes them, and the time before which they,
+                       and all that they were charged, may have been
     audit_entries      changes by operators and tenants; rows are only added, and deleted by age
 """
 
@@ -263,6 +265,39 @@ CREATE TABLE channel_switches (
     disabled_ms BIGINT NOT NULL,
     until_ms BIGINT
 );
+
+"""
+    ),
+    Migration(
+        both="""
+CREATE TABLE hold_sums (
+    account TEXT NOT NULL,
+    day BIGINT NOT NULL,
+    model TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    month TEXT NOT NULL,
+    settled BIGINT NOT NULL,
+    voided BIGINT NOT NULL,
+    recovered BIGINT NOT NULL,
+    prompt_tokens BIGINT NOT NULL CHECK (prompt_tokens <= 4611686018427387904),
+    completion_tokens BIGINT NOT NULL CHECK (completion_tokens <= 4611686018427387904),
+    thinking_tokens BIGINT NOT NULL CHECK (thinking_tokens <= 4611686018427387904),
+    cache_read_tokens BIGINT NOT NULL CHECK (cache_read_tokens <= 4611686018427387904),
+    cache_write_tokens BIGINT NOT NULL CHECK (cache_write_tokens <= 4611686018427387904),
+    charge BIGINT NOT NULL CHECK (charge <= 4611686018427387904),
+    overrun BIGINT NOT NULL CHECK (overrun <= 4611686018427387904),
+    PRIMARY KEY (account, day, model, key_id, month)
+) WITHOUT ROWID;
+
+CREATE TABLE hold_retention (
+    owner TEXT NOT NULL,
+    until_ms BIGINT NOT NULL,
+    before_ms BIGINT NOT NULL
+);
+
+INSERT INTO hold_retention VALUES ('', 0, 0);
+
+CREATE INDEX holds_extensions ON holds (extends) WHERE extends <> '';
 
 """
     ),

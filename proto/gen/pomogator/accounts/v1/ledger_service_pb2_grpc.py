@@ -57,7 +57,8 @@ class LedgerServiceServicer:
     """
 
     def ReportUsage(self, request, context):
-        """Sums up the usage of an account by model.
+        """Sums up the usage of an account by model. Of calls that are over the configured retention, the
+        sums of each day are kept: a time range has those of the days that begin in it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -17,7 +17,9 @@ class LedgerServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ReportUsage: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ReportUsageRequest, _ledger_service_pb2.ReportUsageResponse]
-    """Sums up the usage of an account by model."""
+    """Sums up the usage of an account by model. Of calls that are over the configured retention, the
+    sums of each day are kept: a time range has those of the days that begin in it.
+    """
     ListTransfers: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.ListTransfersRequest, _ledger_service_pb2.ListTransfersResponse]
     """Lists the transfers of an account, oldest first."""
     VerifyLedger: _aio.UnaryUnaryMultiCallable[_ledger_service_pb2.VerifyLedgerRequest, _ledger_service_pb2.VerifyLedgerResponse]
@@ -34,7 +36,9 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ledger_service_pb2.ReportUsageRequest,
         context: _aio.ServicerContext[_ledger_service_pb2.ReportUsageRequest, _abc.Awaitable[_ledger_service_pb2.ReportUsageResponse]],
     ) -> _abc.Awaitable[_ledger_service_pb2.ReportUsageResponse]:
-        """Sums up the usage of an account by model."""
+        """Sums up the usage of an account by model. Of calls that are over the configured retention, the
+        sums of each day are kept: a time range has those of the days that begin in it.
+        """
 
     @_abc_1.abstractmethod
     def ListTransfers(

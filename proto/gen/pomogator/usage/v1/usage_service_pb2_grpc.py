@@ -94,6 +94,9 @@ class UsageServiceServicer:
 
     def ListUsage(self, request, context):
         """Sums up the usage of the caller's account. Oldest day first, then by model.
+
+        Of calls that are over the configured retention, the sums of each day are kept: a time range
+        has those of the days that begin in it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

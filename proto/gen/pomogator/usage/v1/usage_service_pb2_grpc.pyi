@@ -33,7 +33,11 @@ class UsageServiceStub:
     The REST form is OpenRouter's, rendered by the edge.
     """
     ListUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageRequest, _usage_service_pb2.ListUsageResponse]
-    """Sums up the usage of the caller's account. Oldest day first, then by model."""
+    """Sums up the usage of the caller's account. Oldest day first, then by model.
+
+    Of calls that are over the configured retention, the sums of each day are kept: a time range
+    has those of the days that begin in it.
+    """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reports the balance and usage of the caller's account.
@@ -78,6 +82,10 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_service_pb2.ListUsageRequest,
         context: _aio.ServicerContext[_usage_service_pb2.ListUsageRequest, _abc.Awaitable[_usage_service_pb2.ListUsageResponse]],
     ) -> _abc.Awaitable[_usage_service_pb2.ListUsageResponse]:
-        """Sums up the usage of the caller's account. Oldest day first, then by model."""
+        """Sums up the usage of the caller's account. Oldest day first, then by model.
+
+        Of calls that are over the configured retention, the sums of each day are kept: a time range
+        has those of the days that begin in it.
+        """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _aio.Server) -> None: ...
