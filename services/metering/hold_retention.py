@@ -40,7 +40,7 @@ class HoldRetention:
         self._owner = owner
         self._clock = clock
         self._keep_days = keep_days
-        self._forgotten = metrics.counter(
+        self.forgotten = metrics.counter(
             "holds_forgotten_total", "Ended holds that were deleted, after their sums were kept."
         )[()]
 
@@ -66,7 +66,7 @@ class HoldRetention:
                 old = await self._narrowed(old, str(refusal))
                 continue
             total += len(ids or ())
-            self._forgotten.value += len(ids or ())
+            self.forgotten.value += len(ids or ())
             if ids is None or len(ids) < old.limit:
                 break
             old = OldHolds(before_ms=old.before_ms, after=ids[-1], limit=old.limit)

@@ -75,6 +75,7 @@ ELSEWHERE = {
     "pomogator_memory_used_ratio": "the same",
     "pomogator_edge_connections_refused": "needs many clients: tests/faults/test_descriptors.py",
     "pomogator_holds_broken": "needs a state that is spoilt: tests/faults/test_broken_holds.py",
+    "pomogator_holds_forgotten": "needs old holds: tests/services/metering/test_hold_retention.py",
     "pomogator_grpc_accept_fallback": "needs another grpcio: tests/services/rpc",
     "pomogator_recalled_turns": "needs sealed reasoning: tests/end_to_end/test_reasoning_memory.py",
     "pomogator_remembered_reasoning_bytes": "the same",

@@ -302,8 +302,10 @@ async def test_a_hold_that_cannot_be_summed_up_stays(
     await database.write(spoil, broken)
     clock.advance((KEEP_DAYS + 2) * DAY_S)
 
-    assert await retention(database, clock).forget() == 8
+    process = retention(database, clock)
+    assert await process.forget() == 8
 
+    assert process.forgotten.value == 8
     assert await database.read(rows_of_holds) == 1
     (record,) = [each for each in caplog.records if each.message == "holds.not_forgotten"]
     assert vars(record)["hold_id"] == broken
