@@ -18,6 +18,7 @@ Modules, in the order in which data flows:
     frame_queue       frames of a relay that wait to be sent
     known_members     JSON split by the structs that read it
     json_places       places in JSON text, without decoding it
+    json_values       number of values in JSON text
     sealed_blocks     sealed reasoning as one string
     reasoning_fragments  items of `reasoning_details` from their pieces
     chat_names        suffix `-thinking` of models' names

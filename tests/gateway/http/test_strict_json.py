@@ -165,34 +165,6 @@ def test_text_of_any_content_is_one_value(text: str) -> None:
     assert parse(body).keys() == {"a", "b"}
 
 
-@given(st.dictionaries(st.text(), JSON))
-def test_values_are_counted_exactly(value: dict[str, object]) -> None:
-    """The bound counts values and names outside strings, also where slices cut the text."""
-    body = json.dumps(value).encode()
-    separators = _separators_outside_strings(value)
-    for bound, refused in ((separators, True), (separators + 1, False)):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("gateway.http.strict_json.VALUES_MAX", bound)
-            patch.setattr("gateway.http.strict_json._SLICE_BYTES", 3)
-            try:
-                refuse_too_many_values(body)
-            except ApiError:
-                assert refused
-            else:
-                assert not refused or len(body) <= bound
-
-
-def _separators_outside_strings(value: object) -> int:
-    """The opening brackets, commas and colons of `value` as JSON."""
-    if isinstance(value, dict):
-        inner = sum(_separators_outside_strings(member) for member in value.values())
-        return 1 + len(value) + max(0, len(value) - 1) + inner
-    if isinstance(value, list):
-        inner = sum(_separators_outside_strings(item) for item in value)
-        return 1 + max(0, len(value) - 1) + inner
-    return 0
-
-
 def test_a_long_body_is_read_as_a_short_one() -> None:
     """Every rule holds beyond the size up to which a body is read as one text."""
     text = b'"%b"' % (b"\\\\" * LARGE_BYTES)
