@@ -24,6 +24,7 @@ from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.errors import Failure
 from services.providers.raw_call import RawCall
 from services.providers.raw_lane import RawFacts, RawLane
+from services.providers.raw_reading import check_body
 
 Translate = Callable[[RawRequest], ChatCompletionSpec]
 """Decodes a whole request. Raises Failure."""
@@ -89,8 +90,8 @@ class RawCalls:
         lanes = self._lanes.get(raw.api)
         if lanes is None:
             raise Failure(ErrorReason.INVALID_FIELD, "The API is not known.", param="raw.api")
-        read = next(iter(lanes.values())).read
-        return await off_loop(len(raw.body) // SKIMMED, read, raw, is_prompt=is_prompt)
+        lane = next(iter(lanes.values()))
+        return await off_loop(len(raw.body) // SKIMMED, _read, lane, raw, is_prompt=is_prompt)
 
     def _opened(
         self, facts: RawFacts, plan: CallPlan, translate: Callable[[], ChatCompletionSpec]
@@ -101,6 +102,11 @@ class RawCalls:
             translate=translate,
             sends_provider_tools=plan.sends_provider_tools,
         )
+
+
+def _read(lane: RawLane, raw: RawRequest, *, is_prompt: bool) -> RawFacts:
+    check_body(raw)
+    return lane.read(raw, is_prompt=is_prompt)
 
 
 def _passes(opened: RawCall, plan: CallPlan) -> bool:

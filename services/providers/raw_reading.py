@@ -10,7 +10,9 @@ import msgspec
 from msgspec import Raw
 
 from services.common.json_places import members
+from services.common.json_values import VALUES_MAX, has_more_values
 from services.domain.error_reason import ErrorReason
+from services.domain.raw_request import RawRequest
 from services.errors import Failure
 
 ABSENT = Raw()
@@ -28,6 +30,19 @@ def opened(body: bytes) -> Mapping[str, Raw]:
         return members(body)
     except ValueError as error:
         raise invalid("raw.body", f"The body cannot be read: {error}.") from None
+
+
+def check_body(request: RawRequest) -> None:
+    """Raise Failure INVALID_FIELD unless a body is in UTF-8, and has few enough values."""
+    body = request.body
+    try:
+        body.isascii() or body.decode()
+    except UnicodeDecodeError as error:
+        message = f"The body is not valid UTF-8 at byte {error.start}."
+        raise invalid("raw.body", message) from None
+    # An edge in the same process has counted them before it read the members.
+    if request.members is None and has_more_values(body):
+        raise invalid("raw.body", f"The body has more than {VALUES_MAX} values.")
 
 
 def read(

@@ -9,6 +9,7 @@ import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
+from services.common.json_values import VALUES_MAX
 from tests.end_to_end.test_unknown_enums import refusal
 from tests.stand.billing_stand import COST_NANO, NANO, billing_stand
 from tests.stand.messages_stand import (
@@ -21,6 +22,7 @@ from tests.stand.messages_stand import (
     told,
 )
 
+MANY_VALUES = f'"future":[{"[]," * VALUES_MAX}[]],'
 MESSAGES = pb.RAW_API_ANTHROPIC_MESSAGES
 
 
@@ -70,6 +72,12 @@ async def test_whole_and_streamed(tmp_path: Path) -> None:
         ({"body": b"[]"}, "raw.body"),
         ({"body": request_body(stream=True)}, "raw.body"),
         ({"body": request_body(stream=False)[:-1] + b',"max_tokens":1}'}, "raw.body"),
+        ({"body": request_body(stream=False).replace(b"Hello", b"\xff")}, "raw.body"),
+        ({"body": request_body(stream=False, more=MANY_VALUES)}, "raw.body"),
+        (
+            {"body": request_body(stream=False, more='"metadata":{},').replace(b"20", b"-1")},
+            "spec.max_tokens",
+        ),
         ({"headers": {"x-api-key": "k"}}, "raw.headers"),
         ({"headers": {"anthropic-beta": "a\r\nx-api-key: k"}}, "raw.headers"),
     ],

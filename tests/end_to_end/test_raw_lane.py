@@ -64,15 +64,14 @@ async def test_bytes_pass_both_ways(tmp_path: Path, transport: Transport, stream
 @pytest.mark.parametrize("size", [1, 3, 50, 4_000])
 async def test_the_slicing_of_a_stream_does_not_matter(tmp_path: Path, size: int) -> None:
     """Events leave whole, in any slicing, also with the line ends of Windows."""
-    for whole in (STREAM, STREAM.replace(b"\n", b"\r\n")):
-        async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
+    for number, whole in enumerate((STREAM, STREAM.replace(b"\n", b"\r\n"))):
+        async with billing_stand(tmp_path / str(number), channel=ANTHROPIC) as stand:
             pieces = [whole[begin : begin + size] for begin in range(0, len(whole), size)]
             stand.script = streamed(*pieces)
             key = await stand.open()
             _, _, received = await ask(stand, key, request_body(stream=True))
             assert received == told(whole)
             assert await stand.balance(key) == NANO - COST_NANO
-        (tmp_path / "pomogator.db").unlink()
 
 
 async def test_events_leave_when_they_arrive(tmp_path: Path) -> None:
@@ -210,6 +209,8 @@ COSTLY = {
     "container": '"container":{"skills":[]},',
     "mcp_servers": '"mcp_servers":[{"type":"url","url":"https://example.com","name":"x"}],',
     "context_management": '"context_management":{"edits":[{"type":"compact_20260112"}]},',
+    "context_twice": '"context_management":{"edits":[{"type":"compact_20260112"}],"edits":[]},',
+    "edit_twice": '"context_management":{"edits":[{"type":"compact_1","type":"clear_1"}]},',
 }
 """Members that cost more than tokens, or change their price."""
 

@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 from multidict import MultiMapping
 
 from gateway.errors import ApiError, invalid
-from gateway.http.strict_json import is_null, parse
+from gateway.http.strict_json import is_null, parse, refuse_too_many_values
 from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
 from gateway.surfaces.json_fields import read
 from services.common.json_places import members
@@ -65,6 +65,7 @@ def decode_raw_prompt(body: bytes, headers: MultiMapping[str]) -> PromptCountReq
 
 
 def _members(body: bytes, *required: str) -> Mapping[str, Raw]:
+    refuse_too_many_values(body)
     try:
         fields = members(body)
     except ValueError:

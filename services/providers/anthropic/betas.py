@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from services.common.json_places import members
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Notes
 from services.providers.translate.unknown_members import members_of
@@ -27,13 +28,8 @@ tokens), `files-api`, `skills` and `mcp-client` (storage, and addresses), `fast-
 CONTEXT_MANAGEMENT: Final = "context_management"
 """Field of the request that comes with a beta."""
 
-
-class _Edit(msgspec.Struct):
-    type: str
-
-
-class _ContextManagement(msgspec.Struct, forbid_unknown_fields=True):
-    edits: list[_Edit] = []
+_EDITS = msgspec.json.Decoder(list[msgspec.Raw])
+_TEXT = msgspec.json.Decoder(str)
 
 
 def is_harmless(beta: str) -> bool:
@@ -65,7 +61,11 @@ def context_management(spec: ChatCompletionSpec) -> Mapping[str, msgspec.Raw]:
 def only_clears(context_management: msgspec.Raw) -> bool:
     """Return whether a `context_management` only leaves out earlier content."""
     try:
-        edits = msgspec.json.decode(context_management, type=_ContextManagement).edits
-    except msgspec.ValidationError:
+        found = members(
+            context_management
+        )  # Another reader could take the first of two equal names.
+        edits = _EDITS.decode(found["edits"]) if "edits" in found else []
+        types = [_TEXT.decode(members(edit)["type"]) for edit in edits]
+    except (ValueError, LookupError, RecursionError):
         return False
-    return all(edit.type.startswith("clear_") for edit in edits)
+    return found.keys() <= {"edits"} and all(each.startswith("clear_") for each in types)

@@ -97,7 +97,7 @@ class MessagesLane:
         found = request.members or opened(request.body)
         spec = ChatCompletionSpec(
             model=read("model", found, _TEXT),
-            max_tokens=None if is_prompt else read("max_tokens", found, _LIMIT),
+            max_tokens=None if is_prompt else _limit(found),
             user=_user(found),
             tools=_some_tools(found.get("tools", ABSENT)),
             **_reasoning(found),
@@ -175,6 +175,13 @@ def _check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if name not in {BETA, VERSION} or _HEADER.fullmatch(value) is None:
             raise invalid("raw.headers", f"The API has no header {name[:64]!a} of this form.")
+
+
+def _limit(found: Mapping[str, Raw]) -> int:
+    limit: int = read("max_tokens", found, _LIMIT)
+    if limit < 0:  # Some servers take one for no limit.
+        raise invalid("max_tokens", "max_tokens: It must not be negative.")
+    return limit
 
 
 def _some_tools(raw: Raw) -> list[Tool]:

@@ -10,11 +10,10 @@ from gateway.errors import ApiError
 from gateway.http.strict_json import (
     DEPTH_MAX,
     LARGE_BYTES,
-    VALUES_MAX,
-    outside_strings,
     parse,
     refuse_too_many_values,
 )
+from services.common.json_values import VALUES_MAX, outside_strings
 
 JSON = st.recursive(
     st.none()

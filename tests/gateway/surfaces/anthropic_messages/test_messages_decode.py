@@ -13,10 +13,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.surfaces.anthropic_messages.decode import decode
+from gateway.surfaces.anthropic_messages.raw import decode_raw, decode_raw_prompt
+from services.common.json_values import VALUES_MAX
 from services.domain.conversation import (
     FilePart,
     ImagePart,
@@ -272,3 +275,18 @@ def test_any_blocks_are_decoded_or_refused(blocks: list[tuple[str, Any]], role: 
     content = [{**members, "type": kind} for kind, members in blocks]
     with suppress(ApiError):
         spec_of(messages=[{"role": role, "content": content}])
+
+
+@pytest.mark.parametrize(
+    "more",
+    ['"messages":[' + "[]," * VALUES_MAX + "[]]", ",".join(f'"{n}":0' for n in range(VALUES_MAX))],
+    ids=["values", "members"],
+)
+def test_a_body_of_many_values_is_refused_unread(more: str) -> None:
+    """Objects of so many values take a hundred times their bytes, and seconds."""
+    body = f'{{"model": "m","max_tokens":5,"messages":[1],{more}}}'.encode()
+
+    for decode_unread in (decode_raw, decode_raw_prompt):
+        with pytest.raises(ApiError) as refused:
+            decode_unread(body, CIMultiDict())
+        assert refused.value.code == "json_too_many_values"
