@@ -65,6 +65,8 @@ class EdgeConfig:
     """Seals the sessions of the console. Edges with the same secret accept each other's."""
     public_url: str = ""
     """Base URL for clients, without a path. Empty: as a request names it."""
+    public_grpc: str = ""
+    """The gRPC listener for clients, HOST:PORT. Empty: there is none that is known."""
     send_buffer_bytes: int = 64 * 1024
     """Size of the kernel's buffer of bytes that a client has not read yet (SO_SNDBUF)."""
     write_buffer_bytes: int = 16 * 1024

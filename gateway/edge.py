@@ -168,6 +168,7 @@ def edge_config(tables: EdgeTables, drain_timeout_s: float, shutdown_delay_s: fl
         console=edge.console,
         console_secret=console_secret(os.environ),
         public_url=edge.public_url,
+        public_grpc=edge.public_grpc,
         drain_timeout_s=drain_timeout_s,
         shutdown_delay_s=shutdown_delay_s,
     )

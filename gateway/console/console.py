@@ -69,9 +69,7 @@ class Console:
         self._pages = Pages({"tenant": ENTRIES, "operator": OPERATOR_ENTRIES})
         key_check = SignInCheck(backend, sessions, token)
         self._sign_in = SignInPages(self._pages, self._visits, key_check, throttle)
-        self._tenant = TenantPages(
-            self._pages, AccountCalls(channel), backend, complete, config.public_url
-        )
+        self._tenant = TenantPages(self._pages, AccountCalls(channel), backend, complete, config)
         self._usage = UsagePages(self._pages, AccountCalls(channel), CallLogCalls(channel))
         self._call_logs: dict[Role, CallLogPages] = {
             "tenant": CallLogPages(self._pages, CallLogCalls(channel), tenant_of, sees_all=False)

@@ -5,7 +5,7 @@ They read the key from the variable POMOGATOR_KEY: no page shows a key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 KEY = "POMOGATOR_KEY"
@@ -18,13 +18,24 @@ class QuickStart(NamedTuple):
     code: str
 
 
-def quick_starts(url: str, model: str) -> Sequence[QuickStart]:
-    """Return the quick starts for the REST API at this URL, with this model."""
-    return [QuickStart(name, _filled(code, url, model)) for name, code in _STARTS]
+def quick_starts(url: str, model: str, grpc: str = "") -> Sequence[QuickStart]:
+    """Return the quick starts for the REST API at this URL, with this model.
+
+    `grpc` is the gRPC listener, HOST:PORT, with TLS where the URL has it. Empty: it is not known.
+    """
+    marks = {"@URL@": url, "@MODEL@": model, "@KEY@": KEY, "@CHANNEL@": _channel(url, grpc)}
+    starts = [*_STARTS, _GRPC] if grpc else _STARTS
+    return [QuickStart(name, _filled(code, marks)) for name, code in starts]
 
 
-def _filled(code: str, url: str, model: str) -> str:
-    for mark, value in (("@URL@", url), ("@MODEL@", model), ("@KEY@", KEY)):
+def _channel(url: str, grpc: str) -> str:
+    if url.startswith("https:"):
+        return f'grpc.secure_channel("{grpc}", grpc.ssl_channel_credentials())'
+    return f'grpc.insecure_channel("{grpc}")'
+
+
+def _filled(code: str, marks: Mapping[str, str]) -> str:
+    for mark, value in marks.items():
         code = code.replace(mark, value)
     return code.strip("\n")
 
@@ -119,3 +130,22 @@ print(model.invoke("Hello!").content)
 """,
     ),
 )
+
+_GRPC = (
+    "Python: gRPC",
+    """
+import os
+import grpc
+from pomogator_proto.chat.v1 import chat_completion_service_pb2 as chat, content_pb2 as content
+from pomogator_proto.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
+
+request = chat.StreamChatCompletionRequest()
+request.spec.model = "@MODEL@"
+request.spec.messages.add(role=content.ROLE_USER).content.add(text="Hello!")
+key = (("authorization", f"Bearer {os.environ['@KEY@']}"),)
+with @CHANNEL@ as channel:
+    for batch in ChatCompletionServiceStub(channel).StreamChatCompletion(request, metadata=key):
+        print("".join(chunk.delta.text for chunk in batch.chunks), end="")
+""",
+)
+"""The stubs are a wheel of their own, which `proto/README.md` makes."""

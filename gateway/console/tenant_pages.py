@@ -9,6 +9,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from gateway.backend import Backend, CallOptions
+from gateway.config import EdgeConfig
 from gateway.console.account_calls import TIMEOUT_S, AccountCalls, Caller
 from gateway.console.call_log_pages import CALLS
 from gateway.console.charts import bar_chart
@@ -48,14 +49,19 @@ class TenantPages:
     """Pages for a session with a key."""
 
     def __init__(
-        self, pages: Pages, calls: AccountCalls, backend: Backend, complete: Handler, api_url: str
+        self,
+        pages: Pages,
+        calls: AccountCalls,
+        backend: Backend,
+        complete: Handler,
+        config: EdgeConfig,
     ) -> None:
-        """`complete` answers chat completions with a key; `api_url` is empty for the page's own."""
+        """`complete` answers chat completions with a key."""
         self._pages = pages
         self._calls = calls
         self._backend = backend
         self._complete = complete
-        self._api_url = api_url
+        self._config = config
 
     async def overview(self, visit: Visit) -> web.Response:
         """Balance, burn rate and key."""
@@ -99,10 +105,9 @@ class TenantPages:
     async def quick_starts(self, visit: Visit) -> web.Response:
         """Commands and programs with this gateway's base URL."""
         models = await self._models(visit)
-        url = self._api_url or visit.origin
-        return self._pages.render(
-            visit, "quick_starts", url=url, starts=quick_starts(url, _example(models))
-        )
+        url = self._config.public_url or visit.origin
+        starts = quick_starts(url, _example(models), self._config.public_grpc)
+        return self._pages.render(visit, "quick_starts", url=url, starts=starts)
 
     async def chat(self, visit: Visit) -> web.StreamResponse:
         """Answer a chat completion of the playground, as that of any client with the key."""

@@ -15,6 +15,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[!-.0-~]+")
 """As browsers send it: printable ASCII without a slash after the host."""
+_HOST_PORT = re.compile(r"[!-.0-~]+:[0-9]{1,5}")
 
 
 class ConfigError(Exception):
@@ -62,6 +63,9 @@ class EdgeTableConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     public_url: str = ""
     """Base URL of the REST API for clients, such as `https://api.example`, which the console shows.
     Empty: the address under which the browser has called the edge."""
+    public_grpc: str = ""
+    """gRPC listener for clients, such as `grpc.example:443`, which the console shows. Empty:
+    that of the process, if it has one on TCP."""
 
     def __post_init__(self) -> None:
         """Refuse what is neither a network nor an origin."""
@@ -76,6 +80,8 @@ class EdgeTableConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
                 raise ValueError(message)
         if self.public_url and not _ORIGIN.fullmatch(self.public_url):
             raise ValueError(f"public_url: {self.public_url!r} is not scheme://host[:port]")
+        if self.public_grpc and not _HOST_PORT.fullmatch(self.public_grpc):
+            raise ValueError(f"public_grpc: {self.public_grpc!r} is not host:port")
 
 
 class TracesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

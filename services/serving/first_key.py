@@ -80,12 +80,17 @@ class ServedUrls:
         return text.format(url=self.api, console=console, **values)
 
 
-def base_url(rest: str, *, tls: bool) -> str:
-    """Return the base URL of a listener at HOST:PORT, for a client on this machine."""
-    host, port = split_address(rest)
+def client_address(listener: str) -> str:
+    """Return the address of a listener at HOST:PORT, for a client on this machine."""
+    host, port = split_address(listener)
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - the reverse of listening there
         host = "127.0.0.1" if host != "::" else "::1"
-    return f"{'https' if tls else 'http'}://{join_address(host, port)}"
+    return join_address(host, port)
+
+
+def base_url(rest: str, *, tls: bool) -> str:
+    """Return the base URL of a listener at HOST:PORT, for a client on this machine."""
+    return f"{'https' if tls else 'http'}://{client_address(rest)}"
 
 
 async def print_first_key(

@@ -66,8 +66,8 @@ class Listeners:
             self.options.metrics,
         )
 
-    async def serve_grpc(self, memory: MemoryMonitor) -> None:
-        """Serve the operators' and the public gRPC services."""
+    async def serve_grpc(self, memory: MemoryMonitor) -> str:
+        """Serve the operators' and the public gRPC services. Returns the address of the latter."""
         service, options = self.service, self.options
         # On a Unix socket the file's permission says who may call.
         named = [service.client_authorizer] if self.tls and self.tls.client_ca else []
@@ -91,7 +91,9 @@ class Listeners:
                     check_key, self.bodies, lambda: memory.used_share < SPARE_BELOW
                 ),
             )
-            log_started("grpc", await self.stack.enter_async_context(listener))
+            bound = await self.stack.enter_async_context(listener)
+            log_started("grpc", bound)
+        return bound
 
     async def serve_operators_rest(self, tables: EdgeTables) -> None:
         """Serve the operators' REST API, if it has an address."""

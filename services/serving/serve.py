@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
+import msgspec
+
 from gateway.config import EdgeTables
 from gateway.edge import open_tracer, prepare_process, refuse_plain_text, stop_signal
 from gateway.overload.body_budget import BodyBudget
@@ -20,8 +22,9 @@ from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.common.process_settings import freeze_gc
 from services.config import Config, ConfigError, load
 from services.overload.memory_pressure import MemoryPressure
+from services.rpc.listener import UNIX
 from services.serving.config_watch import content, watching_file
-from services.serving.first_key import ServedUrls, base_url, print_first_key
+from services.serving.first_key import ServedUrls, base_url, client_address, print_first_key
 from services.serving.listeners import CONSOLE_TOKEN_FILE, Listeners, operators_token, tls_files
 from services.serving.options import ServeOptions
 from services.serving.plain_text import log_plain_text, plain_listeners
@@ -93,9 +96,11 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
     started = asyncio.Event()
     # Probes and metrics start first, so that they stop last: they show a drain to its end.
     await listeners.serve_metrics(started)
-    await listeners.serve_grpc(memory)
+    grpc = await listeners.serve_grpc(memory)
     stack.push_async_callback(service.move_clients_away)
-    tables = EdgeTables(bounds=config.bounds, edge=config.edge)
+    known = "" if grpc.startswith(UNIX) else client_address(grpc)
+    edge = msgspec.structs.replace(config.edge, public_grpc=config.edge.public_grpc or known)
+    tables = EdgeTables(bounds=config.bounds, edge=edge)
     await listeners.serve_operators_rest(tables)
     rest = options.rest
     if options.workers:

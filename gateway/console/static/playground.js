@@ -64,7 +64,7 @@ async function answer(turn, signal) {
     const { error } = await response.json();
     throw new Error(`${response.status} ${error.code}: ${error.message}`);
   }
-  showNotes(turn, response.headers.get("x-pomogator-notes"));
+  showNotes(turn, response.headers);
   let first = 0;
   for await (const data of events(response.body)) {
     if (data === "[DONE]") {
@@ -100,6 +100,9 @@ function showChunk(turn, chunk) {
   if (chunk.error) {
     throw new Error(`${chunk.error.code}: ${chunk.error.message}`);
   }
+  if (chunk.model) {
+    turn.show("model", chunk.model);
+  }
   const [choice] = chunk.choices ?? [];
   if (choice?.delta?.reasoning_content) {
     turn.reasoning.hidden = false;
@@ -123,10 +126,16 @@ function showRequest(turn, id) {
   turn.show("request", id).href = `/console/calls?request_id=${encodeURIComponent(id)}`;
 }
 
-function showNotes(turn, header) {
-  for (const note of header ? JSON.parse(header) : []) {
+function showNotes(turn, headers) {
+  const notes = JSON.parse(headers.get("x-pomogator-notes") ?? "[]");
+  const lines = notes.map((note) => `${note.param} ${note.action}: ${note.detail}`);
+  const omitted = headers.get("x-pomogator-notes-omitted");
+  if (omitted) {
+    lines.push(`${form.dataset.omitted} ${omitted}`);
+  }
+  for (const line of lines) {
     const item = document.createElement("li");
-    item.textContent = `${note.param} ${note.action}: ${note.detail}`;
+    item.textContent = line;
     turn.notes.append(item);
   }
 }

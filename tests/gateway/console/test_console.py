@@ -21,6 +21,7 @@ from gateway.console.quick_starts import quick_starts
 from gateway.http.auth_throttle import FAILURES
 from gateway.server import serving_rest
 from services.common.key_format import new_secret
+from services.rpc.listener import listening
 from tests.stand.billing_stand import COST_NANO, MODEL, NANO
 from tests.stand.console_stand import EDGE, TOKEN, ConsoleStand, browser, console_stand
 from tests.stand.gateway import running
@@ -254,27 +255,45 @@ async def test_two_tenants_see_their_own_account_only(stand: ConsoleStand) -> No
 
 @pytest.mark.parametrize(
     ("name", "command"),
-    [("curl", "bash"), ("Python: openai", sys.executable)],
-    ids=["curl", "openai"],
+    [
+        ("curl", "bash"),
+        ("Python: openai", sys.executable),
+        ("Python: anthropic", sys.executable),
+        ("Python: gRPC", sys.executable),
+    ],
+    ids=["curl", "openai", "anthropic", "grpc"],
 )
 async def test_quick_starts_work_as_they_are(stand: ConsoleStand, name: str, command: str) -> None:
     """Copied from the page, with the key in the variable that they name."""
     if name == "curl" and not shutil.which("curl"):
         pytest.skip("curl is not installed")
     key = await stand.billing.open_account("acme", NANO)
-    url = stand.billing.gateway.url
-    (code,) = [start.code for start in quick_starts(url, MODEL) if start.name == name]
-
-    process = await asyncio.create_subprocess_exec(
-        *(command, "-c", code),
-        env={**os.environ, "POMOGATOR_KEY": key},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out, _ = await process.communicate()
+    gateway = stand.billing.gateway
+    async with listening(gateway.service.register, "127.0.0.1:0", grace_s=1) as grpc:
+        starts = quick_starts(gateway.url, MODEL, grpc)
+        (code,) = [start.code for start in starts if start.name == name]
+        # The wheel of the stubs is not installed beside the gateway, which has the same modules.
+        process = await asyncio.create_subprocess_exec(
+            *(command, "-c", code.replace("pomogator_proto.", "pomogator.")),
+            env={**os.environ, "POMOGATOR_KEY": key},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
 
     assert process.returncode == 0
     assert "Hi" in out.decode()
     assert await stand.billing.balance(key) < NANO
+
+
+def test_quick_starts_have_what_is_known() -> None:
+    """GRPC only where its listener is known, over TLS where the API is."""
+    url = "https://api.example"
+    names = {start.name for start in quick_starts(url, MODEL)}
+    found = {start.name: start.code for start in quick_starts(url, MODEL, "grpc.example:443")}
+
+    assert found.keys() - names == {"Python: gRPC"}
+    assert 'grpc.secure_channel("grpc.example:443", ' in found["Python: gRPC"]
+    assert not any("@" in code for code in found.values())
 
 
 async def test_usage_is_shown_by_day_and_model(stand: ConsoleStand) -> None:
