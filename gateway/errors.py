@@ -155,6 +155,7 @@ ROWS: Sequence[HttpReason] = (
     HttpReason(ErrorReason.UPSTREAM_STALLED, _TIMEOUT, "upstream_stalled"),
     HttpReason(ErrorReason.DEADLINE, _TIMEOUT, "deadline_exceeded", final=True),
     HttpReason(ErrorReason.ETAG_MISMATCH, _BAD_REQUEST, "etag_mismatch", final=True),
+    HttpReason(ErrorReason.CALL_ABORTED, _SERVER, "call_aborted", final=True),
 )
 REASONS: Mapping[ErrorReason, HttpReason] = {row.reason: row for row in ROWS}
 """The row of every reason. The comments of `error_reason.proto` are the source. The service has a

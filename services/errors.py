@@ -187,6 +187,7 @@ ROWS: Sequence[Reason] = (
     ),
     Reason(ErrorReason.DEADLINE, grpc=_C.DEADLINE_EXCEEDED, end="deadline"),
     Reason(ErrorReason.ETAG_MISMATCH, grpc=_C.ABORTED),
+    Reason(ErrorReason.CALL_ABORTED, grpc=_C.ABORTED, end="aborted"),
 )
 REASONS: Mapping[ErrorReason, Reason] = {row.reason: row for row in ROWS}
 """The row of every reason. The edge has a table of its own, `gateway.errors`, for HTTP."""

@@ -19,7 +19,7 @@ from pomogator.usage.v1 import usage_service_pb2 as usage
 
 from services.common.money import exact_usd
 
-CANCELLED = frozenset({"client_gone", "deadline", "revoked"})
+CANCELLED = frozenset({"aborted", "client_gone", "deadline", "revoked"})
 """Ends of calls that were cut off."""
 FINISHES = frozenset({"stop", "length", "tool_calls", "content_filter"})
 API_TYPES: Mapping[str, str] = {"embeddings": "embeddings"}

@@ -168,12 +168,14 @@ class DrainPool:
             raise
 
     def _start_drain(self, batches: AsyncGenerator[Batch, None], state: CallState) -> bool:
-        """Start a drain, if it is due and not too many are running."""
+        """Start a drain, if it is due, the call is not aborted, and not too many are running."""
         rule = state.drain_rule
         if rule is None or state.ticket is None:
             return False
         account = state.record.account
-        if self.running >= self._drains_max or self._by_account[account] >= DRAINS_PER_ACCOUNT_MAX:
+        mine = self._by_account[account]
+        is_full = self.running >= self._drains_max or mine >= DRAINS_PER_ACCOUNT_MAX
+        if is_full or state.record.is_aborted:
             state.ticket.is_undrained = rule.is_billed
             return False
         state.is_abandoned = True

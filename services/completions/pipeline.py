@@ -6,7 +6,7 @@ needs it:
     replay by idempotency key  a call with a key runs once; repeated calls get the same answer
     join of repeats            a repeated request of a session gets the first one's answer
     drain on disconnect        a billed answer is read to its end without its caller
-    end on interrupt           the call ends when its key is revoked
+    end on interrupt           the call ends when its key is revoked or an operator aborts it
 """
 
 from __future__ import annotations
@@ -198,6 +198,7 @@ class Pipeline:
             raw=call.raw,
             texts=texts,
         )
+        call.record.tokens_so_far = ticket.meter.tokens_so_far
         try:
             form = CompletionForm(
                 spec=spec,

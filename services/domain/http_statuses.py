@@ -55,4 +55,5 @@ HTTP_STATUSES: Mapping[ErrorReason, int] = {
     ErrorReason.UPSTREAM_STALLED: 504,
     ErrorReason.DEADLINE: 504,
     ErrorReason.ETAG_MISMATCH: 409,
+    ErrorReason.CALL_ABORTED: 409,
 }

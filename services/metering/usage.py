@@ -144,6 +144,11 @@ class UsageMeter:
             return self._checked(self._final)
         return self._counted(reported or self._final or Usage(), unseen)
 
+    def tokens_so_far(self) -> int:
+        """Return our count of the tokens that were generated so far."""
+        self._read_unread()
+        return self._text.total + self._reasoning.total
+
     def _add_text(self, text: str) -> None:
         self._text.add(text)
         self.size += len(text)

@@ -11,6 +11,7 @@ Modules, in the order in which data flows:
     channel_control  switches of channels
     probe_requests  requests of channel tests
     channel_tester  test of a channel
+    live_calls  calls in flight
     limit_report  limits with their current use
     load_report  load of the process
     configuration_view  configuration without secrets

@@ -1,4 +1,4 @@
-"""Acts of operators in the audit log: switches and tests of channels, and reloads."""
+"""Acts of operators in the audit log: switches and tests of channels, aborts, reloads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REASON_CHARS_MAX = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelControl:
-    """Disables and enables channels, in all processes, and records tests and reloads."""
+    """Disables and enables channels, in all processes, and records other acts."""
 
     database: Database
     switches: ChannelSwitches
@@ -48,9 +48,7 @@ class ChannelControl:
         names = {one.channel.name for route in catalog.routes for one in route.targets}
         if request.channel not in names:
             raise not_found("channel", "There is no channel with this name.")
-        reason = request.reason
-        if not 0 < len(reason) <= REASON_CHARS_MAX or not reason.isprintable():
-            raise invalid("reason", f"reason must be 1 to {REASON_CHARS_MAX} printable characters")
+        reason = valid_reason(request.reason)
         now_ms = round(self.clock.time() * 1000)
         until_ms = None
         if request.HasField("expire_time"):
@@ -90,6 +88,18 @@ class ChannelControl:
         after = Viewed(name, "", json.dumps({"test": tested}))
         await self.database.write(record, origin, Viewed(name), after)
 
+    async def record_abort(self, call: pb.LiveCall, reason: str, context: Context) -> None:
+        """Write the entry of an abort in the audit log, before the abort.
+
+        It has no account, since its reason is for operators alone.
+        """
+        now_ms = round(self.clock.time() * 1000)
+        origin = operator_origin(context, "OperationsService.AbortCall", now_ms, self.audit_keep_ms)
+        facts = {"account": call.account, "key_id": call.key_id, "model": call.model}
+        text = json.dumps({"abort": {"request_id": call.request_id, **facts, "reason": reason}})
+        name = f"liveCalls/{call.call_id}"
+        await self.database.write(record, origin, Viewed(name), Viewed(name, "", text))
+
     async def record_reload(self, diff: str, context: Context) -> None:
         """Write the entry of a reload in the audit log. Not in the change, which is of memory."""
         now_ms = round(self.clock.time() * 1000)
@@ -97,6 +107,13 @@ class ChannelControl:
         origin = operator_origin(context, method, now_ms, self.audit_keep_ms)
         after = Viewed("configuration", "", json.dumps({"diff": diff}))
         await self.database.write(record, origin, Viewed("configuration"), after)
+
+
+def valid_reason(reason: str) -> str:
+    """Return the reason of an operator. Raise Failure INVALID_FIELD."""
+    if not 0 < len(reason) <= REASON_CHARS_MAX or not reason.isprintable():
+        raise invalid("reason", f"reason must be 1 to {REASON_CHARS_MAX} printable characters")
+    return reason
 
 
 def disablement_to_proto(row: Disablement) -> pb.Disablement:

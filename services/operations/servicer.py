@@ -19,7 +19,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.embeddings.servicer import read_request
 from services.errors import Failure
-from services.operations.channel_control import ChannelControl
+from services.operations.channel_control import ChannelControl, valid_reason
 from services.operations.channel_tester import (
     ChannelTester,
     test_to_proto,
@@ -31,6 +31,7 @@ from services.operations.configuration_view import ConfigurationView
 from services.operations.embedding_explainer import EmbeddingExplainer
 from services.operations.explainer import Explainer, Session
 from services.operations.limit_report import list_limits
+from services.operations.live_calls import LiveCalls
 from services.operations.load_report import LoadReport
 from services.providers.channel_failures import ChannelFailures
 from services.rpc.call_context import Context, current_request_id
@@ -49,6 +50,7 @@ class OperationsParts:
     failures: ChannelFailures
     control: ChannelControl
     tester: ChannelTester
+    calls: LiveCalls
     leases: LimitLeases
     load: LoadReport
     configuration: ConfigurationView
@@ -57,7 +59,7 @@ class OperationsParts:
 
 
 class OperationsServicer(pb_grpc.OperationsServiceServicer):
-    """Explains calls, shows, switches and tests channels, shows limits, load and configuration."""
+    """Explains and aborts calls, tests and switches channels, and shows what operators watch."""
 
     def __init__(self, parts: OperationsParts) -> None:
         self._parts = parts
@@ -115,6 +117,21 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         price = now.plans.prices.lookup(target.public_model)
         test = await self._parts.tester.run(target, price, timeout_s, current_request_id())
         return test_to_proto(test)
+
+    async def ListLiveCalls(
+        self, request: pb.ListLiveCallsRequest, context: Context
+    ) -> pb.ListLiveCallsResponse:
+        """Return the calls in flight in this process."""
+        return self._parts.calls.page(request)
+
+    async def AbortCall(
+        self, request: pb.AbortCallRequest, context: Context
+    ) -> pb.AbortCallResponse:
+        """Abort a call in flight in this process."""
+        calls, control = self._parts.calls, self._parts.control
+        found = calls.get(request.call_id)
+        await control.record_abort(found, valid_reason(request.reason), context)
+        return pb.AbortCallResponse(call=calls.abort(request.call_id))
 
     async def ListLimits(
         self, request: pb.ListLimitsRequest, context: Context

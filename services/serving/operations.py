@@ -10,6 +10,7 @@ from services.operations.channel_tester import ChannelTester, test_counts
 from services.operations.configuration_view import ConfigurationView
 from services.operations.embedding_explainer import EmbeddingExplainer
 from services.operations.explainer import Explainer
+from services.operations.live_calls import LiveCalls
 from services.operations.load_report import LoadReport
 from services.operations.servicer import OperationsParts
 from services.overload.load_shedder import LoadShedder
@@ -44,6 +45,7 @@ async def open_operations_parts(
         failures=parts.failures,
         control=await open_channel_control(parts, stores, reloader),
         tester=_channel_tester(parts, reloader, core),
+        calls=LiveCalls(parts.calls, parts.clock),
         leases=stores.leases,
         load=LoadReport(load_shedder, parts.calls, parts.call_metrics.refused),
         configuration=ConfigurationView(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from services.common.plain_metrics import PlainMetrics
 from services.domain.usage import Usage
-from services.telemetry.calls import ENDS, CallRecord
+from services.telemetry.calls import ABORTED, ENDS, CallRecord
 
 AUTH_FAILURES = frozenset({"INVALID_API_KEY", "KEY_EXPIRED", "KEY_REVOKED", "AUTH_UNAVAILABLE"})
 IDEMPOTENCY: Mapping[str, str] = {
@@ -77,7 +77,7 @@ class CallMetrics:
             self.stream_ends[(record.end,)].value += 1
         if record.attempts:
             self.attempts.observe(record)
-        elif reason:
+        elif reason and record.end != ABORTED:
             self.refused[(reason,)].value += 1
         if reason in AUTH_FAILURES and not record.key_id:
             # With an ID it was accepted, and revoked while the call ran.

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
@@ -23,9 +24,10 @@ import grpc
 from services.clock import Clock
 from services.common.json_logs import emit
 from services.common.plain_metrics import PlainMetrics
+from services.domain.error_reason import ErrorReason
 from services.domain.events import ChoiceFinished, Event
 from services.domain.usage import Usage
-from services.errors import ROWS, Failure, UpstreamError
+from services.errors import REASONS, ROWS, Failure, UpstreamError
 from services.telemetry.call_facts import CallFacts
 from services.telemetry.call_tracing import NO_HEADERS, TracedTarget
 
@@ -42,6 +44,7 @@ DEADLINE = "deadline"
 REPLAYED = "replayed"
 UNSPECIFIED = "unspecified"
 SHUTDOWN = "shutdown"
+ABORTED = REASONS[ErrorReason.CALL_ABORTED].end
 
 FINISHES: Mapping[str, str] = {
     "stop": "stop",
@@ -136,6 +139,10 @@ class CallRecord:
     """Facts for the call log."""
     interrupt: Interrupt | None = None
     """Ends the call while it is in flight. None: it is not authenticated yet, or over."""
+    tokens_so_far: Callable[[], int] | None = None
+    """Returns the generated tokens so far, while the call is in flight and admitted."""
+    is_aborted: bool = False
+    """Whether an operator has aborted the call."""
 
     @property
     def channel(self) -> str:
@@ -238,6 +245,9 @@ class CallLog:
         self._tracer = tracer
         self.inflight = 0
         """Number of in-flight calls."""
+        self.live: dict[int, CallRecord] = {}
+        """In-flight calls by their numbers, oldest first."""
+        self._numbers = count(1)
         self.stopping = False
         """Whether the process shuts down: calls that are cancelled now end as `shutdown`."""
 
@@ -262,6 +272,8 @@ class CallLog:
         if self._tracer is not None:
             record.spans = self._tracer.begin(method, metadata)
         self.inflight += 1
+        number = next(self._numbers)
+        self.live[number] = record
         try:
             yield record
             record.end = record.finish or REPLAYED
@@ -277,7 +289,9 @@ class CallLog:
             raise
         finally:
             self.inflight -= 1
+            del self.live[number]
             record.ended_at = self._clock.now()
+            record.tokens_so_far = None  # It knows the request.
             if record.interrupt is not None:
                 record.interrupt.release()
                 record.interrupt = None
@@ -295,6 +309,11 @@ class CallLog:
             # The answer is complete: a caller who has its last message may cancel.
             record.end = record.finish
             return
+        if record.is_aborted:
+            # Its caller has left without a look at the failure.
+            record.reason, record.end = ErrorReason.CALL_ABORTED, ABORTED
+            record.code = REASONS[ErrorReason.CALL_ABORTED].grpc.name
+            return
         record.end = SHUTDOWN if self.stopping else CLIENT_GONE
         if time_left_s is not None and time_left_s <= 0:
             code, record.end = grpc.StatusCode.DEADLINE_EXCEEDED, DEADLINE
@@ -302,7 +321,7 @@ class CallLog:
 
 
 def _end_of_failure(record: CallRecord, failure: Failure) -> str:
-    if not record.begun_at:
+    if not record.begun_at and failure.reason is not ErrorReason.CALL_ABORTED:
         return REFUSED
     if failure.row.end:
         return failure.row.end

@@ -95,6 +95,7 @@ def test_final_errors() -> None:
         "upstream_auth_failed",
         "deadline_exceeded",
         "etag_mismatch",
+        "call_aborted",
     }
 
 

@@ -54,6 +54,7 @@ EXPECTED: list[tuple[str, Callable[[Reason], object], dict[str, object]]] = [
             "KEY_EXPIRED": "revoked",
             "DEADLINE": "deadline",
             "SHUTTING_DOWN": "shutdown",
+            "CALL_ABORTED": "aborted",
         },
     ),
     (

@@ -212,6 +212,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED. 409 `invalid_request_error`, `etag_mismatch`. The resource was changed after the
     version that the request names. Metadata: `param`.
     """
+    ERROR_REASON_CALL_ABORTED: _ErrorReason.ValueType  # 49
+    """ABORTED. 409 `server_error`, `call_aborted`. An operator of the gateway has ended the call, before
+    its answer or in the middle of it; a retry is not wanted.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. `google.rpc.ErrorInfo.reason` is the value's name without
@@ -414,5 +418,9 @@ has passed.
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 48
 """ABORTED. 409 `invalid_request_error`, `etag_mismatch`. The resource was changed after the
 version that the request names. Metadata: `param`.
+"""
+ERROR_REASON_CALL_ABORTED: ErrorReason.ValueType  # 49
+"""ABORTED. 409 `server_error`, `call_aborted`. An operator of the gateway has ended the call, before
+its answer or in the middle of it; a retry is not wanted.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -94,6 +94,38 @@ BREAKER_STATE_OPEN: BreakerState.ValueType  # 3
 """Calls pass only if no other candidate is left."""
 Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
 
+class _LiveCallState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LiveCallStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LiveCallState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIVE_CALL_STATE_UNSPECIFIED: _LiveCallState.ValueType  # 0
+    """Unused."""
+    LIVE_CALL_STATE_STARTING: _LiveCallState.ValueType  # 1
+    """No provider was asked yet."""
+    LIVE_CALL_STATE_WAITING: _LiveCallState.ValueType  # 2
+    """A provider was asked, and has not begun to answer."""
+    LIVE_CALL_STATE_ANSWERING: _LiveCallState.ValueType  # 3
+    """The answer has begun."""
+    LIVE_CALL_STATE_ABORTING: _LiveCallState.ValueType  # 4
+    """An operator has aborted the call, and its caller has not been told yet."""
+
+class LiveCallState(_LiveCallState, metaclass=_LiveCallStateEnumTypeWrapper):
+    """The state of a call in flight."""
+
+LIVE_CALL_STATE_UNSPECIFIED: LiveCallState.ValueType  # 0
+"""Unused."""
+LIVE_CALL_STATE_STARTING: LiveCallState.ValueType  # 1
+"""No provider was asked yet."""
+LIVE_CALL_STATE_WAITING: LiveCallState.ValueType  # 2
+"""A provider was asked, and has not begun to answer."""
+LIVE_CALL_STATE_ANSWERING: LiveCallState.ValueType  # 3
+"""The answer has begun."""
+LIVE_CALL_STATE_ABORTING: LiveCallState.ValueType  # 4
+"""An operator has aborted the call, and its caller has not been told yet."""
+Global___LiveCallState: _TypeAlias = LiveCallState  # noqa: Y015
+
 class _LimitKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -806,6 +838,206 @@ class TestChannelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_nano_usd) -> _WhichOneofReturnType__cost_nano_usd | None: ...
 
 Global___TestChannelResponse: _TypeAlias = TestChannelResponse  # noqa: Y015
+
+@_typing.final
+class ListLiveCallsRequest(_message.Message):
+    """Request to list the calls in flight. Empty fields select all calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """The account."""
+    key_id: _builtins.str
+    """The ID of the key."""
+    model: _builtins.str
+    """The requested model, by its public name."""
+    channel: _builtins.str
+    """The name of the channel of the latest attempt."""
+    page_size: _builtins.int
+    """The most calls of a page, 1000 at most. 0: 100."""
+    page_token: _builtins.str
+    """The `next_page_token` of the page before. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        channel: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "channel", b"channel", "key_id", b"key_id", "model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLiveCallsRequest: _TypeAlias = ListLiveCallsRequest  # noqa: Y015
+
+@_typing.final
+class ListLiveCallsResponse(_message.Message):
+    """Response with calls in flight."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_COUNT_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The token of the next page. Empty: this is the last one."""
+    total_count: _builtins.int
+    """The number of selected calls on all pages."""
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___LiveCall]:
+        """The calls, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___LiveCall] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "next_page_token", b"next_page_token", "total_count", b"total_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLiveCallsResponse: _TypeAlias = ListLiveCallsResponse  # noqa: Y015
+
+@_typing.final
+class LiveCall(_message.Message):
+    """A call in flight."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    SURFACE_FIELD_NUMBER: _builtins.int
+    STREAMED_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    END_USER_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """The ID for `AbortCall`. Another process, and this one after a restart, has no call with this ID."""
+    request_id: _builtins.str
+    """The request ID, as in logs."""
+    account: _builtins.str
+    """The account."""
+    key_id: _builtins.str
+    """The ID of the key."""
+    surface: _builtins.str
+    """The API that was called, such as `messages`. See `pomogator.calls.v1.Call.surface`."""
+    streamed: _builtins.bool
+    """Whether the answer is streamed."""
+    model: _builtins.str
+    """The requested model, by its public name. Empty: it is not known yet."""
+    channel: _builtins.str
+    """The name of the channel of the latest attempt. Empty: no provider was asked yet."""
+    attempt_count: _builtins.int
+    """The number of requests to providers."""
+    state: Global___LiveCallState.ValueType
+    """The state."""
+    completion_token_count: _builtins.int
+    """The generated tokens so far, as counted by the gateway. 0 for embeddings."""
+    end_user: _builtins.str
+    """The end user, as the caller has named it."""
+    session_id: _builtins.str
+    """The session, as the caller has named it."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of arrival."""
+
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        account: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        surface: _builtins.str = ...,
+        streamed: _builtins.bool = ...,
+        model: _builtins.str = ...,
+        channel: _builtins.str = ...,
+        attempt_count: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___LiveCallState.ValueType = ...,
+        completion_token_count: _builtins.int = ...,
+        end_user: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "attempt_count", b"attempt_count", "call_id", b"call_id", "channel", b"channel", "completion_token_count", b"completion_token_count", "create_time", b"create_time", "end_user", b"end_user", "key_id", b"key_id", "model", b"model", "request_id", b"request_id", "session_id", b"session_id", "state", b"state", "streamed", b"streamed", "surface", b"surface"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveCall: _TypeAlias = LiveCall  # noqa: Y015
+
+@_typing.final
+class AbortCallRequest(_message.Message):
+    """Request to abort a call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """Required. The ID, from `ListLiveCalls`."""
+    reason: _builtins.str
+    """Required. The reason, for other operators: it is in the audit log. At most 256 characters."""
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbortCallRequest: _TypeAlias = AbortCallRequest  # noqa: Y015
+
+@_typing.final
+class AbortCallResponse(_message.Message):
+    """Response with an aborted call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def call(self) -> Global___LiveCall:
+        """The call, as it was when it was aborted."""
+
+    def __init__(
+        self,
+        *,
+        call: Global___LiveCall | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbortCallResponse: _TypeAlias = AbortCallResponse  # noqa: Y015
 
 @_typing.final
 class ListLimitsRequest(_message.Message):

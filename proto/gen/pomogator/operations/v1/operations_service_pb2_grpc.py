@@ -65,6 +65,16 @@ class OperationsServiceStub:
                 request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.TestChannelRequest.SerializeToString,
                 response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.TestChannelResponse.FromString,
                 _registered_method=True)
+        self.ListLiveCalls = channel.unary_unary(
+                '/pomogator.operations.v1.OperationsService/ListLiveCalls',
+                request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLiveCallsRequest.SerializeToString,
+                response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLiveCallsResponse.FromString,
+                _registered_method=True)
+        self.AbortCall = channel.unary_unary(
+                '/pomogator.operations.v1.OperationsService/AbortCall',
+                request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.AbortCallRequest.SerializeToString,
+                response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.AbortCallResponse.FromString,
+                _registered_method=True)
         self.ListLimits = channel.unary_unary(
                 '/pomogator.operations.v1.OperationsService/ListLimits',
                 request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLimitsRequest.SerializeToString,
@@ -140,6 +150,25 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLiveCalls(self, request, context):
+        """Lists the calls for completions and embeddings that are in flight in this process, also those that
+        arrive over its edges apart and its workers, oldest first. Answers that are read to their end after
+        the caller has left are not among them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AbortCall(self, request, context):
+        """Aborts a call that is in flight in this process. It fails with CALL_ABORTED, before its answer or
+        in the middle of it, the connection to the provider is closed at once, and it is charged as a call
+        whose caller has left. Nothing keeps the caller from calling again: to prevent that, revoke the key.
+        Fails with NOT_FOUND if this process has no such call in flight, or its answer is complete.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListLimits(self, request, context):
         """Lists the limits on requests, tokens and concurrent calls, with their current use: the rules of
         the configuration, and the limits of keys that have made calls to this process.
@@ -202,6 +231,16 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.TestChannel,
                     request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.TestChannelRequest.FromString,
                     response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.TestChannelResponse.SerializeToString,
+            ),
+            'ListLiveCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLiveCalls,
+                    request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLiveCallsRequest.FromString,
+                    response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLiveCallsResponse.SerializeToString,
+            ),
+            'AbortCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbortCall,
+                    request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.AbortCallRequest.FromString,
+                    response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.AbortCallResponse.SerializeToString,
             ),
             'ListLimits': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLimits,
@@ -387,6 +426,60 @@ class OperationsService:
             '/pomogator.operations.v1.OperationsService/TestChannel',
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.TestChannelRequest.SerializeToString,
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.TestChannelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLiveCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.operations.v1.OperationsService/ListLiveCalls',
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLiveCallsRequest.SerializeToString,
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListLiveCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbortCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.operations.v1.OperationsService/AbortCall',
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.AbortCallRequest.SerializeToString,
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.AbortCallResponse.FromString,
             options,
             channel_credentials,
             insecure,

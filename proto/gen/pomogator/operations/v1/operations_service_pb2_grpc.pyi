@@ -37,6 +37,17 @@ class OperationsServiceStub:
     one that fails changes nothing. A failed test is a successful call of this method.
     Fails with NOT_FOUND if the configuration has no such channel, model or key.
     """
+    ListLiveCalls: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListLiveCallsRequest, _operations_service_pb2.ListLiveCallsResponse]
+    """Lists the calls for completions and embeddings that are in flight in this process, also those that
+    arrive over its edges apart and its workers, oldest first. Answers that are read to their end after
+    the caller has left are not among them.
+    """
+    AbortCall: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.AbortCallRequest, _operations_service_pb2.AbortCallResponse]
+    """Aborts a call that is in flight in this process. It fails with CALL_ABORTED, before its answer or
+    in the middle of it, the connection to the provider is closed at once, and it is charged as a call
+    whose caller has left. Nothing keeps the caller from calling again: to prevent that, revoke the key.
+    Fails with NOT_FOUND if this process has no such call in flight, or its answer is complete.
+    """
     ListLimits: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListLimitsRequest, _operations_service_pb2.ListLimitsResponse]
     """Lists the limits on requests, tokens and concurrent calls, with their current use: the rules of
     the configuration, and the limits of keys that have made calls to this process.
@@ -108,6 +119,29 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         and it is not in the call log. A test that succeeds closes the circuit breaker, as a probe does;
         one that fails changes nothing. A failed test is a successful call of this method.
         Fails with NOT_FOUND if the configuration has no such channel, model or key.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLiveCalls(
+        self,
+        request: _operations_service_pb2.ListLiveCallsRequest,
+        context: _aio.ServicerContext[_operations_service_pb2.ListLiveCallsRequest, _abc.Awaitable[_operations_service_pb2.ListLiveCallsResponse]],
+    ) -> _abc.Awaitable[_operations_service_pb2.ListLiveCallsResponse]:
+        """Lists the calls for completions and embeddings that are in flight in this process, also those that
+        arrive over its edges apart and its workers, oldest first. Answers that are read to their end after
+        the caller has left are not among them.
+        """
+
+    @_abc_1.abstractmethod
+    def AbortCall(
+        self,
+        request: _operations_service_pb2.AbortCallRequest,
+        context: _aio.ServicerContext[_operations_service_pb2.AbortCallRequest, _abc.Awaitable[_operations_service_pb2.AbortCallResponse]],
+    ) -> _abc.Awaitable[_operations_service_pb2.AbortCallResponse]:
+        """Aborts a call that is in flight in this process. It fails with CALL_ABORTED, before its answer or
+        in the middle of it, the connection to the provider is closed at once, and it is charged as a call
+        whose caller has left. Nothing keeps the caller from calling again: to prevent that, revoke the key.
+        Fails with NOT_FOUND if this process has no such call in flight, or its answer is complete.
         """
 
     @_abc_1.abstractmethod
