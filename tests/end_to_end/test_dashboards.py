@@ -82,6 +82,7 @@ ELSEWHERE = {
     "pomogator_session_answers": "needs a price of cached tokens: test_session_affinity.py",
     "pomogator_call_log_dropped": "needs a log that is late: tests/services/call_log",
     "pomogator_channel_disabled": "needs an operator: tests/end_to_end/test_channel_switches.py",
+    "pomogator_channel_tests": "the same: tests/end_to_end/test_channel_tests.py",
     "pomogator_limit_timeouts": "needs a Redis that freezes: tests/services/storage",
     "pomogator_task_failures": "needs a fault of ours: tests/services/telemetry",
 }
