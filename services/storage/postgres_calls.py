@@ -10,7 +10,15 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from services.storage.base import DatabaseOptions, P, StateError, T, Transaction, unavailable
+from services.storage.base import (
+    ConstraintError,
+    DatabaseOptions,
+    P,
+    StateError,
+    T,
+    Transaction,
+    unavailable,
+)
 from services.storage.call_labels import FORGET as FORGET_LABELS
 from services.storage.call_schema import CALL_LOG
 from services.storage.call_store import (
@@ -54,6 +62,14 @@ class PostgresCalls:
 
     async def write(self, batch: CallBatch) -> None:
         """Write a batch, into partitions that exist or are created."""
+        try:
+            await self._write(batch)
+        except ConstraintError:
+            # Another process may have dropped a partition that this one knows.
+            self._days = frozenset()
+            await self._write(batch)
+
+    async def _write(self, batch: CallBatch) -> None:
         database = await self._opened()
         days = {row.at_ms // DAY_MS for row in batch.rows}
         today = batch.at_ms // DAY_MS
@@ -71,12 +87,10 @@ class PostgresCalls:
     async def forget(self, before_ms: int) -> None:
         """Drop the partitions of older days, and delete their sums."""
         database = await self._opened()
-        dropped = await database.write(_drop_partitions, before_ms // DAY_MS)
+        dropped = await database.write(_forget, before_ms)
         if dropped:
             self._days -= set(dropped)
             log.info("call_log.days_dropped", extra={"days": len(dropped)})
-        await database.write(forget_sums, before_ms)
-        await database.write(_forget, before_ms)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -131,10 +145,15 @@ def _drop_partitions(before: int) -> Transaction[list[int]]:
     return days
 
 
-def _forget(before_ms: int) -> Transaction[None]:
-    """Forget the sums by labels of older intervals, and processes that have not written since."""
+def _forget(before_ms: int) -> Transaction[list[int]]:
+    """Forget older days with their sums, and processes that have not written since.
+
+    Return the days whose partitions are dropped. That comes last: it locks the whole table.
+    """
+    yield from forget_sums(before_ms)
     yield FORGET_LABELS, (before_ms,)
     yield FORGET_WRITERS, (before_ms,)
+    return (yield from _drop_partitions(before_ms // DAY_MS))
 
 
 def _name(day: int) -> str:

@@ -14,7 +14,7 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,7 +44,7 @@ CACHE_KIB = 16_384
 READERS = 2
 """Reads at a time. Further ones wait."""
 
-_FILE = re.compile(r"calls-(\d{4})-(\d{2})\.db")
+_FILE = re.compile(r"calls-([1-9][0-9]{3})-(0[1-9]|1[0-2])\.db")
 
 
 class SqliteCalls:
@@ -109,7 +109,8 @@ class SqliteCalls:
     def _migrate_months(self, months: Sequence[str]) -> None:
         """Migrate files that an earlier version has left."""
         for month in months:
-            if self._path(month).exists():
+            # A file that cannot be migrated fails its own reads, and no others.
+            with suppress(sqlite3.Error):
                 with closing(_connect(self._path(month), "rw")) as connection:
                     _migrate(connection)
                 self._migrated.add(month)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import closing
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from itertools import count, pairwise
 from pathlib import Path
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -250,4 +252,75 @@ async def test_a_server_that_is_away_fails_each_use_alone(tmp_path: Path) -> Non
     for _ in range(2):
         with pytest.raises(Failure, match="state"):
             await store.segments(0, 1)
+    await store.close()
+
+
+async def test_a_partition_that_was_dropped_is_created_again(postgres_url: str) -> None:
+    """Another process, or a person, may drop one that this process knows."""
+    store = call_store(Path(), postgres_url)
+    await write(store, row(DECEMBER_MS))
+    admin = await asyncpg.connect(postgres_url)
+    await admin.execute("DROP TABLE calls_20261201")
+    await admin.close()
+
+    await write(store, row(DECEMBER_MS + 1))
+
+    rows = await CallLogReader(store, nothing).page(ALL, 10, None)
+    await store.close()
+    assert [each.at_ms for each in rows] == [DECEMBER_MS + 1]
+
+
+async def test_a_day_goes_together_with_its_sums(postgres_url: str) -> None:
+    """While its sums cannot be deleted, its rows stay: at no time do they differ."""
+    store = call_store(Path(), postgres_url)
+    await write(store, row(DECEMBER_MS), row(DECEMBER_MS + 2 * DAY_MS))
+    other = await asyncpg.connect(postgres_url)
+    async with other.transaction():
+        await other.execute("SELECT 1 FROM call_sums FOR UPDATE")
+        forgetting = asyncio.create_task(store.forget(DECEMBER_MS + DAY_MS))
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+        while not await other.fetchval(waiting):
+            continue
+        assert await times(store) == [2, 0]
+    await other.close()
+
+    await forgetting
+
+    assert await times(store) == [2]
+    assert [
+        sums.calls for sums in (await CallLogReader(store, nothing).sums(query())).values()
+    ] == [1]
+    await store.close()
+
+
+async def test_files_that_are_no_month_are_left_alone(tmp_path: Path) -> None:
+    """Neither reads nor the retention look at files of other names beside the months."""
+    store = call_store(tmp_path, "")
+    await write(store, row(DECEMBER_MS))
+    others = ("calls-2026-13.db", "calls-0000-01.db", "calls-2026-12.db.copy", "notes.txt")
+    for name in others:
+        (tmp_path / "calls" / name).write_text("not a database")
+
+    await store.forget(DECEMBER_MS + 400 * DAY_MS)
+    await write(store, row(DECEMBER_MS + 1))
+
+    assert await times(store) == [0]
+    await store.close()
+    assert {path.name for path in (tmp_path / "calls").iterdir()} >= set(others)
+
+
+async def test_a_month_that_cannot_be_read_is_an_outage_of_its_rows_alone(tmp_path: Path) -> None:
+    """Pages of other months, and writes, go on; what needs the month fails."""
+    store = call_store(tmp_path, "")
+    await write(store, row(DECEMBER_MS - 40 * DAY_MS), row(DECEMBER_MS), row(DECEMBER_MS + 1))
+    (tmp_path / "calls" / "calls-2026-10.db").write_bytes(b"not a database" * 1000)
+    reader = CallLogReader(store, nothing)
+
+    await write(store, row(DECEMBER_MS + 2))
+
+    assert len(await reader.page(ALL, 3, None)) == 3
+    with pytest.raises(Failure, match="state"):
+        await reader.page(ALL, 4, None)
+    with pytest.raises(Failure, match="state"):
+        _ = [part async for part in reader.export(ALL)]
     await store.close()
