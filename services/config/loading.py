@@ -19,6 +19,8 @@ from services.config.schema import ChannelConfig, Config, Secret, StateConfig
 
 DEFAULTS = "defaults.toml"
 
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
 STATE_VARIABLES: Mapping[str, str] = {
     "POMOGATOR_DATABASE_URL": "database_url",
     "POMOGATOR_DATABASE_DIRECT_URL": "database_direct_url",
@@ -191,6 +193,9 @@ def _keys(channel: ChannelConfig, folder: Path, env: Mapping[str, str]) -> Seque
 
 def _set_variable(source: str, name: str, env: Mapping[str, str]) -> str:
     value = _variable(env, name)
+    if not value and not _VARIABLE.fullmatch(name):
+        # It may be the key itself, which no message shows.
+        raise ConfigError(f"{source}: must be the name of a variable: letters, digits and _")
     if not value:
         raise ConfigError(f"{source}: the variable {name} is not set")
     return value

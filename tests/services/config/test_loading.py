@@ -145,6 +145,11 @@ def test_reads_several_keys(write: Write) -> None:
     ("more", "said"),
     [
         ("keys_env = ['ONE', 'TWO']", "keys_env: the variable TWO is not set"),
+        ("api_key_env = 'sk-secret'", "must be the name of a variable: letters, digits and _"),
+        (
+            "keys_env = ['ONE', 'sk-secret']",
+            "must be the name of a variable: letters, digits and _",
+        ),
         ("keys_env = ['ONE', 'ONE']", "keys_env: 'ONE' occurs 2 times"),
         (
             "keys_env = ['ONE']\napi_key_env = 'ONE'",
