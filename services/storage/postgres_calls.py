@@ -32,8 +32,11 @@ from services.storage.postgres import PostgresDatabase
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS = 3
-"""Most connections of the log, besides those of the books."""
+READERS = 2
+"""Reads at a time. Further ones wait."""
+
+CONNECTIONS = READERS + 1
+"""Most connections of the log, besides those of the books. Reads leave one to the writer."""
 
 LOCK_PARTITIONS = "SELECT pg_advisory_xact_lock(?)"
 PARTITIONS_LOCK = 0x706F6D63
@@ -52,11 +55,12 @@ class PostgresCalls:
         self._url = url
         self._options = DatabaseOptions(
             notices=False,
-            connections=CONNECTIONS,
+            connections=1 + CONNECTIONS,  # The first one is for notices, which are off.
             prepared_statements=options.prepared_statements,
         )
         self._database: PostgresDatabase | None = None
         self._connecting = asyncio.Lock()
+        self._reads = asyncio.Semaphore(READERS)
         self._days: frozenset[int] = frozenset()
         """Days that are known to have a partition, in days since 1970."""
 
@@ -82,7 +86,7 @@ class PostgresCalls:
 
     async def segments(self, start_ms: int, end_ms: int) -> Sequence[CallSegment]:
         """Return the whole log."""
-        return [ServerSegment(await self._opened(), (start_ms, end_ms))]
+        return [ServerSegment(await self._opened(), self._reads, (start_ms, end_ms))]
 
     async def forget(self, before_ms: int) -> None:
         """Drop the partitions of older days, and delete their sums."""
@@ -110,8 +114,12 @@ class PostgresCalls:
 class ServerSegment:
     """The whole log."""
 
-    def __init__(self, database: PostgresDatabase, times_ms: tuple[int, int]) -> None:
+    def __init__(
+        self, database: PostgresDatabase, reads: asyncio.Semaphore, times_ms: tuple[int, int]
+    ) -> None:
+        """`reads` is held by each read, so that rows are written beside them."""
         self._database = database
+        self._reads = reads
         self._times_ms = times_ms
 
     @property
@@ -123,7 +131,8 @@ class ServerSegment:
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a transaction on one snapshot."""
-        return await self._database.read(transaction, *args, **kwargs)
+        async with self._reads:
+            return await self._database.read(transaction, *args, **kwargs)
 
 
 def _create_partitions(days: Sequence[int]) -> Transaction[None]:

@@ -20,6 +20,7 @@ from services.call_log.call_scope import CallScope
 from services.call_log.recorded_call import row_of
 from services.errors import Failure
 from services.storage import call_labels
+from services.storage.base import Transaction
 from services.storage.call_labels import END_USER, TAG, LabelFilter
 from services.storage.call_rows import CallRow, CallSelection
 from services.storage.call_schema import CALL_LOG
@@ -268,6 +269,31 @@ async def test_a_partition_that_was_dropped_is_created_again(postgres_url: str) 
     rows = await CallLogReader(store, nothing).page(ALL, 10, None)
     await store.close()
     assert [each.at_ms for each in rows] == [DECEMBER_MS + 1]
+
+
+async def test_rows_are_written_while_reads_take_long(postgres_url: str) -> None:
+    """However many there are: one connection is not for reads."""
+    store = call_store(Path(), postgres_url)
+    await write(store, row(DECEMBER_MS))
+    (segment,) = await store.segments(0, 2**53)
+    other = await asyncpg.connect(postgres_url)
+    await other.execute("SELECT pg_advisory_lock(7)")
+
+    def long_read() -> Transaction[None]:
+        yield "SELECT pg_advisory_xact_lock(?)", (7,)
+
+    reads = [asyncio.create_task(segment.read(long_read)) for _ in range(10)]
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+    while not await other.fetchval(waiting):
+        continue
+    await write(store, row(DECEMBER_MS + 1))
+
+    rows = await other.fetchval("SELECT count(*) FROM calls")
+    await other.execute("SELECT pg_advisory_unlock(7)")
+    await asyncio.gather(*reads)
+    await other.close()
+    await store.close()
+    assert rows == 2
 
 
 async def test_a_day_goes_together_with_its_sums(postgres_url: str) -> None:
