@@ -38,6 +38,12 @@ COUNT_ENDED_HOLDS = f"""
 """  # noqa: S608
 
 
+DELETED_HOLDS = f"""
+    SELECT day, account, key_id, CAST(sum({CALLS}) AS BIGINT), {sum_columns("charge")}
+    FROM hold_sums WHERE day = ? GROUP BY day, account, key_id
+"""  # noqa: S608
+
+
 class CallCharge(msgspec.Struct, frozen=True, array_like=True):
     """Charge of a row."""
 
@@ -59,6 +65,8 @@ class EndedHold(msgspec.Struct, frozen=True, array_like=True):
     created_ms: int
 
 
+HoldDay = tuple[int, str, str]
+"""Day, in days since 1970, account and key of holds."""
 SumsKey = tuple[int, int, str, str, str, str, str]
 """Length and start of an interval, and the names of a group, in the order of `DIMENSIONS`."""
 Sums = Mapping[SumsKey, Sequence[int]]
@@ -82,6 +90,17 @@ def ended_holds(hold_ids: Sequence[str]) -> Transaction[Mapping[str, EndedHold]]
     rows = yield statement, tuple(hold_ids)
     holds = [msgspec.convert(list(row), EndedHold) for row in rows]
     return {hold.id: hold for hold in holds}
+
+
+def deleted_holds(days: Sequence[int]) -> Transaction[Mapping[HoldDay, tuple[int, int]]]:
+    """Return number and charge of the holds of days that were deleted after their retention."""
+    found = {}
+    for day in days:
+        rows = yield DELETED_HOLDS, (day,)
+        for row in rows:
+            key = msgspec.convert(tuple(row[:3]), HoldDay)
+            found[key] = msgspec.convert(row[3], int), read_sums(row[4:])[0]
+    return found
 
 
 def logged_days() -> Transaction[Sequence[int]]:

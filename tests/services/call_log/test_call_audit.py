@@ -21,6 +21,8 @@ from services.storage.accounts import credit_account, ensure_account
 from services.storage.base import Database
 from services.storage.call_rows import CallRow
 from services.storage.call_store import CallBatch, CallStore
+from services.storage.call_sums import DAY_MS
+from services.storage.hold_sums import OldHolds, forget_holds
 from services.storage.opening import call_store, open_database
 from tests.stand.call_records import ended_record, settled_record
 from tests.stand.clock import FakeClock
@@ -127,6 +129,23 @@ async def test_two_rows_of_one_hold_are_found(books: Books) -> None:
     await books.write(first, replace(first, id=f"{first.id[:-1]}x"), *others)
 
     assert await books.findings() == ["C1: another row has the same hold"]
+
+
+async def test_rows_may_be_older_than_the_holds_that_are_kept(books: Books) -> None:
+    """The sums of deleted holds bound them: a row too many, or a charge, is found."""
+    await books.write(*books.rows)
+    later_ms = books.rows[-1].at_ms + 2 * DAY_MS
+    old = OldHolds(before_ms=later_ms - later_ms % DAY_MS, limit=100)
+    deleted = await books.database.write(forget_holds, "test", old)
+    assert deleted is not None
+    assert len(deleted) == 3
+
+    audit = await audit_calls(books.store, books.database)
+
+    assert audit.findings == ()
+    assert audit.counts["calls"] == 3
+    await books.change_log("UPDATE calls SET charge = charge + 1 WHERE charge = 12")
+    assert "C1: row without a hold that has ended" in await books.findings()
 
 
 SUMS_CHANGES = [
