@@ -10,7 +10,11 @@ Modules, in the order in which data flows:
     key_arguments       options of `keys create` and `keys update`
     key_commands        keys create, list, update, rotate, revoke
     account_commands    accounts create, credit, list, show; usage; ledger verify
-    operation_commands  explain, channels, reload
+    operation_arguments  options of commands about channels, calls in flight, the audit log
+    channel_commands    channels list, disable, enable, test
+    live_commands       calls live, abort
+    audit_commands      audit list
+    operation_commands  explain, reload
     operator_client     connection to the operators' services
     output              money, times and tables as people read and write them
 """

@@ -22,10 +22,25 @@ from services.cli.account_commands import (
     show_account,
     verify_ledger,
 )
+from services.cli.audit_commands import list_audit_entries
+from services.cli.channel_commands import (
+    disable_channel,
+    enable_channel,
+    list_channels,
+    test_channel,
+)
 from services.cli.demo_command import demo
 from services.cli.key_arguments import add_key_change_arguments, add_new_key_arguments
 from services.cli.key_commands import create_key, list_keys, revoke_key, rotate_key, update_key
-from services.cli.operation_commands import explain_call, reload_configuration, show_channels
+from services.cli.live_commands import abort_call, list_live_calls
+from services.cli.operation_arguments import (
+    add_abort_arguments,
+    add_audit_arguments,
+    add_disable_arguments,
+    add_live_arguments,
+    add_test_arguments,
+)
+from services.cli.operation_commands import explain_call, reload_configuration
 from services.cli.output import read_duration, read_listener, read_time, read_usd
 from services.cli.serve_arguments import EXAMPLES, add_demo_arguments, add_serve_arguments
 from services.cli.serve_commands import check, list_models, serve
@@ -76,6 +91,7 @@ def parser(env: Environment) -> ArgumentParser:
     models = _group(commands, "models", "show the models on offer")
     _add(models, "list", list_models, common, "list the public model names of a configuration")
     _add_reports(commands, operator)
+    _add_operations(commands, operator)
     ledger = _group(commands, "ledger", "audit the ledger")
     _add(ledger, "verify", verify_ledger, operator, "check that every account balances")
     return root
@@ -164,10 +180,6 @@ def _add_reports(commands: Commands, operator: ArgumentParser) -> None:
     )
     explain.add_argument("--session", metavar="ID", help="session, as `x-session-id` names it")
     explain.add_argument("--account", metavar="NAME", help="account of the session")
-    channels = _add(
-        commands, "channels", show_channels, operator, "show the health of the server's channels"
-    )
-    channels.add_argument("--model", metavar="NAME", help="show only channels of this public model")
     _add(
         commands,
         "reload",
@@ -175,6 +187,26 @@ def _add_reports(commands: Commands, operator: ArgumentParser) -> None:
         operator,
         "make the running server reload its configuration",
     )
+
+
+def _add_operations(commands: Commands, operator: ArgumentParser) -> None:
+    channels = _group(commands, "channels", "list, disable, enable and test the server's channels")
+    listing = _add(channels, "list", list_channels, operator, "show the health of the channels")
+    listing.add_argument("--model", metavar="NAME", help="show only channels of this public model")
+    add_disable_arguments(
+        _add(channels, "disable", disable_channel, operator, "keep calls away from a channel")
+    )
+    enable = _add(channels, "enable", enable_channel, operator, "let calls go to a channel again")
+    enable.add_argument("name", metavar="NAME", help="name of the channel")
+    description = "send one small request to a channel, which no account pays for"
+    add_test_arguments(_add(channels, "test", test_channel, operator, description))
+    calls = _group(commands, "calls", "list and abort the calls in flight")
+    live = _add(calls, "live", list_live_calls, operator, "list the calls in flight, oldest first")
+    add_live_arguments(live)
+    add_abort_arguments(_add(calls, "abort", abort_call, operator, "end a call in flight"))
+    audit = _group(commands, "audit", "show the audit log")
+    description = "list the changes by operators and tenants, newest first"
+    add_audit_arguments(_add(audit, "list", list_audit_entries, operator, description))
 
 
 def _add_keys(keys: Commands, operator: ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Commands about the running service: explain, channels, reload."""
+"""Commands about the running service: explain, reload."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.surfaces.openai_chat.decode import decode
 from services.admission.call_plan import CallPlans
-from services.cli.operator_client import operators
-from services.cli.output import CommandError, say, say_table, show_time, show_usd
+from services.cli.channel_commands import BREAKER_STATES
+from services.cli.operator_client import needing_server, operators
+from services.cli.output import CommandError, say, show_usd
 from services.clock import SystemClock, system_chance
 from services.common.contract.chat import SPEC
 from services.config import load
@@ -27,11 +28,6 @@ from services.routing.health import ChannelHealth
 EXAMPLE = {"messages": [{"role": "user", "content": "Hello!"}]}
 """Request that `explain` uses if no file is given."""
 
-_STATES: Mapping[pb.BreakerState.ValueType, str] = {
-    pb.BREAKER_STATE_CLOSED: "closed",
-    pb.BREAKER_STATE_HALF_OPEN: "half-open",
-    pb.BREAKER_STATE_OPEN: "open",
-}
 _AFFINITIES: Mapping[pb.Affinity.ValueType, str] = {
     pb.AFFINITY_UNSPECIFIED: "not known: no server runs",
     pb.AFFINITY_SESSION: "the order is that of its session",
@@ -59,38 +55,13 @@ async def explain_call(arguments: Namespace, env: Mapping[str, str]) -> None:
     _say(answer)
 
 
-async def show_channels(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Print the health of the running server's channels."""
-    async with operators(arguments, env) as service:
-        request = pb.ListChannelsRequest(model=arguments.model or "")
-        try:
-            answer = await service.ask(service.operations.ListChannels, request)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                raise CommandError("no server runs: only a server knows their health") from None
-            raise
-    say_table(
-        (
-            *("MODEL", "CHANNEL", "KEY", "PRIORITY", "WEIGHT", "SCORE", "BREAKER", "ERRORS"),
-            *("LATENCY", "LAST FAILURE"),
-        ),
-        [_channel(status) for status in answer.channels],
-    )
-
-
 async def reload_configuration(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Make the running server reload its configuration."""
     async with operators(arguments, env) as service:
-        try:
+        with needing_server("it reads its configuration when it starts"):
             await service.ask(
                 service.operations.ReloadConfiguration, pb.ReloadConfigurationRequest()
             )
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                raise CommandError(
-                    "no server runs: it reads its configuration when it starts"
-                ) from None
-            raise
     say("reloaded")
 
 
@@ -124,24 +95,6 @@ def _explainer(arguments: Namespace, env: Mapping[str, str]) -> Explainer:
     )
 
 
-def _channel(status: pb.ChannelStatus) -> tuple[str, ...]:
-    cooldown = f" {status.rest.ToMilliseconds() / 1000:.0f} s" if status.HasField("rest") else ""
-    latency_text = f"{status.latency.ToMilliseconds()} ms" if status.HasField("latency") else "-"
-    failure = f"{show_time(status.last_failure_time)} {status.last_failure}"
-    return (
-        status.model,
-        status.channel,
-        str(status.key_number),
-        str(status.priority),
-        f"{status.weight:g}",
-        f"{status.score:.2f}",
-        _STATES[status.breaker_state] + cooldown,
-        f"{status.error_rate:.0%}",
-        latency_text,
-        failure if status.last_failure else "-",
-    )
-
-
 def _prices(candidate: pb.Candidate) -> str:
     if not candidate.HasField("prices"):
         return "no price: refused to accounts that pay, unless billing.unpriced is 'free'"
@@ -165,7 +118,7 @@ def _say(answer: pb.ExplainChatCompletionResponse) -> None:
         say(
             f"{number}. {candidate.channel} for {candidate.model}: priority {candidate.priority}, "
             f"weight {candidate.weight:g} x {candidate.score:.2f}, key {candidate.key_number}, "
-            f"breaker {_STATES[candidate.breaker_state]}{latency}"
+            f"breaker {BREAKER_STATES[candidate.breaker_state]}{latency}"
             f"{', answered last' if candidate.remembered else ''}"
         )
         if candidate.refusal:

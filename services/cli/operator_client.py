@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import grpc
 from pomogator.accounts.v1 import account_service_pb2_grpc as accounts_grpc
+from pomogator.accounts.v1 import audit_service_pb2_grpc as audit_grpc
 from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 from pomogator.operations.v1 import operations_service_pb2_grpc as operations_grpc
@@ -42,6 +43,7 @@ class Operators:
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.keys = keys_grpc.KeyServiceStub(channel)
         self.accounts = accounts_grpc.AccountServiceStub(channel)
+        self.audit = audit_grpc.AuditServiceStub(channel)
         self.ledger = ledger_grpc.LedgerServiceStub(channel)
         self.operations = operations_grpc.OperationsServiceStub(channel)
 
@@ -55,6 +57,17 @@ class Operators:
         return await method(
             request, timeout=timeout_s, metadata=self._metadata, wait_for_ready=True
         )
+
+
+@contextmanager
+def needing_server(why: str) -> Iterator[None]:
+    """Call a method that only a server has. Raise CommandError, with `why`, where none runs."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            raise CommandError(f"no server runs: {why}") from None
+        raise
 
 
 @asynccontextmanager

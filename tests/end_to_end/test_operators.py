@@ -98,7 +98,7 @@ async def test_commands_find_the_local_server_of_a_shared_database(
     ) as server:
         assert await shell.run("reload") == "reloaded\n"
         await server.event("config.reloaded")
-        assert "house" in await shell.run("channels")
+        assert "house" in await shell.run("channels", "list")
         server.send_signal(signal.SIGKILL)
         await server.ended()
 

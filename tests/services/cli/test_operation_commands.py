@@ -62,10 +62,18 @@ def test_nothing_to_explain(shell: Shell) -> None:
     assert "Invalid model" in shell.run("explain", "--model", "no/model", code=1)
 
 
-def test_nothing_to_reload(shell: Shell) -> None:
-    """`reload` and `channels` need a running server."""
-    assert "no server runs" in shell.run("channels", code=1)
-    assert "no server runs" in shell.run("reload", code=1)
+def test_no_server_to_ask(shell: Shell) -> None:
+    """Commands about what only a server knows need a running one."""
+    for command in (
+        ("channels", "list"),
+        ("channels", "disable", "somewhere", "--reason", "ill"),
+        ("channels", "enable", "somewhere"),
+        ("channels", "test", "somewhere"),
+        ("calls", "live"),
+        ("calls", "abort", "live-1", "--reason", "ill"),
+        ("reload",),
+    ):
+        assert "no server runs" in shell.run(*command, code=1), command
 
 
 async def test_commands_call_the_running_server(shell: Shell) -> None:
@@ -82,10 +90,12 @@ async def test_commands_call_the_running_server(shell: Shell) -> None:
             "explain", "--model", "a/new", code=1
         )
         assert await shell.run_beside_server("reload") == "reloaded\n"
-        head, *rows = (await shell.run_beside_server("channels", "--model", "a/new")).splitlines()
+        head, *rows = (
+            await shell.run_beside_server("channels", "list", "--model", "a/new")
+        ).splitlines()
         assert head.split()[:6] == ["MODEL", "CHANNEL", "KEY", "PRIORITY", "WEIGHT", "SCORE"]
         assert [row.split() for row in rows] == [
-            ["a/new", "somewhere", "0", "0", "1", "1.00", "closed", "0%", "-", "-"]
+            ["a/new", "somewhere", "0", "0", "1", "1.00", "closed", "0%", "-", "-", "-"]
         ]
         assert '"model":"one"' in await shell.run_beside_server("explain", "--model", "a/new")
 
@@ -113,7 +123,9 @@ async def test_the_last_failure_of_a_channel_is_shown(shell: Shell, tmp_path: Pa
             )
             with pytest.raises(grpc.aio.AioRpcError):
                 await call
-            rows = (await shell.run_beside_server("channels", "--model", "a/one")).splitlines()
+            rows = (
+                await shell.run_beside_server("channels", "list", "--model", "a/one")
+            ).splitlines()
 
     assert rows[0].endswith("LAST FAILURE")
     assert "UPSTREAM_UNREACHABLE (tls: " in rows[1]
