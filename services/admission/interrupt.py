@@ -7,8 +7,9 @@ caller disconnects.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Generic, Protocol, Self, TypeVar, cast
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Protocol, TypeVar, cast
 
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
@@ -41,7 +42,15 @@ class ClosableIterator(Protocol[T_co]):
 class CallInterrupt:
     """Interrupt of one call. `release` it at the end of the call."""
 
-    __slots__ = ("_failure", "_has_cancelled", "_loop", "_revocation", "_task", "close_idle")
+    __slots__ = (
+        "_closing",
+        "_failure",
+        "_has_cancelled",
+        "_loop",
+        "_revocation",
+        "_task",
+        "close_idle",
+    )
 
     def __init__(self, revocation: Revocation | None = None) -> None:
         """`revocation` is that of the call's key, if it is to end the call."""
@@ -49,6 +58,7 @@ class CallInterrupt:
         self._task: asyncio.Task[object] | None = None
         self._failure: Callable[[], Failure] | None = None
         self._has_cancelled = False
+        self._closing: asyncio.Future[None] | None = None
         self.close_idle: Callable[[], None] | None = None
         """Closes a stream of which no item is awaited. Set by `guard`."""
         self._revocation = revocation
@@ -75,48 +85,63 @@ class CallInterrupt:
             self._revocation.calls.discard(self)
             self._revocation = None
 
-    def guard(self, items: ClosableIterator[T]) -> ClosableIterator[T]:
-        """Return an iterator over `items` that ends when the call is interrupted.
+    async def guard(self, items: ClosableIterator[T]) -> AsyncGenerator[T, None]:
+        """Yield `items` until the call is interrupted.
 
-        It closes `items` at once, also while no item is awaited, and raises the failure: at once
+        It closes them at once, also while no item is awaited, and raises the failure: at once
         while the next item is awaited, else when the next item is requested.
         """
-        return _GuardedIterator(items, self)
-
-    async def run(
-        self,
-        awaitable: Callable[[], Awaitable[T]],
-        close: Callable[[], Awaitable[None]] | None = None,
-    ) -> T:
-        """Await `awaitable()`. Raise the failure of an interrupt, before it or in the middle of it.
-
-        Before any exception other than StopAsyncIteration leaves, `close` is awaited.
-        """
+        self.close_idle = partial(self._close, items)
+        loop = self._loop
         try:
-            if self._failure is not None:
-                raise self._failure()
-            # A coroutine that is awaited runs in a task.
-            task = cast("asyncio.Task[object]", asyncio.current_task(self._loop))
-            cancelling = task.cancelling()
-            self._task = task
-            try:
-                return await awaitable()
-            finally:
-                self._task = None
-                # As `asyncio.timeout` does it: the cancellation of this class is taken back, even
-                # where it was swallowed; one from elsewhere goes on.
-                if self._has_cancelled and task.uncancel() <= cancelling:
-                    self._raise_failure()
-        except StopAsyncIteration:
-            raise
+            while True:
+                if self._failure is not None:
+                    raise self._failure()
+                # A generator that is awaited runs in a task, but not always in the same one.
+                self._task = task = cast("asyncio.Task[object]", asyncio.current_task(loop))
+                cancelling = task.cancelling()
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    return
+                finally:
+                    self._task = None
+                    if self._has_cancelled:
+                        self._take_back(task, cancelling)
+                yield item
         except BaseException:
-            if close is not None:
-                await close()
+            self.close_idle = None  # Two may not close a generator at the same time.
+            if self._closing is None:
+                await items.aclose()
+            else:
+                await asyncio.shield(self._closing)
             raise
 
-    def _raise_failure(self) -> None:
+    async def run(self, awaitable: Callable[[], Awaitable[T]]) -> T:
+        """Await `awaitable()`. Raise the failure of an interrupt, before it or in the middle of it."""
         if self._failure is not None:
             raise self._failure()
+        # A coroutine that is awaited runs in a task.
+        self._task = task = cast("asyncio.Task[object]", asyncio.current_task(self._loop))
+        cancelling = task.cancelling()
+        try:
+            return await awaitable()
+        finally:
+            self._task = None
+            if self._has_cancelled:
+                self._take_back(task, cancelling)
+
+    def _take_back(self, task: asyncio.Task[object], cancelling: int) -> None:
+        """Raise the failure in a task that was cancelled for it.
+
+        As `asyncio.timeout` does it: the cancellation of this class is taken back, even where it
+        was swallowed; one from elsewhere goes on.
+        """
+        if task.uncancel() <= cancelling and self._failure is not None:
+            raise self._failure()
+
+    def _close(self, items: ClosableIterator[T]) -> None:
+        self._closing = asyncio.ensure_future(items.aclose())
 
 
 class Revocation:
@@ -134,34 +159,3 @@ class Revocation:
         self.is_triggered = True
         for call in tuple(self.calls):
             call.trigger(key_revoked)
-
-
-class _GuardedIterator(Generic[T]):
-    """Iterator whose every step an interrupt ends."""
-
-    __slots__ = ("_closing", "_interrupt", "_items", "_next", "_run")
-
-    def __init__(self, items: ClosableIterator[T], interrupt: CallInterrupt) -> None:
-        self._items = items
-        self._interrupt = interrupt
-        self._run = interrupt.run
-        self._next = items.__anext__
-        self._closing: asyncio.Future[None] | None = None
-        interrupt.close_idle = self._close_idle
-
-    def __aiter__(self) -> Self:
-        return self
-
-    def __anext__(self) -> Coroutine[object, object, T]:
-        return self._run(self._next, self.aclose)
-
-    async def aclose(self) -> None:
-        """Close the items, unless an interrupt does."""
-        self._interrupt.close_idle = None  # Two may not close a generator at the same time.
-        if self._closing is None:
-            await self._items.aclose()
-        else:
-            await asyncio.shield(self._closing)
-
-    def _close_idle(self) -> None:
-        self._closing = asyncio.ensure_future(self._items.aclose())

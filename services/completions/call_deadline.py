@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import cache
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
@@ -15,19 +15,18 @@ T = TypeVar("T")
 
 
 class CallDeadline:
-    """Deadline of a call, which the current task runs in steps, each in this context.
+    """Deadline of a call, which a task runs, or tasks run in steps.
 
     A step that is awaited when the deadline passes is cancelled, and raises Failure DEADLINE.
     Between two steps a stream is closed, and the next step raises.
     """
 
-    __slots__ = ("_at", "_cancelling", "_close_idle", "_loop", "_passed", "_task")
+    __slots__ = ("_at", "_close_idle", "_loop", "_passed", "_task")
 
     def __init__(self, timeout_s: float) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._at = loop.time() + timeout_s
         self._task: asyncio.Task[object] | None = None
-        self._cancelling = 0
         self._close_idle: Callable[[], object] | None = None
         self._passed = False
 
@@ -38,27 +37,40 @@ class CallDeadline:
     async def run(self, answer: Awaitable[T]) -> T:
         """Return the answer of a call that has one."""
         timer = self._loop.call_at(self._at, self._pass)
+        self._task = task = asyncio.current_task(self._loop)
+        cancelling = task.cancelling() if task else 0
         try:
-            with self:
-                return await answer
+            return await answer
         finally:
+            self._task = None
             timer.cancel()
+            if self._passed:
+                _take_back(task, cancelling)
 
     async def iterate(
         self, batches: AsyncGenerator[Batch, None], to_error: Callable[[Exception], Exception]
     ) -> AsyncGenerator[Batch, None]:
         """Yield the batches of a stream, and close it. Raises failures as `to_error` of them."""
-        timer = self._loop.call_at(self._at, self._pass)
+        loop = self._loop
+        timer = loop.call_at(self._at, self._pass)
         # The deadline and the reader may both close it, also at once, and only one may do it.
         close = self._close_idle = cache(lambda: asyncio.ensure_future(batches.aclose()))
         try:
             try:
                 while True:
-                    with self:
+                    self._task = task = asyncio.current_task(loop)
+                    cancelling = task.cancelling() if task else 0
+                    try:
                         batch = await anext(batches, None)
+                    finally:
+                        self._task = None
+                        if self._passed:
+                            _take_back(task, cancelling)
                     if batch is None:
                         return
                     yield batch
+                    if self._passed:
+                        raise _deadline_passed()
             except BaseException:
                 await asyncio.shield(close())
                 raise
@@ -67,26 +79,22 @@ class CallDeadline:
         finally:
             timer.cancel()
 
-    def __enter__(self) -> Self:
-        if self._passed:
-            raise _deadline_passed()
-        self._task = task = asyncio.current_task(self._loop)
-        self._cancelling = task.cancelling() if task else 0
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        task, self._task = self._task, None
-        # As `asyncio.timeout` does it: the cancellation of this class is taken back, even where it
-        # was swallowed; one from elsewhere goes on.
-        if self._passed and task is not None and task.uncancel() <= self._cancelling:
-            raise _deadline_passed() from None
-
     def _pass(self) -> None:
         self._passed = True
         if self._task is not None:
             self._task.cancel()
         elif self._close_idle is not None:
             self._close_idle()
+
+
+def _take_back(task: asyncio.Task[object] | None, cancelling: int) -> None:
+    """Raise Failure DEADLINE in a task that was cancelled for it.
+
+    As `asyncio.timeout` does it: the cancellation of this module is taken back, even where it was
+    swallowed; one from elsewhere goes on.
+    """
+    if task is not None and task.uncancel() <= cancelling:
+        raise _deadline_passed() from None
 
 
 def _deadline_passed() -> Failure:

@@ -96,16 +96,17 @@ class Fold:
 
 async def folded(answers: ClosableIterator[Batch | Completion]) -> Completion:
     """Return the completion, or the fold of the batches."""
-    fold, completion = Fold(), None
+    fold, completion = None, None
     try:
         async for answer in answers:
             if isinstance(answer, Completion):
                 completion = answer
             else:
+                fold = fold or Fold()
                 fold.add(answer)
     finally:
         await answers.aclose()
-    return completion or fold.answer
+    return completion or (fold or Fold()).answer
 
 
 _UNFINISHED = ChoiceFinished(finish_reason="")

@@ -100,13 +100,11 @@ class RelayedCall:
             async for batch in batches:
                 response = to_batch_message(batch).SerializeToString()
                 if len(response) > PIECE_BYTES:
-                    with deadline:
-                        response = await self._send_pieces(response)
+                    response = await deadline.run(self._send_pieces(response))
                 self._send(response)
                 # Before the next batch is read, so that no batch waits here.
                 if self._room_bytes <= 0:
-                    with deadline:
-                        await self._wait_for_room()
+                    await deadline.run(self._wait_for_room())
         self._send(b"", ended=True)
 
     async def _read(

@@ -118,9 +118,16 @@ class UsageMeter:
             if texts:
                 self._add_text("".join(texts))
                 texts.clear()
-            self._add_other(event)
+            if type(event) is ChoiceFinished:
+                self._is_refused = self._is_refused or event.finish_reason == "content_filter"
+            elif type(event) is Finished:
+                self._final = event.usage
+            else:
+                self._add_other(event)
         if texts:
-            self._add_text("".join(texts))
+            text = "".join(texts)
+            self._text.add(text)
+            self.size += len(text)
 
     def add_whole(self, answer: WholeAnswer) -> None:
         """Count a whole answer. Its text counts only where the provider's count is implausible."""
@@ -166,10 +173,6 @@ class UsageMeter:
             case RawContent():
                 frames = event.data.count(b"\n\n")
                 self.size += max(frames, len(event.data) - FRAME_BYTES_MIN * frames)
-            case ChoiceFinished(finish_reason="content_filter"):
-                self._is_refused = True
-            case Finished():
-                self._final = event.usage
 
     def _read_unread(self) -> None:
         if self.unread is not None:

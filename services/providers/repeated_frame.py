@@ -48,18 +48,19 @@ class RepeatedTextDecoder(ABC):
 class RepeatedFrame:
     """The bytes that the events of one stream have in common. Used once two events confirm them."""
 
-    __slots__ = ("_after", "_attempts", "_before", "_confirmed")
+    __slots__ = ("_after", "_attempts", "_before", "is_confirmed")
 
     def __init__(self) -> None:
         self._before = self._after = b""
-        self._confirmed = False
+        self.is_confirmed = False
+        """Whether two events have it, so that others can be read by it."""
         self._attempts = ATTEMPTS
 
     def learn(self, block: bytes, text: str) -> None:
         """Learn from the event `block`, which was decoded as `text` and nothing else."""
         may_learn = self._attempts > 0
-        self._confirmed = may_learn and bool(self._before) and self._texts([block]) == [text]
-        if self._confirmed or not may_learn:
+        self.is_confirmed = may_learn and bool(self._before) and self._texts([block]) == [text]
+        if self.is_confirmed or not may_learn:
             return
         self._attempts -= 1
         literal = msgspec.json.encode(text)
@@ -69,7 +70,7 @@ class RepeatedFrame:
 
     def read(self, blocks: Sequence[bytes], begin: int) -> list[str]:
         """The texts of the events from `begin` on that have the frame, up to the first without."""
-        return self._texts(blocks[begin:]) if self._confirmed else []
+        return self._texts(blocks[begin:]) if self.is_confirmed else []
 
     def _texts(self, blocks: Sequence[bytes]) -> list[str]:
         before, after = self._before, self._after
@@ -82,7 +83,7 @@ class RepeatedFrame:
             bodies.append(block[begin:end])
         found = _decoded(bodies)
         if len(found) != len(bodies):
-            self._confirmed = False
+            self.is_confirmed = False
             self._attempts -= 1
         return found
 

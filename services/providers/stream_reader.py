@@ -7,7 +7,7 @@ from typing import Protocol
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Event
 from services.errors import UpstreamError
-from services.providers.base import Decoder
+from services.providers.base import Decoder, SseEvent
 from services.providers.repeated_frame import RepeatedFrame, RepeatedTextDecoder
 from services.providers.sse_parser import SseParser, event_of
 from services.providers.surrogate_joiner import joiner_of
@@ -42,8 +42,21 @@ class StreamReader:
     def feed(self, data: bytes) -> tuple[list[Event], UpstreamError | None]:
         """Decode `data`."""
         events: list[Event] = []
+        begin = 0
         try:
-            self._read(self._parser.split(data) if data else self._parser.rest(), events)
+            blocks = self._parser.split(data) if data else self._parser.rest()
+            while begin < len(blocks) and not self._decoder.done:
+                frame, text_decoder = self._frame, self._text_decoder
+                texts = frame.read(blocks, begin) if frame.is_confirmed else None
+                if texts and text_decoder is not None:
+                    text_decoder.add_texts(texts, events)
+                    begin += len(texts)
+                    continue
+                sse_event = event_of(blocks[begin])
+                if sse_event is not None:
+                    self._has_events = True
+                    self._decode(sse_event, blocks[begin], events)
+                begin += 1
             self.complete = self._decoder.done or not data
             if self.complete:
                 if not self._has_events:
@@ -53,30 +66,18 @@ class StreamReader:
             return events, error
         return events, None
 
-    def _read(self, blocks: list[bytes], events: list[Event]) -> None:
-        decoder, text_decoder, frame = self._decoder, self._text_decoder, self._frame
-        begin = 0
-        while begin < len(blocks):
-            if text_decoder is not None and (texts := frame.read(blocks, begin)):
-                text_decoder.add_texts(texts, events)
-                begin += len(texts)
-                continue
-            block = blocks[begin]
-            begin += 1
-            sse_event = event_of(block)
-            if sse_event is None:
-                continue
-            self._has_events = True
-            try:
-                events += decoder.feed(sse_event)
-            except UpstreamError as error:
-                decoder = self._decoder = joiner_of(decoder, sse_event, error)
-                text_decoder = self._text_decoder = None
-                events += decoder.feed(sse_event)
-            if decoder.done:
-                return
-            if text_decoder is not None and text_decoder.last_text:
-                frame.learn(block, text_decoder.last_text)
+    def _decode(self, sse_event: SseEvent, block: bytes, events: list[Event]) -> None:
+        """Decode an event by itself."""
+        decoder, text_decoder = self._decoder, self._text_decoder
+        try:
+            events += decoder.feed(sse_event)
+        except UpstreamError as error:
+            self._text_decoder, self._frame = None, RepeatedFrame()
+            self._decoder = joiner_of(decoder, sse_event, error)
+            events += self._decoder.feed(sse_event)
+            return
+        if text_decoder is not None and text_decoder.last_text:
+            self._frame.learn(block, text_decoder.last_text)
 
 
 def unreadable() -> UpstreamError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.bench.request_path import Figures, measure
 
 FILES_MAX = 114
-CALLS_MAX = {"streamed": 646, "whole": 427}
+CALLS_MAX = {"streamed": 573, "whole": 415}
 COROUTINES_MAX = 7
 
 

@@ -37,6 +37,7 @@ class HttpResponse:
         "_lingering",
         "_pool",
         "delimited_by_close",
+        "read",
         "status",
     )
 
@@ -50,6 +51,15 @@ class HttpResponse:
         self._lingering: asyncio.TimerHandle | None = None
         self._inflater: Decompressor | None = None
         self._coding = incoming.fields.get(b"content-encoding", b"")
+        # Nearly all bodies are uncompressed, and need no coroutine of their own.
+        self.read: Callable[[], Coroutine[object, object, bytes]] = (
+            self._inflated if self._coding else incoming.read
+        )
+        """Reads the bytes that arrived since the last call, decompressed. Empty only at the end.
+
+        Raises HttpError after the bytes before the failure: DISCONNECTED if the body was cut,
+        BAD_RESPONSE if it cannot be decoded.
+        """
         self.status = incoming.status
         """From 200 to 999. Redirects are not followed."""
         self.delimited_by_close = incoming.delimited_by_close
@@ -67,15 +77,6 @@ class HttpResponse:
     def complete(self) -> bool:
         """Whether the whole response has arrived."""
         return self._incoming.complete
-
-    def read(self) -> Coroutine[object, object, bytes]:
-        """Read the bytes that arrived since the last call, decompressed. Empty only at the end.
-
-        Raises HttpError after the bytes before the failure: DISCONNECTED if the body was cut,
-        BAD_RESPONSE if it cannot be decoded.
-        """
-        # Nearly all bodies are uncompressed, and need no coroutine of their own.
-        return self._inflated() if self._closed or self._coding else self._incoming.read()
 
     def close(self) -> None:
         """Return the connection to the pool, or close it if the response is incomplete."""
@@ -105,6 +106,7 @@ class HttpResponse:
         if self._lingering is not None:
             self._lingering.cancel()
         self._incoming.discard()
+        self.read = self._incoming.read  # Refers to this response no longer.
         pool.leave(self._connection)
 
     async def _inflated(self) -> bytes:

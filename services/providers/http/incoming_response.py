@@ -45,6 +45,7 @@ class IncomingResponse:
     __slots__ = (
         "_budget",
         "_chunks",
+        "_discarded",
         "_error",
         "_loop",
         "_on_end",
@@ -70,6 +71,7 @@ class IncomingResponse:
         self._size = 0
         self._taken = 0
         self._paused = False
+        self._discarded = False
         self._error: HttpError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._on_end: Callable[[], None] | None = None
@@ -111,7 +113,9 @@ class IncomingResponse:
         if self._size > BUFFER_MIN and self._size > self.space and not self._paused:
             self._paused = True
             self._transport.pause_reading()
-        self._wake()
+        waiter = self._waiter  # As `_wake` does it, for each piece of a stream.
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def end(self) -> None:
         """Mark the body as complete."""
@@ -142,9 +146,14 @@ class IncomingResponse:
         self._taken = 0
         chunks = self._chunks
         while not chunks:
+            if self._discarded:
+                raise HttpError(HttpErrorKind.DISCONNECTED, "the response was closed")
             if self.complete:
                 return b""
-            await self.event()
+            if self._error is not None:
+                raise self._error
+            waiter = self._waiter = self._loop.create_future()
+            await waiter
         if self._paused and self._size > (piece := self._budget.share(READ_MAX_WHEN_BEHIND)):
             return self._beginning(piece)
         data = b"".join(chunks)  # A single chunk is not copied.
@@ -167,7 +176,11 @@ class IncomingResponse:
         return first
 
     def discard(self) -> None:
-        """Drop unread data, release the budget, and resume reading from the socket."""
+        """Drop unread data, release the budget, and resume reading from the socket.
+
+        Whatever is read from then on raises HttpError (DISCONNECTED).
+        """
+        self._discarded = True
         self._budget.left += self._size + self._taken
         self._taken = self._size = 0
         self._chunks.clear()

@@ -143,35 +143,32 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Pass received data to the parser, and parsed body to the reader."""
-        incoming = self._incoming
+        incoming, pieces = self._incoming, self._pieces
         if incoming.complete:
             self.abort()  # Unsolicited data could be taken for the next response.
             return
         self._heard = True
+        failure = ""
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except (HttpParserError, HttpParserUpgrade) as error:
             self._clean = False
-            self._take_body(incoming, nbytes)
-            if not self._ended:
-                incoming.fail(HttpError(HttpErrorKind.BAD_RESPONSE, str(error)))
+            failure = str(error) or "no HTTP"
+        if pieces:
+            self._without_body = 0
+            incoming.put(b"".join(pieces))
+            pieces.clear()
         else:
-            self._take_body(incoming, nbytes)
+            self._without_body += nbytes
+            if self._without_body > HEAD_MAX and not self._ended:
+                self._clean = False
+                failure = failure or "too much that is not body"
         if self._ended:
             incoming.end()
         elif not self._clean:
+            if failure:
+                incoming.fail(HttpError(HttpErrorKind.BAD_RESPONSE, failure))
             self.abort()
-
-    def _take_body(self, incoming: IncomingResponse, received: int) -> None:
-        if self._pieces:
-            self._without_body = 0
-            incoming.put(b"".join(self._pieces))
-            self._pieces.clear()
-            return
-        self._without_body += received
-        if self._without_body > HEAD_MAX and not self._ended:
-            self._clean = False
-            incoming.fail(HttpError(HttpErrorKind.BAD_RESPONSE, "too much that is not body"))
 
     def eof_received(self) -> None:
         """Complete a body that ends with the connection: the server sends no more.

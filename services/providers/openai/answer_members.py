@@ -34,11 +34,8 @@ class MembersBesideChoices:
         if changed:
             self.system_fingerprint = fingerprint or ""
             self._new_fingerprint = True
-        members = chunk.passed
-        if unknown:
-            members |= unknown
-        if members:
-            changed |= self._add_others(members)
+        if unknown or wire.OF_CHUNK.values(chunk) != wire.OF_CHUNK.unset:
+            changed |= self._add_others(wire.OF_CHUNK.of(chunk) | (unknown or {}))
         return changed
 
     def news(self) -> AnswerMembers | None:

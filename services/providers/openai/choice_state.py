@@ -45,9 +45,9 @@ class ChoiceState:
 
     def add_members(self, choice: wire.Choice, unknown: Any) -> bool:
         """Take what a choice has besides. Returns whether any member is new or has changed."""
-        members = choice.passed
-        if unknown:
-            members |= unknown
+        if not unknown and wire.OF_CHOICE.values(choice) == wire.OF_CHOICE.unset:
+            return False
+        members = wire.OF_CHOICE.of(choice) | (unknown or {})
         return bool(members) and merge(self._members, decoded(members), replaced)
 
     def reopen(self) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import UNSET
+
 from services.common.known_members import item, member
 from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
@@ -105,7 +107,8 @@ class OpenAiDecoder(RepeatedTextDecoder):
             if answer is None:
                 answer = answers[index] = WholeChoice(index, found.id or "", details=self._details)
             others = item(member(unknown, "choices"), number) if unknown else None
-            self._take_choice_head(choice, others)
+            if choice.usage is not None or choice.error is not UNSET:
+                self._take_choice_head(choice, others)
             answer.add(choice, others)
             if choice.finish_reason:
                 answer.end(choice.finish_reason, choice.native_finish_reason)
@@ -145,7 +148,8 @@ class OpenAiDecoder(RepeatedTextDecoder):
                     index, chunk.id or "", details=self._details
                 )
             others = item(member(unknown, "choices"), number) if unknown else None
-            self._take_choice_head(choice, others)
+            if choice.usage is not None or choice.error is not UNSET:
+                self._take_choice_head(choice, others)
             changed |= answer.add(choice, others, events)
             if choice.finish_reason:
                 answer.end(choice.finish_reason, choice.native_finish_reason)
@@ -162,7 +166,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             self._count(chunk.usage, member(unknown, "usage") if unknown else None)
         if chunk.x_groq is not None:
             self._take_groq(chunk.x_groq, member(unknown, "x_groq"))
-        if error := wire.present(chunk.error):
+        if chunk.error is not UNSET and (error := wire.present(chunk.error)):
             raise error_in_answer(data if chunk.choices is None else error)
         if chunk.service_tier:
             self._service_tier = chunk.service_tier
@@ -178,7 +182,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             raise error_in_answer(error)
 
     def _take_choice_head(self, choice: wire.Choice, unknown: Any) -> None:
-        """Take what a choice has beside its message. Raises UpstreamError if that is an error."""
+        """Take the usage of a choice, or raise its error: both are rare."""
         if choice.usage is not None:
             self._count(choice.usage, member(unknown, "usage"))
         if error := wire.present(choice.error):

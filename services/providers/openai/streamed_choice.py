@@ -94,10 +94,11 @@ class StreamedChoice(ChoiceState):
         Returns whether other members of the message are new or have changed.
         """
         index = self.index
-        reasoning = self.reasoning.add(delta)
-        details_json = self.reasoning.shown(reasoning, delta.reasoning_details)
-        if reasoning or details_json:
-            events.append(ReasoningDelta(reasoning, index, details_json=details_json))
+        if delta.reasoning_content or delta.reasoning or delta.reasoning_details:
+            reasoning = self.reasoning.add(delta)
+            details_json = self.reasoning.shown(reasoning, delta.reasoning_details)
+            if reasoning or details_json:
+                events.append(ReasoningDelta(reasoning, index, details_json=details_json))
         content = delta.content
         if isinstance(content, str):
             if content:

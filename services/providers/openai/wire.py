@@ -7,7 +7,7 @@ value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -157,18 +157,6 @@ class Choice(Wire, frozen=True, gc=False):
     matched_stop: Json = UNSET  # SGLang.
     content_filter_results: Json = UNSET  # Azure.
 
-    @property
-    def passed(self) -> dict[str, Raw]:
-        """Fields that are passed on like unknown members, since some servers send them always."""
-        if (
-            self.token_ids is UNSET
-            and self.stop_reason is UNSET
-            and self.matched_stop is UNSET
-            and self.content_filter_results is UNSET
-        ):
-            return {}
-        return _passed(self, ("token_ids", "stop_reason", "matched_stop", "content_filter_results"))
-
 
 class GroqExtras(Wire, frozen=True, gc=False):
     """Field `x_groq`, in which Groq reports usage and errors."""
@@ -197,13 +185,6 @@ class Chunk(Wire, frozen=True, gc=False):
     obfuscation: Json = UNSET  # OpenAI: padding of random length, in every chunk.
     p: Json = UNSET  # Cloudflare: the same.
 
-    @property
-    def passed(self) -> dict[str, Raw]:
-        """See `Choice.passed`."""
-        if self.provider is UNSET and self.citations is UNSET and self.search_results is UNSET:
-            return {}
-        return _passed(self, ("provider", "citations", "search_results"))
-
     def text(self) -> str:
         """Text of the first choice, if the chunk contains nothing else. Otherwise empty.
 
@@ -222,7 +203,7 @@ class Chunk(Wire, frozen=True, gc=False):
             or choice.logprobs is not None
             or choice.usage is not None
             or choice.error is not UNSET
-            or choice.passed
+            or OF_CHOICE.values(choice) != OF_CHOICE.unset
             or self.error is not UNSET
             or self.x_groq is not None
             or delta != Message(role=delta.role, content=content)
@@ -248,9 +229,23 @@ def decode(data: bytes) -> tuple[Chunk, Any]:
         raise unreadable() from None
 
 
-def _passed(value: Chunk | Choice, names: Sequence[str]) -> dict[str, Raw]:
-    found = {name: raw for name in names if (raw := getattr(value, name)) is not UNSET}
-    return {name: raw for name, raw in found.items() if bytes(raw) != b"null"}
+class PassedFields:
+    """Fields that are passed on like unknown members, since some servers send them always."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+        self.values = attrgetter(*names)
+        """Returns their values, which mostly are `unset`: this asks for all of them at once."""
+        self.unset = (UNSET,) * len(names)
+
+    def of(self, value: Chunk | Choice) -> dict[str, Raw]:
+        """Return those that are set, and not null."""
+        found = zip(self._names, self.values(value), strict=True)
+        return {name: raw for name, raw in found if raw is not UNSET and bytes(raw) != b"null"}
+
+
+OF_CHUNK = PassedFields("provider", "citations", "search_results")
+OF_CHOICE = PassedFields("token_ids", "stop_reason", "matched_stop", "content_filter_results")
 
 
 def present(value: Json) -> bytes:
