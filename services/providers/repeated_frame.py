@@ -59,7 +59,8 @@ class RepeatedFrame:
     def learn(self, block: bytes, text: str) -> None:
         """Learn from the event `block`, which was decoded as `text` and nothing else."""
         may_learn = self._attempts > 0
-        self.is_confirmed = may_learn and bool(self._before) and self._texts([block]) == [text]
+        self.is_confirmed = may_learn and bool(self._before)
+        self.is_confirmed = self.read([block], 0) == [text]
         if self.is_confirmed or not may_learn:
             return
         self._attempts -= 1
@@ -70,17 +71,16 @@ class RepeatedFrame:
 
     def read(self, blocks: Sequence[bytes], begin: int) -> list[str]:
         """The texts of the events from `begin` on that have the frame, up to the first without."""
-        return self._texts(blocks[begin:]) if self.is_confirmed else []
-
-    def _texts(self, blocks: Sequence[bytes]) -> list[str]:
+        if not self.is_confirmed:
+            return []
         before, after = self._before, self._after
-        begin, end = len(before), -len(after)
-        least = begin - end
+        first, last = len(before), -len(after)
+        least = first - last
         bodies = []
-        for block in blocks:
+        for block in blocks[begin:]:
             if not (block.startswith(before) and block.endswith(after) and len(block) >= least):
                 break
-            bodies.append(block[begin:end])
+            bodies.append(block[first:last])
         found = _decoded(bodies)
         if len(found) != len(bodies):
             self.is_confirmed = False

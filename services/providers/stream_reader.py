@@ -52,32 +52,34 @@ class StreamReader:
                     text_decoder.add_texts(texts, events)
                     begin += len(texts)
                     continue
-                sse_event = event_of(blocks[begin])
-                if sse_event is not None:
-                    self._has_events = True
-                    self._decode(sse_event, blocks[begin], events)
+                block = blocks[begin]
                 begin += 1
-            self.complete = self._decoder.done or not data
-            if self.complete:
-                if not self._has_events:
-                    raise unreadable()
-                events += self._decoder.finish()
+                if sse_event := event_of(block):
+                    self._has_events = True
+                    try:
+                        events += self._decoder.feed(sse_event)
+                    except UpstreamError as error:
+                        events += self._joined(sse_event, error)
+                    else:
+                        if text_decoder is not None and text_decoder.last_text:
+                            frame.learn(block, text_decoder.last_text)
+            if self._decoder.done or not data:
+                events += self._end()
         except UpstreamError as error:
             return events, error
         return events, None
 
-    def _decode(self, sse_event: SseEvent, block: bytes, events: list[Event]) -> None:
-        """Decode an event by itself."""
-        decoder, text_decoder = self._decoder, self._text_decoder
-        try:
-            events += decoder.feed(sse_event)
-        except UpstreamError as error:
-            self._text_decoder, self._frame = None, RepeatedFrame()
-            self._decoder = joiner_of(decoder, sse_event, error)
-            events += self._decoder.feed(sse_event)
-            return
-        if text_decoder is not None and text_decoder.last_text:
-            self._frame.learn(block, text_decoder.last_text)
+    def _joined(self, sse_event: SseEvent, error: UpstreamError) -> list[Event]:
+        """Decode again what the decoder has refused, where it was half a character."""
+        self._text_decoder, self._frame = None, RepeatedFrame()
+        self._decoder = joiner_of(self._decoder, sse_event, error)
+        return self._decoder.feed(sse_event)
+
+    def _end(self) -> list[Event]:
+        self.complete = True
+        if not self._has_events:
+            raise unreadable()
+        return self._decoder.finish()
 
 
 def unreadable() -> UpstreamError:

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import UNSET
 
 from services.common.known_members import item, member
-from services.domain.completion import WholeAnswer
+from services.domain.completion import Choice, WholeAnswer
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Event, Finished, TextDelta
 from services.domain.usage import Usage
@@ -26,7 +26,7 @@ from services.providers.openai.answer_members import MembersBesideChoices
 from services.providers.openai.choice_state import StatePacker
 from services.providers.openai.streamed_choice import StreamedChoice
 from services.providers.openai.usage import normalized
-from services.providers.openai.whole_choice import WholeChoice
+from services.providers.openai.whole_choice import WholeChoice, plain_choice
 from services.providers.repeated_frame import RepeatedTextDecoder
 from services.providers.sse_parser import DONE
 
@@ -100,8 +100,20 @@ class OpenAiDecoder(RepeatedTextDecoder):
         self._members.add(found, unknown)
         if not found.choices:
             raise error_in_answer(data) if read_error(data).message else wire.unreadable()
+        made = None
+        if len(found.choices) == 1 and unknown is None:
+            made = plain_choice(found.choices[0])
+        return WholeAnswer(
+            choices=self._whole_choices(found, unknown) if made is None else [made],
+            usage=self.usage,
+            service_tier=self._service_tier,
+            system_fingerprint=self._members.system_fingerprint,
+            extra_json=self._members.extra_json,
+        )
+
+    def _whole_choices(self, found: wire.Chunk, unknown: Any) -> list[Choice]:
         answers: dict[int, WholeChoice] = {}
-        for number, choice in enumerate(found.choices):
+        for number, choice in enumerate(found.choices or ()):
             index = _checked_index(choice)
             answer = answers.get(index)
             if answer is None:
@@ -112,13 +124,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             answer.add(choice, others)
             if choice.finish_reason:
                 answer.end(choice.finish_reason, choice.native_finish_reason)
-        return WholeAnswer(
-            choices=[answers[index].made(self._pack_state) for index in sorted(answers)],
-            usage=self.usage,
-            service_tier=self._service_tier,
-            system_fingerprint=self._members.system_fingerprint,
-            extra_json=self._members.extra_json,
-        )
+        return [answers[index].made(self._pack_state) for index in sorted(answers)]
 
     def _feed_other(self, event: SseEvent) -> list[Event]:
         data = event.data.strip()

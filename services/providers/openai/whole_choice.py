@@ -12,7 +12,7 @@ from services.common.known_members import item, member
 from services.domain.completion import Choice
 from services.domain.conversation import ContentPart, Message, ReasoningPart, TextPart
 from services.domain.events import ReasoningDelta, RefusalDelta, TextDelta
-from services.providers.finish_reasons import finish_reason
+from services.providers.finish_reasons import finish_reason, raise_if_failure
 from services.providers.openai import wire
 from services.providers.openai.choice_state import (
     ChoiceState,
@@ -23,6 +23,31 @@ from services.providers.openai.choice_state import (
 )
 from services.providers.openai.extras import Json, gather
 from services.providers.openai.logprobs import joined, logprobs_of
+
+
+def plain_choice(choice: wire.Choice) -> Choice | None:
+    """Return the only choice of an answer, if it is a text and nothing else. None: it has more.
+
+    This is a fast path for most answers; `WholeChoice` gives the same result. Raises UpstreamError
+    if the provider says that it failed.
+    """
+    message, word, native = choice.message, choice.finish_reason, choice.native_finish_reason
+    if message is None or not word or choice.index or message.annotations:
+        return None
+    role, content, none = message.role, message.content, message.annotations
+    if not isinstance(content, str):
+        return None
+    plain = wire.Message(role=role, content=content, annotations=none)
+    if choice != wire.Choice(
+        index=choice.index, message=plain, finish_reason=word, native_finish_reason=native
+    ):
+        return None
+    raise_if_failure(word, native or "")
+    return Choice(
+        message=Message(role="assistant", content=[TextPart(text=content)] if content else []),
+        finish_reason=finish_reason(word),
+        native_finish_reason=native or word,
+    )
 
 
 class WholeChoice(ChoiceState):

@@ -14,7 +14,9 @@ from services.domain.conversation import ReasoningPart, TextPart
 from services.domain.events import Event
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
+from services.providers.openai import wire
 from services.providers.openai.response import OpenAiDecoder
+from services.providers.openai.whole_choice import WholeChoice, plain_choice
 from tests.services.providers.folds import assert_equal
 from tests.services.providers.openai.test_captures import body, cases
 
@@ -60,6 +62,76 @@ ANSWERS = st.fixed_dictionaries(
         "service_tier": st.sampled_from([None, "flex"]),
     }
 )
+
+
+PLAIN = st.fixed_dictionaries(
+    {
+        "message": st.fixed_dictionaries(
+            {"content": TEXTS},
+            optional={
+                "role": st.sampled_from([None, "assistant", "model"]),
+                "refusal": st.none(),
+                "annotations": st.just([]) | st.none(),
+            },
+        ),
+        "finish_reason": st.sampled_from(["stop", "length", "END_TURN", "odd", "content_filter"]),
+    },
+    optional={
+        "index": st.just(0) | st.none(),
+        "native_finish_reason": st.sampled_from([None, "", "end_turn"]),
+        "logprobs": st.none(),
+    },
+)
+
+
+def read(choice: Json) -> wire.Choice:
+    """The choice as the type of its JSON."""
+    choices = wire.decode(json.dumps({"choices": [choice]}).encode())[0].choices
+    assert choices is not None
+    return choices[0]
+
+
+@given(PLAIN, st.booleans())
+def test_choice_with_a_text_alone_is_that_of_all_choices(choice: Json, details: bool) -> None:
+    """The short way is the usual one, and gives the same."""
+    found = read(choice)
+    whole = WholeChoice(0, "", details=details)
+    whole.add(found, None)
+    whole.end(found.finish_reason or "", found.native_finish_reason)
+
+    assert plain_choice(found) == whole.made(json.dumps)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        *({name: 1} for name in ("index", "token_ids", "stop_reason", "matched_stop")),
+        {"finish_reason": None},
+        {"message": None},
+        {"delta": {"content": "b"}},
+        {"logprobs": {"content": []}},
+        {"usage": {}},
+        {"error": {"message": "x"}},
+        *({"message": {"content": "a", name: "b"}} for name in ("refusal", "reasoning")),
+        {"message": {"content": "a", "annotations": [1]}},
+        {"message": {"content": ["a"]}},
+        {"message": {"content": "a", "tool_calls": []}},
+    ],
+)
+def test_choice_with_more_than_a_text_is_not_plain(members: Json) -> None:
+    """Whatever it has besides."""
+    choice = {"message": {"content": "a"}, "finish_reason": "stop"} | members
+
+    assert plain_choice(read(choice)) is None
+
+
+@pytest.mark.parametrize("word", ["error", "network_error", "abort"])
+def test_failed_choice_with_a_text_alone_is_a_failure(word: str) -> None:
+    """Its text is no answer."""
+    choice = {"message": {"content": "a"}, "finish_reason": word}
+
+    with pytest.raises(UpstreamError):
+        decoder().whole(json.dumps({"choices": [choice]}).encode())
 
 
 def decoder(*, details: bool = False) -> OpenAiDecoder:
