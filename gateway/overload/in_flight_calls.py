@@ -13,11 +13,13 @@ class InFlightCalls:
     """The calls of one edge that are in flight."""
 
     def __init__(self) -> None:
-        self._calls: set[InFlightCall] = set()
-        self._shares = FairShare()
-        self.limit = ConcurrencyLimit(lambda: len(self._calls), self._shares.is_light)
+        self.running: set[InFlightCall] = set()
+        """Only the calls themselves change it, and `shares`."""
+        self.shares = FairShare()
+        self.limit = ConcurrencyLimit(lambda: len(self.running), self.shares.is_light)
         """The limit of these calls, learned from the service's refusals."""
-        self._drained: asyncio.Event | None = None
+        self.drained: asyncio.Event | None = None
+        """Set by the last call that ends while `drain` waits."""
 
     def track(self, caller: str) -> InFlightCall:
         """Return a context manager in which the current task awaits a call.
@@ -27,30 +29,16 @@ class InFlightCalls:
         """
         return InFlightCall(self, hash(caller))
 
-    def add(self, call: InFlightCall, caller: int) -> int:
-        """Add a call. Return the number of calls that were in flight before it."""
-        before = len(self._calls)
-        self._calls.add(call)
-        self._shares.enter(caller)
-        return before
-
-    def remove(self, call: InFlightCall, caller: int) -> None:
-        """Remove a call that has ended."""
-        self._calls.discard(call)
-        self._shares.leave(caller)
-        if not self._calls and self._drained is not None:
-            self._drained.set()
-
     async def drain(self, timeout_s: float) -> None:
         """Wait for the calls to end; cancel those that still run after `timeout_s`."""
-        if not self._calls:
+        if not self.running:
             return
-        self._drained = asyncio.Event()
+        self.drained = asyncio.Event()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._drained.wait()
+                await self.drained.wait()
         except TimeoutError:
-            for call in list(self._calls):
+            for call in list(self.running):
                 call.cancel()
 
 
@@ -74,12 +62,19 @@ class InFlightCall:
 
     def __enter__(self) -> None:
         self._task = asyncio.current_task()
-        self._calls_before = self._calls.add(self, self._caller)
+        calls = self._calls
+        self._calls_before = len(calls.running)
+        calls.running.add(self)
+        calls.shares.enter(self._caller)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._calls.remove(self, self._caller)
+        calls = self._calls
+        calls.running.discard(self)
+        calls.shares.leave(self._caller)
+        if not calls.running and calls.drained is not None:
+            calls.drained.set()
         if isinstance(error, ApiError) and error.row.lowers_limit and not error.scarce:
-            self._calls.limit.lower(self._calls_before)
+            calls.limit.lower(self._calls_before)
         if not self._cancelled or self._task is None:
             return
         has_left = self._task.uncancel() > 0  # The client, which cancelled the task, too.

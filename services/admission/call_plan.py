@@ -76,6 +76,8 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Headers of answers that tell the edge how to show them."""
     plain_drains: DrainRules
     """How answers to plain requests are drained."""
+    is_open: bool
+    """Whether the key may use the model, and it is sold."""
     embeds: bool = False
     """Whether the model computes embeddings, and writes no completions."""
 
@@ -169,6 +171,7 @@ class CallPlans:
             has_dialects=any(one.has_dialects for one in routes),
             answer_headers={CONTENT_HEADER: TEXT_CONTENT} if shows_text else {},
             plain_drains=drain_rules(_PLAIN, routes),
+            is_open=caller.may_use(base) and base in prices,
             embeds=requested.capabilities.embeddings is not None,
         )
 

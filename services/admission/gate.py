@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from services.admission.answer_limit import estimate_max_tokens
 from services.admission.call_plan import CallPlan
 from services.admission.leases import Lease, LimitLeases
-from services.admission.prompt_limit import media_bound, no_media
+from services.admission.prompt_limit import media_bound
 from services.admission.ticket import Ticket
 from services.admission.tool_limit import tool_uses
 from services.clock import Clock
@@ -66,11 +66,12 @@ class Gate:
         RATE_LIMIT_EXCEEDED, INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
         A refused call has taken nothing from limits and balance.
         """
-        plan.require_allowed()
-        plan.require_sold()
+        if not plan.is_open:
+            plan.require_allowed()
+            plan.require_sold()
         caller = plan.caller
         if texts is not None:
-            prompt_tokens = await off_loop(size, estimate_texts, texts)
+            prompt_tokens = estimate_texts(texts)
         elif raw is None or raw.facts.has_media:
             prompt_tokens = await off_loop(size, estimate_prompt, spec) + recalled_tokens
         else:
@@ -78,18 +79,19 @@ class Gate:
             text = raw.facts.request.body.decode(errors="replace")
             prompt_tokens = await off_loop(raw.size // SKIMMED, estimate_text, text)
             prompt_tokens += TOOL_TOKENS_MAX if spec.tools else 0
-        media = media_bound(spec) if texts is None else no_media
+        media = media_bound(spec) if texts is None else None
         uses = tool_uses(spec.tools) if spec.tools else NO_TOOLS
         max_tokens = amount = 0
         for route in plan.routes:
             most = estimate_max_tokens(spec, route.targets)
             price = plan.prices[route.base_model]
-            prompt = (prompt_tokens + media(route.targets)) * (1 + cut_attempts_max)
+            shown = media(route.targets) if media else 0
+            prompt = (prompt_tokens + shown) * (1 + cut_attempts_max)
             nano = estimate_nano(prompt, most, price, markup_bp=caller.markup_bp, tool_uses=uses)
             max_tokens, amount = max(max_tokens, most), max(amount, nano)
         tokens = prompt_tokens + max_tokens
         lease, hold = await self.take(plan, record, tokens, amount)
-        is_bounded = caller.pays and amount > 0
+        is_bounded = amount > 0 and caller.pays
         has_limit = is_bounded or spec.max_tokens is not None
         answer_max = max_tokens // (spec.n or 1) if has_limit else None
         return Ticket(

@@ -118,7 +118,7 @@ class CallInterrupt:
             raise
 
     async def run(self, awaitable: Callable[[], Awaitable[T]]) -> T:
-        """Await `awaitable()`. Raise the failure of an interrupt, before it or in the middle of it."""
+        """Await `awaitable()`. Raise the failure of an interrupt, before or in the middle of it."""
         if self._failure is not None:
             raise self._failure()
         # A coroutine that is awaited runs in a task.

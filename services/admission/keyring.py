@@ -81,6 +81,9 @@ class _CachedKey:
     until: float
 
 
+_NEVER = (None, None)
+
+
 class Keyring:
     """Cache of keys. One for each process; it is notified of revocations by all processes."""
 
@@ -131,7 +134,8 @@ class Keyring:
             raise _invalid()
         if key.revoked_ms is not None:
             raise key_revoked()
-        if self._is_past(key.scope.expire_ms) or self._is_past(key.until_ms):
+        ends = (key.scope.expire_ms, key.until_ms)
+        if ends != _NEVER and any(map(self._is_past, ends)):
             raise Failure(ErrorReason.KEY_EXPIRED, "This API key has expired")
         return caller
 

@@ -70,7 +70,8 @@ class Lease:
 
     def headers(self) -> Mapping[str, str]:
         """Return the `x-ratelimit-…` headers of the answer, in lower case."""
-        return rate_limit_headers(self._meters, self._result.levels)
+        meters = self._meters
+        return rate_limit_headers(meters, self._result.levels) if meters else NO_HEADERS
 
     def __enter__(self) -> Self:
         return self

@@ -16,8 +16,12 @@ _MARKS_OF_MEDIA = (b"://", b"file_id", b'"image')
 """What a document has that is given by an address or an ID, or has images."""
 
 
-def media_bound(spec: ChatCompletionSpec) -> Callable[[Sequence[Target]], int]:
-    """Return the function that returns the most tokens of a prompt's media at any of some targets.
+MediaBound = Callable[[Sequence[Target]], int]
+"""Returns the most tokens of a prompt's media at any of some targets."""
+
+
+def media_bound(spec: ChatCompletionSpec) -> MediaBound:
+    """Return the bound of a prompt's media.
 
     Those that `estimate_prompt` has counted are left out. Media are images, documents that are
     given by an address or an ID, and parts of other types, such as videos.
@@ -36,11 +40,10 @@ def media_bound(spec: ChatCompletionSpec) -> Callable[[Sequence[Target]], int]:
         document = max([row.document_tokens for row in rows])
         return images * max(0, image - IMAGE_TOKENS) + documents * max(0, document - FILE_TOKENS)
 
-    return bound if images or documents else no_media
+    return bound if images or documents else _none
 
 
-def no_media(_: Sequence[Target]) -> int:
-    """Return the bound of a prompt without media."""
+def _none(_: Sequence[Target]) -> int:
     return 0
 
 

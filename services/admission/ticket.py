@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -12,6 +11,7 @@ import msgspec
 from services.admission.call_plan import CallPlan
 from services.admission.hold_extension import hold_the_rest
 from services.admission.leases import Lease, LimitLeases
+from services.admission.prompt_limit import MediaBound
 from services.clock import Clock
 from services.domain.completion import WholeAnswer
 from services.domain.events import Batch, Finished
@@ -58,8 +58,9 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Leases of the limits on channels, which attempts take."""
     meter: UsageMeter
     """Counts the tokens that are passed on."""
-    media_bound: Callable[[Sequence[Target]], int]
-    """Returns the most tokens that media of the prompt may take beyond those that are counted."""
+    media_bound: MediaBound | None
+    """Bound of the tokens of the prompt's media, beyond those that are counted. None: it has none.
+    """
     ledger: Ledger
     """Settles the hold."""
     clock: Clock
@@ -176,7 +177,8 @@ class Ticket(msgspec.Struct, kw_only=True):
         self.unseen_prompt_tokens = self._unseen_prompt(target)
 
     def _unseen_prompt(self, target: Target) -> int:
-        return self.media_bound((target,)) + self.recalled_tokens
+        media = self.media_bound((target,)) if self.media_bound else 0
+        return media + self.recalled_tokens
 
     def drain(self) -> None:
         """Note that the caller has disconnected: the rest is read for its usage alone.
@@ -244,9 +246,11 @@ class Ticket(msgspec.Struct, kw_only=True):
         if metered is None:
             metered = self.cut if is_unbilled and self.cut else self._usage_at_end()
             self.charge_nano = min(self._cost(metered), self._charge_max)
-        self._release_channel(metered.usage.total_token_count)
-        self.lease.reconcile(metered.usage.total_token_count)
-        self.lease.release()
+        if self.channel_lease is not None:
+            self._release_channel(metered.usage.total_token_count)
+        if self.plan.meters:
+            self.lease.reconcile(metered.usage.total_token_count)
+            self.lease.release()
         if is_unbilled and self.cut is None:
             self.ledger.void(self.hold)
             self.charge_nano = 0

@@ -46,7 +46,7 @@ class CompletionCall(AuthenticatedCall, kw_only=True):
     """The request. Not validated yet."""
     texts: Sequence[str] | None = None
     """Texts of a plain request's messages (`services.domain.plain_texts`). None: it is not plain,
-    or not validated yet."""
+    too large for the event loop, or not validated yet."""
 
     @property
     def strict(self) -> bool:

@@ -51,6 +51,8 @@ class CallState(msgspec.Struct, kw_only=True):
 
     plan: CallPlan
     """Plan of the call."""
+    size: int
+    """Bytes of the request that are read."""
     drain_rules: DrainRules
     """Rules of the models whose answers are drained."""
     record: CallRecord

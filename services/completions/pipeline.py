@@ -110,11 +110,14 @@ class Pipeline:
 
     def _prepare(self, call: CompletionCall) -> CallState:
         asked = call.request
+        texts = None
         if call.raw is None:
-            call.texts = plain_texts(asked.spec)
-            validate(
-                asked.spec, asked.parameter_policy, asked.session_id, plain=call.texts is not None
-            )
+            texts = plain_texts(asked.spec)
+            plain = texts is not None
+            validate(asked.spec, asked.parameter_policy, asked.session_id, plain=plain)
+        size = read_bytes(asked.spec) if texts is None else plain_bytes(texts)
+        # What reads all of a large request does so in a thread.
+        call.texts = texts if size <= OFF_LOOP_BYTES else None
         plan = call.snapshot.plans.of(call.caller, asked.spec.model)
         drains = plan.plain_drains
         if plan.has_dialects:
@@ -130,6 +133,7 @@ class Pipeline:
             plan.require_kind(embeds=False)
         return CallState(
             plan=plan,
+            size=size,
             drain_rules=drains,
             record=call.record,
             caller_time_left_s=call.time_left_s,
@@ -184,10 +188,8 @@ class Pipeline:
         batches: bool = False,
     ) -> Answers:
         """Yield the answer: its batches, or a whole one as a completion or, with `batches`, one."""
-        spec, texts, plan, recalled = call.request.spec, call.texts, state.plan, None
-        size = read_bytes(spec) if texts is None else plain_bytes(texts)
-        if texts is None:
-            recalled = await self._recalled(call, size)
+        spec, plan, size = call.request.spec, state.plan, state.size
+        recalled = await self._recalled(call, size) if call.texts is None else None
         ticket = state.ticket = await self.gate.admit(
             plan,
             spec,
@@ -196,14 +198,14 @@ class Pipeline:
             recalled_tokens=0 if recalled is None else recalled.prompt_tokens(),
             cut_attempts_max=cut_attempts_max(plan.first_event_timeouts_s, call.time_left_s()),
             raw=call.raw,
-            texts=texts,
+            texts=call.texts,
         )
         call.record.tokens_so_far = ticket.meter.tokens_so_far
         try:
             form = CompletionForm(
                 spec=spec,
                 dialects=self._failover.dialects,
-                texts=texts if size <= OFF_LOOP_BYTES else None,
+                texts=call.texts,
                 size=size,
                 limits_output=ticket.is_bounded,
                 sends_provider_tools=plan.sends_provider_tools,

@@ -89,7 +89,8 @@ class Outbox:
     def add(self, hold: HoldRow) -> None:
         """Queue a hold that memory has admitted."""
         self._unwritten[hold.id] = hold
-        self._wake()
+        self._idle.clear()
+        self._work.set()
 
     def put(self, hold_end: HoldEnd) -> None:
         """Queue the end of a hold."""
@@ -102,9 +103,6 @@ class Outbox:
             self._unwritten[hold_id] = hold_end
         else:
             self._waiting.append(hold_end)
-        self._wake()
-
-    def _wake(self) -> None:
         self._idle.clear()
         self._work.set()
 

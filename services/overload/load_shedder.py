@@ -109,7 +109,8 @@ class LoadShedder:
         `caller` is the key, which tells callers apart.
         """
         self.queue_waits.sample(now, queue_wait_s)
-        self._log_changes()
+        if self.queue_waits.is_overloaded or self.is_overloaded:
+            self._log_changes()
         if self.queue_waits.is_sustained and self._refuses_late(now, queue_wait_s, caller):
             self._late_refused_at = now
             retry_after_s: float | None = self._random_retry_after_s()

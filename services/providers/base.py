@@ -83,11 +83,17 @@ class Target:
     plain: PlainEncoder | None = field(default=None, compare=False)
     """Encoder of plain requests. None: they take the dialect's `encode`, as all others do."""
 
-    @property
-    def key(self) -> Secret:
-        """The provider key to send. Empty: none."""
-        channel = self.channel
-        return channel.spare_keys[self.key_number - 1] if self.key_number else channel.key
+    key: Secret = field(init=False)
+    """The provider key to send. Empty: none."""
+    identity: tuple[str, str, Secret] = field(init=False, repr=False)
+    """Channel, model and key: what health is known of. A key that is new after a reload starts
+    without a history."""
+
+    def __post_init__(self) -> None:
+        channel, number = self.channel, self.key_number
+        key = channel.spare_keys[number - 1] if number else channel.key
+        object.__setattr__(self, "key", key)
+        object.__setattr__(self, "identity", (channel.name, self.model, key))
 
     @property
     def weight(self) -> float:

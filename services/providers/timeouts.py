@@ -32,15 +32,11 @@ class Timeouts:
         self.lost = False
         """Whether a timeout has fired."""
 
-    @property
-    def left_s(self) -> float:
-        """Seconds until the deadline."""
-        return max(0.0, self._due - self._clock.now())
-
     def watch(self, on_late: Callable[[], object]) -> None:
         """Call `on_late` once when the deadline passes, in place of any earlier callback."""
         self._on_late = on_late
-        self._set(self._due)
+        if self._due < self._rings_at:
+            self._set(self._due)
 
     def progressed(self) -> None:
         """Extend the deadline: part of the answer has arrived."""
@@ -69,14 +65,15 @@ class Timeouts:
             if self._timer is not None:
                 self._timer.cancel()
             self._rings_at = due
-            self._timer = asyncio.get_running_loop().call_later(self.left_s, self._ring)
+            left_s = max(0.0, due - self._clock.now())
+            self._timer = asyncio.get_running_loop().call_later(left_s, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
         self._rings_at = math.inf
         if self._due == math.inf:
             return
-        if self.left_s > 0:
+        if self._due > self._clock.now():
             self._set(self._due)
         elif self._on_late is not None:
             self.lost = True

@@ -158,7 +158,7 @@ class CallAttempts:
             request = msgspec.structs.replace(request, headers={**request.headers, **headers})
         api, decoder = wanted.form.dialects[channel.dialect], wanted.form.decoder(target)
         timeout_s = channel.first_token_timeout_s if request.may_stream else channel.total_timeout_s
-        first_s = self._share_of_deadline_s(target, timeout_s)
+        first_s = self._share_of_deadline_s(target, timeout_s) if self._has_choice else timeout_s
         upstream_answer = parts.upstream.answer(request, target, api, decoder, first_s)
         try:
             first = await self._first_batch(target, upstream_answer, streamed=request.streamed)
@@ -194,7 +194,7 @@ class CallAttempts:
 
     def _share_of_deadline_s(self, target: Target, timeout_s: float) -> float:
         """`timeout_s`, or the part of the caller's time that lets another channel be asked."""
-        if not self._has_choice or self._made == ATTEMPTS_MAX:
+        if self._made == ATTEMPTS_MAX:
             return timeout_s
         left_s = self._wanted.time_left_s()
         if left_s is None or left_s * DEADLINE_SHARE >= timeout_s:
@@ -226,8 +226,10 @@ class CallAttempts:
             if route is None:
                 return self._late.pop(0) if self._late else None
             self._route = route
-            ordered = order_targets(route.targets, parts.health, parts.chance, wanted.session)
-            self._targets_left = iter(ordered)
+            targets = route.targets
+            if len(targets) > 1:
+                targets = order_targets(targets, parts.health, parts.chance, wanted.session)
+            self._targets_left = iter(targets)
 
     def _needs_stream(self, target: Target) -> bool:
         """Whether a whole answer is requested as a stream, which begins early."""
@@ -235,7 +237,7 @@ class CallAttempts:
         return (
             bool(self._late)
             or self._parts.health.prefers_stream(target)
-            or self._share_of_deadline_s(target, timeout_s) < timeout_s
+            or (self._has_choice and self._share_of_deadline_s(target, timeout_s) < timeout_s)
         )
 
     async def _encoded(self, step: _Step) -> _Candidate | None:
@@ -286,7 +288,7 @@ def cut_attempts_max(timeouts_s: Sequence[float], left_s: float | None) -> int:
     `timeouts_s` are the channels' timeouts of a first event, longest first. The attempts before a
     cut one may have taken such a timeout each.
     """
-    if left_s is None:
+    if left_s is None or len(timeouts_s) == 1:
         return 0
     longest_s, others = timeouts_s[0], min(ATTEMPTS_MAX, len(timeouts_s)) - 1
     return sum((left_s - late * longest_s) * DEADLINE_SHARE < longest_s for late in range(others))

@@ -23,8 +23,6 @@ def order_targets(
     configured, times the score of each target. Where the call has a session, that takes the place
     of chance.
     """
-    if len(targets) == 1:
-        return targets
     drawn: list[Target] = []
     for tier in tiers(targets):
         scores = health.scores(tier)

@@ -77,7 +77,7 @@ class ChannelHealth:
 
     def available(self, target: Target) -> bool:
         """Whether a call may be sent: the breaker is closed, or half-open without a probe."""
-        state = self._states.get(_key_of(target))
+        state = self._states.get(target.identity)
         if state is None or not state.open_until:
             return True
         return self.clock.now() >= state.open_until and not state.is_probing
@@ -88,14 +88,14 @@ class ChannelHealth:
 
     def breaker_state(self, target: Target) -> int:
         """Return the state of the breaker: 0 closed, 1 half-open, 2 open."""
-        state = self._states.get(_key_of(target))
+        state = self._states.get(target.identity)
         if state is None or not state.open_until:
             return 0
         return 2 if self.clock.now() < state.open_until else 1
 
     def open_for_s(self, target: Target) -> float:
         """Return how long the breaker will stay open; 0 if it is not."""
-        state = self._states.get(_key_of(target))
+        state = self._states.get(target.identity)
         return max(0.0, state.open_until - self.clock.now()) if state else 0.0
 
     def scores(self, tier: Sequence[Target]) -> Sequence[float]:
@@ -105,19 +105,19 @@ class ChannelHealth:
 
     def error_rate(self, target: Target) -> float:
         """Return the estimated share of calls that fail. In [0, 1]."""
-        state = self._states.get(_key_of(target))
+        state = self._states.get(target.identity)
         if state is None:
             return 0.0
         return state.errors.estimate(self.clock.now(), prior=0.0, prior_weight=PRIOR_CALLS)
 
     def latency_s(self, target: Target) -> float:
         """Return the mean time until an answer began, of recent calls; 0 without any."""
-        state = self._states.get(_key_of(target))
+        state = self._states.get(target.identity)
         return (state.latency_s.value() or 0.0) if state else 0.0
 
     def attempt_started(self, target: Target) -> None:
         """Note that a call is sent. One of the next three methods must follow."""
-        state = self._states.get(_key_of(target))
+        state = self._states.get(target.identity)
         if state is not None and state.open_until:
             state.is_probing = True
 
@@ -135,7 +135,7 @@ class ChannelHealth:
 
     def attempt_abandoned(self, target: Target) -> None:
         """Note that the call said nothing about the target: cancelled, or the caller's fault."""
-        state = self._states.get(_key_of(target))
+        state = self._states.get(target.identity)
         if state is not None:
             state.is_probing = False
 
@@ -167,7 +167,7 @@ class ChannelHealth:
 
     def prefers_stream(self, target: Target) -> bool:
         """Return whether whole answers are requested as streams."""
-        state = self._states.get(_key_of(target))
+        state = self._states.get(target.identity)
         return state is not None and self.clock.now() < state.streamed_until
 
     def answer_broke_off(self, target: Target, error: UpstreamError) -> None:
@@ -177,18 +177,18 @@ class ChannelHealth:
 
     def forget_all_but(self, targets: Iterable[Target]) -> None:
         """Forget every target that is not among these: they get no calls any more."""
-        kept = set(map(_key_of, targets))
+        kept = {target.identity for target in targets}
         self._states = {key: self._states[key] for key in kept & self._states.keys()}
 
     def _state(self, target: Target) -> _TargetState:
-        key = _key_of(target)
+        key = target.identity
         state = self._states.get(key)
         if state is None:
             state = self._states[key] = _TargetState()
         return state
 
     def _score(self, target: Target, fastest_s: float) -> float:
-        state = self._states.get(_key_of(target))
+        state = self._states.get(target.identity)
         if state is None:
             return 1.0
         now = self.clock.now()
@@ -201,8 +201,3 @@ class ChannelHealth:
 def _is_channel_fault(error: UpstreamError) -> bool:
     """Whether a failure counts against the channel. No caller may end the calls of others."""
     return error.row.channel_fault and not error.is_of_request
-
-
-def _key_of(target: Target) -> _TargetKey:
-    # By the key itself: a key that is new after a reload starts without a history.
-    return target.channel.name, target.model, target.key

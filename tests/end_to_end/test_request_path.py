@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.bench.request_path import Figures, measure
 
-FILES_MAX = 114
-CALLS_MAX = {"streamed": 573, "whole": 415}
+FILES_MAX = 110
+CALLS_MAX = {"streamed": 533, "whole": 359}
 COROUTINES_MAX = 7
 
 

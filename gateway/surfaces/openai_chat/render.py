@@ -78,12 +78,10 @@ class ChunkRenderer:
         texts: list[tuple[str]] = []
         introduced = 0 in self._introduced
         for event in events:
-            if (
-                type(event) is TextDelta
-                and introduced
-                and not event.index
-                and not event.logprobs_json
-            ):
+            if type(event) is TextDelta and not event.index and not event.logprobs_json:
+                if not introduced:
+                    self._introduce(0, out)
+                    introduced = True
                 texts.append((event.text,))
                 continue
             if texts:
@@ -106,16 +104,15 @@ class ChunkRenderer:
                 self._set_head(_identity(event))
             case AnswerMembers():
                 self._answer_members(event, out)
-            case ChoiceFinished():
-                self._introduce(0, out)
-                self._choice_finished(event, out)
-            case Finished():
-                self._introduce(0, out)
-                self._finished(event, out)
             case RawContent():
                 pass  # Not of this API's requests.
+            case Finished():
+                if 0 not in self._introduced:
+                    self._introduce(0, out)
+                self._finished(event, out)
             case _:
-                self._introduce(0, out)
+                if 0 not in self._introduced:
+                    self._introduce(0, out)
                 self._delta(event, out)
 
     def _texts(self, texts: list[tuple[str]]) -> bytes:
@@ -151,9 +148,8 @@ class ChunkRenderer:
         self._between_texts = b'"' + self._delta_end + self._first_text + b'"'
 
     def _introduce(self, index: int, out: list[bytes]) -> None:
-        if index not in self._introduced:
-            self._introduced.add(index)
-            out.append(b'%b%d,"delta":{%b%b' % (self._choice, index, _ROLE, self._delta_end))
+        self._introduced.add(index)
+        out.append(b'%b%d,"delta":{%b%b' % (self._choice, index, _ROLE, self._delta_end))
 
     def _answer_members(self, members: AnswerMembers, out: list[bytes]) -> None:
         """Render members beside the choices, those of the first batch in the first chunk.
@@ -177,10 +173,13 @@ class ChunkRenderer:
             % (self._choice, role, others, self._usage)
         )
 
-    def _delta(self, delta: Delta, out: list[bytes]) -> None:
+    def _delta(self, delta: Delta | ChoiceFinished, out: list[bytes]) -> None:
         index = delta.index
         if index not in self._introduced:
             self._introduce(index, out)
+        if isinstance(delta, ChoiceFinished):
+            self._choice_finished(delta, out)
+            return
         if type(delta) is ToolCallDelta:
             members = self._tool_call(index, delta)
         else:
@@ -213,7 +212,6 @@ class ChunkRenderer:
         return b'"tool_calls":[%b]' % _encode(with_others(rendered, call.extra_json))
 
     def _choice_finished(self, choice: ChoiceFinished, out: list[bytes]) -> None:
-        self._introduce(choice.index, out)
         reason = finish_reason(choice.finish_reason, functions=self._functions)
         native = choice.native_finish_reason
         out.append(
