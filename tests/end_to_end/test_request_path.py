@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.bench.request_path import Figures, measure
 
 FILES_MAX = 110
-CALLS_MAX = {"streamed": 533, "whole": 359}
+CALLS_MAX = {"streamed": 540, "whole": 364}
 COROUTINES_MAX = 7
 
 
