@@ -20,6 +20,7 @@ Modules, in the order in which data flows:
     content_order        content of an answer, each tool call in one piece
     reasoning_seals      sealed reasoning as one string
     reasoning_places     sealed reasoning among text and calls
+    raw_body             bodies that the service may pass on as they are
     raw_rendering        answers that are passed on as they are
     event_stream         server-sent events, and keep-alive
 

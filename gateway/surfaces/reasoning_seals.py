@@ -17,9 +17,7 @@ from msgspec import Struct
 from gateway.errors import ApiError, invalid
 from gateway.http.strict_json import parse
 from services.common.reasoning_fragments import gathered
-
-DETAILS_PREFIX = "pomogator.details."
-STATE_PREFIX = "pomogator.state."
+from services.common.seal_prefixes import DETAILS_PREFIX, STATE_PREFIX
 
 _OBJECTS = msgspec.json.Decoder(list[dict[str, object]])
 _TEXTS = ("type", "format", "id", "text", "summary", "data", "signature")

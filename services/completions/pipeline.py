@@ -121,7 +121,8 @@ class Pipeline:
         plan = call.snapshot.plans.of(call.caller, asked.spec.model)
         drains = plan.plain_drains
         if plan.has_dialects:
-            routes = routes_for(asked.spec, plan.routes)
+            passes = None if call.raw is None else call.raw.passes_to
+            routes = routes_for(asked.spec, plan.routes, passes)
             plan = msgspec.structs.replace(plan, routes=routes)
         if call.texts is None or plan.has_dialects:
             drains = drain_rules(asked.spec, plan.routes)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import NamedTuple
 
 from services.admission.call_plan import CallPlan, CallPlans
@@ -32,6 +31,7 @@ from services.providers.raw_call import RawCall
 from services.providers.upstream import Upstream
 from services.routing.choice import order_targets
 from services.routing.completion_form import CompletionForm
+from services.routing.dialect_choice import over_responses
 from services.routing.failover import Failover
 from services.routing.health import ChannelHealth
 
@@ -189,7 +189,7 @@ class PromptCounts:
             if raw is not None:
                 if raw.passes_to(target):
                     lane = raw.lanes[target.channel.dialect]
-                    return endpoint.raw_request(lane.encode(raw.facts, target))
+                    return endpoint.raw_request(lane.encode(raw.facts, target, Notes()))
                 spec = await off_loop(prompt.size, raw.translated)
             form = CompletionForm(
                 spec=spec,
@@ -212,10 +212,8 @@ def _counting(target: Target) -> Target | None:
     """Return a target in a dialect whose providers count tokens. None: it has none."""
     if target.channel.dialect in COUNT_ENDPOINTS:
         return target
-    other = target.over_responses
-    if other is None or other.channel.dialect not in COUNT_ENDPOINTS:
-        return None
-    return replace(other, charged_tools=target.charged_tools)
+    other = over_responses(target)
+    return other if other is not None and other.channel.dialect in COUNT_ENDPOINTS else None
 
 
 def _key_of(target: Target) -> tuple[str, str]:

@@ -6,7 +6,7 @@ call like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from msgspec.structs import replace
@@ -22,9 +22,11 @@ from services.domain.error_reason import ErrorReason
 from services.domain.raw_request import RawApi, RawRequest
 from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.errors import Failure
+from services.providers.base import Target
 from services.providers.raw_call import RawCall
 from services.providers.raw_lane import RawFacts, RawLane
 from services.providers.raw_reading import check_body
+from services.routing.dialect_choice import RESPONSES, over_responses
 
 Translate = Callable[[RawRequest], ChatCompletionSpec]
 """Decodes a whole request. Raises Failure."""
@@ -65,8 +67,12 @@ class RawCalls:
         opened = self._opened(facts, plan, translate)
         passes = _passes(opened, plan)
         is_whole = facts.has_media or not passes
+        if plan.has_dialects and RESPONSES in opened.lanes:
+            # The dialect of a target to which it does not pass depends on its items.
+            is_whole = is_whole or not all(map(opened.passes_to, _over_responses(plan)))
         spec = await off_loop(opened.size, opened.translated) if is_whole else facts.spec
-        session = call.request.session_id or session_id({}, facts.spec.user)
+        asked = facts.spec
+        session = call.request.session_id or session_id({}, asked.user, asked.prompt_cache_key)
         call.request = replace(call.request, spec=spec, session_id=session)
         call.raw = opened if passes else None
 
@@ -112,7 +118,17 @@ def _read(lane: RawLane, raw: RawRequest, *, is_prompt: bool) -> RawFacts:
 def _passes(opened: RawCall, plan: CallPlan) -> bool:
     """Return whether a target takes a request as it is."""
     targets = (target for route in plan.routes for target in route.targets)
-    return any(map(opened.passes_to, targets))
+    if any(map(opened.passes_to, targets)):
+        return True
+    return plan.has_dialects and any(map(opened.passes_to, _over_responses(plan)))
+
+
+def _over_responses(plan: CallPlan) -> Iterator[Target]:
+    """Yield the targets that have both dialects, in that of Responses."""
+    for route in plan.routes:
+        for target in route.targets:
+            if (other := over_responses(target)) is not None:
+                yield other
 
 
 def _translated(

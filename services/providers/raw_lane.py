@@ -17,7 +17,7 @@ from services.domain.events import Event, RawForm
 from services.domain.raw_request import RawApi, RawRequest
 from services.domain.spec import ChatCompletionSpec
 from services.errors import UpstreamError
-from services.providers.base import Decoder, Target, UpstreamRequest
+from services.providers.base import Decoder, Notes, Target, UpstreamRequest
 from services.providers.stream_reader import Reader
 
 
@@ -33,6 +33,8 @@ class RawFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it may have contents whose tokens do not follow from its size."""
     members: Mapping[str, msgspec.Raw]
     """The members of the body."""
+    needs_translation: bool = False
+    """Whether it has what no target can read as it is."""
 
 
 class RawLane(Protocol):
@@ -55,8 +57,11 @@ class RawLane(Protocol):
     def beginning(self, facts: RawFacts) -> ChatCompletionSpec:
         """Return the beginning of the conversation as texts, by which its calls are known."""
 
-    def encode(self, facts: RawFacts, target: Target) -> UpstreamRequest:
-        """Return the request with the target's name of the model, and its own bytes otherwise."""
+    def encode(self, facts: RawFacts, target: Target, notes: Notes) -> UpstreamRequest:
+        """Return the request with the target's name of the model, and its own bytes otherwise.
+
+        Members that the gateway's rules set are the exception. Raises Failure in strict mode.
+        """
 
     def translated(self, form: RawForm, data: bytes) -> list[Event]:
         """Return the events of a complete answer that was passed on, but for its start."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,15 +13,22 @@ from services.common.json_places import members
 from services.common.json_values import VALUES_MAX, has_more_values
 from services.domain.error_reason import ErrorReason
 from services.domain.raw_request import RawRequest
+from services.domain.spec import Tool
 from services.errors import Failure
 
 ABSENT = Raw()
 EMPTY = frozenset({b"", b"null", b"[]", b"{}"})
 """Values that ask for nothing."""
 
+_SOME_TOOL = Tool(name="")
 _ESCAPE = rb"\u00"
 _HIDDEN_LETTER = re.compile(rb"\\u00[4-7]")
 """An escape of a letter, behind which a word could hide; no encoder writes one."""
+
+
+class _OtherTool(msgspec.Struct, omit_defaults=True):
+    type: str | None = None
+    max_uses: object = None
 
 
 def opened(body: bytes) -> Mapping[str, Raw]:
@@ -66,6 +73,15 @@ def lenient(raw: Raw | None, kind: type[Any]) -> Any:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, RecursionError):
         return None
+
+
+def some_tools(raw: Raw, own: Collection[str | None]) -> list[Tool]:
+    """Return the tools of types that the provider may run, and one for those of the `own` types."""
+    if bytes(raw) in EMPTY:
+        return []
+    tools = lenient(raw, list[_OtherTool]) or ()  # Which cannot be read, the provider refuses.
+    others = [msgspec.json.encode(tool) for tool in tools if tool.type not in own]
+    return [_SOME_TOOL, *(Tool(name="", other_json=each) for each in others)]
 
 
 def has_word(body: bytes, words: Iterable[bytes]) -> bool:

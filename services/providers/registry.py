@@ -41,7 +41,10 @@ EMBEDDING_DIALECTS: Mapping[str, EmbeddingDialect] = {
 NAMES = DIALECTS.keys() | EMBEDDING_DIALECTS.keys()
 """The values of `dialect` in `[[channels]]`."""
 
-RAW_LANES: Mapping[str, RawLane] = {"anthropic": anthropic.RAW_LANE}
+RAW_LANES: Mapping[str, RawLane] = {
+    "anthropic": anthropic.RAW_LANE,
+    "openai-responses": openai_responses.RAW_LANE,
+}
 """The raw lanes, by the dialects that have one."""
 
 PLAIN_ENCODERS: Mapping[str, Callable[[Target], PlainEncoder | None]] = {"openai": plain_requests}

@@ -56,8 +56,16 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
             target = replace(target, reasoning_details=True)
         return self.dialects[target.channel.dialect].decoder(target)
 
+    def for_encoder(self, target: Target) -> Target:
+        """Return the target of an encoder, which is told what the caller's money does not cover."""
+        limits_output = self.limits_output and self.spec.max_tokens is None
+        if not limits_output and self.sends_provider_tools:
+            return target
+        sends_tools = self.sends_provider_tools
+        return replace(target, limits_output=limits_output, sends_provider_tools=sends_tools)
+
     def _encoded(self, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
-        dialect, limited = self.dialects.get(target.channel.dialect), self._for_encoder(target)
+        dialect, limited = self.dialects.get(target.channel.dialect), self.for_encoder(target)
         if dialect is None:
             message = "The channel of this model serves embeddings only."
             raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param="model")
@@ -69,11 +77,3 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
         except Failure as refusal:
             locate(refusal, self.spec, dialect, limited, strict=notes.strict)
             raise
-
-    def _for_encoder(self, target: Target) -> Target:
-        """Return the target of an encoder, which is told what the caller's money does not cover."""
-        limits_output = self.limits_output and self.spec.max_tokens is None
-        if not limits_output and self.sends_provider_tools:
-            return target
-        sends_tools = self.sends_provider_tools
-        return replace(target, limits_output=limits_output, sends_provider_tools=sends_tools)

@@ -1,12 +1,13 @@
 """Choice of a dialect for each request: OpenAI's chat completions or its Responses.
 
 Some models are in Responses alone, and others reason there while they call tools. What only chat
-completions have, such as several choices, keeps a request there where it can be.
+completions have, such as several choices, keeps a request there where it can be. Requests of
+Responses pass as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -42,30 +43,36 @@ def with_dialects(target: Target, overrides: CapabilityOverrides | None) -> Targ
     return replace(target, over_responses=over_responses)
 
 
-def routes_for(spec: ChatCompletionSpec, routes: Sequence[ModelRoute]) -> Sequence[ModelRoute]:
-    """Return the routes with each target in the dialect of this request."""
+def routes_for(
+    spec: ChatCompletionSpec,
+    routes: Sequence[ModelRoute],
+    passes: Callable[[Target], bool] | None = None,
+) -> Sequence[ModelRoute]:
+    """Return the routes with each target in the dialect of this request.
+
+    `passes` says whether it passes to a target as it is. None: it passes to none.
+    """
     needs_items = _needs_items(spec)
     takes_tools = bool(spec.tools) and (spec.n or 1) == 1
+
+    def chosen(target: Target) -> Target:
+        other = over_responses(target)
+        if other is None:
+            return target
+        wants = takes_tools and target.capabilities.responses_api == "tools"
+        if wants or needs_items or (passes is not None and passes(other)):
+            return other
+        return target
+
     return [
-        replace(
-            route,
-            targets=[
-                _chosen(target, takes_tools=takes_tools, needs_items=needs_items)
-                for target in route.targets
-            ],
-        )
-        for route in routes
+        replace(route, targets=[chosen(target) for target in route.targets]) for route in routes
     ]
 
 
-def _chosen(target: Target, *, takes_tools: bool, needs_items: bool) -> Target:
-    over_responses = target.over_responses
-    if over_responses is None:
-        return target
-    wants = takes_tools and target.capabilities.responses_api == "tools"
-    if not (wants or needs_items):
-        return target
-    return replace(over_responses, charged_tools=target.charged_tools)
+def over_responses(target: Target) -> Target | None:
+    """Return the target in the dialect of Responses, if its requests may have either."""
+    other = target.over_responses
+    return None if other is None else replace(other, charged_tools=target.charged_tools)
 
 
 def _needs_items(spec: ChatCompletionSpec) -> bool:

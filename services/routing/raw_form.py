@@ -31,7 +31,8 @@ class RawForm:
         call = self._call
         self._is_raw = call.passes_to(target)
         if self._is_raw:
-            return call.lanes[target.channel.dialect].encode(call.facts, target)
+            limited = self._completion.for_encoder(target)
+            return call.lanes[target.channel.dialect].encode(call.facts, limited, notes)
         spec = await off_loop(call.size, call.translated)
         self._completion = msgspec.structs.replace(self._completion, spec=spec)
         return await self._completion.encoded(target, notes, stream=stream)

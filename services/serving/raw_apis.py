@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
-from gateway.surfaces.anthropic_messages.decode import decode, decode_count
+from gateway.surfaces.anthropic_messages import decode as anthropic_messages
+from gateway.surfaces.openai_responses import decode as openai_responses
 from services.common.call_names import PROVIDER_CODE
 from services.completions.raw_calls import Translate
 from services.domain.raw_request import RawApi, RawRequest
@@ -21,22 +22,42 @@ from services.providers.anthropic.raw_request import betas_of
 
 def _messages(request: RawRequest) -> ChatCompletionSpec:
     try:
-        return decode(request.body, _LIMITS, betas_of(request)).spec
+        return anthropic_messages.decode(request.body, _LIMITS, betas_of(request)).spec
     except ApiError as error:
         raise _to_failure(error) from None
 
 
 def _messages_prompt(request: RawRequest) -> ChatCompletionSpec:
     try:
-        return decode_count(request.body, _LIMITS)
+        return anthropic_messages.decode_count(request.body, _LIMITS)
     except ApiError as error:
         raise _to_failure(error) from None
 
 
-TRANSLATIONS: Mapping[RawApi, Translate] = {"anthropic_messages": _messages}
+def _responses(request: RawRequest) -> ChatCompletionSpec:
+    try:
+        return openai_responses.decode(request.body, _LIMITS).spec
+    except ApiError as error:
+        raise _to_failure(error) from None
+
+
+def _responses_prompt(request: RawRequest) -> ChatCompletionSpec:
+    try:
+        return openai_responses.decode_count(request.body, _LIMITS)
+    except ApiError as error:
+        raise _to_failure(error) from None
+
+
+TRANSLATIONS: Mapping[RawApi, Translate] = {
+    "anthropic_messages": _messages,
+    "openai_responses": _responses,
+}
 """The translations of all APIs."""
 
-PROMPT_TRANSLATIONS: Mapping[RawApi, Translate] = {"anthropic_messages": _messages_prompt}
+PROMPT_TRANSLATIONS: Mapping[RawApi, Translate] = {
+    "anthropic_messages": _messages_prompt,
+    "openai_responses": _responses_prompt,
+}
 """The translations of their requests for the tokens of a prompt."""
 
 _LIMITS = EdgeConfig()

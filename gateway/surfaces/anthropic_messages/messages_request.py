@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from msgspec import Struct
 
-from gateway.surfaces.anthropic_messages.render import EventRenderer
+from gateway.surfaces.anthropic_messages.render import EventRenderer, failed_message
 from gateway.surfaces.anthropic_messages.render_whole import render_message
 from gateway.surfaces.raw_rendering import RawStreamRenderer
 from services.domain.completion import Completion
@@ -31,4 +32,4 @@ class MessagesRequest(Struct, frozen=True, kw_only=True):
 
     def stream_renderer(self) -> RawStreamRenderer:
         """Return the renderer of the stream."""
-        return RawStreamRenderer(EventRenderer(self.stops))
+        return RawStreamRenderer(partial(EventRenderer, self.stops), failed_message)

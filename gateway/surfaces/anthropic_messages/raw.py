@@ -8,12 +8,11 @@ import msgspec
 from msgspec import Raw, Struct
 from multidict import MultiMapping
 
-from gateway.errors import ApiError, invalid
-from gateway.http.strict_json import is_null, parse, refuse_too_many_values
+from gateway.errors import invalid
+from gateway.http.strict_json import is_null
 from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
 from gateway.surfaces.json_fields import read
-from services.common.json_places import members
-from services.domain.error_reason import ErrorReason
+from gateway.surfaces.raw_body import body_members
 from services.domain.prompt_count import PromptCountRequest
 from services.domain.raw_request import RawRequest
 from services.domain.spec import ChatCompletionSpec
@@ -65,12 +64,7 @@ def decode_raw_prompt(body: bytes, headers: MultiMapping[str]) -> PromptCountReq
 
 
 def _members(body: bytes, *required: str) -> Mapping[str, Raw]:
-    refuse_too_many_values(body)
-    try:
-        fields = members(body)
-    except ValueError:
-        parse(body)  # It says what is wrong.
-        raise ApiError(ErrorReason.INVALID_JSON, "The body cannot be read.") from None
+    fields = body_members(body)
     for name in required:
         if is_null(fields.get(name, Raw())):
             raise invalid(name, f"{name}: Field required")

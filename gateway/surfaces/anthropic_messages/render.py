@@ -169,3 +169,8 @@ class EventRenderer:
         own = {"delta": end.members, "usage": usage}
         others = {**self._beside, **end.others, **members.others}
         self._blocks.out += (event("message_delta", others | own), event("message_stop", {}))
+
+
+def failed_message(head: bytes, last: bytes, error: ApiError) -> bytes:  # noqa: ARG001
+    """Render the failure of a stream that is passed on as it is."""
+    return event("error", error_members(error))

@@ -22,8 +22,9 @@ from gateway.surfaces.anthropic_messages.blocks import (
     ToolUseBlock,
 )
 from gateway.surfaces.reasoning_places import SEALED, detail_of, interleaved_state
-from gateway.surfaces.reasoning_seals import DETAILS_PREFIX, STATE_PREFIX, unsealed_details
+from gateway.surfaces.reasoning_seals import unsealed_details
 from services.common import sealed_blocks
+from services.common.seal_prefixes import DETAILS_PREFIX, STATE_PREFIX
 
 
 class Seals(Struct):

@@ -3,6 +3,7 @@
 Modules, in the order in which data flows:
 
     surface            the API's `Surface`
+    raw                requests that the service may pass on as they are
     decode             requests, field by field
     state              fields that ask for what OpenAI keeps
     conversation       instructions and input items as messages
@@ -14,6 +15,7 @@ Modules, in the order in which data flows:
     tool_choice        choice among the tools
     namespaces         names of tools in namespaces
     options            text, reasoning, and what else an answer includes
+    answer_form        what a request says about the form of its answer
     responses_request  a decoded request, and the options of its answer
     render             events of a stream
     answer_output      items of an answer
@@ -27,5 +29,6 @@ Modules, in the order in which data flows:
     response_object    all members of a response, and usage
     failure_codes      codes of failed responses
     render_whole       whole answers
+    raw_failure        failures of streams that are passed on as they are
     errors             failures before anything was sent
 """

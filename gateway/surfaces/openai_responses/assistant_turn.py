@@ -18,11 +18,12 @@ from gateway.surfaces.openai_responses.input_items import (
 from gateway.surfaces.openai_responses.namespaces import QualifiedName
 from gateway.surfaces.openai_responses.parts import PartReader, refusal_of
 from gateway.surfaces.reasoning_places import NATIVE, interleaved_state
-from gateway.surfaces.reasoning_seals import DETAILS_PREFIX, STATE_PREFIX, unsealed_details
+from gateway.surfaces.reasoning_seals import unsealed_details
 from gateway.surfaces.unknown_members import to_json
 from services.common import sealed_blocks
 from services.common.known_members import item, member
 from services.common.reasoning_fragments import Detail, gathered, word
+from services.common.seal_prefixes import DETAILS_PREFIX, STATE_PREFIX
 from services.domain.conversation import (
     ContentPart,
     Message,

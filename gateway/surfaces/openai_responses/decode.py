@@ -17,21 +17,20 @@ from gateway.errors import invalid
 from gateway.http.strict_json import parse
 from gateway.surfaces.images import ImageReader
 from gateway.surfaces.json_fields import boolean, int32, number, read, text
-from gateway.surfaces.openai_responses.conversation import decode_input, decode_instructions
-from gateway.surfaces.openai_responses.options import (
-    decode_include,
-    decode_reasoning,
-    decode_text,
+from gateway.surfaces.openai_responses.answer_form import (
+    form_of,
+    read_answer,
+    read_tools,
+    repeated_fields,
 )
-from gateway.surfaces.openai_responses.reasoning_item import Shown
-from gateway.surfaces.openai_responses.response_object import AnswerForm
+from gateway.surfaces.openai_responses.conversation import decode_input, decode_instructions
+from gateway.surfaces.openai_responses.options import decode_reasoning, decode_text
 from gateway.surfaces.openai_responses.responses_request import ResponsesRequest
 from gateway.surfaces.openai_responses.state import read_state
 from gateway.surfaces.openai_responses.tool_choice import decode_tool_choice
-from gateway.surfaces.openai_responses.tools import Tools, decode_tools
+from gateway.surfaces.openai_responses.tools import Tools
 from gateway.surfaces.other_members import one_line
-from gateway.surfaces.unknown_members import to_json
-from services.domain.spec import ChatCompletionSpec, Thinking
+from services.domain.spec import ChatCompletionSpec
 
 METADATA_MAX = 256
 """The most members of `metadata` that are decoded; the service accepts 16."""
@@ -39,17 +38,7 @@ METADATA_MAX = 256
 _Fields = dict[str, Raw]
 _Values = dict[str, Any]
 
-_OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _METADATA = msgspec.json.Decoder(Annotated[dict[str, str], Meta(max_length=METADATA_MAX)])
-
-_REPEATED = (
-    *("instructions", "max_output_tokens", "max_tool_calls", "metadata", "parallel_tool_calls"),
-    *("prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier"),
-    *("temperature", "tool_choice", "top_logprobs", "top_p", "truncation", "user"),
-)
-"""Fields that a response repeats as they are."""
-
-_NO_TOOLS = Tools([], {}, ())
 
 
 def decode(body: bytes, config: EdgeConfig) -> ResponsesRequest:
@@ -59,24 +48,19 @@ def decode(body: bytes, config: EdgeConfig) -> ResponsesRequest:
         ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
     fields = parse(body)
-    repeated: dict[str, object] = {name: fields[name] for name in _REPEATED if name in fields}
+    repeated = repeated_fields(fields)
     is_stored = read_state(fields)
     values, tools = _prompt(fields, config)
-    repeated["tools"] = tools.repeated
     raw = fields.pop("stream", None)
     stream = raw is not None and boolean("stream", raw)
-    shown, has_logprobs = _read_answer(fields, values, repeated, is_stored=is_stored)
+    shown, has_logprobs = read_answer(fields, values, repeated, is_stored=is_stored)
     for name in [name for name in fields if name in _FIELDS]:
         field, reader = _FIELDS[name]
         values[field] = reader(name, fields.pop(name))
     _read_user(fields, values)
     _read_harmless(fields)
     spec = ChatCompletionSpec(**values, extra_json=msgspec.json.encode(fields) if fields else b"")
-    # A copy: the parts of the body that it has would keep the whole of it in memory.
-    kept = _OBJECT.decode(msgspec.json.encode(repeated))
-    form = AnswerForm(
-        repeated=kept, model=spec.model, shown=shown, names=tools.names, logprobs=has_logprobs
-    )
+    form = form_of(spec.model, repeated, tools, shown, logprobs=has_logprobs)
     return ResponsesRequest(spec=spec, stream=stream, form=form)
 
 
@@ -106,38 +90,11 @@ def _prompt(fields: _Fields, config: EdgeConfig) -> tuple[_Values, Tools]:
     if given is None:
         raise invalid("input", "Missing required parameter: `input`.")
     values["messages"] = messages + decode_input(given, images)
-    tools = decode_tools(fields.pop("tools")) if "tools" in fields else _NO_TOOLS
+    tools = read_tools(fields)
     values["tools"] = tools.offered
     if "tool_choice" in fields:
         values["tool_choice"] = decode_tool_choice(fields.pop("tool_choice"))
     return values, tools
-
-
-def _read_answer(
-    fields: _Fields, values: _Values, repeated: dict[str, object], *, is_stored: bool
-) -> tuple[Shown, bool]:
-    """Read the options of the answer. Returns what it shows of its reasoning, and logprobs.
-
-    A client that relies on stored items sends reasoning back without `include`: it gets the seal,
-    since nothing is stored.
-    """
-    values["thinking"] = Thinking(reasoning_details=True)
-    for name, decoder in (("text", decode_text), ("reasoning", decode_reasoning)):
-        if name in fields:
-            field = decoder(fields.pop(name))
-            values |= field.values
-            repeated[name] = field.repeated
-            if field.unknown:
-                fields[name] = Raw(to_json(field.unknown))
-    seals, logprobs = is_stored, False
-    if "include" in fields:
-        include = decode_include(fields.pop("include"))
-        seals, logprobs = seals or include.seals, include.logprobs
-        if include.others:
-            fields["include"] = Raw(msgspec.json.encode(include.others))
-    if logprobs or "top_logprobs" in fields:
-        values["logprobs"] = True
-    return Shown(text=bool(values["thinking"].summary), seals=seals), bool(values.get("logprobs"))
 
 
 def _read_user(fields: _Fields, values: _Values) -> None:

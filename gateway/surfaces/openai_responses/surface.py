@@ -9,8 +9,10 @@ from gateway.errors import ApiError
 from gateway.http.error_answer import ErrorAnswer
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.openai_responses import errors
-from gateway.surfaces.openai_responses.decode import decode, decode_count
+from gateway.surfaces.openai_responses.decode import decode_count
+from gateway.surfaces.openai_responses.raw import decode_raw
 from gateway.surfaces.openai_responses.responses_request import ResponsesRequest
+from services.common.json_places import SKIMMED
 from services.common.off_loop import off_loop
 from services.domain.prompt_count import PromptCountRequest
 
@@ -27,10 +29,10 @@ class OpenAIResponses(Surface):
         self,
         body: bytes,
         headers: MultiMapping[str],  # noqa: ARG002
-        config: EdgeConfig,
+        config: EdgeConfig,  # noqa: ARG002
     ) -> ResponsesRequest:
-        """Decode a request."""
-        return await off_loop(len(body), decode, body, config)
+        """Read a request as far as the edge needs it: the service decodes the rest."""
+        return await off_loop(len(body) // SKIMMED, decode_raw, body)
 
     async def decode_prompt(
         self,

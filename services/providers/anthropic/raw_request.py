@@ -15,10 +15,11 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from services.common.json_places import members, with_members
+from services.common.seal_prefixes import has_seal
 from services.domain.conversation import Message, TextPart
 from services.domain.events import Event, RawForm
 from services.domain.raw_request import RawApi, RawRequest
-from services.domain.spec import EFFORTS, ChatCompletionSpec, Thinking, Tool
+from services.domain.spec import EFFORTS, ChatCompletionSpec, Thinking
 from services.providers.anthropic.betas import is_harmless, only_clears
 from services.providers.anthropic.raw_answer import RawMessageDecoder
 from services.providers.anthropic.response import AnthropicDecoder
@@ -34,6 +35,7 @@ from services.providers.raw_reading import (
     lenient,
     opened,
     read,
+    some_tools,
 )
 from services.providers.translate.thinking import plan
 from services.providers.translate.tool_types import MESSAGES_RUN_BY_CALLERS
@@ -59,8 +61,8 @@ _MEDIA = (b'"source"', b'"image"', b'"document"', b'"file_id"', b'"container_upl
 _HEADER = re.compile(r"[\x20-\x7e]*")
 
 _FALSE = Raw(b"false")
-_SOME_TOOL = Tool(name="")
 _CUSTOM: Final = "custom"
+_OWN_TOOLS = frozenset({None, _CUSTOM})
 _TEXT = msgspec.json.Decoder(str)
 _FLAG = msgspec.json.Decoder(bool | None)
 _LIMIT = msgspec.json.Decoder(int)
@@ -75,11 +77,6 @@ class _Thinking(msgspec.Struct):
 
 class _Metadata(msgspec.Struct):
     user_id: str | None = None
-
-
-class _OtherTool(msgspec.Struct, omit_defaults=True):
-    type: str | None = None
-    max_uses: object = None
 
 
 class _OutputConfig(msgspec.Struct):
@@ -99,7 +96,7 @@ class MessagesLane:
             model=read("model", found, _TEXT),
             max_tokens=None if is_prompt else _limit(found),
             user=_user(found),
-            tools=_some_tools(found.get("tools", ABSENT)),
+            tools=some_tools(found.get("tools", ABSENT), _OWN_TOOLS),
             **_reasoning(found),
         )
         return RawFacts(
@@ -108,12 +105,13 @@ class MessagesLane:
             stream=bool(read("stream", found, _FLAG, _FALSE)),
             has_media=has_word(request.body, _MEDIA),
             members=found,
+            needs_translation=has_seal(request.body),
         )
 
     def takes(self, facts: RawFacts, target: Target) -> bool:
         """Return whether a request may pass to a target as it is."""
         allowed = target.channel.pass_through
-        if allowed is False or target.thinking_by_name:
+        if allowed is False or target.thinking_by_name or facts.needs_translation:
             return False
         if sum(map(len, facts.request.headers.values())) > HEADERS_MAX:
             return False
@@ -136,7 +134,12 @@ class MessagesLane:
         parts = [TextPart(text=bytes(text).decode(errors="replace")) for text in texts]
         return replace(facts.spec, messages=[Message(role="user", content=[*parts])])
 
-    def encode(self, facts: RawFacts, target: Target) -> UpstreamRequest:
+    def encode(
+        self,
+        facts: RawFacts,
+        target: Target,
+        notes: Notes,  # noqa: ARG002
+    ) -> UpstreamRequest:
         """Return the request with the target's name of the model."""
         request, spec = facts.request, facts.spec
         body = request.body
@@ -182,15 +185,6 @@ def _limit(found: Mapping[str, Raw]) -> int:
     if limit < 0:  # Some servers take one for no limit.
         raise invalid("max_tokens", "max_tokens: It must not be negative.")
     return limit
-
-
-def _some_tools(raw: Raw) -> list[Tool]:
-    """Return the types of tools that may be run by the provider, and one for all other tools."""
-    if bytes(raw) in EMPTY:
-        return []
-    tools = lenient(raw, list[_OtherTool]) or ()  # Which cannot be read, the provider refuses.
-    others = [msgspec.json.encode(tool) for tool in tools if tool.type not in (None, _CUSTOM)]
-    return [_SOME_TOOL, *(Tool(name="", other_json=each) for each in others)]
 
 
 def _user(found: Mapping[str, Raw]) -> str:

@@ -19,6 +19,9 @@ Modules, in the order in which data flows:
     sealed_turn        reasoning of an answer, as it is sent back
     response_members   members of an answer without a field, and its usage
     whole_choice       choice of an answer that is one document
+    answer_end         end of an answer
+    raw_request        requests that pass as they are
+    raw_answer         answers that pass as they are
 
 Reference: https://platform.openai.com/docs/api-reference/responses
 """
@@ -31,8 +34,10 @@ from services.domain.spec import ChatCompletionSpec
 from services.errors import UpstreamError
 from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
 from services.providers.failures import provider_failure
+from services.providers.openai_responses.raw_request import ResponsesLane
 from services.providers.openai_responses.request import encode
 from services.providers.openai_responses.response import ResponsesDecoder
+from services.providers.raw_lane import RawLane
 
 
 class ResponsesDialect:
@@ -58,5 +63,6 @@ class ResponsesDialect:
 
 
 DIALECT: Dialect = ResponsesDialect()
+RAW_LANE: RawLane = ResponsesLane()
 
-__all__ = ["DIALECT"]
+__all__ = ["DIALECT", "RAW_LANE"]

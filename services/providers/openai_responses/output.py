@@ -35,19 +35,19 @@ MESSAGE = "message"
 REASONING = "reasoning"
 
 
+def billed_tool(item: Json) -> str:
+    """Return the name of a tool, if the item is a call that the provider bills; else empty."""
+    action = item.get("action")
+    looks_on = isinstance(action, dict) and action.get("type", SEARCH) != SEARCH
+    return "" if looks_on else BILLED.get(str(item.get("type")), "")
+
+
 class OtherItem:
     """Item of another type, such as a search that the provider has run."""
 
     def __init__(self) -> None:
         self.id = ""
         self.item: Json = {}
-
-    @property
-    def tool(self) -> str:
-        """Name of the tool, if the item is a call that the provider bills; else empty."""
-        action = self.item.get("action")
-        looks_on = isinstance(action, dict) and action.get("type", SEARCH) != SEARCH
-        return "" if looks_on else BILLED.get(str(self.item.get("type")), "")
 
     def settle(self, item: wire.Item, raw: Raw) -> list[Event]:
         """Take the complete item."""
@@ -134,7 +134,7 @@ class Output:
         """Return the calls of tools that the provider ran, by their names, such as `web_search`."""
         counts: Counter[str] = Counter()
         for item in self._items.values():
-            if isinstance(item, OtherItem) and (name := item.tool):
+            if isinstance(item, OtherItem) and (name := billed_tool(item.item)):
                 counts[name] += 1
         return dict(counts)
 

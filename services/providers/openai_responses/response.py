@@ -22,9 +22,9 @@ from services.domain.usage import Usage
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
-from services.providers.failures import read_error
 from services.providers.finish_reasons import finish_reason
 from services.providers.openai_responses import wire
+from services.providers.openai_responses.answer_end import native_reason, read_document
 from services.providers.openai_responses.call_item import CUSTOM, FUNCTION
 from services.providers.openai_responses.message_item import REFUSAL, TEXT
 from services.providers.openai_responses.output import Output
@@ -33,10 +33,16 @@ from services.providers.openai_responses.response_members import beside_json, us
 from services.providers.openai_responses.whole_choice import choice_of
 from services.providers.sse_parser import DONE
 
-_FAILED = frozenset({"failed", "cancelled", "expired"})
-_UNFINISHED = frozenset({"queued", "in_progress"})
 _TYPE = frozenset({"type"})
-_ERRORS = frozenset({"error", "response.error"})
+HEADS = ("response.created", "response.queued", "response.in_progress")
+"""Events before the first item."""
+ENDS = (
+    *("response.completed", "response.incomplete", "response.failed"),
+    *("response.cancelled", "response.done"),
+)
+"""Events with the whole answer, of which one is the last."""
+ERRORS = ("error", "response.error")
+"""Events of a failure without an answer."""
 
 _Handler: TypeAlias = "Callable[[ResponsesDecoder, wire.Event], list[Event]]"
 
@@ -69,7 +75,7 @@ class ResponsesDecoder:
         if handler is not None:
             self._has_begun = True
             return handler(self, found)
-        if kind in _ERRORS or wire.present(found.error) is not None:
+        if kind in ERRORS or wire.present(found.error) is not None:
             raise error_in_answer(data)
         if not kind:
             raise_flat_error(data, wire.others(data, _TYPE))
@@ -92,16 +98,8 @@ class ResponsesDecoder:
 
     def whole(self, body: bytes) -> WholeAnswer:
         """Decode a JSON body, which may begin with white space."""
-        data = Raw(body.strip())
-        found = wire.read(data, wire.RESPONSE)
-        if found.output is None and found.status is None:
-            is_error = bool(read_error(bytes(data)).message)
-            raise error_in_answer(bytes(data)) if is_error else wire.unreadable()
-        if found.status in _UNFINISHED:
-            raise UpstreamError(
-                ErrorReason.UPSTREAM_BAD_RESPONSE, "The provider has not finished its answer."
-            )
-        events = [*self._end(found, data), *self._output.ending()]
+        document = read_document(body)
+        events = [*self._end(document.found, document.raw), *self._output.ending()]
         return WholeAnswer(
             choices=[choice_of(events, self._finished())],
             usage=self.usage,
@@ -133,15 +131,8 @@ class ResponsesDecoder:
     def _end(self, found: wire.Response, raw: Raw, kind: str = "") -> list[Event]:
         """Take the complete answer. Raises UpstreamError where it says that it failed."""
         self._take_head(found)
-        status = found.status or kind.rpartition(".")[2]
-        error = wire.present(found.error)
-        if status in _FAILED or kind == "response.failed" or error is not None:
-            raise error_in_answer(bytes(error or raw))
+        self._native = native_reason(found, raw, kind)
         self.done = True
-        self._native = status or "completed"
-        if status == "incomplete":
-            details = found.incomplete_details
-            self._native = (details and details.reason) or "max_output_tokens"
         self._beside_json = beside_json(raw)
         output = [item for item in found.output or () if bytes(item)[:1] == b"{"]
         events: list[Event] = []
@@ -199,9 +190,8 @@ class ResponsesDecoder:
         return [] if call is None else call.delta(event.delta or "")
 
     _HANDLERS: ClassVar[Mapping[str, _Handler]] = {
-        "response.created": _begin,
-        "response.queued": _begin,
-        "response.in_progress": _begin,
+        **dict.fromkeys(HEADS, _begin),
+        **dict.fromkeys(ENDS, _last),
         "response.output_item.added": _item_added,
         "response.output_text.delta": _text,
         "response.output_text.annotation.added": _annotation,
@@ -211,10 +201,5 @@ class ResponsesDecoder:
         "response.function_call_arguments.delta": _arguments,
         "response.custom_tool_call_input.delta": _input,
         "response.output_item.done": _item_done,
-        "response.completed": _last,
-        "response.incomplete": _last,
-        "response.failed": _last,
-        "response.cancelled": _last,
-        "response.done": _last,
     }
     """What is done with an event, by its type."""

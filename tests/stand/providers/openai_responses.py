@@ -16,21 +16,45 @@ KEYS = frozenset(
         *("model", "input", "instructions", "stream", "max_output_tokens", "temperature", "top_p"),
         *("tools", "tool_choice", "parallel_tool_calls", "text", "reasoning", "include", "store"),
         *("top_logprobs", "metadata", "service_tier", "safety_identifier", "user", "truncation"),
-        *("prompt_cache_key", "max_tool_calls"),
+        *("prompt_cache_key", "max_tool_calls", "client_metadata"),
     }
 )
 """The keys of a request. Any other is refused."""
 
 ITEMS: Mapping[str, frozenset[str]] = {
-    "message": frozenset({"role", "content", "id", "phase"}),
-    "reasoning": frozenset({"id", "summary", "content", "encrypted_content"}),
-    "function_call": frozenset({"id", "call_id", "name", "arguments"}),
-    "function_call_output": frozenset({"call_id", "output"}),
-    "custom_tool_call": frozenset({"id", "call_id", "name", "input"}),
-    "custom_tool_call_output": frozenset({"call_id", "output"}),
+    "message": frozenset({"role", "content", "id", "phase", "status"}),
+    "reasoning": frozenset({"id", "summary", "content", "encrypted_content", "status"}),
+    "function_call": frozenset({"id", "call_id", "name", "arguments", "namespace", "status"}),
+    "function_call_output": frozenset({"call_id", "output", "id", "status"}),
+    "custom_tool_call": frozenset({"id", "call_id", "name", "input", "namespace", "status"}),
+    "custom_tool_call_output": frozenset({"call_id", "output", "id", "status"}),
     "web_search_call": frozenset({"id", "status", "action"}),
 }
 """Members of items by their types, besides the type. Any other is refused."""
+
+ECHO: Json = {
+    "background": False,
+    "completed_at": None,
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "service_tier": "auto",
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}, "verbosity": "medium"},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+}
+"""What a response repeats of its request, where that does not say otherwise."""
 
 STATUSES: Mapping[str, Json] = {
     "length": {"reason": "max_output_tokens"},
@@ -50,11 +74,13 @@ class OpenAiResponses:
             return "Answers of this organization are not stored."
         if body.get("max_output_tokens", 16) < 16:
             return "Invalid 'max_output_tokens': integer below minimum value."
-        for place, item in enumerate(body["input"]):
-            known = ITEMS.get(item.get("type"))
+        given_items = [_typed(item) for item in _items_of(body["input"])]
+        for place, item in enumerate(given_items):
+            known = ITEMS.get(item["type"])
             if known is None or item.keys() - known - {"type"}:
                 return f"Invalid value: 'input[{place}]'."
-        return _unanswered(body["input"]) or _without_item(body["input"]) or _altered(body, given)
+        body = body | {"input": given_items}
+        return _unanswered(given_items) or _without_item(given_items) or _altered(body, given)
 
     def document(self, answer: Answer, body: Json) -> Json:
         """The answer, whole."""
@@ -65,7 +91,7 @@ class OpenAiResponses:
             "output": items(answer, body),
             "usage": {
                 "input_tokens": answer.prompt_tokens,
-                "input_tokens_details": {"cached_tokens": 0},
+                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
                 "output_tokens": answer.completion_tokens,
                 "output_tokens_details": {"reasoning_tokens": answer.thinking_tokens},
                 "total_tokens": answer.prompt_tokens + answer.completion_tokens,
@@ -91,7 +117,9 @@ class OpenAiResponses:
             begun = item | {"status": "in_progress", "content": [], "arguments": "", "summary": []}
             begun = {name: value for name, value in begun.items() if name in item}
             yield _of("output_item.added", index, item=begun)
-            yield from _deltas(item, part, index)
+            yield from _content(item, part, index, is_cut=bool(answer.breaks_off))
+            if answer.breaks_off and index == len(whole) - 1:
+                break
             yield _of("output_item.done", index, item=item)
         if answer.breaks_off == "error":
             yield {"type": "error", "code": "server_error", "message": "The model failed."}
@@ -114,7 +142,8 @@ def items(answer: Answer, body: Json) -> list[Json]:
                 found.append(_message(part, number, body))
             case Call():
                 call = {"call_id": part.id, "name": part.name, "arguments": part.arguments}
-                found.append({"type": "function_call", "id": f"fc_{part.id}", **call})
+                item = {"type": "function_call", "id": f"fc_{part.id}", "status": "completed"}
+                found.append(item | call)
             case str():
                 refusal = {"type": "refusal", "refusal": part}
                 found.append(_message_of([refusal], number))
@@ -147,22 +176,44 @@ def _token(text: str) -> Json:
     return {"token": text, "logprob": -0.5, "bytes": list(text.encode()), "top_logprobs": []}
 
 
-def _deltas(item: Json, part: Part | str, index: int) -> Iterator[Json]:
+def _content(item: Json, part: Part | str, index: int, *, is_cut: bool) -> Iterator[Json]:
+    """The events of an item's content, without its end where the answer is cut."""
+    here = {"item_id": item["id"]}
     match part:
         case Thought(pieces):
-            for piece in pieces:
-                yield _of("reasoning_summary_text.delta", index, summary_index=0, delta=piece)
+            begun = {"type": "summary_text", "text": ""}
+            place = here | {"summary_index": 0}
+            family, name = "reasoning_summary_part", "reasoning_summary_text"
+            whole = item["summary"][0]
         case Text(pieces):
-            given = item["content"][0]["logprobs"]
-            for number, piece in enumerate(pieces):
-                logprobs = given if number == len(pieces) - 1 else []
-                more = {"content_index": 0, "delta": piece, "logprobs": logprobs}
-                yield _of("output_text.delta", index, **more)
+            begun = item["content"][0] | {"text": "", "logprobs": []}
+            place = here | {"content_index": 0}
+            family, name = "content_part", "output_text"
+            whole = item["content"][0]
         case Call(pieces=pieces):
             for piece in pieces:
-                yield _of("function_call_arguments.delta", index, delta=piece)
+                yield _of("function_call_arguments.delta", index, **here, delta=piece)
+            if not is_cut:
+                told = {"name": item["name"], "arguments": item["arguments"]}
+                yield _of("function_call_arguments.done", index, **here, **told)
+            return
         case str():
-            yield _of("refusal.delta", index, content_index=0, delta=part)
+            begun = {"type": "refusal", "refusal": ""}
+            place, pieces = here | {"content_index": 0}, (part,)
+            family, name = "content_part", "refusal"
+            whole = item["content"][0]
+        case _:
+            return
+    yield _of(f"{family}.added", index, **place, part=begun)
+    for number, piece in enumerate(pieces):
+        more: Json = {"delta": piece}
+        if name == "output_text":
+            more["logprobs"] = whole["logprobs"] if number == len(pieces) - 1 else []
+        yield _of(f"{name}.delta", index, **place, **more)
+    if not is_cut:
+        told = {key: each for key, each in whole.items() if key in ("text", "refusal", "logprobs")}
+        yield _of(f"{name}.done", index, **place, **told)
+        yield _of(f"{family}.done", index, **place, part=whole)
 
 
 def _of(kind: str, index: int, **fields: Any) -> Json:
@@ -181,7 +232,24 @@ def _head(body: Json) -> Json:
         "output": [],
         "usage": None,
         "store": False,
+        **ECHO,
+        **{name: body[name] for name in ECHO if name in body},
+        "text": {**ECHO["text"], **body.get("text", {})},
+        "reasoning": {**ECHO["reasoning"], **body.get("reasoning", {})},
     }
+
+
+def _items_of(given: str | list[Json]) -> list[Json]:
+    """The items of the field `input`, which may be a text."""
+    return [{"role": "user", "content": given}] if isinstance(given, str) else given
+
+
+def _typed(item: Json) -> Json:
+    """An item with its type, which messages may lack, and its content as parts."""
+    item = {"type": "message", **item}
+    if isinstance(item.get("content"), str):
+        item["content"] = [{"type": "input_text", "text": item["content"]}]
+    return item
 
 
 def _unanswered(given: Sequence[Json]) -> str:

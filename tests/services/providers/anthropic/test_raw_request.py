@@ -14,7 +14,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.raw_request import RawRequest
 from services.errors import Failure
 from services.providers.anthropic import RAW_LANE
-from services.providers.base import Target
+from services.providers.base import Notes, Target
 
 ASKED = {"model": "house/claude", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -109,7 +109,7 @@ def test_betas() -> None:
 def test_what_is_sent() -> None:
     """The body with the provider's name of the model, the headers, and a version in any case."""
     asked = raw({"anthropic-beta": "b"}, stream=True)
-    sent = RAW_LANE.encode(RAW_LANE.read(asked), target())
+    sent = RAW_LANE.encode(RAW_LANE.read(asked), target(), Notes())
     assert sent.body == asked.body.replace(b"house/claude", b"claude-sonnet-4-5")
     assert sent.headers == {"anthropic-beta": "b", "anthropic-version": "2023-06-01"}
     assert (sent.path, sent.streamed) == ("/messages", True)

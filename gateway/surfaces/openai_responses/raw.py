@@ -1,0 +1,51 @@
+"""Raw requests: what the edge reads of a request that the service may pass on as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Raw
+
+from gateway.errors import invalid
+from gateway.http.strict_json import is_null
+from gateway.surfaces.json_fields import boolean, text
+from gateway.surfaces.openai_responses.responses_request import ResponsesRequest
+from gateway.surfaces.raw_body import body_members
+from services.domain.raw_request import RawRequest
+from services.domain.spec import ChatCompletionSpec
+
+_STRING = msgspec.json.Decoder(str)
+_ABSENT = Raw()
+
+
+def decode_raw(body: bytes) -> ResponsesRequest:
+    """Return a request whose body is read as far as the edge needs it.
+
+    Raises:
+        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    """
+    fields = body_members(body)
+    for name in ("model", "input"):
+        if is_null(fields.get(name, _ABSENT)):
+            raise invalid(name, f"Missing required parameter: `{name}`.")
+    stream = fields.get("stream", _ABSENT)
+    return ResponsesRequest(
+        spec=ChatCompletionSpec(
+            model=text("model", fields["model"]),
+            user=_name(fields, "user") or _name(fields, "safety_identifier"),
+            prompt_cache_key=_name(fields, "prompt_cache_key"),
+        ),
+        raw=RawRequest(api="openai_responses", body=body, members=fields),
+        stream=not is_null(stream) and boolean("stream", stream),
+    )
+
+
+def _name(fields: Mapping[str, Raw], name: str) -> str:
+    """Return a name that may tell the session; empty where it has another form."""
+    if name not in fields:
+        return ""
+    try:
+        return _STRING.decode(fields[name])
+    except msgspec.DecodeError:
+        return ""
