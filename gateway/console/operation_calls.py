@@ -13,9 +13,13 @@ from pomogator.embeddings.v1.embedding_service_pb2 import EmbeddingSpec
 from pomogator.operations.v1 import operations_service_pb2 as pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 
+from gateway.console.account_calls import TIMEOUT_S
 from gateway.console.operator_calls import OperatorAsker, ask
 from gateway.errors import ApiError
 from services.domain.error_reason import ErrorReason
+
+TEST_TIMEOUT_S = 30
+"""How long a test of a channel may take."""
 
 AFFINITIES: Mapping[int, str] = {
     pb.AFFINITY_SESSION: "affinity.session",
@@ -101,6 +105,15 @@ class OperationCalls:
         """Reload the configuration."""
         request = pb.ReloadConfigurationRequest()
         await ask(self._operations.ReloadConfiguration, request, asker)
+
+    async def test_channel(
+        self, asker: OperatorAsker, channel: str, model: str, key_number: int
+    ) -> pb.TestChannelResponse:
+        """Send one small request to a channel, with one of its keys."""
+        request = pb.TestChannelRequest(channel=channel, model=model, key_number=key_number)
+        request.timeout.FromSeconds(TEST_TIMEOUT_S)
+        timeout_s = TEST_TIMEOUT_S + TIMEOUT_S
+        return await ask(self._operations.TestChannel, request, asker, timeout_s)
 
     async def configuration(self, asker: OperatorAsker) -> Configuration:
         """Return the configuration, and what a reload would change."""

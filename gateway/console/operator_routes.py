@@ -51,6 +51,7 @@ class OperatorRoutes:
             _ACCOUNT: operator.change_account,
             f"{_ACCOUNT}/keys": operator.change_keys,
             CHANNELS: channels.switch,
+            f"{CHANNELS}/test": channels.test,
             EXPLAIN: explain.explain,
             CONFIGURATION: process.reload,
             LEDGER: operator.verify,

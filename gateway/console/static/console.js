@@ -59,6 +59,9 @@ async function refresh(selector) {
   }
 }
 
+// Where the navigation is wider than the screen.
+document.querySelector(".bar nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 let goes = 0;
 
 document.addEventListener("keydown", (event) => {

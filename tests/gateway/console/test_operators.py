@@ -13,6 +13,7 @@ from pomogator.accounts.v1.key_service_pb2 import KeyScope
 
 from tests.stand.billing_stand import MODEL, NANO
 from tests.stand.console_stand import TOKEN, ConsoleStand, browser, console_stand
+from tests.stand.upstream import json_answer
 
 PAGES = (
     "/console/accounts",
@@ -215,6 +216,30 @@ async def test_a_channel_is_disabled_and_enabled(stand: ConsoleStand) -> None:
     assert (await stand.billing.ask(key)).status == 200
     unknown = {"action": "enable", "channel": "no-such"}
     assert (await stand.browser.post("/console/channels", unknown)).status in {303, 404}
+
+
+async def test_a_channel_is_tested(stand: ConsoleStand) -> None:
+    """Also a disabled one, with the answer's figures or the provider's error. No account pays."""
+    key = await stand.billing.open_account("acme", NANO)
+    await stand.browser.get("/console/channels")
+    fields = {"channel": "house", "model": MODEL, "key_number": "0"}
+    passed = await stand.browser.post("/console/channels/test", fields)
+    assert "has answered" in passed.text
+    assert "<dt>Provider&#39;s cost</dt>" in passed.text
+    assert len(stand.billing.upstream.requests) == 1
+
+    stand.billing.script = [json_answer({"error": {"message": "<i>no</i> credit"}}, 402)]
+    await stand.browser.post(
+        "/console/channels", {"action": "disable", "channel": "house", "reason": "a"}
+    )
+    failed = await stand.browser.post("/console/channels/test", fields)
+    assert "The test failed" in failed.text
+    assert "HTTP 402" in failed.text
+    assert "&lt;i&gt;no&lt;/i&gt; credit" in failed.text
+    for wrong in ({"channel": "no-such"}, {"key_number": "7"}, {"key_number": "9" * 12}):
+        answer = await stand.browser.post("/console/channels/test", {**fields, **wrong})
+        assert answer.status in {400, 404}
+    assert await stand.billing.balance(key) == NANO
 
 
 async def test_a_request_is_explained(stand: ConsoleStand) -> None:
