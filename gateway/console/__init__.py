@@ -16,7 +16,8 @@ Modules, in the order in which data flows:
     audit_pages     changes of accounts and keys
     operator_routes  paths of the operators' pages
     operator_pages  pages about all accounts and the ledger
-    channel_pages   state and switches of channels
+    channel_pages   state, switches and tests of channels
+    live_call_pages  calls in flight, and their abort
     process_pages   limits, load and configuration
     explain_pages   dry runs of calls
     form_fields     texts of a form as values
@@ -24,7 +25,7 @@ Modules, in the order in which data flows:
     account_calls   calls to the service with a tenant's key
     tenant_key_calls  calls to the service about the keys of an account
     operator_calls  calls to the service about accounts, keys and the ledger
-    operation_calls  calls to the service about channels, limits, load and configuration
+    operation_calls  calls to the service about channels, live calls, limits and configuration
     audit_calls     calls to the service about changes
     call_log_calls  calls to the service for either, about the call log
     quick_starts    commands and programs for clients

@@ -29,10 +29,11 @@ from gateway.console.tenant_key_calls import TenantKeyCalls
 from gateway.console.tenant_pages import CHAT_PATH, ENTRIES, HOME, TenantPages, tenant_of
 from gateway.console.usage_pages import USAGE, UsagePages
 from gateway.console.visit import Visit, Visits
-from gateway.errors import ApiError
+from gateway.errors import ApiError, internal
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.middleware import OUTCOME, Handler
 from gateway.overload.body_budget import BodyBudget
+from services.domain.error_reason import ErrorReason
 
 log = logging.getLogger("gateway.console")
 
@@ -108,6 +109,7 @@ class Console:
             web.get(AUDIT, self._by_role(self._audits)),
             *(web.get(path, self._page(page, "tenant")) for path, page in pages.items()),
             *self._operator_routes(),
+            web.get("/console/{path:.+}", self._page(self._no_page, None)),
         ]
 
     def _call_log_routes(self) -> Sequence[web.AbstractRouteDef]:
@@ -194,7 +196,19 @@ class Console:
             visit.request[OUTCOME]["code"] = error.code
             if error.row.failed_auth:
                 return self._sign_in.end(visit)
-            return self._pages.render(visit, "error", status=error.status, error=error)
+            return self._failed(visit, error)
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("request.failed", extra={"request_id": visit.request_id})
+            return self._failed(visit, internal(visit.request_id))
+
+    def _failed(self, visit: Visit, error: ApiError) -> web.Response:
+        visit.request[OUTCOME]["code"] = error.code
+        return self._pages.render(visit, "error", status=error.status, error=error)
+
+    async def _no_page(self, _: Visit) -> web.Response:
+        raise ApiError(ErrorReason.UNKNOWN_URL, "There is no such page.")
 
 
 def _operator_routes(pages: Pages, access: OperatorAccess) -> OperatorRoutes:

@@ -77,10 +77,16 @@ def second(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
 
 
+def as_label(text: str) -> str:
+    """Begin a text, which may stand in a sentence elsewhere, with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 FILTERS: Mapping[str, Callable[..., str]] = {
     "day": day,
     "minute": minute,
     "second": second,
     "exact_usd": exact_usd,
+    "as_label": as_label,
 }
 """Filters of the templates that are the same in all languages."""

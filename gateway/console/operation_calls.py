@@ -1,10 +1,11 @@
-"""Operation calls: what the console asks about channels, limits, load and configuration."""
+"""Operation calls: what the console asks about channels, live calls, limits and configuration."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import grpc
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
@@ -41,6 +42,15 @@ class ExplainedCall:
     account: str = ""
     """Account of the session."""
     session_id: str = ""
+
+
+class LiveCallFilter(NamedTuple):
+    """Calls in flight to look at. Empty fields select all."""
+
+    account: str = ""
+    key_id: str = ""
+    model: str = ""
+    channel: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +115,18 @@ class OperationCalls:
         """Reload the configuration."""
         request = pb.ReloadConfigurationRequest()
         await ask(self._operations.ReloadConfiguration, request, asker)
+
+    async def live_calls(
+        self, asker: OperatorAsker, selected: LiveCallFilter, token: str = ""
+    ) -> pb.ListLiveCallsResponse:
+        """Return a page of the calls in flight, oldest first."""
+        request = pb.ListLiveCallsRequest(page_token=token, **selected._asdict())
+        return await ask(self._operations.ListLiveCalls, request, asker)
+
+    async def abort_call(self, asker: OperatorAsker, call_id: str, reason: str) -> None:
+        """Abort a call in flight."""
+        request = pb.AbortCallRequest(call_id=call_id, reason=reason)
+        await ask(self._operations.AbortCall, request, asker)
 
     async def test_channel(
         self, asker: OperatorAsker, channel: str, model: str, key_number: int

@@ -22,6 +22,7 @@ CHANNELS = "/console/channels"
 CONFIGURATION = "/console/configuration"
 EXPLAIN = "/console/explain"
 LIMITS = "/console/limits"
+LIVE_CALLS = "/console/live-calls"
 LOAD = "/console/load"
 LEDGER = "/console/ledger"
 
@@ -30,6 +31,7 @@ OPERATOR_ENTRIES: Sequence[Entry] = (
     Entry(CHANNELS, "nav.channels", "c"),
     Entry(LIMITS, "nav.limits", "i"),
     Entry(LOAD, "nav.load", "d"),
+    Entry(LIVE_CALLS, "nav.live_calls", "v"),
     Entry(CALLS, "nav.calls", "o"),
     Entry(EXPLAIN, "nav.explain", "e"),
     Entry(CONFIGURATION, "nav.configuration", "f"),

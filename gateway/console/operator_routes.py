@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from gateway.console.channel_pages import ChannelPages
 from gateway.console.explain_pages import ExplainPages
+from gateway.console.live_call_pages import LiveCallPages
 from gateway.console.operation_calls import OperationCalls
 from gateway.console.operator_calls import OperatorCalls
 from gateway.console.operator_pages import (
@@ -15,6 +16,7 @@ from gateway.console.operator_pages import (
     EXPLAIN,
     LEDGER,
     LIMITS,
+    LIVE_CALLS,
     LOAD,
     OperatorPages,
 )
@@ -34,6 +36,7 @@ class OperatorRoutes:
         """`bodies` is the memory for large requests of this process."""
         operator = OperatorPages(pages, accounts)
         channels = ChannelPages(pages, operations)
+        live = LiveCallPages(pages, operations)
         explain = ExplainPages(pages, operations)
         process = ProcessPages(pages, operations, bodies)
         self.pages: Mapping[str, Page] = {
@@ -42,6 +45,7 @@ class OperatorRoutes:
             CHANNELS: channels.channels,
             LIMITS: process.limits,
             LOAD: process.load,
+            LIVE_CALLS: live.live_calls,
             EXPLAIN: explain.form,
             CONFIGURATION: process.configuration,
             LEDGER: operator.ledger,
@@ -51,6 +55,7 @@ class OperatorRoutes:
             _ACCOUNT: operator.change_account,
             f"{_ACCOUNT}/keys": operator.change_keys,
             CHANNELS: channels.switch,
+            LIVE_CALLS: live.abort,
             f"{CHANNELS}/test": channels.test,
             EXPLAIN: explain.explain,
             CONFIGURATION: process.reload,

@@ -50,6 +50,7 @@ OPERATOR_PAGES = (
     "/channels",
     "/limits",
     "/load",
+    "/live-calls",
     "/calls",
     "/audit",
     "/explain",

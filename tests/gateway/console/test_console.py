@@ -86,6 +86,23 @@ async def test_all_pages_have_the_headers_of_a_safe_page(stand: ConsoleStand) ->
         assert answer.headers["Cache-Control"] == "no-store"
 
 
+async def test_whatever_fails_there_is_a_page(
+    stand: ConsoleStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for unknown paths, and where the gateway itself is at fault, without the fault."""
+    await stand.browser.sign_in(TOKEN)
+    unknown = await stand.browser.get("/console/no-such/page")
+    monkeypatch.setattr("gateway.console.process_pages.MEMORY_STAGES", ((None, "no.text"),))
+    broken = await stand.browser.get("/console/load")
+
+    assert (unknown.status, broken.status) == (404, 500)
+    for answer in (unknown, broken):
+        assert answer.text.startswith("<!doctype html>")
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert f"<code>{broken.headers['x-request-id']}</code>" in broken.text
+    assert "Error" not in broken.text
+
+
 async def test_the_session_is_a_cookie_that_no_script_reads(stand: ConsoleStand) -> None:
     """It ends with the browser, and comes with no request of another site."""
     key = await stand.billing.open_account("acme", NANO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -11,15 +12,16 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from pomogator.accounts.v1.key_service_pb2 import KeyScope
 
-from tests.stand.billing_stand import MODEL, NANO
+from tests.stand.billing_stand import MODEL, NANO, piece
 from tests.stand.console_stand import TOKEN, ConsoleStand, browser, console_stand
-from tests.stand.upstream import json_answer
+from tests.stand.upstream import SSE_HEAD, json_answer, sse
 
 PAGES = (
     "/console/accounts",
     "/console/channels",
     "/console/limits",
     "/console/load",
+    "/console/live-calls",
     "/console/explain",
     "/console/configuration",
     "/console/ledger",
@@ -240,6 +242,31 @@ async def test_a_channel_is_tested(stand: ConsoleStand) -> None:
         answer = await stand.browser.post("/console/channels/test", {**fields, **wrong})
         assert answer.status in {400, 404}
     assert await stand.billing.balance(key) == NANO
+
+
+async def test_a_call_in_flight_is_seen_and_aborted(stand: ConsoleStand) -> None:
+    """With a reason. Its stream ends with an error; an ID of no call is refused."""
+    key = await stand.billing.open_account("acme", NANO)
+    never = asyncio.Event()
+    stand.billing.script = [SSE_HEAD, sse(piece("Hi")), never]
+    call = asyncio.ensure_future(stand.billing.ask(key, "sse"))
+    async with asyncio.timeout(30):
+        text = ""
+        while ">answering<" not in text:
+            text = await page_of(stand, "/console/live-calls")
+    assert "acme" in text
+    assert "acme" not in await page_of(stand, "/console/live-calls?model=other")
+    (call_id,) = re.findall(r'name="call_id" value="([^"]+)"', text)
+
+    form = {"action": "abort", "call_id": call_id}
+    assert (await stand.browser.post("/console/live-calls", form)).status == 400
+    done = await stand.browser.post("/console/live-calls", {**form, "reason": "too long"})
+    assert done.headers["Location"] == "/console/live-calls?aborted"
+
+    assert "aborted" in (await call).body.decode()
+    again = await stand.browser.post("/console/live-calls", {**form, "reason": "too long"})
+    assert again.status == 404
+    assert "too long" in await page_of(stand, "/console/audit")
 
 
 async def test_a_request_is_explained(stand: ConsoleStand) -> None:
