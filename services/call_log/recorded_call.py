@@ -37,7 +37,7 @@ def row_of(record: CallRecord, wall_offset_s: float) -> CallRow:
     ttft_s = record.ttft_s
     return CallRow(
         at_ms=at_ms,
-        id=f"call-{at_ms:011x}{getrandbits(ID_BITS):0{ID_BITS // 4}x}",
+        id=f"call-{at_ms:011x}{getrandbits(ID_BITS):020x}",
         request_id=record.request_id,
         completion_id=facts.completion_id,
         account=record.account,
@@ -65,8 +65,8 @@ def row_of(record: CallRecord, wall_offset_s: float) -> CallRow:
         cost=facts.cost_nano,
         hold=record.hold_nano,
         hold_id=facts.hold_id,
-        end_user=_text(facts.end_user),
-        session=_text(facts.session),
+        end_user=_text(facts.end_user) if facts.end_user else "",
+        session=_text(facts.session) if facts.session else "",
         tags=_encode(facts.tags).decode() if facts.tags else "",
         trace_id=record.spans.trace_id if record.spans else "",
         notes=_notes(record),

@@ -6,6 +6,7 @@ import hmac
 import re
 from collections.abc import Sequence
 from random import getrandbits
+from time import time
 from typing import Protocol
 
 import msgspec
@@ -44,8 +45,11 @@ class _Headers(Protocol):
 
 
 def new_request_id() -> str:
-    """Return an ID that no other request has. It is no secret, so the kernel is not asked."""
-    return f"req-{getrandbits(128):032x}"
+    """Return an ID that no other request has. It is no secret, so the kernel is not asked.
+
+    It begins with the time: an index of random IDs costs a page for each row of the call log.
+    """
+    return f"req-{int(time() * 1000) << 80 | getrandbits(80):032x}"
 
 
 def request_id_or_new(given: str | None) -> str:

@@ -20,8 +20,9 @@ from services.providers.upstream import LEFT
 from services.routing.attempts import CallAttempts
 from services.routing.route_request import StartedAnswer
 
-COMPLETION_ID_BITS = 128
-"""Enough for unique IDs. They are no secrets, so the kernel's generator is not needed."""
+COMPLETION_ID_BITS = 80
+"""Random bits of an ID behind its time in milliseconds, as `new_request_id` has it. IDs are no
+secrets, so the kernel's generator is not needed."""
 
 
 class CallerAnswer(msgspec.Struct, frozen=True):
@@ -128,7 +129,8 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         """Note that the answer begins for the caller. Return its ID."""
         self.ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)
         self.set_headers({**self.headers, **self.ticket.lease.headers()})
-        completion_id = f"chatcmpl-{getrandbits(COMPLETION_ID_BITS):032x}"
+        begun = int(self.ticket.clock.time() * 1000) << COMPLETION_ID_BITS
+        completion_id = f"chatcmpl-{begun | getrandbits(COMPLETION_ID_BITS):032x}"
         self.ticket.record.facts.answer(completion_id, answer.model, answer.notes)
         return completion_id
 

@@ -127,6 +127,20 @@ async def test_pages_hold_each_call_once(log: CallLogStand) -> None:
     assert found == sorted(set(found), reverse=True)
 
 
+async def test_ids_begin_with_their_time(log: CallLogStand) -> None:
+    """The log writes its indexes of requests and answers at their ends, not all over."""
+    key = await log.stand.open()
+    for form in FORMS * 3:
+        await log.stand.ask(key, form)
+
+    calls = await log.all_calls()
+
+    for name in ("request_id", "completion_id"):
+        times_ms = [int(getattr(call, name).partition("-")[2][:12], 16) for call in calls]
+        assert times_ms == sorted(times_ms, reverse=True)
+        assert abs(times_ms[0] - calls[0].create_time.ToMilliseconds()) < 60_000
+
+
 async def test_lines_of_json_are_typed(log: CallLogStand) -> None:
     """An export as JSON lines has the types of the columns."""
     key = await log.stand.open()
