@@ -18,8 +18,8 @@ from services.accounts.proto_fields import (
 from services.storage.keys import KeyScope, StoredKey
 
 DISPLAY_NAME_MAX = 128
-MODELS_MAX = 1000
-"""The most models of a key's scope, which each lookup of the key reads."""
+MODELS_BYTES_MAX = 16 * 1024
+"""The most bytes of the models of a key. Lookups of the key, lists and audit entries have them."""
 
 LIMITS: Mapping[str, tuple[str, int]] = {
     "requests_per_minute": ("rpm", 1),
@@ -77,8 +77,9 @@ def scope_from_proto(message: pb.KeyScope, prefix: str = "scope") -> KeyScope:
 
 
 def _models(param: str, names: Sequence[str]) -> frozenset[str]:
-    if len(names) > MODELS_MAX or "" in names:
-        raise invalid(param, f"{param} must be at most {MODELS_MAX} names, none of them empty")
+    if sum(len(name.encode()) for name in names) > MODELS_BYTES_MAX or "" in names:
+        message = f"{param} must be names, none of them empty, of {MODELS_BYTES_MAX} bytes in all"
+        raise invalid(param, message)
     return frozenset(stored_name(param, name) for name in names)
 
 

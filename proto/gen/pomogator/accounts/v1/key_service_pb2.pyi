@@ -425,7 +425,9 @@ class KeyScope(_message.Message):
     """
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The public names of the models that the key may use, at most 1000. Empty: all models."""
+        """The public names of the models that the key may use, of at most 16 KiB in all. Empty: all
+        models.
+        """
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:

@@ -718,9 +718,9 @@ class Call(_message.Message):
     completion_id: _builtins.str
     """Output only. The ID of the answer, such as `chatcmpl-5f0c…`. Empty: there was none."""
     account: _builtins.str
-    """Output only. The account that pays. Empty: the key was not accepted."""
+    """Output only. The account that pays."""
     key_id: _builtins.str
-    """Output only. The ID of the key. Empty: the key was not accepted."""
+    """Output only. The ID of the key."""
     surface: _builtins.str
     """Output only. The API that was called: `chat`, `completions`, `messages`, `responses`,
     `embeddings` or `grpc`.

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class CallServiceStub:
-    """Reads the log of calls: one row for each completion or embedding, written shortly after its
-    end. A row has names, numbers and times, and no part of a prompt or an answer.
+    """Reads the log of calls: one row for each completion or embedding of an accepted key, written
+    shortly after its end. A row has names, numbers and times, and no part of a prompt or an answer.
 
     Callers with a key see the rows of the account of their key, without channels and without what
     the provider charged. On the operators' listener all rows are seen whole.
@@ -74,8 +74,8 @@ class CallServiceStub:
 
 
 class CallServiceServicer:
-    """Reads the log of calls: one row for each completion or embedding, written shortly after its
-    end. A row has names, numbers and times, and no part of a prompt or an answer.
+    """Reads the log of calls: one row for each completion or embedding of an accepted key, written
+    shortly after its end. A row has names, numbers and times, and no part of a prompt or an answer.
 
     Callers with a key see the rows of the account of their key, without channels and without what
     the provider charged. On the operators' listener all rows are seen whole.
@@ -179,8 +179,8 @@ def add_CallServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CallService:
-    """Reads the log of calls: one row for each completion or embedding, written shortly after its
-    end. A row has names, numbers and times, and no part of a prompt or an answer.
+    """Reads the log of calls: one row for each completion or embedding of an accepted key, written
+    shortly after its end. A row has names, numbers and times, and no part of a prompt or an answer.
 
     Callers with a key see the rows of the account of their key, without channels and without what
     the provider charged. On the operators' listener all rows are seen whole.

@@ -13,8 +13,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CallServiceStub:
-    """Reads the log of calls: one row for each completion or embedding, written shortly after its
-    end. A row has names, numbers and times, and no part of a prompt or an answer.
+    """Reads the log of calls: one row for each completion or embedding of an accepted key, written
+    shortly after its end. A row has names, numbers and times, and no part of a prompt or an answer.
 
     Callers with a key see the rows of the account of their key, without channels and without what
     the provider charged. On the operators' listener all rows are seen whole.
@@ -53,8 +53,8 @@ class CallServiceStub:
     """
 
 class CallServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads the log of calls: one row for each completion or embedding, written shortly after its
-    end. A row has names, numbers and times, and no part of a prompt or an answer.
+    """Reads the log of calls: one row for each completion or embedding of an accepted key, written
+    shortly after its end. A row has names, numbers and times, and no part of a prompt or an answer.
 
     Callers with a key see the rows of the account of their key, without channels and without what
     the provider charged. On the operators' listener all rows are seen whole.
