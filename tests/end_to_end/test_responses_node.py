@@ -50,7 +50,7 @@ async def test_tools_with_reasoning(stand: DialectStand) -> None:
             *("reasoning", "message", "function_call", "function_call")
         ]
         asked = [item for item in first["output"] if item["type"] == "function_call"]
-        assert [(item["name"], json.loads(item["arguments"] or "{}")) for item in asked] == [
+        assert [(item["name"], json.loads(item["arguments"])) for item in asked] == [
             ("weather", {"city": "Paris"}),
             ("clock", {}),
         ]

@@ -56,9 +56,14 @@ class CallItem:
         return [self._next(text)] if self._begun else []
 
     def settle(self, item: wire.Item, raw: Raw) -> list[Event]:
-        """Take the complete item. Returns what has not been returned of it."""
+        """Take the complete item. Returns what has not been returned of it.
+
+        A function without arguments gets an empty object: clients and servers read JSON.
+        """
         self._take(item)
         before, whole = "".join(self._pieces), item.given_arguments
+        if not (before or whole) and self._type == "function":
+            whole = "{}"
         rest = whole[len(before) :] if whole.startswith(before) else ""
         members = wire.others(raw, _READ)
         extra_json = b""

@@ -119,6 +119,21 @@ def test_tool_calls() -> None:
     assert_equal(answer, events)
 
 
+def test_a_function_without_arguments_gets_an_empty_object() -> None:
+    """Clients read JSON. The input of a custom tool may be empty."""
+    function: Json = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f"}
+    custom: Json = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "c2", "name": "g"}
+    items = [{**function, "arguments": ""}, {**custom, "input": ""}]
+
+    events = stream(
+        [added(items[0]), done(items[0]), added(items[1], 1), done(items[1], 1), completed(*items)]
+    )
+    calls = whole(response(*items)).choices[0].message.tool_calls
+
+    assert [call.arguments for call in calls] == ["{}", ""]
+    assert_equal(whole(response(*items)), events)
+
+
 def test_calls_without_an_id_of_their_own() -> None:
     """One is made, the same whole and streamed; no two calls have the same."""
     call = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
