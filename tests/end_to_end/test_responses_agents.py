@@ -1,0 +1,145 @@
+"""Agents of frameworks whose default is OpenAI's Responses, over each dialect.
+
+Each reasons, calls two tools at once, and answers. The provider refuses a second turn that does not
+bring back the first one as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
+
+from tests.stand.dialect_stand import RESULTS, THINKING, TOOLS, DialectStand
+from tests.stand.providers.answers import Answer, call, text, thought
+
+HERE = Path(__file__).parent
+NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")
+AGENTS_PYTHON = os.environ.get("POMOGATOR_AGENTS_PYTHON", "")
+
+ASKS = Answer(
+    parts=[
+        thought("I need", " both."),
+        text("Let me ", "see."),
+        call("toolu_1", "weather", '{"ci', 'ty": "Paris"}'),
+        call("toolu_2", "clock"),
+    ],
+    stop="tool_calls",
+)
+ANSWERS = Answer(parts=[thought("All clear.", signature="Zg=="), text("18 °C, ", "noon.")])
+SAID = "18 °C, noon."
+QUESTION = "How is Paris, and what time is it?"
+
+
+def assert_reasoning_came_back(stand: DialectStand) -> None:
+    """Where the provider signs it, the second request has the seal of the first answer."""
+    _, second = stand.provider.bodies
+    assert ("c2lnbmVk" in json.dumps(second)) is stand.is_signed
+
+
+async def printed(stand: DialectStand, *command: str, model: str = THINKING) -> Any:
+    """What a program prints, as JSON."""
+    gateway = stand.gateway
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=os.environ | {"API_KEY": gateway.key, "BASE_URL": gateway.base_url, "MODEL": model},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return json.loads(out.splitlines()[-1])  # Packages may warn before that.
+
+
+@pytest.mark.skipif(
+    not AGENTS_PYTHON, reason="POMOGATOR_AGENTS_PYTHON is not set: no Python with the Agents SDK"
+)
+@pytest.mark.parametrize(
+    ("api", "form"), [("responses", "streamed"), ("responses", "whole"), ("chat", "streamed")]
+)
+async def test_agents_sdk(stand: DialectStand, api: str, form: str) -> None:
+    """OpenAI's Agents SDK, over both APIs. Over chat completions the gateway restores the seal."""
+    stand.provider.say(ASKS, ANSWERS)
+
+    told = await printed(stand, AGENTS_PYTHON, str(HERE / "agents_sdk_loop.py"), api, form)
+
+    assert told == {"output": SAID, "answers": 2}
+    assert_reasoning_came_back(stand)
+
+
+@pytest.mark.parametrize("form", ["streamed", "whole"])
+async def test_langchain(stand: DialectStand, form: str) -> None:
+    """LangChain with `use_responses_api`, as it uses it for new models by itself."""
+    stand.provider.say(ASKS, ANSWERS)
+    bound = ChatOpenAI(
+        model=THINKING,
+        api_key=SecretStr(stand.gateway.key),
+        base_url=stand.gateway.base_url,
+        max_retries=0,
+        use_responses_api=True,
+        include=["reasoning.encrypted_content"],
+        store=False,
+    ).bind_tools(TOOLS)
+
+    async def ask(*messages: Any) -> Any:
+        if form == "whole":
+            return await bound.ainvoke([*messages])
+        whole: Any = None
+        async for piece in bound.astream([*messages]):
+            whole = piece if whole is None else whole + piece
+        return whole
+
+    asked = await ask(HumanMessage(QUESTION))
+    results = [
+        ToolMessage(RESULTS[made["name"]], tool_call_id=made["id"]) for made in asked.tool_calls
+    ]
+    answer = await ask(HumanMessage(QUESTION), asked, *results)
+
+    assert [made["name"] for made in asked.tool_calls] == ["weather", "clock"]
+    assert answer.text == SAID
+    assert_reasoning_came_back(stand)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_pydantic_ai(stand: DialectStand, *, streamed: bool) -> None:
+    """Pydantic AI's model for Responses, which is that of names that begin with `openai:`."""
+    pytest.importorskip("pydantic_ai")
+    from tests.end_to_end.pydantic_agent import ask  # noqa: PLC0415 - it needs the package
+
+    stand.provider.say(ASKS, ANSWERS)
+
+    said = await ask("responses", stand.gateway, QUESTION, streamed=streamed)
+
+    assert said == SAID
+    assert_reasoning_came_back(stand)
+
+
+@pytest.mark.skipif(
+    not (NODE_MODULES and shutil.which("node")),
+    reason="POMOGATOR_NODE_MODULES is not set: Node's packages are not at hand",
+)
+@pytest.mark.parametrize(
+    ("package", "form"),
+    [
+        ("@ai-sdk/openai responses", "streamed"),
+        ("@ai-sdk/openai responses", "whole"),
+        ("@ai-sdk/openai", "streamed"),
+    ],
+)
+async def test_vercel(stand: DialectStand, package: str, form: str) -> None:
+    """Vercel's `ai` with both models of its provider for OpenAI."""
+    stand.provider.say(ASKS, ANSWERS)
+
+    script = str(HERE / "node" / "vercel_agent.mjs")
+    told = await printed(stand, "node", script, package, form)
+
+    assert told == {"content": SAID, "steps": 2}
+    assert_reasoning_came_back(stand)
