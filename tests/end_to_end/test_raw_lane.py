@@ -232,6 +232,19 @@ async def test_what_costs_more_than_tokens_is_not_sent_for_those_who_pay(
         assert stand.upstream.requests[before].body.count(COSTLY[name].encode()) == 1
 
 
+async def test_the_limit_of_those_who_pay(tmp_path: Path) -> None:
+    """One above the model's longest answer is clamped, with a note: its hold is for that."""
+    async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
+        stand.script = document()
+        key = await stand.open(credit_nano=2 * NANO)
+        body = request_body(stream=False).replace(b":20,", b":200000,")
+        _, headers, _ = await ask(stand, key, body)
+        assert '"param":"max_tokens","action":"clamped"' in headers["x-pomogator-notes"]
+        assert stand.upstream.requests[0].json()["max_tokens"] == 64_000
+        await ask(stand, stand.gateway.key, body)
+        assert stand.upstream.requests[1].json()["max_tokens"] == 200_000
+
+
 async def test_betas_of_those_who_pay(tmp_path: Path) -> None:
     """One that may change the price of a token is not sent, and has a note."""
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:

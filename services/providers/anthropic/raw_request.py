@@ -1,7 +1,8 @@
 """Raw lane of the Messages API: requests of its own clients pass byte for byte.
 
 Callers that pay for what they use may send nothing whose price is not known: members, tools and
-betas are on lists then, as those of translated requests are. A request with others is translated.
+betas are on lists then, as those of translated requests are. A request with others is translated,
+and so is one for a longer answer than the model is known to give, which no hold would cover.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from services.providers.raw_reading import (
     read,
     some_tools,
 )
+from services.providers.translate.parameters import longest_answer
 from services.providers.translate.thinking import plan
 from services.providers.translate.tool_types import MESSAGES_RUN_BY_CALLERS
 from services.providers.translate.unseen_reasoning import hidden_tokens, reasons_unseen
@@ -123,6 +125,7 @@ class MessagesLane:
                 name in OWN_MEMBERS or name in more or bytes(value) in EMPTY
                 for name, value in facts.members.items()
             )
+            and (facts.spec.max_tokens or 0) <= longest_answer(target.capabilities)
             and all(map(is_harmless, betas_of(facts.request)))
             and _costs_are_known(facts.members, target)
         )
