@@ -134,6 +134,10 @@ class Surface(InboundApi):
             ApiError: a header has a wrong value.
         """
 
+    def begins_failed(self, headers: MultiMapping[str], error: ApiError) -> bool:  # noqa: ARG002
+        """Return whether a stream that fails before it begins is a stream all the same."""
+        return False
+
     @abstractmethod
     async def decode(
         self, body: bytes, headers: MultiMapping[str], config: EdgeConfig

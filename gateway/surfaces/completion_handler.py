@@ -99,7 +99,9 @@ class CompletionHandler(SurfaceHandler[Surface]):
                     self.admission.known_keys.add(key)
             except ApiError as error:
                 if not stream.begun:
-                    raise
+                    if not self.surface.begins_failed(exchange.headers, error):
+                        raise
+                    stream.begin(error.headers())
                 exchange.outcome["code"] = error.code
                 last = renderer.error(error)
             except ConnectionError:

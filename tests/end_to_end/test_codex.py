@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from services.config import ChannelConfig
+from tests.stand.billing_stand import MODEL as RESPONSES_MODEL
+from tests.stand.billing_stand import PRICE, billing_stand
 from tests.stand.dialect_stand import MODEL, DialectStand
 from tests.stand.gateway import Gateway, running
 from tests.stand.providers.answers import Answer, Refused, call, text, thought
+from tests.stand.responses_stand import BEGIN, HEAD, PIECE, RESPONSES
+from tests.stand.upstream import SSE_HEAD, STALL, chunk
 
 CODEX = os.environ.get("POMOGATOR_CODEX", "")
 
@@ -25,7 +29,7 @@ ASKS = Answer(
     ],
     stop="tool_calls",
 )
-TELLS = Answer(parts=[text("It says ", "tide."), text(" All done.")])
+TELLS = Answer(parts=[text("It says ", "tide.", " All done.")])
 
 CONFIGURATION = """
 model_provider = "house"
@@ -46,7 +50,7 @@ pytestmark = [
 ]
 
 
-async def run(gateway: Gateway, folder: Path, *, model: str = MODEL) -> str:
+async def run(gateway: Gateway, folder: Path, *, model: str = MODEL, key: str = "") -> str:
     """What the command prints for one prompt, with an environment of its own."""
     home, work = folder / "home", folder / "work"
     (home / ".codex").mkdir(parents=True)
@@ -60,7 +64,7 @@ async def run(gateway: Gateway, folder: Path, *, model: str = MODEL) -> str:
             "PATH": os.environ["PATH"],
             "HOME": str(home),
             "TERM": "dumb",
-            "HOUSE_KEY": gateway.key,
+            "HOUSE_KEY": key or gateway.key,
         },
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -94,6 +98,37 @@ async def test_a_refusal_is_final(stand: DialectStand, tmp_path: Path) -> None:
 
     assert message in shown
     assert len(stand.provider.bodies) == 1
+
+
+@pytest.mark.parametrize("status", [402, 429])
+async def test_an_exhausted_quota_of_the_provider_is_final(
+    stand: DialectStand, tmp_path: Path, status: int
+) -> None:
+    """The command does not repeat what the operator alone can mend."""
+    message = "You exceeded your current quota, please check your plan and billing details."
+    stand.provider.say(Refused(status=status, kind="insufficient_quota", message=message))
+
+    shown = await run(stand.gateway, tmp_path)
+
+    assert "Quota exceeded" in shown
+    assert "Reconnecting" not in shown
+    assert len(stand.provider.bodies) == 1
+
+
+@pytest.mark.parametrize("credit_nano", [1_000, 300_000_000])
+async def test_an_exhausted_balance_is_final(tmp_path: Path, credit_nano: int) -> None:
+    """Before the answer, and in its middle."""
+    price = {**PRICE, "max_output_tokens": 1_000}
+    async with billing_stand(tmp_path / "state", channel=RESPONSES, price=price) as stand:
+        begin, more = chunk(HEAD + BEGIN), [chunk(PIECE * 400)] * 40
+        stand.script = [SSE_HEAD, begin, *more, STALL]
+        key = await stand.open(credit_nano=credit_nano)
+
+        shown = await run(stand.gateway, tmp_path, model=RESPONSES_MODEL, key=key)
+
+        assert "Quota exceeded" in shown
+        assert "Reconnecting" not in shown
+        assert len(stand.upstream.requests) == (credit_nano > 1_000)
 
 
 async def test_a_cut_stream_is_repeated(stand: DialectStand, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Failure codes: OpenAI's codes of a response that failed after it had begun.
 
 https://platform.openai.com/docs/api-reference/responses/object lists some. `insufficient_quota` and
-`context_length_exceeded` are those at which Codex stops at once.
+`context_length_exceeded` are those at which Codex stops at once. The former is also the provider's
+refusal of the gateway's own account, mostly for want of money: only its operator can end that.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ CODES: Mapping[ErrorReason, str] = {
     ErrorReason.UPSTREAM_INVALID_REQUEST: "invalid_prompt",
     ErrorReason.INSUFFICIENT_QUOTA: "insufficient_quota",
     ErrorReason.BUDGET_EXCEEDED: "insufficient_quota",
+    ErrorReason.UPSTREAM_AUTH_FAILED: "insufficient_quota",
     ErrorReason.RATE_LIMIT_EXCEEDED: "rate_limit_exceeded",
     ErrorReason.UPSTREAM_RATE_LIMITED: "rate_limit_exceeded",
 }

@@ -16,6 +16,8 @@ from services.common.json_places import SKIMMED
 from services.common.off_loop import off_loop
 from services.domain.prompt_count import PromptCountRequest
 
+EVENTS = "text/event-stream"
+
 
 class OpenAIResponses(Surface):
     """OpenAI's Responses."""
@@ -46,6 +48,14 @@ class OpenAIResponses(Surface):
     def render_count(self, tokens: int) -> bytes:
         """Render the number of a prompt's tokens."""
         return b'{"object":"response.input_tokens","input_tokens":%d}' % tokens
+
+    def begins_failed(self, headers: MultiMapping[str], error: ApiError) -> bool:
+        """Return whether a client that accepts events alone gets a final failure as an event.
+
+        Codex 0.171 does: it repeats requests after every status but 400, thirty times after 5xx,
+        and stops at a failed response.
+        """
+        return error.row.final and headers.get("accept", "").strip().lower() == EVENTS
 
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:  # noqa: ARG002
         """Render a failure in OpenAI's form."""
