@@ -95,6 +95,7 @@ async def test_a_newcomer_gets_a_streamed_answer(server: Server) -> None:
         await page.get_by_role("link", name="Playground").click()
 
         await page.get_by_label("Message").fill("Hello!")
+        await expect(page.get_by_role("button", name="Send")).to_be_enabled()
         await page.keyboard.press("Control+Enter")
 
         answer = page.locator("article").nth(1)
@@ -106,6 +107,21 @@ async def test_a_newcomer_gets_a_streamed_answer(server: Server) -> None:
         await expect(page.locator(".tiles")).to_contain_text("unlimited")
         assert complaints.found == []
         assert {cookie["httpOnly"] for cookie in await context.cookies()} == {True}
+
+
+async def test_no_message_gets_into_a_url(server: Server) -> None:
+    """Where the playground's script has not arrived, its form cannot be sent."""
+    url, key = await console_url(server), await server.first_key()
+    async with chromium() as (context, _):
+        page = await context.new_page()
+        await sign_in(page, url, key)
+        await page.route("**/playground.js*", lambda route: route.abort())
+        await page.goto(f"{url}/playground")
+        await page.get_by_label("Message").fill("a secret")
+        await page.get_by_label("System prompt").press("Enter")
+
+        await expect(page.get_by_role("button", name="Send")).to_be_disabled()
+        assert page.url == f"{url}/playground"
 
 
 async def test_a_keyboard_is_enough(server: Server) -> None:

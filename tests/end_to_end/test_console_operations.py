@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
+import aiohttp
 import pytest
 from playwright.async_api import Page, expect
 
 from tests.stand.chromium import Complaints, chromium, needs_chromium
 from tests.stand.configuration import MODEL, configuration
-from tests.stand.console_browsing import console_url, operators_token, post, sign_in
+from tests.stand.console_browsing import (
+    ANSWER_MS,
+    console_url,
+    operators_token,
+    post,
+    sign_in,
+)
 from tests.stand.held_provider import HeldProvider
 from tests.stand.process import Server
 from tests.stand.servers import STOP_SOON, running_server
@@ -43,6 +51,7 @@ class Operating(NamedTuple):
     page: Page
     url: str
     server: Server
+    provider: HeldProvider
     file: Path
     complaints: Complaints
 
@@ -51,7 +60,8 @@ class Operating(NamedTuple):
 async def operating(tmp_path: Path) -> AsyncIterator[Operating]:
     """A server with two channels of a model with a cache price, and one for embeddings."""
     async with FakeUpstream() as upstream:
-        upstream.play(HeldProvider())
+        provider = HeldProvider()
+        upstream.play(provider)
         prices = {"prompt_usd_per_mtok": 2, "cache_read_usd_per_mtok": 1}
         config = configuration(upstream.url, upstream.url, prices=prices) + MORE
         config = config.replace("priority = 1", "priority = 0")
@@ -59,7 +69,8 @@ async def operating(tmp_path: Path) -> AsyncIterator[Operating]:
         async with running as server, chromium() as (context, complaints):
             url, page = await console_url(server), await context.new_page()
             await sign_in(page, url, operators_token(tmp_path / "var"), "Accounts")
-            yield Operating(page, url, server, tmp_path / "pomogator.toml", complaints)
+            file = tmp_path / "pomogator.toml"
+            yield Operating(page, url, server, provider, file, complaints)
 
 
 async def test_a_reload_is_shown_before_it_is_made(operating: Operating) -> None:
@@ -138,3 +149,45 @@ async def test_affinity_and_embeddings_are_explained(operating: Operating) -> No
     await expect(page.locator(".tiles")).to_contain_text("Requests to the provider")
     await expect(page.locator("pre")).to_contain_text("text-embedding-3-small")
     assert operating.complaints.found == []
+
+
+async def test_an_operator_aborts_a_call(operating: Operating) -> None:
+    """It is in the table while it runs, and its caller gets an error."""
+    page, api = operating.page, f"http://{await operating.server.address('http')}"
+    operating.provider.goes_on.clear()
+    key = await operating.server.first_key()
+    call = asyncio.ensure_future(stream_of(api, key))
+    await page.goto(f"{operating.url}/live-calls")
+    row = page.locator("#live tbody tr").filter(has_text="answering")
+    await expect(row).to_contain_text("default", timeout=ANSWER_MS)
+
+    await page.locator("#live summary").click()
+    await page.get_by_label("Reason").fill("a runaway agent")
+    await page.get_by_role("button", name="Abort").click()
+    await expect(page.get_by_role("status")).to_contain_text("is aborted")
+    assert "call_aborted" in await call
+    await expect(page.locator("#live")).to_contain_text("0 in flight", timeout=ANSWER_MS)
+    assert operating.complaints.found == []
+
+
+async def test_a_channel_is_tested_with_a_click(operating: Operating) -> None:
+    """The result says what the channel has answered with, or why it has not."""
+    page = operating.page
+    await page.goto(f"{operating.url}/channels")
+    rows = page.locator("#channels tbody tr")
+    await rows.filter(has_text="house-1").get_by_role("button", name="Test").click()
+    await expect(page.get_by_role("status")).to_contain_text("has answered")
+
+    await rows.filter(has_text="vectors").get_by_role("button", name="Test").click()
+    await expect(page.get_by_role("alert")).to_contain_text("The test failed")
+    assert operating.complaints.found == []
+
+
+async def stream_of(api: str, key: str) -> str:
+    """All that comes of a stream."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as http,
+        http.post(f"{api}/v1/chat/completions", json=body) as response,
+    ):
+        return await response.text()

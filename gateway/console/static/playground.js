@@ -30,6 +30,9 @@ fields.clear.addEventListener("click", () => {
   fields.message.focus();
 });
 
+// Until here the form cannot be sent: the browser itself would put the message into a URL.
+setRunning(false);
+
 async function send() {
   messages.push({ role: "user", content: fields.message.value });
   addTurn(form.dataset.you).text.textContent = fields.message.value;
