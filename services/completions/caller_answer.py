@@ -128,7 +128,8 @@ class CallerAnswer(msgspec.Struct, frozen=True):
     def _start(self, answer: StartedAnswer) -> str:
         """Note that the answer begins for the caller. Return its ID."""
         self.ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)
-        self.set_headers({**self.headers, **self.ticket.lease.headers()})
+        limits = self.ticket.lease.headers() if self.ticket.plan.meters else {}
+        self.set_headers({**self.headers, **limits})
         begun = int(self.ticket.clock.time() * 1000) << COMPLETION_ID_BITS
         completion_id = f"chatcmpl-{begun | getrandbits(COMPLETION_ID_BITS):032x}"
         self.ticket.record.facts.answer(completion_id, answer.model, answer.notes)

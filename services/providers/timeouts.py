@@ -23,7 +23,8 @@ class Timeouts:
         self._progress_s = channel.progress_timeout_s
         now = clock.now()
         self._total_due = now + channel.total_timeout_s
-        self._due = min(now + first_s, self._total_due)
+        self.due = min(now + first_s, self._total_due)
+        """The deadline. Infinite while the caller has a batch to consume, until `progressed`."""
         self._on_late: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
@@ -35,32 +36,27 @@ class Timeouts:
     def watch(self, on_late: Callable[[], object]) -> None:
         """Call `on_late` once when the deadline passes, in place of any earlier callback."""
         self._on_late = on_late
-        if self._due < self._rings_at:
-            self._set(self._due)
+        if self.due < self._rings_at:
+            self._set(self.due)
 
     def progressed(self) -> None:
         """Extend the deadline: part of the answer has arrived."""
-        due = self._due = min(self._clock.now() + self._progress_s, self._total_due)
+        due = self.due = min(self._clock.now() + self._progress_s, self._total_due)
         if due < self._rings_at:
             self._set(due)
 
-    def suspend(self) -> None:
-        """Suspend the deadline until `progressed`: the caller has a batch to consume."""
-        self.answered = True
-        self._due = math.inf
-
     def shorten(self, seconds: float) -> None:
         """Move the deadline to at most `seconds` from now."""
-        self._set(min(self._due, self._clock.now() + seconds))
+        self._set(min(self.due, self._clock.now() + seconds))
 
     def stop(self) -> None:
         """Stop the timer: the call is over."""
-        self._due = math.inf
+        self.due = math.inf
         if self._timer is not None:
             self._timer.cancel()
 
     def _set(self, due: float) -> None:
-        self._due = due
+        self.due = due
         if due < self._rings_at:
             if self._timer is not None:
                 self._timer.cancel()
@@ -71,10 +67,10 @@ class Timeouts:
     def _ring(self) -> None:
         self._timer = None
         self._rings_at = math.inf
-        if self._due == math.inf:
+        if self.due == math.inf:
             return
-        if self._due > self._clock.now():
-            self._set(self._due)
+        if self.due > self._clock.now():
+            self._set(self.due)
         elif self._on_late is not None:
             self.lost = True
             self._on_late()

@@ -215,9 +215,23 @@ class UpstreamAnswer:
         connection.
         """
         try:
-            return await self._first()
+            response = self._response = await self._wait_for_response()
+            del self._post  # Frees the request body, which may be megabytes.
+            self._timeouts.watch(response.close)
+            if response.status != HTTP_OK:
+                body = await _read_error_body(response, self._timeouts)
+                raise self._api.error(response.status, response.headers, body)
+            data = await _read_beginning(response)
+            if data[:1] not in {b"{", b"["}:
+                while (batch := self._decode(response, data)) is None:
+                    data = await response.read()
+                return batch
+            body = await _read_document(response, data, self._timeouts)
+            answer = decode_whole(self._decoder, body)
         except BaseException as error:  # noqa: BLE001 - raised again
             raise self._closed_by(error) from None
+        self.close()
+        return answer
 
     async def __anext__(self) -> Batch:
         """Wait for the next batch. Any exception closes the connection.
@@ -276,23 +290,6 @@ class UpstreamAnswer:
             self._on_failure(error, "")
         return error
 
-    async def _first(self) -> Batch | WholeAnswer:
-        response = self._response = await self._wait_for_response()
-        del self._post  # Frees the request body, which may be megabytes.
-        self._timeouts.watch(response.close)
-        if response.status != HTTP_OK:
-            body = await _read_error_body(response, self._timeouts)
-            raise self._api.error(response.status, response.headers, body)
-        data = await _read_beginning(response)
-        if data[:1] not in {b"{", b"["}:
-            while (batch := self._decode(response, data)) is None:
-                data = await response.read()
-            return batch
-        body = await _read_document(response, data, self._timeouts)
-        answer = decode_whole(self._decoder, body)
-        self.close()
-        return answer
-
     async def _wait_for_response(self) -> HttpResponse:
         """Wait for the response. Raises UPSTREAM_TIMEOUT if its headers are late."""
         # As in `asyncio.timeout`: the timer cancels the task, and `uncancel` tells a timeout from a
@@ -328,7 +325,8 @@ class UpstreamAnswer:
         if stream.complete or self._failure is not None:
             self.close()
         if batch:
-            self._timeouts.suspend()
+            self._timeouts.answered = True
+            self._timeouts.due = math.inf
             return batch
         if self._is_closed:
             raise self._end()

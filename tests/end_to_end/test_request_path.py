@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.bench.request_path import Figures, measure
 
-FILES_MAX = 110
-CALLS_MAX = {"streamed": 540, "whole": 364}
+FILES_MAX = 107
+CALLS_MAX = {"streamed": 526, "whole": 362}
 COROUTINES_MAX = 7
 
 

@@ -95,7 +95,10 @@ class Pool:
         """Release a slot, with the connection that was used, in any state."""
         if connection is not None:
             if connection.reusable and not self._closed:
-                self._put(connection)
+                connection.idle_since = self._loop.time()
+                self._idle.append(connection)
+                if self._sweep is None:
+                    self._sweep = self._loop.call_later(self._idle_timeout_s, self._expire)
             else:
                 connection.abort()
         self._give_slot()
@@ -189,12 +192,6 @@ class Pool:
         self._open.discard(connection)
         if not self._open:
             self._all_lost.set()
-
-    def _put(self, connection: UpstreamConnection) -> None:
-        connection.idle_since = self._loop.time()
-        self._idle.append(connection)
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(self._idle_timeout_s, self._expire)
 
     def _expire(self) -> None:
         """Close connections that have been idle for too long, and schedule the next check."""

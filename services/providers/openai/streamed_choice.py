@@ -112,7 +112,9 @@ class StreamedChoice(ChoiceState):
             for call in self.tool_calls.add(piece, its):
                 events += self._seal(call)
                 events.append(call)
-        return gather(delta, unknown, self.extra)
+        if unknown or delta != wire.Message(role=delta.role, content=delta.content):
+            return gather(delta, unknown, self.extra)
+        return isinstance(content, list) and gather(delta, unknown, self.extra)
 
     def _piece(self, made: PlainDelta, text: str) -> Event:
         if made is ReasoningDelta:
