@@ -16,9 +16,11 @@ from typing import Any
 import aiohttp
 import asyncpg
 
+from services.storage.postgres import COMMAND_TIMEOUT_S
 from tests.stand.billing_stand import COST_NANO, NANO, USAGE, billing_stand, completion
 from tests.stand.call_log import call_log_stand
 from tests.stand.configuration import MODEL, configuration
+from tests.stand.databases import frozen_postgres, running_postgres
 from tests.stand.upstream import FakeUpstream, json_answer
 
 CALLS = 20
@@ -65,6 +67,30 @@ async def test_a_store_that_does_not_answer_costs_nothing(tmp_path: Path) -> Non
         silent.close()
         for writer in connections:
             writer.transport.abort()
+
+
+async def test_a_frozen_server_delays_rows_alone(tmp_path: Path) -> None:
+    """While the log's server stands still, calls are answered and charged. Rows follow, once."""
+    with running_postgres() as url:
+        async with billing_stand(tmp_path, call_log_url=url) as stand, call_log_stand(stand) as log:
+            key = await stand.open()
+            await stand.ask(key)
+            assert len(await log.all_calls()) == 1
+            with frozen_postgres(url):
+                answers = [await stand.ask(key) for _ in range(CALLS)]
+                # Longer than a write of rows waits.
+                await asyncio.sleep(COMMAND_TIMEOUT_S + 1)
+                answers += [await stand.ask(key) for _ in range(CALLS)]
+                assert {answer.status for answer in answers} == {200}
+                assert await stand.balance(key) == NANO - (1 + 2 * CALLS) * COST_NANO
+            calls = await log.all_calls()
+            while len(calls) < 1 + 2 * CALLS:
+                calls = await log.all_calls()
+
+            assert len({call.hold_id for call in calls}) == len(calls) == 1 + 2 * CALLS
+            assert sum(call.charge_nano_usd for call in calls) == len(calls) * COST_NANO
+            counts = await stand.counts()
+            assert (counts["calls"], counts["holds_without_call"]) == (1 + 2 * CALLS, 0)
 
 
 @asynccontextmanager

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
-import psutil
 import pytest
 
 from services.metering import outbox
@@ -18,7 +13,7 @@ from services.storage import postgres
 from tests.faults.conftest import OpenStand
 from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, TEXT, FaultStand
 from tests.faults.processes import priced_configuration
-from tests.stand.databases import running_postgres
+from tests.stand.databases import folder_of_postgres, frozen_postgres, running_postgres
 from tests.stand.operators import Operators
 from tests.stand.shell import refused_start
 
@@ -31,27 +26,6 @@ def own_postgres() -> Iterator[str]:
     """The URL of a server that nobody else needs."""
     with running_postgres() as url:
         yield url
-
-
-def folder_of(url: str) -> Path:
-    """Where the server's socket is."""
-    (host,) = parse_qs(urlsplit(url).query)["host"]
-    return Path(host)
-
-
-@contextmanager
-def frozen(url: str) -> Iterator[None]:
-    """The server stands still within, with all its processes: it takes bytes and says nothing."""
-    number, _, _ = (folder_of(url) / "postmaster.pid").read_text().partition("\n")
-    server = psutil.Process(int(number))
-    stopped = [server, *server.children(recursive=True)]
-    for process in stopped:
-        os.kill(process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in stopped:
-            os.kill(process.pid, signal.SIGCONT)
 
 
 async def ready(stand: FaultStand, status: int) -> None:
@@ -86,7 +60,7 @@ async def test_a_frozen_database_is_503_and_streams_go_on(
 
     async with stand.post() as answer:
         await answer.content.readuntil(b"canary-answer-")
-        with frozen(own_postgres):
+        with frozen_postgres(own_postgres):
             known = await asyncio.gather(*(stand.ask() for _ in range(3)))
             guest = await stand.ask(headers=stranger)
             goes_on.set()
@@ -121,7 +95,7 @@ async def test_a_full_outbox_refuses_new_calls(
     running = [asyncio.create_task(stand.ask()) for _ in range(waiting)]
     await stand.until(lambda: len(stand.first.requests) == waiting)
 
-    with frozen(own_postgres):
+    with frozen_postgres(own_postgres):
         goes_on.set()
         replies = await asyncio.gather(*running)
         await stand.until(lambda: stand.metric("outbox_depth") == waiting)
@@ -191,7 +165,7 @@ class Thief:
 @pytest.fixture
 async def stealing(postgres_url: str, tmp_path: Path) -> AsyncIterator[tuple[Thief, str]]:
     """A thief before a server, and the URL of the database to which he leads."""
-    folder = folder_of(postgres_url)
+    folder = folder_of_postgres(postgres_url)
     thief = Thief(folder / SOCKET)
     async with await asyncio.start_unix_server(thief.serve, tmp_path / SOCKET):
         yield thief, postgres_url.replace(str(folder), str(tmp_path))

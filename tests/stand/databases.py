@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import asyncpg
+import psutil
 
 DATABASE_KINDS = ("sqlite", "postgres")
 """Modules of `services.storage` with a database. The shared suite runs on each."""
@@ -27,6 +32,27 @@ def running_postgres() -> Iterator[str]:
         # Processes are killed here, machines are not.
         server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf()")
         yield server.get_uri()
+
+
+def folder_of_postgres(url: str) -> Path:
+    """Where the server's socket is."""
+    (host,) = parse_qs(urlsplit(url).query)["host"]
+    return Path(host)
+
+
+@contextmanager
+def frozen_postgres(url: str) -> Iterator[None]:
+    """The server stands still within, with all its processes: it takes bytes and says nothing."""
+    number, _, _ = (folder_of_postgres(url) / "postmaster.pid").read_text().partition("\n")
+    server = psutil.Process(int(number))
+    stopped = [server, *server.children(recursive=True)]
+    for process in stopped:
+        os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in stopped:
+            os.kill(process.pid, signal.SIGCONT)
 
 
 @asynccontextmanager
