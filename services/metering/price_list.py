@@ -14,7 +14,7 @@ from services.config import ChannelConfig, Config
 from services.config.prices import PriceConfig
 from services.context_windows import SNAPSHOT
 from services.metering.prices import FREE, PICO_USD, Price
-from services.metering.provider_tools import SHIPPED_USD
+from services.metering.provider_tools import shipped_usd
 
 PRICES_FILE = "prices.json"
 
@@ -77,8 +77,9 @@ class PriceList:
         base_names = list(_derivations(public_model, DERIVED))
         usd: dict[str, Decimal] = {}
         for channel in self._channels:
-            if not channel.models.keys().isdisjoint(base_names):
-                usd = {**SHIPPED_USD.get(channel.dialect, {}), **usd}
+            for name in base_names:
+                if name in channel.models:
+                    usd = {**shipped_usd(channel, channel.models[name]), **usd}
         for name in base_names:
             usd |= self._own_tools.get(name, {})
         tools = {name: int(value * PICO_USD) for name, value in usd.items()}

@@ -46,8 +46,6 @@ def knows_tool(target: Target) -> Callable[[str], bool]:
 
 def is_charged(kind: str, target: Target) -> bool:
     """Return whether the calls of a tool that the provider runs are charged."""
-    if _RUN_THERE.fullmatch(kind) is None:
-        return False
     return VERSION.sub("", kind) in target.charged_tools
 
 

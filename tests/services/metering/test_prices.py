@@ -12,7 +12,7 @@ from services.config import ChannelConfig
 from services.config.prices import PriceConfig, TierConfig
 from services.domain.usage import Usage
 from services.metering.price_list import PRICES_FILE, PriceList, load_shipped
-from services.metering.prices import FREE, Price, Tier, cost_nano, estimate_nano
+from services.metering.prices import FREE, PICO_USD, Price, Tier, cost_nano, estimate_nano
 
 SONNET = Price.from_config(
     PriceConfig(
@@ -297,6 +297,32 @@ def test_models_for_embeddings_have_prices(dialect: str, upstream: str, usd: str
 def test_vendors_of_openais_dialect_have_prices_by_public_name(name: str) -> None:
     """Their channels do not say who they are."""
     assert name in load_shipped()
+
+
+@pytest.mark.parametrize(
+    ("upstream", "base_url", "usd"),
+    [
+        ("gpt-5.6", "https://api.openai.com/v1", {"web_search": "0.01", "file_search": "0.0025"}),
+        ("gpt-4o", "https://api.openai.com/v1", {"file_search": "0.0025"}),
+        ("gpt-4.1-mini", "https://api.openai.com/v1", {"file_search": "0.0025"}),
+        ("gpt-5.6", "https://vendor.test/v1", {}),
+        ("gpt-5.6", "https://api.openai.com.vendor.test/v1", {}),
+    ],
+)
+def test_tools_of_openai_have_prices(upstream: str, base_url: str, usd: dict[str, str]) -> None:
+    """At its own address alone: others that speak its APIs have other prices."""
+    row_of = row(prompt_usd_per_mtok=1)
+    served = channel("openai", "v/m", upstream, base_url=base_url)
+    found = PriceList({"v/m": row_of}, {}, [served]).lookup("v/m")
+
+    assert found is not None
+    pico = {name: int(Decimal(each) * PICO_USD) for name, each in usd.items()}
+    assert found.provider_tools == pico
+    usage = Usage(provider_tool_counts={"web_search": 3, "file_search": 2})
+    expected = sum(
+        usage.provider_tool_counts[name] * Decimal(each) * 10**9 for name, each in usd.items()
+    )
+    assert cost_nano(usage, found) == expected
 
 
 def test_the_name_comes_before_the_channels() -> None:
