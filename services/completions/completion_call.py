@@ -33,8 +33,8 @@ class AuthenticatedCall(msgspec.Struct, kw_only=True):
     raw: RawCall | None = None
     """Set where the request may pass to a provider as it is. The spec may then lack its messages
     and tools."""
-    repeat_key: bytes = b""
-    """What the call has in common with its repeats. Empty: it is not joined to another one."""
+    joins_repeats: bool = False
+    """Whether an equal call of its session gets the same answer, while that is here."""
     plan: CallPlan | None = None
     """Plan of the call. Set when the request is valid, and its model known."""
 

@@ -21,6 +21,7 @@ from contextlib import aclosing
 import msgspec
 
 from services.common.memory_budget import MemoryBudget
+from services.common.off_loop import off_loop
 from services.completions.completion_call import CompletionCall
 from services.completions.drains import CallState
 from services.completions.stored_calls import raw_digest
@@ -43,19 +44,22 @@ EVENT_BYTES = 128
 """Memory of an event without its text."""
 
 
-def repeat_key(call: CompletionCall) -> bytes:
-    """Return what a call has in common with its repeats. Empty: it is not joined.
+def may_be_repeated(call: CompletionCall) -> bool:
+    """Return whether a call is joined to its repeats.
 
     A session that is only the name of a prompt cache does not tell a repeat from another call.
     """
+    session = call.request.session_id
+    if not session or session == call.request.spec.prompt_cache_key:
+        return False
+    return call.idempotency_key is None and call.snapshot.joins_repeats
+
+
+def _key(call: CompletionCall) -> bytes:
+    """Return what a call has in common with its repeats."""
     asked = call.request
-    session, spec = asked.session_id, asked.spec
-    if not session or session == spec.prompt_cache_key or call.idempotency_key is not None:
-        return b""
-    if not call.snapshot.joins_repeats:
-        return b""
-    body = raw_digest(asked.raw) if asked.raw is not None else msgspec.msgpack.encode(spec)
-    caller = (call.caller.account, call.caller.key_id, session, asked.parameter_policy)
+    body = raw_digest(asked.raw) if asked.raw is not None else msgspec.msgpack.encode(asked.spec)
+    caller = (call.caller.account, call.caller.key_id, asked.session_id, asked.parameter_policy)
     return hashlib.blake2b(msgspec.msgpack.encode((caller, body)), digest_size=16).digest()
 
 
@@ -68,7 +72,7 @@ class JoinedRepeats:
 
     async def run(
         self,
-        key: bytes,
+        call: CompletionCall,
         state: CallState,
         run_call: Callable[[], AsyncGenerator[Batch, None]],
         before_join: Callable[[], Awaitable[None]],
@@ -77,6 +81,9 @@ class JoinedRepeats:
 
         `before_join` is awaited before the first batch of another call's answer.
         """
+        raw = call.request.raw
+        size = state.size if raw is None else len(raw.body)
+        key = await off_loop(size, _key, call)
         while (first := self._first.get(key)) is not None:
             await first.ended.wait()
             if (answer := first.answer) is None:

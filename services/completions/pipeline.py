@@ -30,7 +30,7 @@ from services.completions.completion_call import CompletionCall
 from services.completions.drains import CallState, DrainPool, outliving
 from services.completions.fold import folded
 from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
-from services.completions.joined_repeats import JOINED, JoinedRepeats, repeat_key
+from services.completions.joined_repeats import JOINED, JoinedRepeats, may_be_repeated
 from services.completions.prompt_counts import PromptCounts
 from services.completions.prompt_marks import PromptMarks
 from services.completions.raw_calls import RawCalls
@@ -100,7 +100,7 @@ class Pipeline:
     async def whole(self, call: CompletionCall, set_headers: SetHeaders) -> Completion:
         """Return the whole answer."""
         state = self._prepare(call)
-        if not (call.idempotency_key or call.repeat_key or state.drain_rules):
+        if not (call.idempotency_key or call.joins_repeats or state.drain_rules):
             answers: ClosableIterator[Batch | Completion] = self._run(
                 call, state, set_headers, stream=False
             )
@@ -129,7 +129,7 @@ class Pipeline:
         call.plan = plan
         call.record.model = plan.model
         if asked.session_id:
-            call.repeat_key = repeat_key(call)
+            call.joins_repeats = may_be_repeated(call)
         if plan.embeds:
             plan.require_kind(embeds=False)
         return CallState(
@@ -149,7 +149,7 @@ class Pipeline:
         )
         if stream and call.hides_reasoning:
             run = partial(stream_without_reasoning, run)
-        if call.idempotency_key or call.repeat_key:
+        if call.idempotency_key or call.joins_repeats:
             batches = self._with_replay(call, state, set_headers, run)
             if call.raw is not None:
                 batches = in_form(batches, call.raw, stream=stream)
@@ -173,7 +173,7 @@ class Pipeline:
             set_headers({**origin, **plan.answer_headers, **limits})
 
         if call.idempotency_key is None:
-            return self._repeats.run(call.repeat_key, state, run, before_replay)
+            return self._repeats.run(call, state, run, before_replay)
         idempotent = IdempotentCall(
             account=call.caller.account, key=call.idempotency_key, request=call.request
         )

@@ -73,7 +73,8 @@ class RawCalls:
         spec = await off_loop(opened.size, opened.translated) if is_whole else facts.spec
         asked = facts.spec
         session = call.request.session_id or session_id({}, asked.user, asked.prompt_cache_key)
-        call.request = replace(call.request, spec=spec, session_id=session)
+        read = replace(raw, members=facts.members)
+        call.request = replace(call.request, spec=spec, session_id=session, raw=read)
         call.raw = opened if passes else None
 
     async def read_prompt(

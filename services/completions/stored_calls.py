@@ -45,7 +45,8 @@ def request_fingerprint(request: CompletionRequest, pepper: Pepper) -> str:
 def raw_digest(raw: RawRequest) -> str:
     """Return the digest of a request whose body is valid, whether it asks for a stream or not."""
     digest = hashlib.sha256(f"{raw.api}\n{sorted(raw.headers.items())}\n".encode())
-    for name, value in sorted(members(raw.body).items()):
+    found = members(raw.body) if raw.members is None else raw.members
+    for name, value in sorted(found.items()):
         if name != "stream":
             digest.update(msgspec.json.encode([name, value]))
     return digest.hexdigest()

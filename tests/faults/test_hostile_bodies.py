@@ -43,6 +43,9 @@ READERS = {
 }
 """Functions whose time grows with a request."""
 
+READER_OF_SESSIONS = "services/completions/joined_repeats.py:_key"
+"""Such a function for requests of a session alone."""
+
 
 NAMES = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.nightly)
@@ -78,7 +81,8 @@ def readers_on_this_thread() -> Iterator[set[str]]:
         if event == "call":
             code = frame.f_code
             path = "/".join(code.co_filename.split("/")[-4:])
-            seen.update(each for each in READERS if f"/{path}:{code.co_name}".endswith(each))
+            readers = (*READERS, READER_OF_SESSIONS)
+            seen.update(each for each in readers if f"/{path}:{code.co_name}".endswith(each))
 
     sys.setprofile(note)
     try:
@@ -154,3 +158,19 @@ async def test_a_large_request_is_read_off_the_loop(open_stand: OpenStand, size:
 
     assert reply.content == TEXT
     assert seen == (READERS if size < 65_536 else set())
+
+
+@pytest.mark.parametrize("size", [1_000, 1_000_000])
+async def test_a_large_request_of_a_session_is_read_off_the_loop(
+    open_stand: OpenStand, size: int
+) -> None:
+    """So is the digest by which its repeats are known. Row 25."""
+    stand = await open_stand()
+    stand.play(fitting)
+    messages = [{"role": "user", "content": "x" * size}]
+
+    with readers_on_this_thread() as seen:
+        reply = await stand.ask(messages=messages, headers={"X-Session-Id": "s-1"})
+
+    assert reply.content == TEXT
+    assert (READER_OF_SESSIONS in seen) is (size < 65_536)
