@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services.call_log.call_reader import END_OF_TIME_MS
+from services.accounts.proto_fields import END_OF_TIME_MS
 from services.errors import Failure
 from services.storage.audit import FINDINGS_MAX, Audit
 from services.storage.base import Database

@@ -13,6 +13,7 @@ from functools import partial
 
 import msgspec
 
+from services.accounts.proto_fields import END_OF_TIME_MS
 from services.errors import Failure
 from services.storage.base import Transaction
 from services.storage.call_labels import LabelFilter, read_labels
@@ -33,7 +34,6 @@ WAIT_MAX_S = 1.0
 EXPORT_ROWS = 500
 """Rows that an export reads at a time."""
 
-END_OF_TIME_MS = 2**53
 _CALL_ID = re.compile(r"call-([0-9a-f]{11})[0-9a-f]{20}")
 
 

@@ -189,7 +189,15 @@ class SqliteMonth:
         return await run_in(self._readers, self._read, lambda: transaction(*args, **kwargs))
 
     def _read(self, begin: Callable[[], Transaction[T]]) -> T:
-        with closing(_connect(self._path, "ro")) as connection:
+        try:
+            connection = _connect(self._path, "ro")
+        except sqlite3.OperationalError:
+            if self._path.exists():
+                raise
+            # The retention has deleted the file since it was found.
+            connection = sqlite3.connect(":memory:", isolation_level=None)
+            _migrate(connection)
+        with closing(connection):
             connection.execute("BEGIN")
             return drive(connection, begin())
 

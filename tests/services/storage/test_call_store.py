@@ -22,7 +22,7 @@ from services.errors import Failure
 from services.storage import call_labels
 from services.storage.base import Transaction
 from services.storage.call_labels import END_USER, TAG, LabelFilter
-from services.storage.call_rows import CallRow, CallSelection
+from services.storage.call_rows import CallRow, CallSelection, calls_after
 from services.storage.call_schema import CALL_LOG
 from services.storage.call_store import CallBatch, CallStore
 from services.storage.call_sums import BOUNDS_MS, DAY_MS, SumsQuery
@@ -316,6 +316,19 @@ async def test_a_day_goes_together_with_its_sums(postgres_url: str) -> None:
     assert [
         sums.calls for sums in (await CallLogReader(store, nothing).sums(query())).values()
     ] == [1]
+    await store.close()
+
+
+async def test_a_month_that_is_deleted_while_it_is_read_is_empty(tmp_path: Path) -> None:
+    """An export goes on with the later months."""
+    store = call_store(tmp_path, "")
+    await write(store, row(DECEMBER_MS - 40 * DAY_MS), row(DECEMBER_MS))
+    new, old = await store.segments(0, 2**53)
+
+    await store.forget(DECEMBER_MS)
+
+    assert list(await old.read(calls_after, ALL, 10, None)) == []
+    assert len(await new.read(calls_after, ALL, 10, None)) == 1
     await store.close()
 
 
