@@ -15,7 +15,14 @@ from google.protobuf.message import Message
 from services.common.call_names import OPERATOR_HEADER
 from services.rpc.call_context import Context, current_request_id, metadata_of
 from services.rpc.client_authorizer import certificate_names
-from services.storage.audit_entries import KEY, OPERATOR, AuditEntry, insert_entry, new_entry_id
+from services.storage.audit_entries import (
+    KEY,
+    OPERATOR,
+    SYSTEM,
+    AuditEntry,
+    insert_entry,
+    new_entry_id,
+)
 from services.storage.base import Transaction
 
 T = TypeVar("T")
@@ -29,7 +36,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     actor_type: str
     """`operator`, `key` or `system`."""
     actor: str
-    """Name of the operator, where it is known; ID of the key."""
+    """Name of the operator, where it is known; ID of the key; what made the gateway act."""
     method: str
     """Method that makes the change."""
     request_id: str = ""
@@ -78,6 +85,11 @@ def key_origin(key_id: str, method: str, now_ms: int, keep_ms: int = 0) -> Origi
         now_ms=now_ms,
         keep_ms=keep_ms,
     )
+
+
+def system_origin(cause: str, method: str, now_ms: int, keep_ms: int = 0) -> Origin:
+    """Return the origin of a change that the gateway makes itself, because of `cause`."""
+    return Origin(actor_type=SYSTEM, actor=cause, method=method, now_ms=now_ms, keep_ms=keep_ms)
 
 
 def audited(origin: Origin, view: View, change: Callable[[], Transaction[T]]) -> Transaction[T]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 
+from services.accounts.audit_trail import Viewed, json_text, record, system_origin
+from services.accounts.key_messages import key_to_proto
 from services.clock import Clock
 from services.common.key_format import SHOWN_CHARS, new_secret
 from services.domain.error_reason import ErrorReason
@@ -118,4 +120,8 @@ def _insert_first(key: StoredKey) -> Transaction[bool]:
     if (yield from any_key()):
         return False
     yield from insert_new(key, unlimited=True)
+    name = f"keys/{key.id}"
+    after = Viewed(name, key.account, json_text(key_to_proto(key)))
+    origin = system_origin("first start", "KeyMaker.MakeFirst", key.created_ms)
+    yield from record(origin, Viewed(name), after)
     return True

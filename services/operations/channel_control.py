@@ -8,7 +8,15 @@ from functools import partial
 
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
-from services.accounts.audit_trail import View, Viewed, audited, json_text, operator_origin, record
+from services.accounts.audit_trail import (
+    Origin,
+    View,
+    Viewed,
+    audited,
+    json_text,
+    operator_origin,
+    record,
+)
 from services.accounts.proto_fields import (
     invalid,
     milliseconds,
@@ -30,6 +38,7 @@ from services.storage.channel_switches import (
 )
 
 REASON_CHARS_MAX = 256
+RELOAD = "OperationsService.ReloadConfiguration"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +112,14 @@ class ChannelControl:
     async def record_reload(self, diff: str, context: Context) -> None:
         """Write the entry of a reload in the audit log. Not in the change, which is of memory."""
         now_ms = round(self.clock.time() * 1000)
-        method = "OperationsService.ReloadConfiguration"
-        origin = operator_origin(context, method, now_ms, self.audit_keep_ms)
-        after = Viewed("configuration", "", json.dumps({"diff": diff}))
-        await self.database.write(record, origin, Viewed("configuration"), after)
+        origin = operator_origin(context, RELOAD, now_ms, self.audit_keep_ms)
+        await self.database.write(record_reload, origin, diff)
+
+
+def record_reload(origin: Origin, diff: str) -> Transaction[None]:
+    """Write the entry of a reload, whose changes are `diff`."""
+    after = Viewed("configuration", "", json.dumps({"diff": diff}))
+    yield from record(origin, Viewed("configuration"), after)
 
 
 def valid_reason(reason: str) -> str:

@@ -53,6 +53,11 @@ def shown(config: Config) -> str:
     return _LOGIN.sub(f"//{HIDDEN}@", text)
 
 
+def difference(running: Config, pending: Config) -> str:
+    """Return what changes between two configurations, as a unified diff. Empty: nothing."""
+    return _diff(shown(running), shown(pending))
+
+
 def _hidden(value: object) -> str:
     if isinstance(value, Secret):
         return HIDDEN if value else ""

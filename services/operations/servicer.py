@@ -54,8 +54,8 @@ class OperationsParts:
     leases: LimitLeases
     load: LoadReport
     configuration: ConfigurationView
-    reload: Callable[[], None]
-    """Replaces the configuration."""
+    reload: Callable[[], str]
+    """Replaces the configuration, and returns what has changed as a diff. Raises ConfigError."""
 
 
 class OperationsServicer(pb_grpc.OperationsServiceServicer):
@@ -153,9 +153,8 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         self, request: pb.ReloadConfigurationRequest, context: Context
     ) -> pb.ReloadConfigurationResponse:
         """Reload the configuration."""
-        diff = self._parts.configuration.get().diff
         try:
-            self._parts.reload()
+            diff = self._parts.reload()
         except ConfigError as error:
             raise Failure(ErrorReason.INVALID_FIELD, str(error)) from None
         await self._parts.control.record_reload(diff, context)

@@ -11,6 +11,7 @@ Modules, in the order in which data flows:
     process_parts      clock, telemetry and background tasks that all of a service uses
     stores             database, pepper and counters; the ledger and keys in them
     call_log_parts     store, queue and retention of the call log
+    system_reload      reloads by SIGHUP and by a change of the file, in the audit log
     replica_count      number of services that share a database
     reload             the snapshot of a configuration, and its replacement
     channel_switching  switches of channels, and what follows them

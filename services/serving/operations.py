@@ -21,6 +21,7 @@ from services.serving.channel_switching import open_channel_control
 from services.serving.process_parts import ProcessParts
 from services.serving.reload import Reloader
 from services.serving.stores import Stores
+from services.serving.system_reload import reload_changes
 
 
 class OperatedCore(NamedTuple):
@@ -51,7 +52,7 @@ async def open_operations_parts(
         configuration=ConfigurationView(
             running=lambda: reloader.snapshots.current.config, read=reloader.pending
         ),
-        reload=reloader.reload,
+        reload=partial(reload_changes, reloader),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -79,10 +79,11 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
     )
     opening = open_service(config, options.state, read=read, tracer=spans, memory=pressure)
     service = await stack.enter_async_context(opening)
-    reload = partial(_reload, service)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    reload = service.system_reload.reload
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, "SIGHUP")
     if path is not None and seen is not None:
-        await stack.enter_async_context(watching_file(path, seen, reload, service.supervisor))
+        changed = partial(reload, "change of the file")
+        await stack.enter_async_context(watching_file(path, seen, changed, service.supervisor))
 
     tls = tls_files(options.tls)
     listeners = Listeners(
@@ -134,8 +135,3 @@ def _read(options: ServeOptions) -> Config:
     log_plain_text(config)
     log_unpriced(config)
     return config
-
-
-def _reload(service: Service) -> None:
-    with suppress(ConfigError):  # It is logged, and the old configuration stays.
-        service.reloader.reload()

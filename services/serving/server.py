@@ -68,6 +68,7 @@ from services.serving.reload import Reloader, reload_results, snapshot_of
 from services.serving.service import Service
 from services.serving.servicers import PUBLIC_SERVICES, OperatorServicers, PublicServicers
 from services.serving.stores import Stores, open_hold_retention, open_stores
+from services.serving.system_reload import SystemReload
 from services.telemetry.call_metrics import CallMetrics
 from services.telemetry.calls import CallLog, CallRecord
 from services.telemetry.supervisor import Supervisor
@@ -123,6 +124,9 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             calls=CallServicer(call_log.reader, operator_scope),
             health=health,
         )
+        keep_ms = reloader.local.config.audit.keep_ms
+        system_reload = SystemReload(reloader, stores.database, clock, keep_ms)
+        stack.push_async_callback(system_reload.finish)
         yield Service(
             register=public.register,
             relay=public.relay,
@@ -133,6 +137,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             call_metrics=parts.call_metrics,
             calls=parts.calls,
             reloader=reloader,
+            system_reload=system_reload,
             client_authorizer=ClientAuthorizer(reloader.snapshots.client_certificates),
             rpcs=parts.rpcs,
             supervisor=parts.supervisor,

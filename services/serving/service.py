@@ -25,6 +25,7 @@ from services.rpc.health_service import HealthService
 from services.rpc.local_channel import local_channel
 from services.rpc.rpc_log import RpcLog
 from services.serving.reload import Reloader
+from services.serving.system_reload import SystemReload
 from services.telemetry.call_metrics import CallMetrics
 from services.telemetry.calls import CallLog
 from services.telemetry.supervisor import Supervisor
@@ -50,6 +51,8 @@ class Service:
     call_metrics: CallMetrics
     calls: CallLog
     reloader: Reloader
+    system_reload: SystemReload
+    """Reloads by signals, and when the file has changed."""
     client_authorizer: ClientAuthorizer
     """Authorizes gRPC callers by the names in their certificates."""
     rpcs: RpcLog

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from pomogator.accounts.v1 import account_service_pb2 as accounts
@@ -22,7 +26,9 @@ from services.storage.base import ConstraintError, Database
 from services.storage.opening import open_database
 from tests.end_to_end.test_tenants import Tenant, tenant
 from tests.stand.clock import FakeClock
+from tests.stand.configuration import configuration
 from tests.stand.gateway import Gateway, running, running_config
+from tests.stand.servers import running_server
 
 OPERATOR = (("x-pomogator-operator", "ada"), ("x-request-id", "r-1"))
 
@@ -187,3 +193,59 @@ async def _insert(database: Database, entry_id: str, created_ms: int, keep_ms: i
         request_id="",
     )
     await database.write(insert_entry, entry, keep_ms)
+
+
+async def test_what_the_gateway_does_of_itself_is_in_the_log(tmp_path: Path) -> None:
+    """The first key, and reloads by SIGHUP and by a change of the file, without any secret."""
+    config = configuration("http://127.0.0.1:9/v1")
+    async with running_server(tmp_path, config, "--watch-config") as server:
+        (tmp_path / "pomogator.toml").write_text(config.replace("house/model", "house/new"))
+        server.send_signal(signal.SIGHUP)
+        await server.event("config.reloaded")
+        entries = await entries_of(tmp_path / "var", 2)
+        # The watch finds the file changed, too, and reloads once more.
+        entries = await entries_of(tmp_path / "var", 3)
+        key = server.key
+
+    first, by_signal, by_file = entries
+    assert {entry.actor_type for entry in entries} == {audit.ACTOR_TYPE_SYSTEM}
+    assert (first.method, first.actor) == ("KeyMaker.MakeFirst", "first start")
+    assert (first.account, first.resource) == ("default", f"keys/{json_of(first)['key_id']}")
+    assert key not in str(first)
+    assert {by_signal.actor, by_file.actor} == {"SIGHUP", "change of the file"}
+    assert {entry.method for entry in (by_signal, by_file)} == {
+        "OperationsService.ReloadConfiguration"
+    }
+    diffs = [json_of(entry)["diff"] for entry in (by_signal, by_file)]
+    assert sorted("house/new" in diff for diff in diffs) == [False, True]
+
+
+async def entries_of(state: Path, number: int) -> list[audit.AuditEntry]:
+    """Return the entries of a server, oldest first, once there are so many."""
+    async with grpc.aio.insecure_channel(f"unix:{state / 'ops.sock'}") as channel:
+        stub: Any = audit_grpc.AuditServiceStub(channel)
+        while True:
+            answer = await stub.ListAuditEntries(audit.ListAuditEntriesRequest())
+            if len(answer.audit_entries) >= number:
+                return list(reversed(answer.audit_entries))
+            await asyncio.sleep(0.05)
+
+
+def json_of(entry: audit.AuditEntry) -> Any:
+    """Return the state after the change."""
+    return json.loads(entry.after_json)
+
+
+async def test_an_entry_that_the_database_does_not_take_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reload holds all the same."""
+    caplog.set_level(logging.INFO)
+    async with running(tmp_path) as gateway:
+        await gateway.service.system_reload._database.close()
+        gateway.service.system_reload.reload("SIGHUP")
+        await gateway.service.system_reload.finish()
+
+    (line,) = [each for each in caplog.records if each.getMessage() == "audit.unwritten"]
+    assert vars(line)["cause"] == "SIGHUP"
+    assert "config.reloaded" in caplog.messages

@@ -136,7 +136,8 @@ class AuditEntry(_message.Message):
     """Output only. The kind of the caller that made the change."""
     actor: _builtins.str
     """Output only. The ID of the key. Of an operator: the first name in the certificate, else the
-    name in the metadata `x-pomogator-operator`, which is not verified. May be empty.
+    name in the metadata `x-pomogator-operator`, which is not verified. Of the gateway: what made it
+    act, such as `SIGHUP`. May be empty.
     """
     account: _builtins.str
     """Output only. The account of what changed."""
