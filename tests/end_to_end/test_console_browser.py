@@ -234,6 +234,26 @@ async def test_a_key_is_used_found_in_the_log_and_revoked_in_a_stream(
         assert complaints.found == []
 
 
+async def test_no_page_is_wider_than_a_phone(server: Server, tmp_path: Path) -> None:
+    """In the language with the longer words. Tables scroll in a part of their own."""
+    url, key = await console_url(server), await server.first_key()
+    wide: list[str] = []
+    async with chromium(viewport={"width": 390, "height": 800}, locale="ru-RU") as (context, _):
+        page = await context.new_page()
+        for credential, paths in ((key, TENANT_PAGES), (operators_token(tmp_path), OPERATOR_PAGES)):
+            await page.goto(url)
+            await page.locator("#key").fill(credential)
+            await page.keyboard.press("Enter")
+            await expect(page.locator("nav").first).to_be_visible()
+            for path in paths:
+                await page.goto(url + path)
+                if await page.evaluate("document.documentElement.scrollWidth") > 390:
+                    wide.append(path)
+            await page.get_by_role("button", name="Выйти").click()
+
+    assert wide == []
+
+
 @needs_axe
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_pages_are_accessible(server: Server, tmp_path: Path, theme: str) -> None:

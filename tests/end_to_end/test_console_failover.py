@@ -74,3 +74,28 @@ async def test_an_operator_disables_a_channel_and_calls_go_to_the_next(tmp_path:
             await found_call(page, f"{url}/calls?channel=house-1")
             assert not first.requests
             assert complaints.found == []
+
+
+async def test_the_playground_shows_route_and_notes(tmp_path: Path) -> None:
+    """The model that answered, the call in the log, and what the channel does not take."""
+    async with FakeUpstream() as upstream:
+        upstream.play(HeldProvider())
+        config = configuration(upstream.url, channel='quirks = { drops = ["temperature"] }\n')
+        running = running_server(tmp_path, config, "--console", "127.0.0.1:0", *STOP_SOON)
+        async with running as server, chromium() as (context, complaints):
+            url, page = await console_url(server), await context.new_page()
+            await sign_in(page, url, await server.first_key())
+            await page.get_by_role("link", name="Playground").click()
+            await page.get_by_label("Temperature").fill("0.5")
+            await page.get_by_label("Message").fill("Hello!")
+            await page.get_by_role("button", name="Send").click()
+
+            answer = page.locator("article").nth(1)
+            await expect(answer.locator("[data-fact=total]")).not_to_be_empty(timeout=ANSWER_MS)
+            await expect(answer.locator("[data-fact=model]")).to_have_text(MODEL)
+            await expect(answer.locator(".notes li")).to_contain_text("temperature")
+            link = await answer.locator("[data-fact=request]").get_attribute("href")
+            await found_call(page, f"{url}{link}".replace("/console/console", "/console"))
+            await expect(page.locator("nav [aria-current]")).to_have_text("Calls")
+            await expect(page.locator("main")).to_contain_text("temperature")
+            assert complaints.found == []
