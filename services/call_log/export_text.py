@@ -17,8 +17,9 @@ from services.storage.call_rows import CallRow
 
 DurationsField: TypeAlias = Literal["first_token_durations", "total_durations"]
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""Beginnings of a text that spreadsheets take for a formula."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # noqa: RUF001
+"""Beginnings of a text that spreadsheets take for a formula, some of them also in full width
+(https://owasp.org/www-community/attacks/CSV_Injection)."""
 
 
 def _quantile(field: DurationsField, quantile: str, group: pb.CallGroup) -> int | None:
