@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import msgspec
+from msgspec.structs import replace
 
 from services.storage.base import Row, Statement, Transaction, Value
 
@@ -162,11 +163,13 @@ def list_calls(
     selection: CallSelection, limit: int, before: CallPosition | None
 ) -> Transaction[Sequence[CallRow]]:
     """Return at most `limit` calls, newest first, that are older than the position `before`."""
+    if before is not None:
+        # The end tells PostgreSQL which partitions it need not read. With two ends it would read
+        # a day from the later one on.
+        selection = replace(selection, end_ms=min(selection.end_ms, before[0] + 1))
     condition, values = selection.conditions()
     if before is not None:
-        # The plain comparison tells PostgreSQL which partitions it need not read.
-        condition += " AND at_ms <= ? AND (at_ms, id) < (?, ?)"
-        values += (before[0], *before)
+        condition, values = f"{condition} AND (at_ms, id) < (?, ?)", (*values, *before)
     return (yield from _read(condition, NEWEST_FIRST, (*values, limit)))
 
 
@@ -174,10 +177,11 @@ def calls_after(
     selection: CallSelection, limit: int, after: CallPosition | None
 ) -> Transaction[Sequence[CallRow]]:
     """Return at most `limit` calls, oldest first, that come after the position `after`."""
+    if after is not None:
+        selection = replace(selection, start_ms=max(selection.start_ms, after[0]))
     condition, values = selection.conditions()
     if after is not None:
-        condition += " AND at_ms >= ? AND (at_ms, id) > (?, ?)"
-        values += (after[0], *after)
+        condition, values = f"{condition} AND (at_ms, id) > (?, ?)", (*values, *after)
     return (yield from _read(condition, OLDEST_FIRST, (*values, limit)))
 
 

@@ -154,7 +154,18 @@ CREATE TABLE call_labels (
     PRIMARY KEY (span_ms, account, start_ms, kind, name, value)
 ) WITHOUT ROWID;
 
-"""
+""",
+        # With the charge, calls below the least charge are passed over without their rows.
+        postgres="""
+DROP INDEX calls_by_account;
+
+CREATE INDEX calls_by_account ON calls (account, at_ms, id, charge);
+
+DROP INDEX calls_by_key;
+
+CREATE INDEX calls_by_key ON calls (key_id, at_ms, id, charge);
+
+""",
     ),
 )
 

@@ -1,6 +1,6 @@
 """What callers notice of a call log whose database is frozen, slow, or refuses each write.
 
-    python -m tests.bench.frozen_call_log [--rounds 5] [--calls 500] [--overflow 12000]
+    python -m tests.bench.frozen_call_log [--rounds 25] [--calls 80] [--overflow 12000]
 
 A gateway in one process, with SQLite for its books and a PostgreSQL server of its own for the log.
 In each round calls are made while that server is well, is stopped (SIGSTOP), answers 200 ms later,
@@ -202,8 +202,8 @@ async def measure(place: Stand, options: argparse.Namespace) -> Sequence[Figure]
 async def main() -> int:
     """Measure; return an exit code."""
     parser = argparse.ArgumentParser(description="What does an ill call log cost callers?")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--calls", type=int, default=500, help="of each kind in a round")
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--calls", type=int, default=80, help="of each kind in a round")
     parser.add_argument("--overflow", type=int, default=12_000, help="calls while it is frozen")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pomogator-frozen-log-") as directory:

@@ -159,6 +159,8 @@ def reads(
         "page of refused calls": (page(call_end="refused"), PAGE_MS),
         "page of a session": (page(session="session-40"), PAGE_MS),
         "page of dear calls": (page(account="account-7", min_charge=999_000), PAGE_MS),
+        "page of all dear calls": (page(min_charge=999_000), PAGE_MS),
+        "page of very dear calls": (page(min_charge=999_990), PAGE_MS),
         "page of no call": (page(account="account-7", model="model-99"), PAGE_MS),
         "chart of all": (chart(), CHART_MS),
         "chart of all by model": (chart("model"), CHART_MS),
