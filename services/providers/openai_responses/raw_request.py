@@ -8,7 +8,7 @@ those with members whose price is not known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,7 +27,7 @@ from services.providers.openai_responses.own_fields import INCLUDE
 from services.providers.openai_responses.raw_answer import RawResponseDecoder
 from services.providers.openai_responses.request import LOGPROBS, PATH, SEALED_REASONING
 from services.providers.openai_responses.response import ResponsesDecoder
-from services.providers.openai_responses.tools import knows_tool
+from services.providers.openai_responses.tools import NAMESPACE, knows_tool
 from services.providers.raw_answer import translated_events
 from services.providers.raw_lane import RawDecoder, RawFacts
 from services.providers.raw_reading import (
@@ -255,12 +255,21 @@ def _may_send_tools(found: Mapping[str, Raw], target: Target) -> bool:
     knows = knows_tool(target)
     try:
         for tool in _TOOLS.decode(found["tools"]) or ():
-            kind = _TEXT.decode(members(tool).get("type", Raw(b'""')))
-            if kind not in _FUNCTIONS and not knows(kind):
+            kind, within = _kind_of(tool)
+            if kind not in _FUNCTIONS and kind != NAMESPACE and not knows(kind):
                 return False
+            if any(_kind_of(each)[0] not in _FUNCTIONS for each in within):
+                return False  # The translation takes them out of the namespace.
     except (ValueError, RecursionError):
         return False  # The translation says what is wrong with them.
     return True
+
+
+def _kind_of(tool: Raw) -> tuple[str, Sequence[Raw]]:
+    """Return the type of a tool, and the tools that a namespace has. Raises ValueError."""
+    found = members(tool)
+    kind = _TEXT.decode(found.get("type", Raw(b'""')))
+    return kind, _TOOLS.decode(found.get("tools", Raw(b"null"))) or () if kind == NAMESPACE else ()
 
 
 def _storage(found: Mapping[str, Raw], target: Target, notes: Notes) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ from services.providers.translate.other_types import other_object
 from services.providers.translate.tool_types import RESPONSES_RUN_BY_CALLERS, VERSION
 
 GRAMMAR = "grammar"
+NAMESPACE = "namespace"
 
 _RUN_THERE = re.compile(
     r"web_search(_preview)?(_\d{4}_\d\d_\d\d)?|image_generation|code_interpreter|shell"
@@ -33,7 +34,7 @@ def knows_tool(target: Target) -> Callable[[str], bool]:
 
     def knows(kind: str) -> bool:
         if RESPONSES_RUN_BY_CALLERS.fullmatch(kind) is not None and allowed is not False:
-            return True
+            return kind != NAMESPACE  # It could have tools of any type.
         if isinstance(allowed, bool):
             return allowed
         if not target.sends_provider_tools and not is_charged(kind, target):

@@ -36,6 +36,7 @@ def at(model: str, target: Target = RAW_TARGET) -> Target:
 PASSES: list[dict[str, Any]] = [
     {"tools": [{"type": "function", "name": "a", "parameters": {}}, {"type": "custom"}]},
     {"tools": [{"type": "namespace", "name": "n", "tools": []}, {"type": "local_shell"}]},
+    {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "f"}]}]},
     {"reasoning": {"effort": "xhigh", "summary": "auto"}, "include": []},
     {"include": ["reasoning.encrypted_content"], "text": {"verbosity": "low"}},
     {"input": [{"type": "reasoning", "encrypted_content": "gAAAA", "summary": []}]},
@@ -70,6 +71,8 @@ def test_what_may_cost_more_passes_for_those_who_do_not_pay(more: dict[str, Any]
 NEVER: list[dict[str, Any]] = [
     {"tools": [{"type": "file_search"}]},
     {"tools": [{"type": "mcp", "server_url": "https://a.example"}]},
+    {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "web_search"}]}]},
+    {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "namespace"}]}]},
     {"tools": "all"},
     {"previous_response_id": "resp_1"},
     {"conversation": {"id": "c"}},

@@ -122,6 +122,10 @@ def test_tools_that_the_provider_runs() -> None:
     body, _ = sent(tools=tools, to=replace(target(), sends_provider_tools=False))
     assert [tool["type"] for tool in body["tools"]] == ["local_shell"]
 
+    space = [Tool(name="", other_json=b'{"type":"namespace","tools":[{"type":"mcp"}]}')]
+    body, notes = sent(tools=space)
+    assert (body.get("tools"), notes) == (None, {"tools[0]": "dropped"})
+
     priced = replace(target(), sends_provider_tools=False, charged_tools={"web_search"})
     body, _ = sent(tools=tools, to=priced)
     assert [tool["type"] for tool in body["tools"]] == ["web_search", "local_shell"]
