@@ -1,7 +1,9 @@
 """Rules for changes that tenants make to keys: no key gets more than the key that changes it.
 
 Restrictions are `models`, the expiry and the limits. A key with limits of its own grants nothing:
-each further key would have limits of the same size, and together they would exceed them.
+each further key would have limits of the same size, and together they would exceed them. That its
+keys inherit its limits would not help: only meters and a budget that all of them share would, which
+are those of an account.
 """
 
 from __future__ import annotations
