@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import cache
 from typing import TypeVar
 
@@ -34,12 +34,15 @@ class CallDeadline:
         """Return the seconds until the deadline."""
         return max(0.0, self._at - self._loop.time())
 
-    async def run(self, answer: Awaitable[T]) -> T:
-        """Return the answer of a call that has one."""
+    async def run(self, answer: Coroutine[object, object, T]) -> T:
+        """Return the answer of a call that has one, or the result of a step between batches."""
         timer = self._loop.call_at(self._at, self._pass)
         self._task = task = asyncio.current_task(self._loop)
         cancelling = task.cancelling() if task else 0
         try:
+            if self._passed:
+                answer.close()
+                raise _deadline_passed()
             return await answer
         finally:
             self._task = None
@@ -80,6 +83,8 @@ class CallDeadline:
             timer.cancel()
 
     def _pass(self) -> None:
+        if self._passed:
+            return  # A step between batches has a timer besides that of the stream.
         self._passed = True
         if self._task is not None:
             self._task.cancel()
