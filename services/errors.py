@@ -285,6 +285,8 @@ class UpstreamError(Failure):
 
     is_of_request: bool = False
     """Whether the channel may answer another request: the failure does not count against it."""
+    lacks_api: bool = False
+    """Whether the provider does not have the API, so that another one of its may be asked."""
     provider_message: str = ""
     """The provider's own message without secrets, for operators. Empty: it gave none."""
 

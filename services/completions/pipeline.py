@@ -122,7 +122,8 @@ class Pipeline:
         drains = plan.plain_drains
         if plan.has_dialects:
             passes = None if call.raw is None else call.raw.passes_to
-            routes = routes_for(asked.spec, plan.routes, passes)
+            lacking = self._failover.health.lacking_responses()
+            routes = routes_for(asked.spec, plan.routes, passes, lacking)
             plan = msgspec.structs.replace(plan, routes=routes)
         if call.texts is None or plan.has_dialects:
             drains = drain_rules(asked.spec, plan.routes)

@@ -123,8 +123,8 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     responses: Literal["auto", "always", "never"] = "auto"
     """Whether requests go to OpenAI's Responses instead of its chat completions, where the dialect
     is `openai`. `auto`: those of models that only Responses have, and those with tools to models
-    that reason, as the capability `responses_api` says. Servers without Responses need `never`
-    where they have a model by the name of such a one."""
+    that reason, as the capability `responses_api` says. A server that turns out to have no
+    Responses gets chat completions for ten minutes, unless `always`."""
     query: dict[str, str] = {}
     """Query of every call's URL, such as Azure's `api-version`."""
     pass_through: PassThrough = "harmless"  # noqa: S105 - no password

@@ -78,7 +78,9 @@ class Explainer:
         Raise Failure if the call would be refused before routing.
         """
         validate(spec, policy)
-        routes = routes_for(spec, self.catalog.resolve_all(spec.model))
+        routes = routes_for(
+            spec, self.catalog.resolve_all(spec.model), lacking=self.health.lacking_responses()
+        )
         require_kind(routes[0], embeds=False)
         prompt_tokens = estimate_prompt(spec)
         affinity, pin = self._pin(routes, spec, session, prompt_tokens)

@@ -80,6 +80,11 @@ class Target:
     over_responses: Target | None = None
     """The same target in the dialect of OpenAI's Responses, for requests that need it. None: the
     model has no other dialect here."""
+    over_chat: Target | None = None
+    """The same target in the dialect of chat completions, where the server may have nothing else.
+    None: the target is in that dialect, or the channel wants no other one."""
+    replaces_responses: bool = False
+    """Whether it stands for a target whose server has no Responses."""
     plain: PlainEncoder | None = field(default=None, compare=False)
     """Encoder of plain requests. None: they take the dialect's `encode`, as all others do."""
 
@@ -122,7 +127,7 @@ class ModelRoute:
     @property
     def has_dialects(self) -> bool:
         """Whether a target has two dialects, of which each request has one."""
-        return any(target.over_responses for target in self.targets)
+        return any(target.over_responses or target.over_chat for target in self.targets)
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -74,6 +74,7 @@ class CallAttempts:
     __slots__ = (
         "_failures",
         "_has_choice",
+        "_instead",
         "_late",
         "_made",
         "_parts",
@@ -88,6 +89,7 @@ class CallAttempts:
         self._wanted = wanted
         self._failures = CallFailures()
         self._late: list[_Step] = []
+        self._instead: _Step | None = None
         self._made = 0
         # No generator: one that knew this object would keep the request until the next collection.
         self._routes_left = iter(wanted.routes)
@@ -169,9 +171,8 @@ class CallAttempts:
             is_overlong = isinstance(error, OverlongAnswerError)
             if is_overlong:
                 wanted.on_overlong(target, decoder, request.thinking_tokens)
-            if is_overlong or not error.row.retryable:
+            if is_overlong or not self._goes_on(target, error):
                 raise
-            self._failures.add(target.channel, error)
             return None
         except (asyncio.CancelledError, GeneratorExit):
             if upstream_answer.is_sent:
@@ -191,6 +192,16 @@ class CallAttempts:
             decoder,
             request.thinking_tokens,
         )
+
+    def _goes_on(self, target: Target, error: UpstreamError) -> bool:
+        """Record a failure before an answer. Returns whether another target may be asked."""
+        if error.lacks_api and target.over_chat is not None:
+            self._parts.health.responses_are_missing(target)
+            self._instead = _Step(self._route, target.over_chat, self._wanted.stream)
+        elif not error.row.retryable:
+            return False
+        self._failures.add(target.channel, error)
+        return True
 
     def _share_of_deadline_s(self, target: Target, timeout_s: float) -> float:
         """`timeout_s`, or the part of the caller's time that lets another channel be asked."""
@@ -215,6 +226,9 @@ class CallAttempts:
         A target whose whole answer was late comes once more, to be asked for a stream.
         """
         parts, wanted = self._parts, self._wanted
+        if self._instead is not None:
+            step, self._instead = self._instead, None
+            return step
         while True:
             for target in self._targets_left:
                 if target.channel.name in parts.health.disabled:
@@ -246,6 +260,8 @@ class CallAttempts:
         notes = Notes(strict=wanted.strict)
         if step.route is not wanted.routes[0]:
             notes.replaced("model", f"`{step.route.model}` answers in its place.")
+        if target.replaces_responses:
+            notes.mapped("model", "Chat completions answer: the provider has no Responses.")
         try:
             request = await wanted.form.encoded(target, notes, stream=step.streamed)
         except Failure as refusal:

@@ -7,7 +7,7 @@ Responses pass as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -37,6 +37,7 @@ def with_dialects(target: Target, overrides: CapabilityOverrides | None) -> Targ
         target,
         channel=msgspec.structs.replace(channel, dialect=RESPONSES),
         capabilities=lookup(target.model, overrides, dialect=RESPONSES),
+        over_chat=replace(target, replaces_responses=True) if channel.responses == "auto" else None,
     )
     if known == "only" or channel.responses == "always":
         return over_responses
@@ -47,21 +48,24 @@ def routes_for(
     spec: ChatCompletionSpec,
     routes: Sequence[ModelRoute],
     passes: Callable[[Target], bool] | None = None,
+    lacking: Container[str] = (),
 ) -> Sequence[ModelRoute]:
     """Return the routes with each target in the dialect of this request.
 
-    `passes` says whether it passes to a target as it is. None: it passes to none.
+    `passes` says whether it passes to a target as it is. None: it passes to none. `lacking` are the
+    channels whose servers have shown that they have no Responses.
     """
     needs_items = _needs_items(spec)
     takes_tools = bool(spec.tools) and (spec.n or 1) == 1
 
     def chosen(target: Target) -> Target:
+        lacks = target.channel.name in lacking
         other = over_responses(target)
         if other is None:
-            return target
+            return (target.over_chat or target) if lacks else target
         wants = takes_tools and target.capabilities.responses_api == "tools"
         if wants or needs_items or (passes is not None and passes(other)):
-            return other
+            return (other.over_chat or other) if lacks else other
         return target
 
     return [

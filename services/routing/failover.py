@@ -26,6 +26,8 @@ class Failover:
         sessions: SessionAffinity,
     ) -> None:
         self.budget = RetryBudget(health.clock)
+        self.health = health
+        """Health of all targets."""
         self.sessions = sessions
         """The sessions of all callers."""
         self.dialects = dialects

@@ -19,7 +19,7 @@ recovery.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -37,6 +37,8 @@ SCORE_MIN = 0.05
 """The lowest score."""
 PRIOR_CALLS = 5.0
 """The weight of the prior, in calls made just now: one failure says little."""
+LACKING_S = 600.0
+"""How long a channel gets no requests for Responses after its server had none."""
 STREAMED_FOR_S = 600.0
 """How long whole answers are requested as streams after one was late."""
 LATENCY_FLOOR_S = 0.1
@@ -74,6 +76,7 @@ class ChannelHealth:
         self.disabled: Mapping[str, Disablement] = {}
         """Channels that get no calls, by name. `ChannelSwitches` replaces them."""
         self._states: dict[_TargetKey, _TargetState] = {}
+        self._lacking_until: dict[str, float] = {}
 
     def available(self, target: Target) -> bool:
         """Whether a call may be sent: the breaker is closed, or half-open without a probe."""
@@ -174,6 +177,17 @@ class ChannelHealth:
         """Note that an answer failed after it had begun."""
         if _is_channel_fault(error):
             self._state(target).errors.add(1.0, self.clock.now())
+
+    def responses_are_missing(self, target: Target) -> None:
+        """Note that the channel's server has no Responses: it gets chat completions for a while."""
+        self._lacking_until[target.channel.name] = self.clock.now() + LACKING_S
+
+    def lacking_responses(self) -> Container[str]:
+        """Return the channels whose servers have no Responses, by their last answers."""
+        if not self._lacking_until:
+            return ()
+        now = self.clock.now()
+        return {name for name, until in self._lacking_until.items() if until > now}
 
     def forget_all_but(self, targets: Iterable[Target]) -> None:
         """Forget every target that is not among these: they get no calls any more."""

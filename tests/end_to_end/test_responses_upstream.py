@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from openai import AsyncOpenAI, BadRequestError
+from openai import APIStatusError, AsyncOpenAI, BadRequestError
 
 from services.config import ChannelConfig, ModelConfig
 from tests.stand.dialect_stand import TOOLS
@@ -25,6 +25,7 @@ from tests.stand.upstream import (
     FakeUpstream,
     Request,
     Script,
+    answer,
     chunk,
     event,
     json_answer,
@@ -58,12 +59,14 @@ class OpenAiApi:
 
     answers: list[Answer | Script] = field(default_factory=list)
     given: list[Answer] = field(default_factory=list)
+    chat_takes_tools: bool = False
 
     def respond(self, request: Request) -> Script:
         """Answer a request by its path."""
         body = request.json()
         if request.path.endswith("/chat/completions"):
-            if "tools" in body and body.get("reasoning_effort") != "none":
+            takes_tools = self.chat_takes_tools or body.get("reasoning_effort") == "none"
+            if "tools" in body and not takes_tools:
                 error = {"message": NO_TOOLS_HERE, "type": "invalid_request_error"}
                 error |= {"param": "reasoning_effort"}
                 return [json_answer({"error": error}, 400)]
@@ -71,11 +74,11 @@ class OpenAiApi:
         speech = OpenAiResponses()
         if complaint := speech.complaint(body, self.given):
             return [json_answer({"error": {"message": complaint}}, 400)]
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if not isinstance(answer, Answer):
-            return answer
-        self.given.append(answer)
-        return _played(speech, answer, body)
+        given = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if not isinstance(given, Answer):
+            return given
+        self.given.append(given)
+        return _played(speech, given, body)
 
 
 def _played(speech: OpenAi | OpenAiResponses, answer: Answer, body: Json) -> Script:
@@ -244,3 +247,54 @@ async def test_failures_before_the_answer(stand: Stand, ending: str) -> None:
     assert '"Wel"' in text_of_stream
     assert code in text_of_stream
     assert '"finish_reason":"stop"' not in text_of_stream
+
+
+MISSING: Sequence[Script] = [
+    [json_answer({"detail": "Not Found"}, 404)],
+    [json_answer({"error": {"code": 404, "message": "File Not Found"}}, 404)],
+    [json_answer({"error": {"message": "Invalid URL (POST /v1/responses)", "code": None}}, 404)],
+    [answer(b"404 page not found", 404)],
+    [json_answer({"detail": "Method Not Allowed"}, 405)],
+]
+"""Answers of servers without Responses."""
+
+
+@pytest.mark.parametrize("script", MISSING)
+async def test_a_server_without_responses_gets_chat_completions(
+    stand: Stand, script: Script
+) -> None:
+    """At once, and from then on without another try. Each answer has a note."""
+    stand.api.answers, stand.api.chat_takes_tools = [script], True
+    for paths in (["responses", "completions"], ["completions"]):
+        stand.upstream.requests.clear()
+        raw = await stand.client.chat.completions.with_raw_response.create(
+            model=MODEL, messages=[QUESTION], tools=TOOLS
+        )
+        assert raw.parse().choices[0].message.content == "18 °C."
+        assert stand.paths == paths
+        assert "the provider has no Responses" in raw.headers["x-pomogator-notes"]
+
+
+async def test_a_channel_that_wants_responses_alone_gets_nothing_else(tmp_path: Path) -> None:
+    """The caller is told that the provider failed."""
+    async with standing(tmp_path, "always") as stand:
+        stand.api.answers = [MISSING[0]]
+        with pytest.raises(APIStatusError):
+            await message_of(stand, [QUESTION])
+        assert stand.paths == ["responses"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "The model `gpt-5.6-terra` does not exist", "code": "model_not_found"},
+        {"message": "Item with id 'rs_1' not found.", "code": None},
+        {"message": "Vector store 'vs_1' not found.", "type": "invalid_request_error"},
+    ],
+)
+async def test_another_thing_that_is_missing_is_no_missing_api(stand: Stand, error: Json) -> None:
+    """A model, an item or a file: chat completions would not have it either."""
+    stand.api.answers = [[json_answer({"error": error}, 404)]]
+    with pytest.raises(APIStatusError):
+        await message_of(stand, [QUESTION])
+    assert stand.paths == ["responses"]

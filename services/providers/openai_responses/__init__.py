@@ -18,6 +18,7 @@ Modules, in the order in which data flows:
     reasoning_item     reasoning in an answer
     sealed_turn        reasoning of an answer, as it is sent back
     response_members   members of an answer without a field, and its usage
+    missing_api        answers of servers without this API
     whole_choice       choice of an answer that is one document
     answer_end         end of an answer
     raw_request        requests that pass as they are
@@ -34,6 +35,7 @@ from services.domain.spec import ChatCompletionSpec
 from services.errors import UpstreamError
 from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
 from services.providers.failures import provider_failure
+from services.providers.openai_responses.missing_api import lacks_responses
 from services.providers.openai_responses.raw_request import ResponsesLane
 from services.providers.openai_responses.request import encode
 from services.providers.openai_responses.response import ResponsesDecoder
@@ -55,7 +57,9 @@ class ResponsesDialect:
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """Classify an error response."""
-        return provider_failure(status, headers, body)
+        failure = provider_failure(status, headers, body)
+        failure.lacks_api = lacks_responses(status, body)
+        return failure
 
     def auth_headers(self, key: str) -> Mapping[str, str]:
         """The key as a bearer token. Local servers need none."""
