@@ -26,6 +26,8 @@ def media_bound(spec: ChatCompletionSpec) -> MediaBound:
     Those that `estimate_prompt` has counted are left out. Media are images, documents that are
     given by an address or an ID, and parts of other types, such as videos.
     """
+    if not spec.messages:
+        return _none
     images = documents = 0
     budget = JsonBudget()
     for message in spec.messages:

@@ -148,9 +148,9 @@ def _behind_plain_members(name: str) -> re.Pattern[bytes]:
     Most are so, and the pattern is matched at the speed of C.
     """
     own = re.escape(name.encode())
-    plain = rb'"(?:[^"\\]*)"|[-+.\deE]+|true|false|null'
+    plain = rb'"[^"\\]*(?:\\.[^"\\]*)*"|[-+.\deE]+|true|false|null'
     before = rb'"(?!%b")[^"\\]*"\s*:\s*(?:%b)\s*,\s*' % (own, plain)
-    return re.compile(rb'\s*\{\s*(?:%b)*"%b"\s*:\s*' % (before, own))
+    return re.compile(rb'\s*\{\s*(?:%b)*"%b"\s*:\s*' % (before, own), re.DOTALL)
 
 
 def _is_name(string: bytes, name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 from services.domain.completion import WholeAnswer
@@ -34,17 +35,20 @@ class RawAnswerDecoder(RawDecoder):
     events: ClassVar[re.Pattern[bytes]]
     """Pattern by `events_pattern`. Its runs are passed on unread: they are progress."""
 
-    def __init__(self, target: Target, translated: Decoder, *, streamed: bool) -> None:
+    def __init__(
+        self, target: Target, translated: Callable[[], Decoder], *, streamed: bool
+    ) -> None:
         """Create the decoder of an answer to a request that asked for a stream, or for none.
 
-        `translated` decodes what must be translated or counted.
+        `translated` makes the decoder of what must be translated or counted.
         """
         self.model = "" if target.model == target.public_model else target.public_model
         """The name of the model to show. Empty: the provider's own."""
         self.has_begun = False
         """Whether the content has begun."""
         self._streamed = streamed
-        self._translated = translated
+        self._make = translated
+        self._made: Decoder | None = None
         self._held = b""
         self._unread: list[bytes] = []
         self._counted: StreamReader | None = None
@@ -133,7 +137,13 @@ class RawAnswerDecoder(RawDecoder):
     @property
     def usage(self) -> Usage | None:
         """The usage reported so far."""
-        return self.reported or self._translated.usage
+        return self.reported or (self._made.usage if self._made is not None else None)
+
+    @property
+    def _translated(self) -> Decoder:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
 
 
 def tells_no_secret(error: bytes) -> bool:

@@ -27,6 +27,8 @@ class RawCall(msgspec.Struct, kw_only=True):
     sends_provider_tools: bool
     """Whether the caller may use what a provider bills besides tokens."""
     _translated: ChatCompletionSpec | None = None
+    _last: Target | None = None
+    _passes: bool = False
 
     @property
     def size(self) -> int:
@@ -35,12 +37,14 @@ class RawCall(msgspec.Struct, kw_only=True):
 
     def passes_to(self, target: Target) -> bool:
         """Return whether the request passes to a target as it is."""
-        lane = self.lanes.get(target.channel.dialect)
-        if lane is None:
-            return False
-        if not self.sends_provider_tools:
-            target = replace(target, sends_provider_tools=False)
-        return lane.takes(self.facts, target)
+        if target is not self._last:
+            lane = self.lanes.get(target.channel.dialect)
+            able = target
+            if not self.sends_provider_tools:
+                able = replace(target, sends_provider_tools=False)
+            self._passes = lane is not None and lane.takes(self.facts, able)
+            self._last = target
+        return self._passes
 
     def translated(self) -> ChatCompletionSpec:
         """Return the whole request, decoded when it is needed for the first time. Raises Failure.

@@ -84,10 +84,13 @@ def some_tools(raw: Raw, own: Collection[str | None]) -> list[Tool]:
     return [_SOME_TOOL, *(Tool(name="", other_json=each) for each in others)]
 
 
-def has_word(body: bytes, words: Iterable[bytes]) -> bool:
-    """Return whether a body may have one of these words, written plainly or with escapes."""
-    if any(word in body for word in words):
-        return True
+def words_pattern(words: Iterable[bytes]) -> re.Pattern[bytes]:
+    """Return the pattern of strings that begin with these words: its first group."""
+    return re.compile(rb'"(%b)' % b"|".join(map(re.escape, words)))
+
+
+def has_hidden_letter(body: bytes) -> bool:
+    """Return whether a body has a letter as an escape: any word may hide there."""
     return _ESCAPE in body and _HIDDEN_LETTER.search(body) is not None
 
 

@@ -45,7 +45,7 @@ def decode_raw(body: bytes, headers: MultiMapping[str]) -> MessagesRequest:
             model=read("model", fields["model"], _STRING), user=_user(fields.get("metadata"))
         ),
         raw=_raw_request(body, headers, fields),
-        stream=not is_null(stream) and read("stream", stream, _BOOL),
+        stream="stream" in fields and not is_null(stream) and read("stream", stream, _BOOL),
         stops=_stops(fields),
     )
 

@@ -37,7 +37,7 @@ def decode_raw(body: bytes) -> ResponsesRequest:
             prompt_cache_key=_name(fields, "prompt_cache_key"),
         ),
         raw=RawRequest(api="openai_responses", body=body, members=fields),
-        stream=not is_null(stream) and boolean("stream", stream),
+        stream="stream" in fields and not is_null(stream) and boolean("stream", stream),
     )
 
 

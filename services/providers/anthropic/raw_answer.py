@@ -26,7 +26,7 @@ class RawMessageDecoder(RawAnswerDecoder):
 
     def __init__(self, target: Target, *, streamed: bool) -> None:
         """Create the decoder of an answer to a request that asked for a stream, or for none."""
-        super().__init__(target, AnthropicDecoder(), streamed=streamed)
+        super().__init__(target, AnthropicDecoder, streamed=streamed)
         self._usage = UsageCount()
         self._stop_reason = ""
         self._has_ending = self._stopped = False

@@ -16,7 +16,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from services.common.json_places import members, with_members
-from services.common.seal_prefixes import has_seal
+from services.common.seal_prefixes import SEAL
 from services.domain.conversation import Message, TextPart
 from services.domain.events import Event, RawForm
 from services.domain.raw_request import RawApi, RawRequest
@@ -31,12 +31,13 @@ from services.providers.raw_lane import RawDecoder, RawFacts
 from services.providers.raw_reading import (
     ABSENT,
     EMPTY,
-    has_word,
+    has_hidden_letter,
     invalid,
     lenient,
     opened,
     read,
     some_tools,
+    words_pattern,
 )
 from services.providers.translate.parameters import longest_answer
 from services.providers.translate.thinking import plan
@@ -58,8 +59,9 @@ OWN_MEMBERS = frozenset(
 """Members that change neither the price of a token nor what is stored. Not here: `container` (code
 by the hour), `speed` and `inference_geo` (dearer tokens), `mcp_servers` (addresses)."""
 
-_MEDIA = (b'"source"', b'"image"', b'"document"', b'"file_id"', b'"container_upload"')
+_MEDIA = (b'source"', b'image"', b'document"', b'file_id"', b'container_upload"')
 """What an image or a document needs."""
+_WORDS = words_pattern((*_MEDIA, SEAL))
 _HEADER = re.compile(r"[\x20-\x7e]*")
 
 _FALSE = Raw(b"false")
@@ -101,13 +103,16 @@ class MessagesLane:
             tools=some_tools(found.get("tools", ABSENT), _OWN_TOOLS),
             **_reasoning(found),
         )
+        words = set(_WORDS.findall(request.body))
+        is_sealed = SEAL in words
+        words.discard(SEAL)
         return RawFacts(
             request=request,
             spec=spec,
             stream=bool(read("stream", found, _FLAG, _FALSE)),
-            has_media=has_word(request.body, _MEDIA),
+            has_media=bool(words) or has_hidden_letter(request.body),
             members=found,
-            needs_translation=has_seal(request.body),
+            needs_translation=is_sealed,
         )
 
     def takes(self, facts: RawFacts, target: Target) -> bool:

@@ -48,6 +48,9 @@ class UsageCount:
         if report is None:
             return
         self._others |= wire.others(usage, wire.USAGE_FIELDS)
+        if not self._reported and any(getattr(report, name) for name in _READ):
+            self._known, self._reported = report, True
+            return
         says = {name: value for name in _FIELDS if (value := getattr(report, name)) is not None}
         if not any(says.get(name) for name in _READ):
             # Nothing was read? Proxies fill in zeros where they do not know.
@@ -109,6 +112,8 @@ class UsageCount:
 
     def _tool_counts(self) -> dict[str, int]:
         """Return the calls of each tool: those that are reported or those of the blocks."""
+        if not self._tool_calls and "server_tool_use" not in self._others:
+            return {}  # As nearly always.
         return dict(self._tool_calls | Counter(_reported(self._others.get("server_tool_use"))))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import msgspec
 from msgspec import Raw
@@ -51,7 +52,7 @@ class RawResponseDecoder(RawAnswerDecoder):
 
     def __init__(self, target: Target, *, streamed: bool) -> None:
         """Create the decoder of an answer to a request that asked for a stream, or for none."""
-        super().__init__(target, ResponsesDecoder(target.model), streamed=streamed)
+        super().__init__(target, partial(ResponsesDecoder, target.model), streamed=streamed)
         self._is_complete = False
         self._usage: Usage | None = None
         self._service_tier = ""

@@ -8,7 +8,7 @@ those with members whose price is not known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from services.capabilities import Capabilities
 from services.common.json_places import members, with_members
-from services.common.seal_prefixes import has_seal
+from services.common.seal_prefixes import SEAL
 from services.domain.conversation import Message, TextPart
 from services.domain.events import Event, RawForm
 from services.domain.raw_request import RawApi, RawRequest
@@ -33,12 +33,13 @@ from services.providers.raw_lane import RawDecoder, RawFacts
 from services.providers.raw_reading import (
     ABSENT,
     EMPTY,
-    has_word,
+    has_hidden_letter,
     invalid,
     lenient,
     opened,
     read,
     some_tools,
+    words_pattern,
 )
 from services.providers.translate.parameters import forced_limit, longest_answer
 from services.providers.translate.thinking import plan
@@ -63,10 +64,13 @@ KEPT = ("previous_response_id", "conversation", "prompt")
 """Members that name something that the provider keeps."""
 
 _MEDIA = (
-    *(b'"input_image"', b'"input_file"', b'"input_audio"', b'"computer_screenshot"'),
-    *(b'"image_url"', b'"file_id"', b'"file_url"', b'"file_data"'),
+    *(b'input_image"', b'input_file"', b'input_audio"', b'computer_screenshot"'),
+    *(b'image_url"', b'file_id"', b'file_url"', b'file_data"'),
 )
 """What an image, a document or sound needs."""
+_KEPT_ITEMS = (b'item_reference"', b'reasoning"')
+"""Types of items that may rely on what the provider keeps."""
+_WORDS = words_pattern((*_MEDIA, *_KEPT_ITEMS, SEAL))
 
 _DEFAULT = frozenset({*EMPTY, b"1", b"1.0"})
 """Values of parameters that every model takes."""
@@ -114,13 +118,14 @@ class ResponsesLane:
             tools=some_tools(found.get("tools", ABSENT), _FUNCTIONS),
             **_effort(found),
         )
+        words = set(_WORDS.findall(request.body))
         return RawFacts(
             request=request,
             spec=spec,
             stream=bool(read("stream", found, _FLAG, _FALSE)),
-            has_media=has_word(request.body, _MEDIA),
+            has_media=not words.isdisjoint(_MEDIA) or has_hidden_letter(request.body),
             members=found,
-            needs_translation=is_prompt or _needs_translation(request.body, found),
+            needs_translation=is_prompt or _needs_translation(found, words),
         )
 
     def takes(self, facts: RawFacts, target: Target) -> bool:
@@ -181,6 +186,8 @@ class ResponsesLane:
 
 
 def _text(found: Mapping[str, Raw], name: str) -> str:
+    if name not in found:
+        return ""
     value = lenient(found.get(name), str)
     return value if isinstance(value, str) else ""
 
@@ -193,16 +200,18 @@ def _effort(found: Mapping[str, Raw]) -> dict[str, Any]:
     return {name: reasoning.effort}
 
 
-def _needs_translation(body: bytes, found: Mapping[str, Raw]) -> bool:
-    """Whether a request relies on what is not here, or has reasoning that the provider lacks."""
+def _needs_translation(found: Mapping[str, Raw], words: Collection[bytes]) -> bool:
+    """Whether a request relies on what is not here, or has reasoning that the provider lacks.
+
+    `words` are those of `_WORDS` that it has.
+    """
     if any(bytes(found.get(name, ABSENT)) not in EMPTY for name in KEPT):
         return True
-    if bytes(found.get("background", ABSENT)) == _TRUE or has_seal(body):
+    if bytes(found.get("background", ABSENT)) == _TRUE or SEAL in words:
         return True
     if bytes(found.get("input", ABSENT)) in {b"", b"null"}:
         return True
-    given = bytes(found["input"])
-    if b'"item_reference"' not in given and b'"reasoning"' not in given:
+    if not any(word in words for word in _KEPT_ITEMS):
         return False
     return any(
         item.type == "item_reference" or (item.type == "reasoning" and not item.encrypted_content)
