@@ -68,7 +68,7 @@ class EmbeddingTicket(msgspec.Struct, kw_only=True):
 
     def begin(self, part: RequestPart) -> None:
         """Begin to ask for a part."""
-        self._part, self._sent = part, 0
+        self._part, self._sent, self._bills_sent = part, 0, False
 
     async def take_channel_limits(self, channel: str) -> None:
         """Take the part from the limits of a channel. Raises Failure RATE_LIMIT_EXCEEDED."""

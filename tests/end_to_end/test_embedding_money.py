@@ -135,6 +135,24 @@ async def test_a_part_may_come_from_another_channel(tmp_path: Path) -> None:
         assert [list(each.entries) for each in providers] == [[["ab", "c"], ["defg"]], [["defg"]]]
 
 
+async def test_a_late_part_costs_what_its_own_providers_bill(tmp_path: Path) -> None:
+    """A channel that bills abandoned calls was late for the first part, and another one answered.
+
+    That one is late for the second part, and bills no abandoned calls.
+    """
+    providers = EmbeddingProvider(), EmbeddingProvider()
+    late = {"total_timeout_s": 0.3}
+    channels = [{**late, "bills_abandoned": True}, {**late, "bills_abandoned": False}]
+    async with embedding_stand(tmp_path, *providers, limits=PAIRS, channels=channels) as stand:
+        providers[0].scripts += [[STALL], *[OVERLOADED] * 6]
+        providers[1].usage = _failing_after(providers[1], 1, [STALL])
+        status, spent = await open_and_ask(stand, ["ab", "c", "defg"])
+
+        assert status in {502, 503, 504}
+        assert [list(each.entries) for each in providers][1][:2] == [["ab", "c"], ["defg"]]
+        assert spent == 3 * NANO_PER_TOKEN
+
+
 async def test_vectors_of_another_length_are_never_joined(tmp_path: Path) -> None:
     """They are of another model, although a channel says that they are not."""
     providers = EmbeddingProvider(dimensions=8), EmbeddingProvider(dimensions=9)
