@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 from pomogator.calls.v1 import call_service_pb2 as pb
@@ -20,12 +20,13 @@ from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc.call_context import Context
 from services.rpc.paging import START, Page
+from services.storage.call_rows import CallRow
 
 GROUPS_MAX = 5000
 """Most groups of one answer."""
 
 READS_MAX = 4
-"""Reads of the log at a time. Further ones wait."""
+"""Reads of the log at a time, for one kind of caller. Further ones wait."""
 
 
 class CallServicer(pb_grpc.CallServiceServicer):
@@ -95,7 +96,7 @@ class CallServicer(pb_grpc.CallServiceServicer):
         selection = selection_of_rows(request, scope)
         yield pb.ExportCallsResponse(mime_type=text.mime_type, data=text.head(names))
         async with aclosing(reader.export(selection)) as parts:
-            async for rows in parts:
+            while rows := await self._next_part(parts):
                 data = text.lines(names, [[read(row) for read in reads] for row in rows])
                 yield pb.ExportCallsResponse(mime_type=text.mime_type, data=data)
 
@@ -111,6 +112,13 @@ class CallServicer(pb_grpc.CallServiceServicer):
         if row is None:
             raise not_found("id", "There is no call with this ID.")
         return pb.GetGenerationResponse(call=call_message(row, scope, whole=True))
+
+    async def _next_part(
+        self, parts: AsyncGenerator[Sequence[CallRow], None]
+    ) -> Sequence[CallRow] | None:
+        """Return the next rows of an export, which waits among other reads. None: it is over."""
+        async with self._reads:
+            return await anext(parts, None)
 
     async def _groups(
         self, request: SumsRequest, scope: CallScope, reader: CallLogReader
