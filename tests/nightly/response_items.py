@@ -3,7 +3,7 @@
     python -m tests.nightly.response_items [--cases 100000] [--seed N]
 
 The items are those of OpenAI's Responses, in any order, also where they are wrong. Each request
-takes a dialect, what the channel passes on, and whether it travels over gRPC.
+takes a dialect, what the channel passes on, whether it travels over gRPC, and passes as it is.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gateway.surfaces.openai_responses.decode import decode
+from gateway.surfaces.openai_responses.raw import decode_raw
 from services.domain.completion import Completion
 from tests.nightly import generated_cases
 from tests.stand.planted_requests import tokens
 from tests.stand.planted_responses import SEAL
-from tests.stand.request_lane import EDGE, random_lane
+from tests.stand.request_lane import random_lane
 
 Json = dict[str, Any]
 
@@ -170,14 +170,14 @@ def check_cases(cases: int, seed: int) -> Mapping[int, int]:
     became: Counter[int] = Counter()
     for _ in range(cases):
         request, lane = chance.request(), random_lane(chance)
-        found = lane.send(request, api="responses")
+        found = lane.send(request, api="responses", raw=chance.random() < 0.5)
         assert found.status == 200 or 400 <= found.status < 500, (request, lane)
         if found.status == 200 and not found.notes:
             said = {each for each in tokens(request["input"]) if each[:1] == "t" and len(each) > 9}
             body = found.body.decode()
             assert all(each in body for each in said), f"lost in silence: {request} {lane} {body}"
         if found.status == 200:
-            decoded = decode(json.dumps(request).encode(), EDGE)
+            decoded = decode_raw(json.dumps(request).encode())
             assert json.loads(decoded.render(ANSWER, {}))["status"] == "completed", request
         became[found.status] += 1
     return became

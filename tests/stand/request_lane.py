@@ -24,10 +24,11 @@ from services.capabilities import CapabilityOverrides, lookup
 from services.common.contract.chat import fill_request, read_request
 from services.completions.validation import validate
 from services.config import ChannelConfig, PassThrough
+from services.domain.raw_request import RawApi, RawRequest
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.errors import Failure
 from services.providers.base import Notes, Target
-from services.providers.registry import DIALECTS
+from services.providers.registry import DIALECTS, RAW_LANES
 
 EDGE = EdgeConfig()
 Api: TypeAlias = Literal["chat", "messages", "responses"]
@@ -36,6 +37,11 @@ DECODERS: Mapping[Api, Callable[[bytes, EdgeConfig], SurfaceRequest]] = {
     "messages": messages_request.decode,
     "responses": responses_request.decode,
 }
+RAW_APIS: Mapping[Api, RawApi] = {
+    "messages": "anthropic_messages",
+    "responses": "openai_responses",
+}
+"""APIs whose requests may pass as they are."""
 MODELS = {
     "openai": "house-1",
     "openai-responses": "gpt-5.6-terra",
@@ -55,10 +61,17 @@ class Lane:
     """Whether the request travels as a message of the contract."""
     strict: bool = False
 
-    def send(self, body: Any, *, api: Api = "chat") -> Outcome:
-        """Return what becomes of a request's JSON, in the form of an API."""
+    def send(self, body: Any, *, api: Api = "chat", raw: bool = False) -> Outcome:
+        """Return what becomes of a request's JSON, in the form of an API.
+
+        With `raw` it passes as it is, where the dialect takes it so.
+        """
+        data = json.dumps(body).encode()
+        passed = self._passed(data, api) if raw else None
+        if passed is not None:
+            return passed
         try:
-            return self.send_spec(DECODERS[api](json.dumps(body).encode(), EDGE).spec)
+            return self.send_spec(DECODERS[api](data, EDGE).spec)
         except ApiError as error:
             return Outcome(status=error.status)
 
@@ -70,6 +83,22 @@ class Lane:
                 spec = over_grpc(spec)
             validate(spec)
             request = DIALECTS[self.dialect].encode(spec, self._target(), notes)
+        except Failure as failure:
+            return Outcome(status=REASONS[failure.reason].http)
+        said = frozenset((note.param, note.action) for note in notes.all)
+        return Outcome(status=200, body=request.body, notes=said)
+
+    def _passed(self, body: bytes, api: Api) -> Outcome | None:
+        """Return what becomes of a request that passes as it is. None: it is translated."""
+        lane, target = RAW_LANES.get(self.dialect), self._target()
+        if lane is None or lane.api != RAW_APIS.get(api):
+            return None
+        notes = Notes(strict=self.strict)
+        try:
+            facts = lane.read(RawRequest(api=lane.api, body=body))
+            if not lane.takes(facts, target):
+                return None
+            request = lane.encode(facts, target, notes)
         except Failure as failure:
             return Outcome(status=REASONS[failure.reason].http)
         said = frozenset((note.param, note.action) for note in notes.all)
