@@ -13,13 +13,14 @@ from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 from services.config import LimitConfig
 from services.operations.limit_report import USES_MAX
 from tests.stand.billing_stand import MODEL, BillingStand, billing_stand
+from tests.stand.clock import FakeClock
 
 
 @asynccontextmanager
 async def limited(state: Path, *rules: LimitConfig) -> AsyncIterator[tuple[BillingStand, Any]]:
-    """A gateway with these rules, and the stub of OperationsService."""
+    """A gateway with these rules, and the stub of OperationsService. No use runs out with time."""
     async with (
-        billing_stand(state, limits=rules) as stand,
+        billing_stand(state, limits=rules, clock=FakeClock()) as stand,
         stand.gateway.service.operators_channel() as channel,
     ):
         yield stand, pb_grpc.OperationsServiceStub(channel)
