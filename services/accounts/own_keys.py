@@ -84,7 +84,7 @@ def update_own(own: OwnKey, change: KeyChange, keys_max: int) -> Transaction[Sto
     require_version(key, own.etag, "key.etag")
     name, scope = change.apply(key.display_name, key.scope)
     scope = changed_scope(scope, key.scope, caller.scope)
-    if not scope.administers_account:
+    if not scope.administers_account or scope.expire_ms not in {None, key.scope.expire_ms}:
         yield from _require_other_administrator(own, key)
     changed = yield from update_key(key.id, lambda *_: (name, scope))
     if not _valid([key], own.now_ms) and changed and _valid([changed], own.now_ms):

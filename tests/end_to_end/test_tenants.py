@@ -174,7 +174,7 @@ async def test_a_key_gets_no_more_than_its_maker(gateway: Gateway) -> None:
 
 
 async def test_an_account_keeps_a_key_that_administers_it(gateway: Gateway) -> None:
-    """Of two, which revoke each other at once, one stays; alone it cannot lose the permission."""
+    """Of two, which revoke each other at once, one stays; alone it loses no permission or time."""
     first = await tenant(gateway, "acme")
     second = await first.make(scope={"administers_account": True})
 
@@ -190,6 +190,8 @@ async def test_an_account_keeps_a_key_that_administers_it(gateway: Gateway) -> N
     assert (await last.ask("POST", f"/account/keys/{last.key_id}:revoke", {}))[0] == 403
     path = f"/account/keys/{last.key_id}?update_mask=scope.administers_account"
     assert (await last.ask("PATCH", path, {}))[0] == 403
+    soon = {"scope": {"expire_time": "2099-01-01T00:00:00Z"}}
+    assert (await last.ask("PATCH", f"/account/keys/{last.key_id}", soon))[0] == 403
     assert (await last.ask("GET", "/account/keys"))[0] == 200
 
 
