@@ -363,3 +363,19 @@ async def test_a_month_that_cannot_be_read_is_an_outage_of_its_rows_alone(tmp_pa
     with pytest.raises(Failure, match="state"):
         _ = [part async for part in reader.export(ALL)]
     await store.close()
+
+
+def plan_mode() -> Transaction[str]:
+    """Return how the server plans the statements of a transaction."""
+    rows = yield "SELECT current_setting('plan_cache_mode')", ()
+    return str(rows[0][0])
+
+
+async def test_reads_on_a_server_are_planned_for_their_values(postgres_url: str) -> None:
+    """A plan for any values reads days of rows where few calls have the least charge."""
+    store = call_store(Path(), postgres_url)
+    (segment,) = await store.segments(0, 1)
+
+    assert await segment.read(plan_mode) == "force_custom_plan"
+
+    await store.close()
