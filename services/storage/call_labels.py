@@ -8,8 +8,7 @@ together, under an empty name. Processes that write at a time may exceed that by
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -81,6 +80,12 @@ class Label(NamedTuple):
     value: str
 
 
+Figures: TypeAlias = tuple[int, ...]
+"""Figures of a label, in the order of `FIGURES`."""
+
+Sums: TypeAlias = Mapping[Label, Figures]
+
+
 class LabelFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Labels to sum up. Empty: all names, all values."""
 
@@ -91,15 +96,10 @@ class LabelFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 def add_labels(rows: Iterable[CallRow], dialect: str) -> Transaction[None]:
     """Add rows to the sums of their end users and tags."""
-    found = sorted(_sums_of(rows).items())
     values: list[tuple[Value, ...]] = []
-    for interval, group in groupby(found, key=lambda each: each[0][0]):
-        of_labels = {label: sums for (_, label), sums in group}
-        bounded = yield from _bounded(interval, of_labels)
-        values += [
-            (*interval, *label, sums.calls, sums.failures, *sums.tokens, *sums.money)
-            for label, sums in sorted(bounded.items())
-        ]
+    for interval, sums in sorted(_sums_of(rows).items()):
+        bounded = yield from _bounded(interval, sums)
+        values += [(*interval, *label, *figures) for label, figures in sorted(bounded.items())]
     if not values:
         return
     if dialect == "postgres":
@@ -136,9 +136,7 @@ def read_labels(query: SumsQuery, labels: LabelFilter) -> Transaction[Mapping[Gr
     return dict(_group(row, query) for row in rows if groups or row[0] is not None)
 
 
-def _bounded(
-    interval: Interval, sums: Mapping[Label, CallSums]
-) -> Transaction[Mapping[Label, CallSums]]:
+def _bounded(interval: Interval, sums: Sums) -> Transaction[Sums]:
     """Return the sums, with those together whose labels are too many for the interval."""
     rows = yield COUNT, interval
     room = LABELS_MAX - msgspec.convert(rows[0][0], int)
@@ -146,30 +144,42 @@ def _bounded(
         return sums
     rows = yield SELECT_LABELS, interval
     known = {Label(*msgspec.convert(row, tuple[str, str, str])) for row in rows}
-    bounded: dict[Label, CallSums] = {}
-    for label, each in sorted(sums.items()):
-        if label in known:
-            bounded[label] = each
-        elif room > 0:
+    bounded: dict[Label, Figures] = {}
+    for label, figures in sorted(sums.items()):
+        shown = label
+        if label not in known:
+            shown = label if room > 0 else Label(label.kind, "", "")
             room -= 1
-            bounded[label] = each
-        else:
-            bounded.setdefault(Label(label.kind, "", ""), CallSums()).add(each)
+        _add(bounded, shown, figures)
     return bounded
 
 
-def _sums_of(rows: Iterable[CallRow]) -> Mapping[tuple[Interval, Label], CallSums]:
-    hours: dict[tuple[Interval, Label], CallSums] = {}
+def _sums_of(rows: Iterable[CallRow]) -> Mapping[Interval, Sums]:
+    hours: dict[Interval, dict[Label, Figures]] = {}
     for row in rows:
         if row.end_user or row.tags:
             interval = Interval(HOUR_MS, row.account, row.at_ms - row.at_ms % HOUR_MS)
+            sums = hours.setdefault(interval, {})
+            figures = _figures(row)
             for label in _labels_of(row):
-                hours.setdefault((interval, label), CallSums()).add_row(row)
-    found = dict(hours)
-    for (hour, label), sums in hours.items():
+                _add(sums, label, figures)
+    found: dict[Interval, dict[Label, Figures]] = dict(hours)
+    for hour, sums in hours.items():
         day = Interval(DAY_MS, hour.account, hour.start_ms - hour.start_ms % DAY_MS)
-        found.setdefault((day, label), CallSums()).add(sums)
+        for label, figures in sums.items():
+            _add(found.setdefault(day, {}), label, figures)
     return found
+
+
+def _figures(row: CallRow) -> Figures:
+    tokens = row.prompt_tokens, row.completion_tokens, row.thinking_tokens
+    cached = row.cache_read_tokens, row.cache_write_tokens
+    return 1, int(bool(row.reason)), *tokens, *cached, row.charge, row.cost
+
+
+def _add(sums: dict[Label, Figures], label: Label, figures: Figures) -> None:
+    before = sums.get(label)
+    sums[label] = figures if before is None else tuple(map(int.__add__, before, figures))
 
 
 def _labels_of(row: CallRow) -> Iterable[Label]:
