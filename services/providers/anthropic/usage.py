@@ -85,15 +85,19 @@ class UsageCount:
             counts = self._tool_counts()
             return Usage(source="provider", provider_tool_counts=counts) if counts else None
         known = self._known
-        others = [run for run in known.iterations or () if run.type != "message"]
-        runs: list[UsageReport | Iteration] = [known, *others]
-        written = sum(run.cache_creation_input_tokens or 0 for run in runs)
-        cached = sum(run.cache_read_input_tokens or 0 for run in runs)
-        prompt = sum(run.input_tokens or 0 for run in runs) + written + cached
-        completion = sum(run.output_tokens or 0 for run in runs)
+        runs: list[UsageReport | Iteration] = [known]
+        if known.iterations:
+            runs += [run for run in known.iterations if run.type != "message"]
+        written = cached = prompt = completion = kept = 0
+        for run in runs:
+            written += run.cache_creation_input_tokens or 0
+            cached += run.cache_read_input_tokens or 0
+            prompt += run.input_tokens or 0
+            completion += run.output_tokens or 0
+            kept += _kept_for_an_hour(run)
+        prompt += written + cached
         details = known.output_tokens_details
         thinking = (details.thinking_tokens or 0) if details else 0
-        kept = sum(_kept_for_an_hour(run) for run in runs)
         figures = (prompt, completion, written, cached, thinking, kept)
         if not 0 <= min(figures) <= max(figures) <= TOKENS_MAX:
             return None
