@@ -30,6 +30,7 @@ _ITEM_DONE = "response.output_item.done"
 _READ = b"|".join(
     name.removeprefix("response.").encode() for name in (*HEADS, *ENDS, *ERRORS, _ITEM_DONE)
 )
+_TOOLS = frozenset(BILLED.values())
 _IDLE = frozenset({"ping", "keepalive"})
 """Events that only keep a stream alive."""
 
@@ -93,10 +94,10 @@ class RawResponseDecoder(RawAnswerDecoder):
     @property
     def reported(self) -> Usage | None:
         """The usage that was read so far, with the calls of tools that the provider has run."""
-        kinds = Counter(self._kinds.values())
-        counts = {tool: kinds[tool] for tool in BILLED.values() if kinds[tool]}
-        if not counts:
+        calls = [kind for kind in self._kinds.values() if kind in _TOOLS]
+        if not calls:
             return self._usage
+        counts = dict(Counter(calls))
         return msgspec.structs.replace(self._usage or Usage(), provider_tool_counts=counts)
 
     def shown_failure(self, event: SseEvent, block: bytes) -> bytes:
@@ -152,9 +153,9 @@ class RawResponseDecoder(RawAnswerDecoder):
         self._is_complete = True
         for index, item in enumerate(found.output or ()):
             self._kinds[index] = _kind_of(item)
-        kinds = Counter(self._kinds.values())
+        kinds = self._kinds.values()
         reason = finish_reason(native)
-        if reason == "stop" and (kinds[FUNCTION] or kinds[CUSTOM]):
+        if reason == "stop" and (FUNCTION in kinds or CUSTOM in kinds):
             reason = "tool_calls"
         self._finished = ChoiceFinished(finish_reason=reason, native_finish_reason=native)
 
