@@ -45,6 +45,11 @@ PARTS: Mapping[str, str] = {
 UNDISCOUNTED = ("cache_read_usd_per_mtok", "cache_write_usd_per_mtok")
 """Parts that are billed like the rest of the prompt if the provider has no price for them."""
 
+WRITE_FOR_AN_HOUR = 2
+"""Price of what Anthropic keeps in its cache for an hour, as a multiple of the prompt's
+(https://platform.claude.com/docs/en/build-with-claude/prompt-caching). The package does not have it
+for other providers of its models."""
+
 SOURCES: Mapping[str, str] = {"openrouter": "", "openai": "openai/", "anthropic": "anthropic/"}
 """Providers, with the prefix of our public names. The last one determines a name's price."""
 
@@ -101,7 +106,7 @@ SOURCE = "genai-prices {version}, https://github.com/pydantic/genai-prices (MIT)
 def main(date: str) -> None:
     """Write both lists."""
     day = datetime.fromisoformat(date).replace(tzinfo=UTC)
-    rows = {name: _row(price) for name, price in _prices(day)}
+    rows = {name: _row(price, name.partition("/")[0]) for name, price in _prices(day)}
     rows |= dict(_embedding_rows(day))
     source = SOURCE.format(version=version("genai-prices"))
     _write(LIST, "prices", rows, {"about": ABOUT, "as_of": date, "source": source})
@@ -168,7 +173,7 @@ def _names(model: ModelInfo, prefix: str) -> Iterator[str]:
             yield alias
 
 
-def _row(price: ModelPrice) -> Mapping[str, object]:
+def _row(price: ModelPrice, maker: str) -> Mapping[str, object]:
     starts = sorted(
         {
             tier.start
@@ -177,12 +182,14 @@ def _row(price: ModelPrice) -> Mapping[str, object]:
             for tier in value.tiers
         }
     )
-    tiers = [{"above_prompt_tokens": start, **_parts(_amounts(price, start))} for start in starts]
-    parts = _parts(_amounts(price, 0))
+    tiers = [
+        {"above_prompt_tokens": start, **_parts(_amounts(price, start, maker))} for start in starts
+    ]
+    parts = _parts(_amounts(price, 0, maker))
     return {**parts, "tiers": tiers} if tiers else parts
 
 
-def _amounts(price: ModelPrice, start: int) -> Mapping[str, Decimal]:
+def _amounts(price: ModelPrice, start: int, maker: str) -> Mapping[str, Decimal]:
     """Return our parts of the price for prompts above `start` tokens."""
     amounts = {}
     for ours, theirs in PARTS.items():
@@ -192,8 +199,13 @@ def _amounts(price: ModelPrice, start: int) -> Mapping[str, Decimal]:
             value = [value.base, *reached][-1]
         if value is not None:
             amounts[ours] = value.quantize(STEP, ROUND_UP)
+    prompt = amounts["prompt_usd_per_mtok"]
+    if maker == "anthropic" and amounts.get("cache_write_usd_per_mtok", prompt) > prompt:
+        amounts.setdefault(
+            "cache_write_1h_usd_per_mtok", (prompt * WRITE_FOR_AN_HOUR).quantize(STEP)
+        )
     for part in UNDISCOUNTED:
-        amounts.setdefault(part, amounts["prompt_usd_per_mtok"])
+        amounts.setdefault(part, prompt)
     return amounts
 
 

@@ -10,6 +10,8 @@ UsageSource = Literal["", "provider", "drained", "counted"]
 """Source of token counts: the provider's answer; the rest of an answer that was read after the
 caller left; our own count."""
 
+NOT_REPORTED = -1
+
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Tokens of all choices together."""
@@ -27,7 +29,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cache_write_token_count: int = 0
     """Share of the prompt tokens written to the provider's cache."""
     cache_write_1h_token_count: int = 0
-    """Share of the tokens written to the cache that is kept for an hour, which costs more."""
+    """Share of the tokens written to the cache that is kept for an hour, which costs more.
+    `NOT_REPORTED` where the provider does not say."""
     source: UsageSource = ""
     prompt_audio_token_count: int = 0
     """Share of the prompt tokens that stand for sound."""

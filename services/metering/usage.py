@@ -23,7 +23,13 @@ from services.domain.events import (
     ToolCallDelta,
 )
 from services.domain.spec import ChatCompletionSpec, read_bytes
-from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage, UsageSource
+from services.domain.usage import (
+    COMPLETION_SHARES,
+    NOT_REPORTED,
+    PROMPT_SHARES,
+    Usage,
+    UsageSource,
+)
 from services.metering.cache_writes import wanted_cache_write
 from services.metering.tokens import (
     CounterName,
@@ -148,8 +154,8 @@ class UsageMeter:
         given where the caller ended the answer: all that was sent counts then.
         """
         if self._final is not None and _has_counts(self._final):
-            return self._checked(self._final)
-        return self._counted(reported or self._final or Usage(), unseen)
+            return self._checked(self._with_write_time(self._final))
+        return self._counted(self._with_write_time(reported or self._final or Usage()), unseen)
 
     def tokens_so_far(self) -> int:
         """Return our count of the tokens that were generated so far."""
@@ -189,6 +195,7 @@ class UsageMeter:
         """Return the usage of the prompt: as in the provider's report so far, else our count."""
         if known is None or not _has_prompt(known):
             return Usage(prompt_token_count=self._count_prompt(known or Usage()), source="counted")
+        known = self._with_write_time(known)
         reported = msgspec.structs.replace(known, thinking_token_count=0, extra_json=b"")
         usage, _ = _consistent(reported, known.prompt_token_count, 0, "provider")
         return usage
@@ -245,6 +252,17 @@ class UsageMeter:
             cache_write_token_count=sent,
             cache_write_1h_token_count=sent if kept_for_an_hour else 0,
         )
+
+    def _with_write_time(self, reported: Usage) -> Usage:
+        """Return `reported` with the time of its cache writes that the request asks for.
+
+        Where marks of both times were sent and the provider does not tell them apart, all writes
+        count as kept for an hour.
+        """
+        if reported.cache_write_1h_token_count != NOT_REPORTED:
+            return reported
+        kept = reported.cache_write_token_count if wanted_cache_write(self.prompt_spec()) else 0
+        return msgspec.structs.replace(reported, cache_write_1h_token_count=kept)
 
     def _count_prompt(self, reported: Usage) -> int:
         """Count the prompt, which has at least what the provider reports as cached."""

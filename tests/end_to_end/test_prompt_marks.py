@@ -15,12 +15,12 @@ from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1.account_service_pb2_grpc import AccountServiceStub
 
 from services.config import ChannelConfig, Config, ModelConfig, PromptCacheConfig, Secret
-from tests.stand.billing_stand import MODEL, NANO, bearer, billing_stand
+from tests.stand.billing_stand import MODEL, NANO, bearer, billing_stand, completion
 from tests.stand.clock import FakeClock
 from tests.stand.gateway import Gateway, running_config
 from tests.stand.providers.answers import Answer, text
 from tests.stand.providers.provider import FakeProvider
-from tests.stand.upstream import SSE_HEAD, STALL
+from tests.stand.upstream import SSE_HEAD, STALL, json_answer
 
 LONG = "A sentence about nothing. " * 400
 SYSTEM = {"role": "system", "content": LONG}
@@ -209,3 +209,26 @@ async def test_a_call_that_is_abandoned_pays_for_the_marks(tmp_path: Path) -> No
             charges.append(before - await stand.balance(key))
     assert charges[0] > 0
     assert charges[1] == charges[0] * 5 // 4
+
+
+@pytest.mark.parametrize(("mark", "rate"), [(MARK, 3_750), ({**MARK, "ttl": "1h"}, 6_000)])
+async def test_writes_whose_time_is_not_reported_cost_what_was_asked_for(
+    tmp_path: Path, mark: Json, rate: int
+) -> None:
+    """OpenRouter reports the tokens that Anthropic's cache keeps, and not for how long."""
+    price = {**PRICE, "cache_write_1h_usd_per_mtok": Decimal(6)}
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 1,
+        "prompt_tokens_details": {"cache_write_tokens": 80},
+    }
+    async with billing_stand(tmp_path, price=price, channel={"dialect": "openrouter"}) as stand:
+        key = await stand.open(credit_nano=NANO)
+        stand.script = [json_answer(completion(usage))]
+        part = {"type": "text", "text": "Hello", "cache_control": mark}
+        body = {"model": MODEL, "max_tokens": 20, "messages": [{"role": "user", "content": [part]}]}
+        url = f"{stand.gateway.base_url}/chat/completions"
+        async with stand.gateway.http.post(url, json=body, headers=bearer(key)) as answer:
+            assert answer.status == 200, await answer.text()
+
+        assert NANO - await stand.balance(key) == 20 * 3_000 + 80 * rate + 15_000

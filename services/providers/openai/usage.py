@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from services.common.known_members import member
-from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage
+from services.domain.usage import COMPLETION_SHARES, NOT_REPORTED, PROMPT_SHARES, Usage
 from services.providers.base import TOKENS_MAX
 from services.providers.openai import wire
 from services.providers.openai.extras import WITHHELD, decoded
@@ -85,6 +85,7 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
         thinking_token_count=int(min(reasoning, completion)) if reasoning else 0,
         cache_read_token_count=int(min(read, prompt or read)),
         cache_write_token_count=int(min(written, prompt or written)),
+        cache_write_1h_token_count=NOT_REPORTED if written else 0,
         source="provider",
         extra_json=_extra_json(unknown) if unknown else b"",
     )

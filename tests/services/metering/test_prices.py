@@ -390,6 +390,16 @@ def test_well_known_models_have_a_price(name: str) -> None:
     assert 0 < price.cache_read < price.prompt < price.completion
 
 
+def test_claudes_cache_for_an_hour_has_its_price_at_every_provider() -> None:
+    """Twice the prompt's, as Anthropic says, wherever a write for five minutes has a price."""
+    found = 0
+    for name, price in load_shipped().items():
+        if name.startswith("anthropic/") and price.cache_write > price.prompt:
+            assert price.cache_write_1h == 2 * price.prompt, name
+            found += 1
+    assert found > 20
+
+
 counts = st.integers(0, 2_000_000)
 rates = st.integers(0, 10**9)
 parts = st.tuples(*[counts] * 10)

@@ -22,7 +22,7 @@ from services.domain.events import (
     ToolCallDelta,
 )
 from services.domain.spec import ChatCompletionSpec, Tool
-from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage
+from services.domain.usage import COMPLETION_SHARES, NOT_REPORTED, PROMPT_SHARES, Usage
 from services.metering.tokens import TokenCounter, count_prompt
 from services.metering.usage import COUNT_MAX, Unseen, UsageMeter
 
@@ -337,3 +337,27 @@ def test_a_prompt_that_the_provider_has_counted_is_charged_as_it_says() -> None:
     usage = UsageMeter(spec, COUNTER).metered(reported, Unseen(prompt_tokens=1_000)).usage
 
     assert (usage.prompt_token_count, usage.cache_write_token_count) == (50, 7)
+
+
+@pytest.mark.parametrize(("mark", "kept"), [(b"", 0), (MARK, 0), (FOR_AN_HOUR, 7)])
+def test_writes_of_unknown_time_are_kept_as_long_as_the_request_asks(
+    mark: bytes, kept: int
+) -> None:
+    """In the whole usage, at the start of a stream, and where the caller leaves."""
+    spec = msgspec.structs.replace(SPEC, cache_control_json=mark)
+    reported = Usage(
+        prompt_token_count=50,
+        completion_token_count=3,
+        cache_write_token_count=7,
+        cache_write_1h_token_count=NOT_REPORTED,
+    )
+    ended = UsageMeter(spec, COUNTER)
+    ended.add([Finished(usage=reported)])
+
+    for usage in (
+        ended.metered().usage,
+        UsageMeter(spec, COUNTER).metered(reported).usage,
+        UsageMeter(spec, COUNTER).metered(reported, Unseen()).usage,
+        UsageMeter(spec, COUNTER).prompt_usage(reported),
+    ):
+        assert (usage.cache_write_token_count, usage.cache_write_1h_token_count) == (7, kept)
