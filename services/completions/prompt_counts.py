@@ -1,9 +1,9 @@
 """Counts of the tokens of prompts: the provider's, where it has an endpoint for it; else estimates.
 
-Nothing is billed. A count that is asked for takes a request from the limits of the key and the
-channel, and no tokens. One target is asked, for a few seconds. Where it does not answer, the caller
-gets an estimate with a note, and it is not asked again for a while; its failures do not count
-against the channel, since they say little about completions.
+Nothing is billed. A request to a provider takes one from the limits on requests of the key and of
+the channel, and no tokens. One target is asked, for a few seconds. Where it does not answer, the
+caller gets an estimate with a note, and the target gets no such request during a backoff. Its
+failures do not count against the channel, since they say little about completions.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ from services.routing.dialect_choice import over_responses
 from services.routing.failover import Failover
 from services.routing.health import ChannelHealth
 
-ASKED_FOR_S = 5.0
-"""How long a provider may take."""
-ASKED_MAX = 64
-"""The most counts that one process asks for at a time."""
-LEFT_ALONE_S = 10.0
-"""How long a target is not asked again after it has failed."""
-MISSING_S = 60.0
-"""How long it is not asked again after it had no such endpoint."""
+TIMEOUT_S = 5.0
+"""Timeout of a request to a provider."""
+REQUESTS_MAX = 64
+"""The most requests to providers of one process at a time."""
+BACKOFF_S = 10.0
+"""Backoff of a target after a failure."""
+MISSING_BACKOFF_S = 60.0
+"""Backoff of a target after it had no such endpoint."""
 
 _MISSING = frozenset({404, 405, 501})
+"""Statuses of a server without the endpoint."""
 _REFUSED = frozenset({400, 413, 422})
-"""Statuses of a request that is wrong."""
+"""Statuses that say that the request is wrong."""
 
 _NO_ENDPOINT = "no channel of the model counts tokens."
 _UNAVAILABLE = "no channel that counts tokens is available."
@@ -69,7 +70,7 @@ class _Prompt(NamedTuple):
 
 
 class _NoCountError(Exception):
-    """The provider's count cannot be had. Its text says why."""
+    """There is no count by a provider. The text says why, for the note."""
 
 
 class PromptCounts:
@@ -90,8 +91,8 @@ class PromptCounts:
         self._chance = chance
         self._gate = gate
         self._raw = raw
-        self._asked = 0
-        self._left_alone_until: dict[tuple[str, str], float] = {}
+        self._in_flight = 0
+        self._retry_at: dict[tuple[str, str], float] = {}
 
     async def count(
         self, caller: Caller, plans: CallPlans, request: PromptCountRequest, size: int
@@ -111,7 +112,9 @@ class PromptCounts:
         plan.require_allowed()
         plan.require_kind(embeds=False)
         try:
-            return PromptCount(prompt_token_count=await self._ask(prompt), source="provider")
+            return PromptCount(
+                prompt_token_count=await self._provider_count(prompt), source="provider"
+            )
         except _NoCountError as reason:
             note = Note(param=COUNT, action="replaced", detail=f"An estimate: {reason}")
         tokens = await off_loop(prompt.size, self._estimate, prompt)
@@ -121,42 +124,42 @@ class PromptCounts:
         spec = prompt.spec if prompt.raw is None else prompt.raw.countable()
         return count_sent(spec, self._gate.counter)
 
-    async def _ask(self, prompt: _Prompt) -> int:
+    async def _provider_count(self, prompt: _Prompt) -> int:
         """Return the provider's count. Raises _NoCountError, and Failure as `count` does."""
         target = self._target(prompt.plan)
-        if self._asked >= ASKED_MAX:
+        if self._in_flight >= REQUESTS_MAX:
             raise _NoCountError(_BUSY)
-        self._asked += 1
+        self._in_flight += 1
         try:
             with ExitStack() as leases:
                 await self._take_limits(prompt.plan, target, leases)
-                async with asyncio.timeout(ASKED_FOR_S):
+                async with asyncio.timeout(TIMEOUT_S):
                     return await self._count_at(target, prompt)
         except TimeoutError:
-            self._leave_alone(target, LEFT_ALONE_S)
+            self._back_off(target, BACKOFF_S)
             raise _NoCountError(_LATE) from None
         except UpstreamError as error:
             if prompt.raw is not None and error.status in _REFUSED:
                 raise
             if error.status in _MISSING:
-                self._leave_alone(target, MISSING_S)
+                self._back_off(target, MISSING_BACKOFF_S)
             elif error.row.channel_fault and not error.is_of_request:
-                self._leave_alone(target, error.retry_after_s or LEFT_ALONE_S)
+                self._back_off(target, error.retry_after_s or BACKOFF_S)
             raise _NoCountError(error.shown_message) from None
         finally:
-            self._asked -= 1
+            self._in_flight -= 1
 
     def _target(self, plan: CallPlan) -> Target:
         """Return the target to ask. Raises _NoCountError."""
         route = plan.routes[0]
-        able = [one for one in map(_counting, route.targets) if one is not None]
+        able = [one for one in map(_counting_target, route.targets) if one is not None]
         if not able:
             raise _NoCountError(_NO_ENDPOINT)
         now, health = self._health.clock.now(), self._health
         for target in order_targets(able, health, self._chance):
-            is_asked = self._left_alone_until.get(_key_of(target), 0.0) <= now
+            may_ask = self._retry_at.get(_key_of(target), 0.0) <= now
             is_on = target.channel.name not in health.disabled and health.available(target)
-            if is_asked and is_on and plan.model in plan.prices:
+            if may_ask and is_on and plan.model in plan.prices:
                 return target
         raise _NoCountError(_UNAVAILABLE)
 
@@ -175,7 +178,7 @@ class PromptCounts:
         """Return the count of a target. Raises _NoCountError, UpstreamError."""
         request = await self._encoded(target, prompt)
         decoder, api = DocumentDecoder(), self._dialects[target.channel.dialect]
-        answer = self._upstream.answer(request, target, api, decoder, ASKED_FOR_S)
+        answer = self._upstream.answer(request, target, api, decoder, TIMEOUT_S)
         try:
             await answer.first()
         finally:
@@ -202,14 +205,14 @@ class PromptCounts:
             raise _NoCountError(_NO_FORM) from None
         return await off_loop(len(completion.body), endpoint.request, completion)
 
-    def _leave_alone(self, target: Target, seconds: float) -> None:
+    def _back_off(self, target: Target, seconds: float) -> None:
         now = self._health.clock.now()
-        kept = {key: until for key, until in self._left_alone_until.items() if until > now}
-        self._left_alone_until = {**kept, _key_of(target): now + seconds}
+        kept = {key: until for key, until in self._retry_at.items() if until > now}
+        self._retry_at = {**kept, _key_of(target): now + seconds}
 
 
-def _counting(target: Target) -> Target | None:
-    """Return a target in a dialect whose providers count tokens. None: it has none."""
+def _counting_target(target: Target) -> Target | None:
+    """Return the target in a dialect whose providers count tokens, or None."""
     if target.channel.dialect in COUNT_ENDPOINTS:
         return target
     other = over_responses(target)

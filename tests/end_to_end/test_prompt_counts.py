@@ -113,7 +113,7 @@ async def test_a_provider_that_does_not_count_is_left_alone(tmp_path: Path, scri
                 in counted.notes
             )
         assert len(stand.upstream.requests) == 1
-        clock.advance(prompt_counts.MISSING_S)
+        clock.advance(prompt_counts.MISSING_BACKOFF_S)
         stand.script = COUNT
         assert (await ask(stand, key)).body == {"input_tokens": 2095}
 
@@ -136,7 +136,7 @@ async def test_a_slow_provider_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The estimate comes after a few seconds, and the provider's connection is closed."""
-    monkeypatch.setattr(prompt_counts, "ASKED_FOR_S", 0.2)
+    monkeypatch.setattr(prompt_counts, "TIMEOUT_S", 0.2)
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = [STALL]
         key = await stand.open()
@@ -178,7 +178,7 @@ async def test_counts_at_a_time_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those beyond the bound are estimated at once."""
-    monkeypatch.setattr(prompt_counts, "ASKED_MAX", 1)
+    monkeypatch.setattr(prompt_counts, "REQUESTS_MAX", 1)
     go_on = asyncio.Event()
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = [go_on, *COUNT]
