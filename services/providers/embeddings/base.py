@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
+from msgspec import Raw
 
 from services.domain.embeddings import EmbeddingSpec
 from services.embedding_limits import EmbeddingLimits
@@ -16,6 +18,8 @@ from services.providers.stream_reader import unreadable
 UNKNOWN_LIMITS = EmbeddingLimits()
 
 AnswerT = TypeVar("AnswerT")
+UsageT = TypeVar("UsageT")
+EntryT = TypeVar("EntryT")
 
 
 class VectorsAnswer(NamedTuple):
@@ -57,6 +61,28 @@ def read_answer(body: bytes, decoder: msgspec.json.Decoder[AnswerT]) -> AnswerT:
         raise failure_in(body) from None
     except (ValueError, RecursionError):
         raise unreadable() from None
+
+
+def checked_entries(
+    found: Sequence[EntryT] | None, body: bytes, spec: EmbeddingSpec
+) -> Sequence[EntryT]:
+    """Return the entries of an answer. Raise UpstreamError unless each entry asked for is there.
+
+    None: the answer has another form.
+    """
+    if found is None:
+        raise failure_in(body)
+    if len(found) != spec.entry_count:
+        raise unreadable()
+    return found
+
+
+def read_usage(raw: Raw, usage: type[UsageT]) -> UsageT | None:
+    """Decode the usage in an answer. None: the answer has none, or one of another form."""
+    try:
+        return msgspec.json.decode(raw, type=usage) if bytes(raw) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def plausible_tokens(*counts: object) -> int:

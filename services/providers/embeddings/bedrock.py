@@ -18,9 +18,9 @@ from services.domain.embeddings import EmbeddingSpec
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure, UpstreamError
 from services.providers.base import Notes, Target, UpstreamRequest
-from services.providers.document_decoder import failure_in
 from services.providers.embeddings.base import (
     VectorsAnswer,
+    checked_entries,
     limits_of,
     plausible_tokens,
     read_answer,
@@ -32,7 +32,6 @@ from services.providers.embeddings.extra_fields import extra_fields
 from services.providers.embeddings.texts import input_type, require_texts
 from services.providers.embeddings.vectors import read_vectors
 from services.providers.failures import provider_failure
-from services.providers.stream_reader import unreadable
 
 PURPOSES: Mapping[str, str] = {
     "document": "GENERIC_INDEX",
@@ -106,11 +105,7 @@ class BedrockEmbeddings:
     def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
         """Decode an answer."""
         answer = read_answer(body, _ANSWER)
-        found = _vectors(answer)
-        if found is None:
-            raise failure_in(body)
-        if len(found) != spec.entry_count:
-            raise unreadable()
+        found = checked_entries(_vectors(answer), body, spec)
         tokens = plausible_tokens(answer.tokens)
         return VectorsAnswer(read_vectors(found, as_numbers=as_numbers), tokens)
 

@@ -10,18 +10,18 @@ from msgspec import Raw
 from services.domain.embeddings import EmbeddingSpec
 from services.errors import UpstreamError
 from services.providers.base import Notes, Target, UpstreamRequest
-from services.providers.document_decoder import failure_in
 from services.providers.embeddings.base import (
     VectorsAnswer,
+    checked_entries,
     plausible_tokens,
     read_answer,
+    read_usage,
 )
 from services.providers.embeddings.dimensions import sent_dimensions
 from services.providers.embeddings.extra_fields import extra_fields
 from services.providers.embeddings.texts import input_type, require_texts
 from services.providers.embeddings.vectors import read_vectors
 from services.providers.failures import provider_failure
-from services.providers.stream_reader import unreadable
 
 HARMLESS = frozenset({"max_tokens", "truncate"})
 """Fields of Cohere's API that change neither price, model, storage nor any address."""
@@ -82,11 +82,8 @@ class CohereEmbeddings:
     def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
         """Decode an answer."""
         answer = read_answer(body, _ANSWER)
-        if answer.embeddings is None or answer.embeddings.float is None:
-            raise failure_in(body)
-        vectors = answer.embeddings.float
-        if len(vectors) != spec.entry_count:
-            raise unreadable()
+        found = answer.embeddings.float if answer.embeddings is not None else None
+        vectors = checked_entries(found, body, spec)
         return VectorsAnswer(read_vectors(vectors, as_numbers=as_numbers), _tokens(answer.meta))
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
@@ -99,8 +96,7 @@ class CohereEmbeddings:
 
 
 def _tokens(raw: Raw) -> int:
-    try:
-        meta = msgspec.json.decode(raw, type=_Meta) if bytes(raw) else _Meta()
-    except (ValueError, RecursionError):
+    meta = read_usage(raw, _Meta)
+    if meta is None or meta.billed_units is None:
         return 0
-    return plausible_tokens(meta.billed_units.input_tokens) if meta.billed_units else 0
+    return plausible_tokens(meta.billed_units.input_tokens)

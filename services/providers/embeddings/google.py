@@ -11,14 +11,18 @@ from msgspec import Raw
 from services.domain.embeddings import EmbeddingSpec
 from services.errors import UpstreamError
 from services.providers.base import Notes, Target, UpstreamRequest
-from services.providers.document_decoder import failure_in
-from services.providers.embeddings.base import VectorsAnswer, plausible_tokens, read_answer
+from services.providers.embeddings.base import (
+    VectorsAnswer,
+    checked_entries,
+    plausible_tokens,
+    read_answer,
+    read_usage,
+)
 from services.providers.embeddings.dimensions import sent_dimensions
 from services.providers.embeddings.extra_fields import extra_fields
 from services.providers.embeddings.texts import input_type, require_texts
 from services.providers.embeddings.vectors import read_vectors
 from services.providers.failures import provider_failure
-from services.providers.stream_reader import unreadable
 
 HARMLESS = frozenset({"title"})
 """Fields of the API that change neither price, model, storage nor any address."""
@@ -88,11 +92,7 @@ class GoogleEmbeddings:
     def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
         """Decode an answer."""
         answer = read_answer(body, _ANSWER)
-        if answer.embeddings is None:
-            raise failure_in(body)
-        if len(answer.embeddings) != spec.entry_count:
-            raise unreadable()
-        vectors = [each.values for each in answer.embeddings]
+        vectors = [each.values for each in checked_entries(answer.embeddings, body, spec)]
         return VectorsAnswer(read_vectors(vectors, as_numbers=as_numbers), _tokens(answer.usage))
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
@@ -112,8 +112,5 @@ def google_credentials(key: str) -> Mapping[str, str]:
 
 
 def _tokens(raw: Raw) -> int:
-    try:
-        usage = msgspec.json.decode(raw, type=_Usage) if bytes(raw) else _Usage()
-    except (ValueError, RecursionError):
-        return 0
-    return plausible_tokens(usage.prompt_token_count)
+    usage = read_usage(raw, _Usage)
+    return plausible_tokens(usage.prompt_token_count) if usage is not None else 0

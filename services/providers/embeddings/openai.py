@@ -11,12 +11,13 @@ from services.domain.embeddings import EmbeddingSpec
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure, UpstreamError
 from services.providers.base import Notes, Target, UpstreamRequest
-from services.providers.document_decoder import failure_in
 from services.providers.embeddings.base import (
     VectorsAnswer,
+    checked_entries,
     limits_of,
     plausible_tokens,
     read_answer,
+    read_usage,
 )
 from services.providers.embeddings.dimensions import dimensions_parameter, sent_dimensions
 from services.providers.embeddings.extra_fields import extra_fields, is_dropped
@@ -75,9 +76,7 @@ class OpenAiEmbeddings:
     def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
         """Decode an answer, whose vectors come in any order if they have an index."""
         answer = read_answer(body, _ANSWER)
-        if answer.data is None:
-            raise failure_in(body)
-        ordered = _in_order(answer.data, spec.entry_count)
+        ordered = _in_order(checked_entries(answer.data, body, spec))
         return VectorsAnswer(read_vectors(ordered, as_numbers=as_numbers), _tokens(answer.usage))
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
@@ -100,21 +99,16 @@ def _add_hints(body: dict[str, object], spec: EmbeddingSpec, target: Target, not
             notes.dropped(name, f"`{name}` is not passed on to the provider.")
 
 
-def _in_order(items: Sequence[_Item], count: int) -> Sequence[Raw]:
+def _in_order(items: Sequence[_Item]) -> Sequence[Raw]:
     """Return the vectors in the order of the entries. Raises UPSTREAM_BAD_RESPONSE."""
-    if len(items) != count:
-        raise unreadable()
     if all(item.index is None for item in items):
         return [item.embedding for item in items]
     by_index = {item.index: item.embedding for item in items}
-    if by_index.keys() != set(range(count)):
+    if by_index.keys() != set(range(len(items))):
         raise unreadable()
-    return [by_index[index] for index in range(count)]
+    return [by_index[index] for index in range(len(items))]
 
 
 def _tokens(raw: Raw) -> int:
-    try:
-        usage = msgspec.json.decode(raw, type=_Usage) if bytes(raw) else _Usage()
-    except (ValueError, RecursionError):
-        return 0
-    return plausible_tokens(usage.prompt_tokens, usage.total_tokens)
+    usage = read_usage(raw, _Usage)
+    return plausible_tokens(usage.prompt_tokens, usage.total_tokens) if usage is not None else 0

@@ -14,15 +14,18 @@ from msgspec import Raw
 from services.domain.embeddings import EmbeddingSpec
 from services.errors import UpstreamError
 from services.providers.base import TOKENS_MAX, Notes, Target, UpstreamRequest
-from services.providers.document_decoder import failure_in
-from services.providers.embeddings.base import VectorsAnswer, plausible_tokens, read_answer
+from services.providers.embeddings.base import (
+    VectorsAnswer,
+    checked_entries,
+    plausible_tokens,
+    read_answer,
+)
 from services.providers.embeddings.dimensions import sent_dimensions
 from services.providers.embeddings.extra_fields import extra_fields
 from services.providers.embeddings.google import INPUT_TYPES, google_credentials
 from services.providers.embeddings.texts import input_type, require_texts
 from services.providers.embeddings.vectors import read_vectors
 from services.providers.failures import provider_failure
-from services.providers.stream_reader import unreadable
 
 HARMLESS = frozenset({"title"})
 """Fields of an entry that change neither price, model, storage nor any address."""
@@ -46,7 +49,7 @@ class _Answer(msgspec.Struct):
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
-_NONE = _Embedding()
+_NO_EMBEDDING = _Embedding()
 
 
 class VertexEmbeddings:
@@ -81,11 +84,8 @@ class VertexEmbeddings:
     def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
         """Decode an answer."""
         answer = read_answer(body, _ANSWER)
-        if answer.predictions is None:
-            raise failure_in(body)
-        found = [each.embeddings or _NONE for each in answer.predictions]
-        if len(found) != spec.entry_count:
-            raise unreadable()
+        predictions = checked_entries(answer.predictions, body, spec)
+        found = [each.embeddings or _NO_EMBEDDING for each in predictions]
         vectors = read_vectors([each.values for each in found], as_numbers=as_numbers)
         return VectorsAnswer(vectors, _tokens(found))
 
