@@ -66,7 +66,7 @@ class EdgeConfig:
     public_url: str = ""
     """Base URL for clients, without a path. Empty: as a request names it."""
     public_grpc: str = ""
-    """The gRPC listener for clients, HOST:PORT. Empty: there is none that is known."""
+    """The gRPC listener for clients, HOST:PORT. Empty: no such listener is known."""
     send_buffer_bytes: int = 64 * 1024
     """Size of the kernel's buffer of bytes that a client has not read yet (SO_SNDBUF)."""
     write_buffer_bytes: int = 16 * 1024

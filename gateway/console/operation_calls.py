@@ -1,4 +1,4 @@
-"""Operation calls: what the console asks about channels, live calls, limits and configuration."""
+"""Operation calls: requests of the console to OperationsService."""
 
 from __future__ import annotations
 
@@ -74,15 +74,15 @@ class Configuration:
     """The configuration without secrets."""
 
     running: str
-    """That in use, as JSON."""
+    """The configuration in use, as JSON."""
     diff: str
-    """What a reload would change."""
+    """Changes that a reload would make, as a unified diff."""
     problems: Sequence[str]
-    """Why a reload would fail."""
+    """Reasons for which a reload would fail."""
 
     @property
     def digest(self) -> str:
-        """What tells two states of the file apart, as far as they are shown."""
+        """Digest of the changes and problems that the page shows."""
         return hashlib.sha256("\n".join([self.diff, *self.problems]).encode()).hexdigest()
 
 
@@ -100,7 +100,7 @@ class OperationCalls:
     async def disable_channel(
         self, asker: OperatorAsker, channel: str, reason: str, until_s: int | None
     ) -> None:
-        """Disable a channel, for ever or until a time in seconds since 1970."""
+        """Disable a channel until a time in seconds since 1970. None: until it is enabled."""
         request = pb.DisableChannelRequest(channel=channel, reason=reason)
         if until_s is not None:
             request.expire_time.FromSeconds(until_s)

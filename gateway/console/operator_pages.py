@@ -53,7 +53,7 @@ CALL_LOG_COUNTS: Mapping[str, str] = {
     "calls": "ledger.calls",
     "holds_without_call": "ledger.holds_without_call",
 }
-"""What a verification counts in the ledger and in the call log, with the names of their texts."""
+"""Counts of a verification of the ledger and the call log, with the names of their texts."""
 UNREADABLE = "call_log_unreadable"
 """Count of a verification that could not read the call log."""
 

@@ -34,7 +34,7 @@ class DiffLine(NamedTuple):
 
     text: str
     kind: str
-    """Its class. Empty: the line is the same in both."""
+    """CSS class of the line. Empty: the line is the same in both configurations."""
 
 
 class ProcessPages:
@@ -52,7 +52,7 @@ class ProcessPages:
         return self._pages.render(visit, "limits", limits=limits, kinds=LIMIT_KINDS)
 
     async def load(self, visit: Visit) -> web.Response:
-        """What the process is busy with, and when it refuses calls."""
+        """The load of the process, and the thresholds at which it refuses calls."""
         load = await self._calls.load(operator_of(visit))
         refusals = sorted(load.refusals.items(), key=lambda item: (-item[1], item[0]))
         return self._pages.render(

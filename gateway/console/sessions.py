@@ -57,7 +57,7 @@ class Sessions:
         """Ends of the lifetimes of sessions that have ended before, by their CSRF tokens."""
 
     def visitor(self) -> Session:
-        """Return a new session of somebody who has not signed in."""
+        """Return a new session of a visitor, who has not signed in."""
         now = int(self._now())
         return Session(csrf_token=secrets.token_urlsafe(16), started_s=now, seen_s=now)
 

@@ -83,17 +83,17 @@ class Sums:
 
 
 class Groups(NamedTuple):
-    """Sums of groups of calls, the dearest first."""
+    """Sums of groups of calls, by charge, highest first."""
 
     shown: Sequence[GroupSums]
     highest_nano_usd: int
-    """Charges of the first one."""
+    """Charge of the first group."""
     more_count: int
     """Number of groups that are not shown."""
 
 
 class Breakdown(NamedTuple):
-    """Sums of all calls by what they differ in. Without a call log there are those of models."""
+    """Sums of all calls by model, key, end user and tag. Without a call log: by model alone."""
 
     by_model: Sequence[tuple[str, Sums]]
     by_key: Groups | None
@@ -110,9 +110,9 @@ class UsagePages:
         self._log = log
 
     async def usage(self, visit: Visit) -> web.Response:
-        """Charges, calls and tokens by day, and the sums of each model, key, end user and tag.
+        """Charges, calls and tokens by day, with the sums of each model, key, end user and tag.
 
-        Or those of one key, end user or tag by day.
+        Where the query names a key, an end user or a tag: the days of its calls alone.
         """
         query = visit.request.query
         days = last_days(_asked_days(query.get("days", "")))
@@ -172,7 +172,7 @@ class UsagePages:
         )
 
     async def _groups(self, caller: Caller, first: date, dimension: Dimension) -> Groups | None:
-        """Return the sums of each key, end user or tag, the dearest first. None: no call log."""
+        """Return the sums of each key, end user or tag, highest charge first. None: no call log."""
         try:
             found = await self._log.sums(caller, beginning(first), dimension)
         except ApiError as error:

@@ -36,7 +36,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     actor_type: str
     """`operator`, `key` or `system`."""
     actor: str
-    """Name of the operator, where it is known; ID of the key; what made the gateway act."""
+    """Name of the operator, where it is known; ID of the key; cause of an act of the gateway."""
     method: str
     """Method that makes the change."""
     request_id: str = ""
@@ -44,7 +44,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     now_ms: int
     """Time of the change."""
     keep_ms: int = 0
-    """How long entries are kept. 0: for ever."""
+    """Retention of entries. 0: no limit."""
 
 
 class Viewed(NamedTuple):

@@ -58,7 +58,7 @@ class TenantServicer(pb_grpc.TenantServiceServicer):
     keys_max: int
     """Most valid keys of an account that its tenant may have made."""
     audit_keep_ms: int
-    """How long the audit log keeps entries. 0: for ever."""
+    """Retention of entries of the audit log. 0: no limit."""
 
     async def CreateKey(
         self, request: pb.CreateKeyRequest, context: Context

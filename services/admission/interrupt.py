@@ -1,7 +1,6 @@
 """Interrupt of calls in flight: of one by an operator, of all with a key by its revocation.
 
-No task exists per call, and nothing waits: a call ends by the same cancellation as one whose
-caller disconnects.
+A call is cancelled as where its caller disconnects. It needs no task of its own for this.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ class CallInterrupt:
             self.close_idle()
 
     def release(self) -> None:
-        """Let go of what knows the call, and of what it knows."""
+        """Drop the references between the call, its stream and its key's revocation."""
         self.close_idle = None
         if self._revocation is not None:
             self._revocation.calls.discard(self)
@@ -88,8 +87,8 @@ class CallInterrupt:
     async def guard(self, items: ClosableIterator[T]) -> AsyncGenerator[T, None]:
         """Yield `items` until the call is interrupted.
 
-        It closes them at once, also while no item is awaited, and raises the failure: at once
-        while the next item is awaited, else when the next item is requested.
+        An interrupt closes `items` at once. It raises the failure where the next item is awaited,
+        else when the next item is requested.
         """
         self.close_idle = partial(self._close, items)
         loop = self._loop
@@ -110,7 +109,7 @@ class CallInterrupt:
                         self._take_back(task, cancelling)
                 yield item
         except BaseException:
-            self.close_idle = None  # Two may not close a generator at the same time.
+            self.close_idle = None  # A generator may not be closed twice at the same time.
             if self._closing is None:
                 await items.aclose()
             else:
@@ -145,7 +144,7 @@ class CallInterrupt:
 
 
 class Revocation:
-    """Revocation of one key. `Keyring` triggers it while somebody holds a reference to it."""
+    """Revocation of one key. `Keyring` keeps a weak reference to it, and triggers it."""
 
     __slots__ = ("__weakref__", "calls", "is_triggered")
 

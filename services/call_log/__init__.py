@@ -3,10 +3,10 @@
     record of a call ──► CallQueue ──► CallStore (rows, and sums by hour and day)
                                            └──► CallLogReader ──► CallServicer
 
-Nothing waits for it. The queue is bounded: where the store is slow, full or gone, rows are dropped
-and counted, and calls, the ledger and its outbox go on as ever. A batch is written after the ends
-of its calls' holds, so a row never says more than the ledger. A killed process loses the rows of
-its last second.
+No call waits for it. The queue is bounded: where the store is slow, full or gone, rows are dropped
+and counted, without an effect on calls, the ledger or its outbox. A batch is written after the ends
+of its calls' holds, so each row with a charge has its hold in the ledger. A killed process loses
+the rows of its last second.
 
 Modules, in the order in which data flows:
 

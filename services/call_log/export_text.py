@@ -23,7 +23,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # noqa:
 
 
 def _quantile(field: DurationsField, quantile: str, group: pb.CallGroup) -> int | None:
-    """Return a quantile of durations in milliseconds; None: there is none."""
+    """Return a quantile of durations in milliseconds. None: no call has such a duration."""
     if not group.HasField(field):
         return None
     milliseconds: int = getattr(getattr(group, field), quantile).ToMilliseconds()

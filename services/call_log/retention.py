@@ -1,4 +1,4 @@
-"""Retention of the call log: whole days, or months in SQLite, are dropped when they are over it."""
+"""Retention of the call log: whole days, or months in SQLite, are dropped after it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from services.storage.call_sums import DAY_MS
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 3600.0
-"""Interval at which what is too old is dropped. The first time is the start."""
+"""Interval between runs. The first run is at the start."""
 
 
 async def forget_old_calls(store: CallStore, clock: Clock, retention_days: int) -> None:
-    """Drop what is older than the retention, for ever. A store that fails is asked again."""
+    """Drop rows older than the retention, in a loop. A failure is logged, and the loop goes on."""
     while True:
         today = int(clock.time() * 1000) // DAY_MS
         try:

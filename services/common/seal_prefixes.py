@@ -1,4 +1,4 @@
-"""Prefixes of seals: sealed reasoning of other providers, in APIs whose own form has room for it.
+"""Prefixes of seals: sealed reasoning of other providers, in fields of the callers' APIs.
 
 A provider cannot read such a seal: a request that has one is translated for it.
 """
@@ -8,4 +8,4 @@ from __future__ import annotations
 DETAILS_PREFIX = "pomogator.details."
 STATE_PREFIX = "pomogator.state."
 SEAL = b"pomogator."
-"""How all of them begin."""
+"""Beginning of all seals."""

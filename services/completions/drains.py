@@ -1,14 +1,17 @@
 """Drains: answers are read to their end after the caller disconnects, where providers bill them.
 
-That is where the channel says so (`on_disconnect = "drain"`), where it leaves it to the model and
-the model's row does (`billed_to_end`), and where only the end of the answer says what it has cost,
-since the model reasons without showing it, or the provider runs tools, whose results the model
-reads. Where the prompt has media of unknown size, it is read until the provider has counted the
-prompt. It holds before and after the answer has begun, for streams and for whole answers. The
-number of drains, also of each account, and the time of each are limited; beyond that an answer is
-cancelled, and charged for an estimate: for all tokens of its hold where the provider bills the rest
-unseen, else for the most that the prompt may have, what was passed on and plausible reasoning. No
-further attempt is made for a caller that has disconnected.
+An answer is drained where
+
+- the channel says so (`on_disconnect = "drain"`), or leaves it to the model, whose row says so
+  (`billed_to_end`);
+- only its end says what it costs: the model reasons unseen, or the provider runs tools;
+- the prompt has media of unknown size: until the provider has counted the prompt.
+
+It holds before and after the answer has begun, for streams and for whole answers. The number of
+drains, also of each account, and the time of each are limited; beyond that an answer is cancelled,
+and charged for an estimate: for all tokens of its hold where the provider bills the rest unseen,
+else for the most that the prompt may have, the tokens that were passed on, and plausible reasoning.
+No further attempt is made for a caller that has disconnected.
 
 A task for the first batch outlives the caller; later batches are read without one. Where the caller
 is cancelled meanwhile, `LEFT` comes in place of a batch, and the drain reads on.

@@ -1,7 +1,7 @@
 """Plain requests: texts and the most frequent parameters, and nothing else.
 
-Most requests are plain. One look tells, so that the core asks for none of the rare fields of such a
-request one by one.
+Most requests are plain. One check finds them, so that the core need not look at the rare fields of
+such a request one by one.
 """
 
 from __future__ import annotations

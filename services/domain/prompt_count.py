@@ -1,4 +1,4 @@
-"""Count of the tokens of a prompt: what is asked, and what is answered."""
+"""Count of the tokens of a prompt: request and answer."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ class PromptCount(msgspec.Struct, frozen=True, kw_only=True):
     prompt_token_count: int = 0
     source: UsageSource = ""
     notes: Sequence[Note] = ()
-    """Why the number is an estimate, if it is one."""
+    """Reason for which the number is an estimate. Empty: the provider has counted."""

@@ -1,7 +1,7 @@
-"""Retention of ended holds: what is older is carried forward in sums by day, and deleted.
+"""Retention of ended holds: older holds are added to sums by day, and deleted.
 
-Batches are small, with pauses between them, so that calls do not wait for them. Of several
-processes one does it at a time.
+Batches are small, with pauses between them, so that calls do not wait for them. Only one
+process at a time does it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class HoldRetention:
         )[()]
 
     async def run(self) -> None:
-        """Delete what is over the retention, for ever. A database that fails is asked again."""
+        """Delete holds over the retention, in a loop. A failure is logged, and the loop goes on."""
         await asyncio.sleep(START_DELAY_S)
         while True:
             try:
@@ -55,7 +55,7 @@ class HoldRetention:
             await asyncio.sleep(INTERVAL_S)
 
     async def forget(self) -> int:
-        """Delete what is over the retention, unless another process does. Return how many."""
+        """Delete holds over the retention, unless another process does. Return their number."""
         today = int(self._clock.time() * 1000) // DAY_MS
         old = OldHolds(before_ms=(today - self._keep_days) * DAY_MS, limit=BATCH_MAX)
         total = 0

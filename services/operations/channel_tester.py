@@ -1,7 +1,7 @@
 """Test of a channel: one small request to exactly one target, past routing, limits and billing.
 
-Health learns only of success, which closes the circuit breaker as a probe does: no operator's test
-takes a channel out of service. The time of such a small answer says nothing of the channel's.
+A success closes the circuit breaker, as a probe does. A failure does not count against the channel,
+and the latency of so small an answer does not change the channel's.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ class ChannelTest:
     message: str = ""
     """The provider's words without secrets, or ours."""
     cause: str = ""
-    """The words of the system or of TLS."""
+    """Cause of a failed connection, in the words of the system or of TLS."""
     http_status: int = 0
-    """Status of the provider. 0: it has not answered."""
+    """Status of the provider's response. 0: no response."""
     duration_s: float = 0.0
     ttft_s: float | None = None
-    """Time to the beginning of the answer. None: it did not begin."""
+    """Time to the beginning of the answer. None: the answer did not begin."""
     usage: Usage | None = None
-    """None: it is not known."""
+    """Tokens. None: not known."""
     cost_nano: int | None = None
-    """What the provider bills. None: the model has no price."""
+    """Bill of the provider. None: the model has no price."""
 
     def fail(self, error: UpstreamError) -> None:
         """Note why the test failed."""
@@ -63,7 +63,7 @@ class ChannelTest:
 
 @dataclass(slots=True)
 class _Causes:
-    """Keeps the cause of a failure, of which neither operators' status nor log learns here."""
+    """Cause of the last failure, for the result of the test alone: not for `ChannelFailures`."""
 
     last: str = ""
 
@@ -156,7 +156,7 @@ class ChannelTester:
         log.info("channel.tested", extra=fields)
 
 
-def test_counts(counters: PlainMetrics) -> ByLabels[PlainCounter]:
+def declare_test_counters(counters: PlainMetrics) -> ByLabels[PlainCounter]:
     """Declare the metric of tests, and return its counters."""
     return counters.counter(
         "channel_tests_total",

@@ -16,7 +16,7 @@ from services.telemetry.calls import CallLog
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What a process knows of its load."""
+    """Load of a process: calls, lateness, memory and refusals."""
 
     load_shedder: LoadShedder
     calls: CallLog

@@ -19,11 +19,11 @@ from services.providers.embeddings.base import EmbeddingDialect
 
 PROMPT = "Reply with the word OK."
 ANSWER_TOKENS_MAX = 16
-"""The least that OpenAI's Responses take as a limit."""
+"""Limit of the answer: the smallest that OpenAI's Responses take."""
 
 
 class ProbeRequest(Protocol):
-    """One request to one target, and what its answer has used."""
+    """One request to one target, and the usage of its answer."""
 
     @property
     def api(self) -> ProviderApi:
@@ -36,7 +36,7 @@ class ProbeRequest(Protocol):
     def encoded(self) -> UpstreamRequest:
         """Return the request in the target's form. Raise Failure."""
 
-    def add(self, first: Batch | WholeAnswer) -> None:
+    def add(self, part: Batch | WholeAnswer) -> None:
         """Take a batch of the answer, or all of it. Raise UpstreamError if it lacks something."""
 
     def usage(self) -> Usage | None:
@@ -50,7 +50,7 @@ def completion_spec(model: str) -> ChatCompletionSpec:
 
 
 class ProbeCompletion:
-    """A completion of a few tokens, as a stream, which shows when it begins."""
+    """A completion of a few tokens, as a stream, so that the time to its first token is known."""
 
     def __init__(
         self, target: Target, dialects: Mapping[str, Dialect], counter: TokenCounter
@@ -66,13 +66,13 @@ class ProbeCompletion:
         """Return the request in the target's form. Raise Failure."""
         return self.api.encode(self._spec, self._target, Notes(), stream=True)
 
-    def add(self, first: Batch | WholeAnswer) -> None:
+    def add(self, part: Batch | WholeAnswer) -> None:
         """Count a batch of the answer, or all of it."""
         self._has_begun = True
-        if isinstance(first, WholeAnswer):
-            self._meter.add_whole(first)
+        if isinstance(part, WholeAnswer):
+            self._meter.add_whole(part)
         else:
-            self._meter.add(first)
+            self._meter.add(part)
 
     def usage(self) -> Usage | None:
         """Return what the provider reports, or our own count of an answer that has begun."""
@@ -80,7 +80,7 @@ class ProbeCompletion:
 
 
 class ProbeEmbedding:
-    """The vector of one text."""
+    """A call for the vector of one text."""
 
     def __init__(self, target: Target, dialects: Mapping[str, EmbeddingDialect]) -> None:
         self._target = target
@@ -93,8 +93,8 @@ class ProbeEmbedding:
         """Return the request in the target's form. Raise Failure."""
         return self.api.encode(self._spec, self._target, Notes(), as_numbers=False)
 
-    def add(self, first: Batch | WholeAnswer) -> None:  # noqa: ARG002 - the decoder has it
-        """Read the vector. Raise UpstreamError if there is none."""
+    def add(self, part: Batch | WholeAnswer) -> None:  # noqa: ARG002 - the decoder has it
+        """Read the vector. Raise UpstreamError if the answer has no vector."""
         self._tokens = self.api.read(self.decoder.body, self._spec, as_numbers=False).tokens
 
     def usage(self) -> Usage | None:

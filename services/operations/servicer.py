@@ -41,7 +41,7 @@ _POLICIES = EnumWords(chat.ParameterPolicy.DESCRIPTOR)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationsParts:
-    """What OperationsService asks."""
+    """Parts that OperationsService asks."""
 
     explainer: Callable[[], Explainer]
     """Returns one for the current configuration."""

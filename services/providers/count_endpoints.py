@@ -1,4 +1,4 @@
-"""Endpoints at which providers count the tokens of a prompt, of a request for its completion."""
+"""Endpoints at which providers count the tokens of a prompt."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class CountEndpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     members: frozenset[str]
-    """The members of a request for a completion that it takes: those that make the prompt."""
+    """Members of a request for a completion that the endpoint takes: those of the prompt."""
 
     def request(self, completion: UpstreamRequest) -> UpstreamRequest:
-        """Return the request for the count of the prompt of a request for a completion."""
+        """Return the request for a count of the prompt of `completion`."""
         found = members(completion.body)
         kept = {name: value for name, value in found.items() if name in self.members}
         return self.raw_request(replace(completion, body=msgspec.json.encode(kept)))
 
     def raw_request(self, request: UpstreamRequest) -> UpstreamRequest:
-        """Return a request whose body is one for a count already."""
+        """Return `request`, whose body is that of a count already, for this endpoint."""
         return replace(request, path=self.path, streamed=False, may_stream=False, thinking_tokens=0)
 
 

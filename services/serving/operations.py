@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from services.metering.tokens import TokenCounter
-from services.operations.channel_tester import ChannelTester, test_counts
+from services.operations.channel_tester import ChannelTester, declare_test_counters
 from services.operations.configuration_view import ConfigurationView
 from services.operations.embedding_explainer import EmbeddingExplainer
 from services.operations.explainer import Explainer
@@ -25,7 +25,7 @@ from services.serving.system_reload import reload_changes
 
 
 class OperatedCore(NamedTuple):
-    """What operators use of the core of calls."""
+    """Parts of the core of calls that operators use."""
 
     sessions: SessionAffinity
     upstream: Upstream
@@ -64,7 +64,7 @@ def _channel_tester(parts: ProcessParts, reloader: Reloader, core: OperatedCore)
         dialects=DIALECTS,
         embedding_dialects=EMBEDDING_DIALECTS,
         counter=core.counter,
-        counts=test_counts(parts.counters),
+        counts=declare_test_counters(parts.counters),
     )
 
 

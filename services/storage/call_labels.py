@@ -137,10 +137,10 @@ def read_labels(query: SumsQuery, labels: LabelFilter) -> Transaction[Mapping[Gr
 
 
 def _bounded(interval: Interval, sums: Sums) -> Transaction[Sums]:
-    """Return the sums, with those together whose labels are too many for the interval."""
+    """Return the sums. Labels beyond `LABELS_MAX` are added up under an empty name."""
     rows = yield COUNT, interval
-    room = LABELS_MAX - msgspec.convert(rows[0][0], int)
-    if len(sums) <= room:
+    free = LABELS_MAX - msgspec.convert(rows[0][0], int)
+    if len(sums) <= free:
         return sums
     rows = yield SELECT_LABELS, interval
     known = {Label(*msgspec.convert(row, tuple[str, str, str])) for row in rows}
@@ -148,8 +148,8 @@ def _bounded(interval: Interval, sums: Sums) -> Transaction[Sums]:
     for label, figures in sorted(sums.items()):
         shown = label
         if label not in known:
-            shown = label if room > 0 else Label(label.kind, "", "")
-            room -= 1
+            shown = label if free > 0 else Label(label.kind, "", "")
+            free -= 1
         _add(bounded, shown, figures)
     return bounded
 

@@ -310,7 +310,7 @@ class CallLog:
             record.end = record.finish
             return
         if record.is_aborted:
-            # Its caller has left without a look at the failure.
+            # The caller has left before it read the failure.
             record.reason, record.end = ErrorReason.CALL_ABORTED, ABORTED
             record.code = REASONS[ErrorReason.CALL_ABORTED].grpc.name
             return

@@ -1,4 +1,4 @@
-"""Requests for the tokens of a prompt, and answers."""
+"""Requests to count the tokens of a prompt, and their answers, as messages."""
 
 from __future__ import annotations
 

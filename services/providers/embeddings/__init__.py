@@ -5,7 +5,7 @@ Modules, in the order in which data flows:
     base          interface of a dialect: `encode`, a decoder, `error`, all without I/O
     dimensions    dimensions that a model can give its vectors
     extra_fields  fields unknown to the contract that are sent on
-    texts         what dialects have in common whose APIs take texts alone
+    texts         rules of all dialects whose APIs take texts alone
     openai        OpenAI's `/embeddings`, which most other providers also speak
     cohere        Cohere's `/v2/embed`
     google        Google's `batchEmbedContents`

@@ -1,4 +1,4 @@
-"""What the dialects of embeddings have in common whose APIs take texts alone."""
+"""Rules that all dialects of embeddings share whose APIs take texts alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.providers.embeddings.extra_fields import is_dropped
 
 
 def require_texts(spec: EmbeddingSpec, notes: Notes) -> None:
-    """Note the end user, whom these APIs do not know. Raise UNSUPPORTED_FEATURE for token IDs."""
+    """Raise Failure UNSUPPORTED_FEATURE for token IDs. Note that the end user is dropped."""
     if spec.token_ids:
         message = "This model takes texts, and no token IDs."
         raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param="input")
@@ -23,7 +23,10 @@ def require_texts(spec: EmbeddingSpec, notes: Notes) -> None:
 def input_type(
     spec: EmbeddingSpec, target: Target, notes: Notes, names: Mapping[str, str], default: str = ""
 ) -> str:
-    """Return the provider's input type, by `names` of other providers. Empty: none is sent."""
+    """Return the provider's input type. Empty: no input type is sent.
+
+    `names` are the provider's words by those of other providers.
+    """
     asked = spec.input_type
     if asked and is_dropped("input_type", target):
         notes.dropped("input_type", "The model has no such parameter.")

@@ -1,7 +1,7 @@
 """Encoder of plain requests (`services.domain.plain_texts`) to one target.
 
-What a target does with such requests is compiled once. The body is that of `request.encode`, which
-takes each request that needs more than a copy, such as a note.
+The target's rules are compiled once. The body equals that of `request.encode`, which encodes every
+request whose values cannot be copied as they are, or that needs a note.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PlainRequests:
     def encode(
         self, spec: ChatCompletionSpec, texts: Sequence[str], *, stream: bool
     ) -> UpstreamRequest | None:
-        """Return the request. None: it takes `request.encode`."""
+        """Return the request. None: `request.encode` must encode it."""
         if not self._fits(spec):
             return None
         target = self._target
@@ -88,7 +88,7 @@ class PlainRequests:
 def plain_requests(target: Target) -> PlainRequests | None:
     """Return the encoder of plain requests to a target.
 
-    None: it takes messages in a certain order alone, or reasons by its name.
+    None: the target has rules on the order of messages, or a model name that selects reasoning.
     """
     capabilities = target.capabilities
     takes_any_order = capabilities.late_instructions == "any" and capabilities.turns == "any"
@@ -96,7 +96,7 @@ def plain_requests(target: Target) -> PlainRequests | None:
 
 
 def _names(target: Target, reasons: bool) -> Sequence[str]:
-    """Return the provider's names of plain parameters. Empty: one may not be sent."""
+    """Return the provider's names of plain parameters. An empty name: it may not be sent."""
     renames = target.channel.quirks.renames
     # Of two parameters that exclude each other, one may be sent.
     seconds = {second for _, second in target.capabilities.excludes}

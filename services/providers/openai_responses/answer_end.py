@@ -1,4 +1,4 @@
-"""End of an answer: what its last event, or its document, says of it."""
+"""End of an answer: why it ended, by its last event or its document."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Document(msgspec.Struct, frozen=True):
 
 
 def read_document(body: bytes) -> Document:
-    """Read a document, which may begin with white space. Raises UpstreamError if it is none."""
+    """Read a document, after any white space. Raises UpstreamError if it is no answer."""
     data = Raw(body.strip())
     found = wire.read(data, wire.RESPONSE)
     if found.output is None and found.status is None:

@@ -1,4 +1,4 @@
-"""Types of tools that no field has: those that callers run, and the names of the others."""
+"""Types of tools beside functions: those that callers run, and those that providers run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def provider_tools(tools: Iterable[Tool]) -> Iterator[ProviderTool]:
 
 
 def _provider_tool(other_json: bytes) -> ProviderTool | None:
-    """Return a tool, unless its caller runs it, or it is none: the dialects refuse that."""
+    """Return a tool that the provider runs. None: the caller runs it, or it has no type."""
     try:
         found = msgspec.json.decode(other_json, type=_OtherTool)
     except (ValueError, RecursionError):
