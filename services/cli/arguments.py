@@ -41,7 +41,7 @@ from services.cli.operation_arguments import (
     add_test_arguments,
 )
 from services.cli.operation_commands import explain_call, reload_configuration
-from services.cli.output import read_duration, read_listener, read_time, read_usd
+from services.cli.output import read_duration, read_listener, read_time, read_usd, read_visible
 from services.cli.serve_arguments import EXAMPLES, add_demo_arguments, add_serve_arguments
 from services.cli.serve_commands import check, list_models, serve
 from services.serving.first_key import STATE
@@ -57,8 +57,9 @@ examples:
   pomogator accounts create acme --credit 20
   pomogator keys create --account acme
 
-Run `pomogator COMMAND --help` for the options of a command. --config, --state and --ops may also
-be set by the variables POMOGATOR_CONFIG, POMOGATOR_STATE and POMOGATOR_OPS."""
+Run `pomogator COMMAND --help` for the options of a command. --config, --state, --ops and --operator
+may also be set by the variables POMOGATOR_CONFIG, POMOGATOR_STATE, POMOGATOR_OPS and
+POMOGATOR_OPERATOR."""
 
 
 def parser(env: Environment) -> ArgumentParser:
@@ -154,6 +155,13 @@ def _operator(common: ArgumentParser, env: Environment) -> ArgumentParser:
     add_file(operator, "--ops-ca", "CA of the --ops listener, where it speaks TLS", env)
     add_file(operator, "--ops-cert", "certificate to present to it, where it asks for one", env)
     add_file(operator, "--ops-key", "private key of --ops-cert", env)
+    operator.add_argument(
+        "--operator",
+        type=read_visible,
+        metavar="NAME",
+        default=env.get("POMOGATOR_OPERATOR", ""),
+        help="who makes a change, for the audit log (default: nobody is named)",
+    )
     return operator
 
 

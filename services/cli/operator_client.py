@@ -22,6 +22,7 @@ from services.call_log.closed_log import audit_closed_log
 from services.cli.output import CommandError, remark
 from services.clock import SystemClock
 from services.common.addresses import is_local
+from services.common.call_names import OPERATOR_HEADER
 from services.common.tls import TargetTls
 from services.config import load_state
 from services.storage.sqlite_file import FILE
@@ -38,9 +39,13 @@ A = TypeVar("A")
 class Operators:
     """Stubs of the operators' services."""
 
-    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
-        """`token` is the credential for a listener on TCP. Unix sockets ignore it."""
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    def __init__(self, channel: grpc.aio.Channel, token: str, name: str) -> None:
+        """`token` is the credential for a listener on TCP. Unix sockets ignore it.
+
+        `name` is the operator's, for the audit log.
+        """
+        named = {"authorization": token and f"Bearer {token}", OPERATOR_HEADER: name}
+        self._metadata = tuple((key, value) for key, value in named.items() if value)
         self.keys = keys_grpc.KeyServiceStub(channel)
         self.accounts = accounts_grpc.AccountServiceStub(channel)
         self.audit = audit_grpc.AuditServiceStub(channel)
@@ -92,7 +97,7 @@ async def operators(arguments: Namespace, env: Mapping[str, str]) -> AsyncIterat
                 f"no server runs, so a new state was made in {arguments.state.absolute()}; "
                 "--state names another one"
             )
-        yield Operators(channel, env.get(TOKEN_VARIABLE, ""))
+        yield Operators(channel, env.get(TOKEN_VARIABLE, ""), arguments.operator)
 
 
 def _has_database(state: Path) -> bool:

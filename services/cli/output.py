@@ -92,6 +92,13 @@ def read_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def read_visible(text: str) -> str:
+    """Check a text that metadata of gRPC can carry."""
+    if not (text.isascii() and text.isprintable()):
+        raise argparse.ArgumentTypeError(f"{text!r}: only printable ASCII characters")
+    return text
+
+
 def read_address(text: str) -> str:
     """Check `HOST:PORT`, an IPv6 address in brackets."""
     try:

@@ -31,9 +31,10 @@ class Shell:
         self.remarks: list[str] = []
         """What the last command said about a state that it made."""
 
-    def run(self, *arguments: str, code: int = 0) -> str:
+    def run(self, *arguments: str, code: int = 0, **variables: str) -> str:
         """What the command prints: on stdout, or where it is to fail on stderr."""
         env = {"POMOGATOR_STATE": str(self.state), "POMOGATOR_CONFIG": str(self.config)}
+        env |= variables
         assert main(arguments, env) == code
         captured = self._capsys.readouterr()
         lines = captured.err.splitlines(keepends=True)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 from pomogator.chat.v1 import content_pb2 as content
@@ -110,3 +111,16 @@ def test_the_audit_log_is_listed_without_a_server(shell: Shell) -> None:
     (_, row) = shell.run("audit", "list", "--account", "acme").splitlines()
 
     assert row.split()[1:3] == ["operator", "AccountService.CreateAccount"]
+
+
+def test_the_audit_log_names_the_operator(shell: Shell) -> None:
+    """By variable, or by option."""
+    shell.run("accounts", "create", "one", POMOGATOR_OPERATOR="jane@acme")
+    shell.run("accounts", "create", "two", "--operator", "joe", POMOGATOR_OPERATOR="jane@acme")
+    with pytest.raises(SystemExit):
+        shell.run("accounts", "list", POMOGATOR_OPERATOR="Женя")
+    refused = shell.said()
+    rows = shell.run("audit", "list").splitlines()[1:]
+
+    assert [row.split()[1] for row in rows] == ["joe", "jane@acme"]
+    assert "--operator: 'Женя': only printable ASCII characters" in refused
