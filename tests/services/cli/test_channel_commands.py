@@ -122,5 +122,5 @@ def test_the_audit_log_names_the_operator(shell: Shell) -> None:
     refused = shell.said()
     rows = shell.run("audit", "list").splitlines()[1:]
 
-    assert [row.split()[1] for row in rows] == ["joe", "jane@acme"]
+    assert [row.split()[2] for row in rows] == ["joe", "jane@acme"]
     assert "--operator: 'Женя': only printable ASCII characters" in refused
