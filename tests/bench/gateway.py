@@ -57,6 +57,13 @@ dialect = "anthropic"
 base_url = "http://127.0.0.1:{MOCK_PORT}/v1"
 [channels.models]
 "bench/anthropic" = "claude-sonnet-4-5"
+
+[[channels]]
+name = "mock-responses"
+dialect = "openai-responses"
+base_url = "http://127.0.0.1:{MOCK_PORT}/v1"
+[channels.models]
+"bench/responses" = "gpt-x"
 """
 
 NGINX = """
@@ -119,7 +126,7 @@ def _round(rig: Rig, gateway: Gateway, cells: Sequence[str], seconds: float) -> 
     results: list[Result] = []
     with rig.running(gateway) as running:
         for cell in cells:
-            if CELLS[cell].anthropic and not gateway.anthropic_model:
+            if not gateway.model_for(CELLS[cell]):
                 continue
             result = rig.measure(running, cell, seconds)
             load = result.load
@@ -164,6 +171,7 @@ def ours(folder: Path) -> Sequence[Gateway]:
             headers=[f"Authorization: Bearer {key}"],
             model="bench/openai",
             anthropic_model="bench/anthropic",
+            responses_model="bench/responses",
         )
         for name, command in commands.items()
     ]

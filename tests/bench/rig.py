@@ -32,7 +32,8 @@ WARM_UP_S = 0.7
 ENV: Mapping[str, str] = {"PYTHONDONTWRITEBYTECODE": ""}
 """Programs in Python start from compiled modules, as those of packages and images do."""
 GRACE_S = 60
-RAW_PATH = "/v1/messages"
+MESSAGES_PATH, RESPONSES_PATH = "/v1/messages", "/v1/responses"
+SENTENCE = "You are a careful assistant. Answer in one short paragraph. "
 
 
 class Cell(NamedTuple):
@@ -48,8 +49,12 @@ class Cell(NamedTuple):
     """Whether the request has a picture of 1 MB."""
     anthropic: bool = False
     """Whether the provider speaks Anthropic's dialect."""
+    responses: bool = False
+    """Whether the provider speaks OpenAI's Responses."""
     raw: bool = False
-    """Whether the client speaks it, too: both bodies pass as they are."""
+    """Whether the client speaks that dialect, too: both bodies pass as they are."""
+    sentences: int = 16
+    """Length of the prompt, in sentences of 60 bytes."""
 
 
 CELLS: Mapping[str, Cell] = {
@@ -68,6 +73,10 @@ CELLS: Mapping[str, Cell] = {
     "ant_d5_c32": Cell(32, streamed=True, delay_us=5000, anthropic=True),
     "ant_json_c1": Cell(1, anthropic=True),
     "raw_json_c1": Cell(1, anthropic=True, raw=True),
+    "raw_responses_c1": Cell(1, responses=True, raw=True),
+    "json_90k_c1": Cell(1, sentences=1500),
+    "raw_json_90k_c1": Cell(1, anthropic=True, raw=True, sentences=1500),
+    "raw_responses_90k_c1": Cell(1, responses=True, raw=True, sentences=1500),
     "raw_burst_c1": Cell(1, streamed=True, anthropic=True, raw=True),
     "img_c1": Cell(1, picture=True),
     "img_c4": Cell(4, picture=True),
@@ -88,9 +97,17 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     """The public name of the mock's model that speaks as OpenAI."""
     anthropic_model: str = ""
     """That of the one that speaks as Anthropic. Empty: there is none."""
+    responses_model: str = ""
+    """That of the one that speaks Responses. Empty: there is none."""
     env: Mapping[str, str] = {}
     cores: str = GATEWAY_CORE
     """Cores that it may use, as `taskset` takes them."""
+
+    def model_for(self, work: Cell) -> str:
+        """The public name of the model for a kind of work. Empty: there is none."""
+        if work.responses:
+            return self.responses_model
+        return self.anthropic_model if work.anthropic else self.model
 
 
 class Quantiles(msgspec.Struct):
@@ -200,7 +217,9 @@ class Rig:
 
     def _load(self, gateway: Gateway, work: Cell, body: Path, seconds: float) -> Load:
         command = ["taskset", "-c", LOAD_CORE, str(self._folder / "gwload")]
-        path = RAW_PATH if work.raw else gateway.path
+        path = gateway.path
+        if work.raw:
+            path = RESPONSES_PATH if work.responses else MESSAGES_PATH
         command += ["-u", f"x:{gateway.port}", "-P", path, "-b", str(body)]
         command += ["-c", str(work.connections), "-t", str(seconds), "-g", str(GRACE_S)]
         command += ["-s"] if work.streamed else []
@@ -210,9 +229,7 @@ class Rig:
         return msgspec.json.decode(done.stdout, type=Load)
 
     def _body(self, gateway: Gateway, work: Cell) -> Path:
-        model = gateway.anthropic_model if work.anthropic else gateway.model
-        text = "You are a careful assistant. Answer in one short paragraph. " * 16
-        content: object = text
+        content: object = SENTENCE * work.sentences
         if work.picture:
             url = "data:image/png;base64,iVBORw0KGgo" + "A" * ((1 << 20) + 1)
             content = [
@@ -220,8 +237,12 @@ class Rig:
                 {"type": "image_url", "image_url": {"url": url}},
             ]
         messages = [{"role": "user", "content": content}]
-        body: dict[str, object] = {"model": model, "messages": messages}
-        body |= {"max_tokens": 256, "temperature": 0.5}
+        body: dict[str, object] = {"model": gateway.model_for(work)}
+        if work.raw and work.responses:
+            body |= {"input": messages, "max_output_tokens": 256, "store": False}
+        else:
+            body |= {"messages": messages, "max_tokens": 256}
+        body |= {"temperature": 0.5}
         if work.streamed:
             body |= {"stream": True}
             body |= {} if work.raw else {"stream_options": {"include_usage": True}}
