@@ -145,8 +145,11 @@ class CallPlans:
         routes = [requested, *others]
         names = [one.base_model for one in routes if self.sells(caller, one.base_model)]
         prices = {name: self._price(name) for name in names}
+        sends_tools = self._provider_tools == "free" or not caller.pays
         if self._provider_tools == "charge":
             routes = [_with_charged_tools(one, prices) for one in routes]
+        if not sends_tools:
+            routes = [_without_provider_tools(one) for one in routes]
         channels = {each.channel.name: each.channel for one in routes for each in one.targets}
         subject = _subject(caller, base)
         meters = {name: self.limits.meters(subject._replace(channel=name)) for name in channels}
@@ -164,7 +167,7 @@ class CallPlans:
             first_event_timeouts_s=sorted(
                 [each.first_token_timeout_s for each in channels.values()], reverse=True
             ),
-            sends_provider_tools=self._provider_tools == "free" or not caller.pays,
+            sends_provider_tools=sends_tools,
             unpinned=self.unpinned(routes),
             marks_prompts=self._marks_prompts
             and any(each.dialect == MARKED_DIALECT for each in channels.values()),
@@ -208,6 +211,12 @@ def _with_charged_tools(route: ModelRoute, prices: Mapping[str, Price]) -> Model
         return route
     tools = frozenset(price.provider_tools)
     targets = [replace(target, charged_tools=tools) for target in route.targets]
+    return replace(route, targets=targets)
+
+
+def _without_provider_tools(route: ModelRoute) -> ModelRoute:
+    """Return a route to whose targets no tools are sent that a provider bills besides tokens."""
+    targets = [replace(target, sends_provider_tools=False) for target in route.targets]
     return replace(route, targets=targets)
 
 

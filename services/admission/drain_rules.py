@@ -28,6 +28,18 @@ DrainRules = Mapping[tuple[str, str], DrainRule]
 """Rules by the name of a channel and the provider's name of a model."""
 
 
+def has_common_rules(spec: ChatCompletionSpec) -> bool:
+    """Return whether the rules of a request are those of an empty one, whatever the routes."""
+    return not (
+        spec.messages
+        or spec.tools
+        or spec.thinking
+        or spec.reasoning_effort
+        or spec.other_reasoning_effort
+        or spec.extra_json
+    )
+
+
 def drain_rules(spec: ChatCompletionSpec, routes: Sequence[ModelRoute]) -> DrainRules:
     """Return the rules of those models whose answers to `spec` are drained."""
     rules = {}

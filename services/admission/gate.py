@@ -13,7 +13,7 @@ from services.admission.ticket import Ticket
 from services.admission.tool_limit import tool_uses
 from services.clock import Clock
 from services.common.json_places import SKIMMED
-from services.common.off_loop import off_loop
+from services.common.off_loop import OFF_LOOP_BYTES, off_loop
 from services.domain.spec import ChatCompletionSpec
 from services.metering.holds import Hold, HoldRequest
 from services.metering.ledger import Ledger
@@ -77,9 +77,13 @@ class Gate:
         else:
             # The signs of JSON count, too: they are more than what a provider adds to messages.
             text = raw.facts.request.body.decode(errors="replace")
-            prompt_tokens = await off_loop(raw.size // SKIMMED, estimate_text, text)
+            work = raw.size // SKIMMED
+            if work <= OFF_LOOP_BYTES:
+                prompt_tokens = estimate_text(text)
+            else:
+                prompt_tokens = await off_loop(work, estimate_text, text)
             prompt_tokens += TOOL_TOKENS_MAX if spec.tools else 0
-        media = media_bound(spec) if texts is None else None
+        media = media_bound(spec) if texts is None and spec.messages else None
         uses = tool_uses(spec.tools) if spec.tools else NO_TOOLS
         max_tokens = amount = 0
         for route in plan.routes:

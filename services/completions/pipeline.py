@@ -20,7 +20,7 @@ from typing import TypeAlias, cast
 import msgspec
 
 from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN
-from services.admission.drain_rules import drain_rules
+from services.admission.drain_rules import drain_rules, has_common_rules
 from services.admission.gate import Gate
 from services.admission.interrupt import ClosableIterator
 from services.admission.ticket import Ticket
@@ -115,7 +115,11 @@ class Pipeline:
             texts = plain_texts(asked.spec)
             plain = texts is not None
             validate(asked.spec, asked.parameter_policy, asked.session_id, plain=plain)
-        size = read_bytes(asked.spec) if texts is None else plain_bytes(texts)
+        is_common = call.raw is not None and has_common_rules(asked.spec)
+        if texts is not None:
+            size = plain_bytes(texts)
+        else:
+            size = 0 if is_common else read_bytes(asked.spec)
         # What reads all of a large request does so in a thread.
         call.texts = texts if size <= OFF_LOOP_BYTES else None
         plan = call.snapshot.plans.of(call.caller, asked.spec.model)
@@ -125,7 +129,7 @@ class Pipeline:
             lacking = self._failover.health.lacking_responses()
             routes = routes_for(asked.spec, plan.routes, passes, lacking)
             plan = msgspec.structs.replace(plan, routes=routes)
-        if call.texts is None or plan.has_dialects:
+        if plan.has_dialects or (call.texts is None and not is_common):
             drains = drain_rules(asked.spec, plan.routes)
         call.plan = plan
         call.record.model = plan.model
@@ -191,7 +195,8 @@ class Pipeline:
     ) -> Answers:
         """Yield the answer: its batches, or a whole one as a completion or, with `batches`, one."""
         spec, plan, size = call.request.spec, state.plan, state.size
-        recalled = await self._recalled(call, size) if call.texts is None else None
+        may_recall = call.texts is None and call.raw is None
+        recalled = await self._recalled(call, size) if may_recall else None
         ticket = state.ticket = await self.gate.admit(
             plan,
             spec,
@@ -202,6 +207,7 @@ class Pipeline:
             raw=call.raw,
             texts=call.texts,
         )
+        marks = plan.marks_prompts and call.raw is None
         call.record.tokens_so_far = ticket.meter.tokens_so_far
         try:
             form = CompletionForm(
@@ -212,7 +218,7 @@ class Pipeline:
                 limits_output=ticket.is_bounded,
                 sends_provider_tools=plan.sends_provider_tools,
                 restored=None if recalled is None else recalled.restored,
-                marked=await self._marks.of(call, ticket, size) if plan.marks_prompts else None,
+                marked=await self._marks.of(call, ticket, size) if marks else None,
             )
             routed = form if call.raw is None else RawForm(call.raw, form)
             wanted = self._routing(call, state, ticket, routed, stream=stream)
@@ -303,8 +309,6 @@ class Pipeline:
     async def _recalled(self, call: CompletionCall, size: int) -> RecalledReasoning | None:
         """Return what is remembered of the messages. None: nothing, as of those without calls."""
         spec = call.request.spec
-        if call.raw is not None:
-            return None
         if not call.snapshot.reasoning.remember or not any(m.tool_calls for m in spec.messages):
             return None
         return await self._reasoning.recall(call.caller.account, spec, size)

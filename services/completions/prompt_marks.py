@@ -64,11 +64,11 @@ class PromptMarks:
     async def of(self, call: CompletionCall, ticket: Ticket, size: int) -> Marked | None:
         """Return the marks of a call, whose request has `size` bytes, and remember its prompt.
 
-        None: its prompt is short or new, or has marks of its own, or passes as it is.
+        None: its prompt is short or new, or has marks of its own.
         """
         spec, plan = call.request.spec, ticket.plan
         is_short = ticket.tokens - ticket.max_tokens < CACHED_PROMPT_TOKENS_MIN
-        if is_short or call.raw is not None or wanted_cache_write(spec) is not None:
+        if is_short or wanted_cache_write(spec) is not None:
             return None
         prefixes = await off_loop(size, _prefixes, plan, spec)
         places = self._places(prefixes, _instructions(spec.messages))

@@ -40,7 +40,7 @@ class RawCall(msgspec.Struct, kw_only=True):
         if target is not self._last:
             lane = self.lanes.get(target.channel.dialect)
             able = target
-            if not self.sends_provider_tools:
+            if target.sends_provider_tools and not self.sends_provider_tools:
                 able = replace(target, sends_provider_tools=False)
             self._passes = lane is not None and lane.takes(self.facts, able)
             self._last = target

@@ -59,9 +59,9 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
     def for_encoder(self, target: Target) -> Target:
         """Return the target of an encoder, which is told what the caller's money does not cover."""
         limits_output = self.limits_output and self.spec.max_tokens is None
-        if not limits_output and self.sends_provider_tools:
-            return target
         sends_tools = self.sends_provider_tools
+        if not limits_output and sends_tools is target.sends_provider_tools:
+            return target
         return replace(target, limits_output=limits_output, sends_provider_tools=sends_tools)
 
     def _encoded(self, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:

@@ -76,7 +76,13 @@ def routes_for(
 def over_responses(target: Target) -> Target | None:
     """Return the target in the dialect of Responses, if its requests may have either."""
     other = target.over_responses
-    return None if other is None else replace(other, charged_tools=target.charged_tools)
+    if other is None:
+        return None
+    return replace(
+        other,
+        charged_tools=target.charged_tools,
+        sends_provider_tools=target.sends_provider_tools,
+    )
 
 
 def _needs_items(spec: ChatCompletionSpec) -> bool:
