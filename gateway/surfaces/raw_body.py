@@ -11,6 +11,10 @@ from gateway.http.strict_json import parse, refuse_too_many_values
 from services.common.json_places import members
 from services.domain.error_reason import ErrorReason
 
+ABSENT = Raw()
+NULLS = (ABSENT, Raw(b"null"))
+"""Members that are absent, or as good as that."""
+
 
 def body_members(body: bytes) -> Mapping[str, Raw]:
     """Return the members of a body.

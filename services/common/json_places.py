@@ -48,7 +48,8 @@ def with_members(text: bytes, found: Mapping[str, msgspec.Raw], new: Mapping[str
     """
     begin = text.index(b"{") + 1
     pieces = [text[:begin]]
-    pieces += [b"%b:%b," % (_encode(name), new[name]) for name in new if name not in found]
+    if not new.keys() <= found.keys():
+        pieces += [b"%b:%b," % (_encode(name), new[name]) for name in new if name not in found]
     left = len(new) - (len(pieces) - 1)
     done = at = begin
     for name, value in found.items():

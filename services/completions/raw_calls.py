@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from services.admission.call_plan import CallPlan, CallPlans
 from services.admission.keyring import Caller
 from services.common.json_places import SKIMMED
-from services.common.off_loop import off_loop
+from services.common.off_loop import OFF_LOOP_BYTES, off_loop
 from services.common.request_headers import session_id
 from services.completions.completion_call import CompletionCall
 from services.completions.validation import validate
@@ -72,8 +72,10 @@ class RawCalls:
             is_whole = is_whole or not all(map(opened.passes_to, _over_responses(plan)))
         spec = await off_loop(opened.size, opened.translated) if is_whole else facts.spec
         asked = facts.spec
-        session = call.request.session_id or session_id({}, asked.user, asked.prompt_cache_key)
-        read = replace(raw, members=facts.members)
+        session = call.request.session_id
+        if not session and (asked.user or asked.prompt_cache_key):
+            session = session_id({}, asked.user, asked.prompt_cache_key)
+        read = raw if raw.members else replace(raw, members=facts.members)
         call.request = replace(call.request, spec=spec, session_id=session, raw=read)
         call.raw = opened if passes else None
 
@@ -98,7 +100,10 @@ class RawCalls:
         if lanes is None:
             raise Failure(ErrorReason.INVALID_FIELD, "The API is not known.", param="raw.api")
         lane = next(iter(lanes.values()))
-        return await off_loop(len(raw.body) // SKIMMED, _read, lane, raw, is_prompt=is_prompt)
+        work = len(raw.body) // SKIMMED
+        if work <= OFF_LOOP_BYTES:
+            return _read(lane, raw, is_prompt=is_prompt)
+        return await off_loop(work, _read, lane, raw, is_prompt=is_prompt)
 
     def _opened(
         self, facts: RawFacts, plan: CallPlan, translate: Callable[[], ChatCompletionSpec]
@@ -118,9 +123,9 @@ def _read(lane: RawLane, raw: RawRequest, *, is_prompt: bool) -> RawFacts:
 
 def _passes(opened: RawCall, plan: CallPlan) -> bool:
     """Return whether a target takes a request as it is."""
-    targets = (target for route in plan.routes for target in route.targets)
-    if any(map(opened.passes_to, targets)):
-        return True
+    for route in plan.routes:
+        if any(map(opened.passes_to, route.targets)):
+            return True
     return plan.has_dialects and any(map(opened.passes_to, _over_responses(plan)))
 
 

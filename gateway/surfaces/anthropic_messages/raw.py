@@ -9,10 +9,9 @@ from msgspec import Raw, Struct
 from multidict import MultiMapping
 
 from gateway.errors import invalid
-from gateway.http.strict_json import is_null
 from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
 from gateway.surfaces.json_fields import read
-from gateway.surfaces.raw_body import body_members
+from gateway.surfaces.raw_body import ABSENT, NULLS, body_members
 from services.domain.prompt_count import PromptCountRequest
 from services.domain.raw_request import RawRequest
 from services.domain.spec import ChatCompletionSpec
@@ -39,14 +38,15 @@ def decode_raw(body: bytes, headers: MultiMapping[str]) -> MessagesRequest:
         ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
     fields = _members(body, "model", "max_tokens", "messages")
-    stream = fields.get("stream", Raw())
+    stream = fields.get("stream", ABSENT)
     return MessagesRequest(
         spec=ChatCompletionSpec(
-            model=read("model", fields["model"], _STRING), user=_user(fields.get("metadata"))
+            model=read("model", fields["model"], _STRING),
+            user=_user(fields["metadata"]) if "metadata" in fields else "",
         ),
         raw=_raw_request(body, headers, fields),
-        stream="stream" in fields and not is_null(stream) and read("stream", stream, _BOOL),
-        stops=_stops(fields),
+        stream=stream not in NULLS and read("stream", stream, _BOOL),
+        stops=_stops(fields["stop_sequences"]) if "stop_sequences" in fields else (),
     )
 
 
@@ -66,7 +66,7 @@ def decode_raw_prompt(body: bytes, headers: MultiMapping[str]) -> PromptCountReq
 def _members(body: bytes, *required: str) -> Mapping[str, Raw]:
     fields = body_members(body)
     for name in required:
-        if is_null(fields.get(name, Raw())):
+        if fields.get(name, ABSENT) in NULLS:
             raise invalid(name, f"{name}: Field required")
     return fields
 
@@ -86,21 +86,17 @@ def _headers(headers: MultiMapping[str]) -> Mapping[str, str]:
     return sent
 
 
-def _user(metadata: Raw | None) -> str:
+def _user(metadata: Raw) -> str:
     """Return the end user, whose name may have the session."""
-    if metadata is None:
-        return ""
     try:
         return _METADATA.decode(metadata).user_id or ""
     except msgspec.DecodeError:
         return ""
 
 
-def _stops(fields: Mapping[str, Raw]) -> list[str]:
+def _stops(sequences: Raw) -> list[str]:
     """Return the stop sequences; none where they have another form, which the service refuses."""
-    if "stop_sequences" not in fields:
-        return []
     try:
-        return _STOPS.decode(fields["stop_sequences"])
+        return _STOPS.decode(sequences)
     except msgspec.DecodeError:
         return []

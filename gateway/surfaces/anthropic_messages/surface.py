@@ -16,7 +16,7 @@ from gateway.surfaces.anthropic_messages.render import PING
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.event_stream import Framing
 from services.common.json_places import SKIMMED
-from services.common.off_loop import off_loop
+from services.common.off_loop import OFF_LOOP_BYTES, off_loop
 from services.domain.prompt_count import PromptCountRequest
 
 
@@ -40,7 +40,10 @@ class AnthropicMessages(Surface):
         config: EdgeConfig,  # noqa: ARG002
     ) -> MessagesRequest:
         """Read a request as far as the edge needs it: the service decodes the rest."""
-        return await off_loop(len(body) // SKIMMED, decode_raw, body, headers)
+        work = len(body) // SKIMMED
+        if work <= OFF_LOOP_BYTES:
+            return decode_raw(body, headers)
+        return await off_loop(work, decode_raw, body, headers)
 
     async def decode_prompt(
         self,

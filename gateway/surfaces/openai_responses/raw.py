@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from gateway.errors import invalid
-from gateway.http.strict_json import is_null
 from gateway.surfaces.json_fields import boolean, text
 from gateway.surfaces.openai_responses.responses_request import ResponsesRequest
-from gateway.surfaces.raw_body import body_members
+from gateway.surfaces.raw_body import ABSENT, NULLS, body_members
 from services.domain.raw_request import RawRequest
 from services.domain.spec import ChatCompletionSpec
 
 _STRING = msgspec.json.Decoder(str)
-_ABSENT = Raw()
+_NAMES = frozenset({"user", "safety_identifier", "prompt_cache_key"})
 
 
 def decode_raw(body: bytes) -> ResponsesRequest:
@@ -27,18 +27,25 @@ def decode_raw(body: bytes) -> ResponsesRequest:
     """
     fields = body_members(body)
     for name in ("model", "input"):
-        if is_null(fields.get(name, _ABSENT)):
+        if fields.get(name, ABSENT) in NULLS:
             raise invalid(name, f"Missing required parameter: `{name}`.")
-    stream = fields.get("stream", _ABSENT)
+    stream = fields.get("stream", ABSENT)
     return ResponsesRequest(
         spec=ChatCompletionSpec(
             model=text("model", fields["model"]),
-            user=_name(fields, "user") or _name(fields, "safety_identifier"),
-            prompt_cache_key=_name(fields, "prompt_cache_key"),
+            **(_names(fields) if _NAMES & fields.keys() else {}),
         ),
         raw=RawRequest(api="openai_responses", body=body, members=fields),
-        stream="stream" in fields and not is_null(stream) and boolean("stream", stream),
+        stream=stream not in NULLS and boolean("stream", stream),
     )
+
+
+def _names(fields: Mapping[str, Raw]) -> dict[str, Any]:
+    """Return the fields of a spec that may tell the session."""
+    return {
+        "user": _name(fields, "user") or _name(fields, "safety_identifier"),
+        "prompt_cache_key": _name(fields, "prompt_cache_key"),
+    }
 
 
 def _name(fields: Mapping[str, Raw], name: str) -> str:

@@ -13,7 +13,7 @@ from gateway.surfaces.openai_responses.decode import decode_count
 from gateway.surfaces.openai_responses.raw import decode_raw
 from gateway.surfaces.openai_responses.responses_request import ResponsesRequest
 from services.common.json_places import SKIMMED
-from services.common.off_loop import off_loop
+from services.common.off_loop import OFF_LOOP_BYTES, off_loop
 from services.domain.prompt_count import PromptCountRequest
 
 EVENTS = "text/event-stream"
@@ -34,7 +34,10 @@ class OpenAIResponses(Surface):
         config: EdgeConfig,  # noqa: ARG002
     ) -> ResponsesRequest:
         """Read a request as far as the edge needs it: the service decodes the rest."""
-        return await off_loop(len(body) // SKIMMED, decode_raw, body)
+        work = len(body) // SKIMMED
+        if work <= OFF_LOOP_BYTES:
+            return decode_raw(body)
+        return await off_loop(work, decode_raw, body)
 
     async def decode_prompt(
         self,

@@ -61,7 +61,7 @@ class RawMessageDecoder(RawAnswerDecoder):
         choice = Choice(finish_reason=finish_reason(native), native_finish_reason=native)
         return WholeAnswer(
             choices=[choice],
-            usage=self.usage,
+            usage=self._usage.usage,
             service_tier=self._usage.service_tier,
             raw_body=replace_string(body, ("model",), self.model) if self.model else body,
         )

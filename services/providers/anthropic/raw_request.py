@@ -64,7 +64,7 @@ _MEDIA = (b'source"', b'image"', b'document"', b'file_id"', b'container_upload"'
 _WORDS = words_pattern((*_MEDIA, SEAL))
 _HEADER = re.compile(r"[\x20-\x7e]*")
 
-_FALSE = Raw(b"false")
+_REASONING = frozenset({"thinking", "output_config"})
 _CUSTOM: Final = "custom"
 _OWN_TOOLS = frozenset({None, _CUSTOM})
 _TEXT = msgspec.json.Decoder(str)
@@ -94,14 +94,15 @@ class MessagesLane:
 
     def read(self, request: RawRequest, *, is_prompt: bool = False) -> RawFacts:
         """Read a request, or one for the tokens of its prompt, which needs no `max_tokens`."""
-        _check_headers(request.headers)
+        if request.headers:
+            _check_headers(request.headers)
         found = request.members or opened(request.body)
         spec = ChatCompletionSpec(
             model=read("model", found, _TEXT),
             max_tokens=None if is_prompt else _limit(found),
-            user=_user(found),
-            tools=some_tools(found.get("tools", ABSENT), _OWN_TOOLS),
-            **_reasoning(found),
+            user=_user(found["metadata"]) if "metadata" in found else "",
+            tools=some_tools(found["tools"], _OWN_TOOLS) if "tools" in found else [],
+            **(_reasoning(found) if _REASONING & found.keys() else {}),
         )
         words = set(_WORDS.findall(request.body))
         is_sealed = SEAL in words
@@ -109,7 +110,7 @@ class MessagesLane:
         return RawFacts(
             request=request,
             spec=spec,
-            stream=bool(read("stream", found, _FLAG, _FALSE)),
+            stream="stream" in found and bool(read("stream", found, _FLAG)),
             has_media=bool(words) or has_hidden_letter(request.body),
             members=found,
             needs_translation=is_sealed,
@@ -126,12 +127,16 @@ class MessagesLane:
             return True
         more = allowed if isinstance(allowed, tuple) else ()
         return (
-            all(
+            facts.members.keys() <= OWN_MEMBERS
+            or all(
                 name in OWN_MEMBERS or name in more or bytes(value) in EMPTY
                 for name, value in facts.members.items()
             )
-            and (facts.spec.max_tokens or 0) <= longest_answer(target.capabilities)
-            and all(map(is_harmless, betas_of(facts.request)))
+        ) and (
+            (facts.spec.max_tokens or 0) <= longest_answer(target.capabilities)
+            and (
+                BETA not in facts.request.headers or all(map(is_harmless, betas_of(facts.request)))
+            )
             and _costs_are_known(facts.members, target)
         )
 
@@ -195,9 +200,9 @@ def _limit(found: Mapping[str, Raw]) -> int:
     return limit
 
 
-def _user(found: Mapping[str, Raw]) -> str:
-    metadata = lenient(found.get("metadata"), _Metadata)
-    return (metadata.user_id or "") if metadata is not None else ""
+def _user(metadata: Raw) -> str:
+    found = lenient(metadata, _Metadata)
+    return (found.user_id or "") if found is not None else ""
 
 
 def _reasoning(found: Mapping[str, Raw]) -> dict[str, Any]:

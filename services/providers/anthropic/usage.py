@@ -40,7 +40,7 @@ class UsageCount:
         self._known = UsageReport()
         self._reported = False
         self._others: wire.Json = {}
-        self._tool_calls: Counter[str] = Counter()
+        self._tool_calls: dict[str, int] = {}
 
     def add(self, usage: msgspec.Raw) -> None:
         """Merge a later report: its figures replace earlier ones. Raises UPSTREAM_BAD_RESPONSE."""
@@ -48,11 +48,16 @@ class UsageCount:
         if report is None:
             return
         self._others |= wire.others(usage, wire.USAGE_FIELDS)
-        if not self._reported and any(getattr(report, name) for name in _READ):
+        reads = (
+            report.input_tokens
+            or report.cache_creation_input_tokens
+            or report.cache_read_input_tokens
+        )
+        if reads and not self._reported:
             self._known, self._reported = report, True
             return
         says = {name: value for name in _FIELDS if (value := getattr(report, name)) is not None}
-        if not any(says.get(name) for name in _READ):
+        if not reads:
             # Nothing was read? Proxies fill in zeros where they do not know.
             says = {name: value for name, value in says.items() if name not in _READ}
         self._known = msgspec.structs.replace(self._known, **says)
@@ -61,16 +66,18 @@ class UsageCount:
     def add_blocks(self, content: Iterable[msgspec.Raw]) -> None:
         """Count the calls of the blocks of a whole answer."""
         for block in content:
-            self.add_block(block, wire.read(block, wire.KIND).type)
+            kind = wire.read(block, wire.KIND).type
+            if kind == CALL or kind.endswith(RESULT):
+                self.add_block(block, kind)
 
     def add_block(self, content: msgspec.Raw, kind: str) -> None:
         """Count a call of a tool that the provider runs. One that has failed is not billed."""
         if kind == CALL:
-            self._tool_calls[wire.read(content, wire.SERVER_BLOCK).name or ""] += 1
+            self._count(wire.read(content, wire.SERVER_BLOCK).name or "", 1)
         elif kind.endswith(RESULT):
             result = wire.read(content, wire.SERVER_BLOCK).content
             if bytes(result)[:1] == b"{" and wire.read(result, wire.KIND).type.endswith(ERROR):
-                self._tool_calls[kind.removesuffix(RESULT)] -= 1
+                self._count(kind.removesuffix(RESULT), -1)
 
     @property
     def service_tier(self) -> str:
@@ -114,11 +121,16 @@ class UsageCount:
             extra_json=msgspec.json.encode(self._others) if self._others else b"",
         )
 
+    def _count(self, tool: str, calls: int) -> None:
+        self._tool_calls[tool] = self._tool_calls.get(tool, 0) + calls
+
     def _tool_counts(self) -> dict[str, int]:
         """Return the calls of each tool: those that are reported or those of the blocks."""
         if not self._tool_calls and "server_tool_use" not in self._others:
             return {}  # As nearly always.
-        return dict(self._tool_calls | Counter(_reported(self._others.get("server_tool_use"))))
+        return dict(
+            Counter(self._tool_calls) | Counter(_reported(self._others.get("server_tool_use")))
+        )
 
 
 def _reported(report: object) -> dict[str, int]:

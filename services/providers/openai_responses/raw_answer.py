@@ -86,7 +86,7 @@ class RawResponseDecoder(RawAnswerDecoder):
         )
         return WholeAnswer(
             choices=[choice],
-            usage=self.usage,
+            usage=self.reported,
             service_tier=self._service_tier,
             raw_body=replace_string(body, ("model",), self.model) if self.model else body,
         )
@@ -94,10 +94,9 @@ class RawResponseDecoder(RawAnswerDecoder):
     @property
     def reported(self) -> Usage | None:
         """The usage that was read so far, with the calls of tools that the provider has run."""
-        calls = [kind for kind in self._kinds.values() if kind in _TOOLS]
-        if not calls:
+        if _TOOLS.isdisjoint(self._kinds.values()):
             return self._usage
-        counts = dict(Counter(calls))
+        counts = dict(Counter(kind for kind in self._kinds.values() if kind in _TOOLS))
         return msgspec.structs.replace(self._usage or Usage(), provider_tool_counts=counts)
 
     def shown_failure(self, event: SseEvent, block: bytes) -> bytes:

@@ -60,7 +60,7 @@ OWN_MEMBERS = frozenset(
 (other prices), `prompt_cache_retention` and `prompt_cache_options` (storage), `metadata` (shown to
 the operator alone), `context_management` (a further answer)."""
 
-KEPT = ("previous_response_id", "conversation", "prompt")
+KEPT = frozenset({"previous_response_id", "conversation", "prompt"})
 """Members that name something that the provider keeps."""
 
 _MEDIA = (
@@ -68,7 +68,7 @@ _MEDIA = (
     *(b'image_url"', b'file_id"', b'file_url"', b'file_data"'),
 )
 """What an image, a document or sound needs."""
-_KEPT_ITEMS = (b'item_reference"', b'reasoning"')
+_KEPT_ITEMS = frozenset({b'item_reference"', b'reasoning"'})
 """Types of items that may rely on what the provider keeps."""
 _WORDS = words_pattern((*_MEDIA, *_KEPT_ITEMS, SEAL))
 
@@ -76,7 +76,9 @@ _DEFAULT = frozenset({*EMPTY, b"1", b"1.0"})
 """Values of parameters that every model takes."""
 
 _NO_REASONING = frozenset({*EMPTY, b'{"effort":null}', b'{"effort":null,"summary":null}'})
-_TRUE, _FALSE = b"true", Raw(b"false")
+_NAMES = frozenset({"user", "safety_identifier", "prompt_cache_key"})
+_NULLS = (ABSENT, Raw(b"null"))
+_TRUE = b"true"
 _TEXT = msgspec.json.Decoder(str)
 _FLAG = msgspec.json.Decoder(bool | None)
 _LIMIT = msgspec.json.Decoder(int | None)
@@ -112,17 +114,16 @@ class ResponsesLane:
         found = request.members or opened(request.body)
         spec = ChatCompletionSpec(
             model=read("model", found, _TEXT),
-            max_tokens=read(LIMIT, found, _LIMIT, Raw(b"null")),
-            user=_text(found, "user") or _text(found, "safety_identifier"),
-            prompt_cache_key=_text(found, "prompt_cache_key"),
-            tools=some_tools(found.get("tools", ABSENT), _FUNCTIONS),
-            **_effort(found),
+            max_tokens=read(LIMIT, found, _LIMIT) if LIMIT in found else None,
+            tools=some_tools(found["tools"], _FUNCTIONS) if "tools" in found else [],
+            **(_names(found) if _NAMES & found.keys() else {}),
+            **(_effort(found["reasoning"]) if "reasoning" in found else {}),
         )
         words = set(_WORDS.findall(request.body))
         return RawFacts(
             request=request,
             spec=spec,
-            stream=bool(read("stream", found, _FLAG, _FALSE)),
+            stream="stream" in found and bool(read("stream", found, _FLAG)),
             has_media=not words.isdisjoint(_MEDIA) or has_hidden_letter(request.body),
             members=found,
             needs_translation=is_prompt or _needs_translation(found, words),
@@ -140,10 +141,13 @@ class ResponsesLane:
         if target.sends_provider_tools or allowed is True:
             return True
         more = allowed if isinstance(allowed, tuple) else ()
-        return all(
+        are_known = found.keys() <= OWN_MEMBERS or all(
             name in OWN_MEMBERS or name in more or bytes(value) in EMPTY
             for name, value in found.items()
-        ) and ("reasoning" not in found or lenient(found["reasoning"], _KnownReasoning) is not None)
+        )
+        return are_known and (
+            "reasoning" not in found or lenient(found["reasoning"], _KnownReasoning) is not None
+        )
 
     def beginning(self, facts: RawFacts) -> ChatCompletionSpec:
         """Return the beginning of the conversation as texts, by which its calls are known."""
@@ -192,8 +196,16 @@ def _text(found: Mapping[str, Raw], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _effort(found: Mapping[str, Raw]) -> dict[str, Any]:
-    reasoning = lenient(found.get("reasoning"), _Reasoning)
+def _names(found: Mapping[str, Raw]) -> dict[str, Any]:
+    """Return the fields of a spec that name the end user, and what the prompt is cached by."""
+    return {
+        "user": _text(found, "user") or _text(found, "safety_identifier"),
+        "prompt_cache_key": _text(found, "prompt_cache_key"),
+    }
+
+
+def _effort(raw: Raw) -> dict[str, Any]:
+    reasoning = lenient(raw, _Reasoning)
     if reasoning is None or not reasoning.effort:
         return {}
     name = "reasoning_effort" if reasoning.effort in EFFORTS else "other_reasoning_effort"
@@ -205,13 +217,14 @@ def _needs_translation(found: Mapping[str, Raw], words: Collection[bytes]) -> bo
 
     `words` are those of `_WORDS` that it has.
     """
-    if any(bytes(found.get(name, ABSENT)) not in EMPTY for name in KEPT):
-        return True
+    for name in KEPT & found.keys():
+        if bytes(found[name]) not in EMPTY:
+            return True
     if bytes(found.get("background", ABSENT)) == _TRUE or SEAL in words:
         return True
-    if bytes(found.get("input", ABSENT)) in {b"", b"null"}:
+    if found.get("input", ABSENT) in _NULLS:
         return True
-    if not any(word in words for word in _KEPT_ITEMS):
+    if _KEPT_ITEMS.isdisjoint(words):
         return False
     return any(
         item.type == "item_reference" or (item.type == "reasoning" and not item.encrypted_content)
@@ -231,19 +244,21 @@ def _is_accepted(found: Mapping[str, Raw], target: Target) -> bool:
     if (quirks.drops or quirks.renames) and not _is_plain(found, target):
         return False
     refused = capabilities.rejects | capabilities.thinking_rejects
-    if any(name in found and bytes(found[name]) not in _DEFAULT for name in refused):
+    for name in refused & found.keys():
+        if bytes(found[name]) not in _DEFAULT:
+            return False
+    if "text" in found and "verbosity" in refused and b'"verbosity"' in bytes(found["text"]):
         return False
-    text, include = bytes(found.get("text", ABSENT)), bytes(found.get(INCLUDE, ABSENT))
-    is_refused = (
-        ("verbosity" in refused and b'"verbosity"' in text)
-        or (not capabilities.logprobs and LOGPROBS.encode() in include)
-        or (not capabilities.named_thinking and SEALED_REASONING.encode() in include)
-        or (
-            capabilities.thinking == "none"
-            and bytes(found.get("reasoning", ABSENT)) not in _NO_REASONING
-        )
-    )
-    return not is_refused
+    if INCLUDE in found and not _is_include_accepted(bytes(found[INCLUDE]), capabilities):
+        return False
+    reasoning = found.get("reasoning", ABSENT)
+    return capabilities.thinking != "none" or bytes(reasoning) in _NO_REASONING
+
+
+def _is_include_accepted(include: bytes, capabilities: Capabilities) -> bool:
+    if not capabilities.logprobs and LOGPROBS.encode() in include:
+        return False
+    return capabilities.named_thinking or SEALED_REASONING.encode() not in include
 
 
 def _is_plain(found: Mapping[str, Raw], target: Target) -> bool:
