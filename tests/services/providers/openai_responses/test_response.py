@@ -14,7 +14,7 @@ from services.domain.events import (
     TextDelta,
     ToolCallDelta,
 )
-from services.domain.usage import Usage
+from services.domain.usage import NOT_REPORTED, Usage
 from tests.services.providers.folds import assert_equal
 from tests.services.providers.openai_responses.answers import (
     Json,
@@ -58,6 +58,7 @@ def test_text_and_usage() -> None:
                 thinking_token_count=12,
                 cache_read_token_count=60,
                 cache_write_token_count=30,
+                cache_write_1h_token_count=NOT_REPORTED,
                 source="provider",
             ),
             service_tier="flex",
