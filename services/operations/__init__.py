@@ -8,6 +8,7 @@ Modules, in the order in which data flows:
     model_kind  completions or embeddings
     candidates  targets of a dry run
     channels   status of channels
+    operator_acts  entries of the audit log
     channel_control  switches of channels
     probe_requests  requests of channel tests
     channel_tester  test of a channel

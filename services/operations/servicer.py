@@ -19,7 +19,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.embeddings.servicer import read_request
 from services.errors import Failure
-from services.operations.channel_control import ChannelControl, valid_reason
+from services.operations.channel_control import ChannelControl
 from services.operations.channel_tester import (
     ChannelTester,
     test_to_proto,
@@ -33,6 +33,7 @@ from services.operations.explainer import Explainer, Session
 from services.operations.limit_report import list_limits
 from services.operations.live_calls import LiveCalls
 from services.operations.load_report import LoadReport
+from services.operations.operator_acts import OperatorActs, valid_reason
 from services.providers.channel_failures import ChannelFailures
 from services.rpc.call_context import Context, current_request_id
 
@@ -49,6 +50,7 @@ class OperationsParts:
     """Returns one for the current configuration."""
     failures: ChannelFailures
     control: ChannelControl
+    acts: OperatorActs
     tester: ChannelTester
     calls: LiveCalls
     leases: LimitLeases
@@ -113,7 +115,7 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         """Send one small request to a channel."""
         now = self._parts.explainer()
         target, timeout_s = tested_target(request, now.catalog), timeout_of(request)
-        await self._parts.control.record_test(target, context)
+        await self._parts.acts.record_test(target, context)
         price = now.plans.prices.lookup(target.public_model)
         test = await self._parts.tester.run(target, price, timeout_s, current_request_id())
         return test_to_proto(test)
@@ -128,9 +130,9 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         self, request: pb.AbortCallRequest, context: Context
     ) -> pb.AbortCallResponse:
         """Abort a call in flight in this process."""
-        calls, control = self._parts.calls, self._parts.control
+        calls, acts = self._parts.calls, self._parts.acts
         found = calls.get(request.call_id)
-        await control.record_abort(found, valid_reason(request.reason), context)
+        await acts.record_abort(found, valid_reason(request.reason), context)
         return pb.AbortCallResponse(call=calls.abort(request.call_id))
 
     async def ListLimits(
@@ -157,7 +159,7 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
             diff = self._parts.reload()
         except ConfigError as error:
             raise Failure(ErrorReason.INVALID_FIELD, str(error)) from None
-        await self._parts.control.record_reload(diff, context)
+        await self._parts.acts.record_reload(diff, context)
         return pb.ReloadConfigurationResponse()
 
 

@@ -12,6 +12,7 @@ from services.operations.embedding_explainer import EmbeddingExplainer
 from services.operations.explainer import Explainer
 from services.operations.live_calls import LiveCalls
 from services.operations.load_report import LoadReport
+from services.operations.operator_acts import OperatorActs
 from services.operations.servicer import OperationsParts
 from services.overload.load_shedder import LoadShedder
 from services.providers.registry import DIALECTS, EMBEDDING_DIALECTS
@@ -40,11 +41,17 @@ async def open_operations_parts(
     core: OperatedCore,
 ) -> OperationsParts:
     """Return the parts for the service of a process, and follow the switches of channels."""
+    acts = OperatorActs(
+        database=stores.database,
+        clock=parts.clock,
+        audit_keep_ms=reloader.local.config.audit.keep_ms,
+    )
     return OperationsParts(
         explainer=partial(_explainer, parts, reloader, core.sessions),
         embedding_explainer=partial(_embedding_explainer, parts, reloader),
         failures=parts.failures,
-        control=await open_channel_control(parts, stores, reloader),
+        control=await open_channel_control(parts, stores, reloader, acts),
+        acts=acts,
         tester=_channel_tester(parts, reloader, core),
         calls=LiveCalls(parts.calls, parts.clock),
         leases=stores.leases,

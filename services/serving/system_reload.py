@@ -9,8 +9,8 @@ from services.accounts.audit_trail import system_origin
 from services.clock import Clock
 from services.config import ConfigError
 from services.errors import Failure
-from services.operations.channel_control import RELOAD, record_reload
 from services.operations.configuration_view import difference
+from services.operations.operator_acts import RELOAD, record_reload
 from services.serving.reload import Reloader
 from services.storage.base import Database
 
