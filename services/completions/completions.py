@@ -93,7 +93,7 @@ class CallEntrance(Generic[PipelineT]):
     def _admit(self, record: CallRecord, context: CallContext) -> CountedCall:
         key = unchecked_token(context.authorization or "")
         return self._load_shedder.admit(
-            record.opened_at, self._calls.inflight, context.queue_wait_s, key
+            record.opened_at, len(self._calls.live), context.queue_wait_s, key
         )
 
     async def _add_limit_headers(self, failure: Failure, call: AuthenticatedCall) -> None:

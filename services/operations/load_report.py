@@ -29,7 +29,7 @@ class LoadReport:
         bounds, memory = shedder.bounds(), shedder.memory
         return pb.GetLoadResponse(
             overloaded=shedder.is_overloaded,
-            in_flight_call_count=self.calls.inflight,
+            in_flight_call_count=len(self.calls.live),
             calls_max=shedder.calls_max,
             calls_max_normal=bounds.calls_max,
             calls_max_when_late=bounds.calls_max_when_late,

@@ -225,7 +225,7 @@ async def _open_load_shedder(
     load_shedder = LoadShedder(snapshots.bounds, parts.chance, memory)
     metrics.memory_used.set_function(memory.used_share)
     load_shedder.declare_metrics(parts.counters)
-    turns = partial(sample_loop_turns, load_shedder, lambda: parts.calls.inflight, parts.clock)
+    turns = partial(sample_loop_turns, load_shedder, lambda: len(parts.calls.live), parts.clock)
     await stack.enter_async_context(supervisor.running(turns, "turns"))
     await stack.enter_async_context(supervisor.running(metrics.loop_lag.watch, "loop lag"))
     return load_shedder

@@ -72,7 +72,7 @@ class Service:
 
         None: the call may start. For an edge in this process, before it looks at a call.
         """
-        retry_after_s = self.load_shedder.retry_after_s(self.calls.inflight + 1, key)
+        retry_after_s = self.load_shedder.retry_after_s(len(self.calls.live) + 1, key)
         if retry_after_s is not None:
             self.call_metrics.refused[("OVERLOADED",)].value += 1
         return retry_after_s

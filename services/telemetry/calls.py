@@ -71,7 +71,7 @@ class Attempt:
     model: str
     """The provider's name of the model."""
     reason: str = ""
-    """Reason of its failure in the contract. Empty: it did not fail."""
+    """Reason of its failure in the contract. Empty: no failure."""
     dialect: str = ""
     """Dialect of the request."""
     started_at: float = 0.0
@@ -85,7 +85,7 @@ class Interrupt(Protocol):
         """End the call, which raises `failure()`."""
 
     def release(self) -> None:
-        """Let go of the call, which is over."""
+        """Drop the references to the call, which is over."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -243,8 +243,6 @@ class CallLog:
         self.late_observers: list[Observe] = []
         """Get the record of each call whose cost became known after its end."""
         self._tracer = tracer
-        self.inflight = 0
-        """Number of in-flight calls."""
         self.live: dict[int, CallRecord] = {}
         """In-flight calls by their numbers, oldest first."""
         self._numbers = count(1)
@@ -253,7 +251,7 @@ class CallLog:
 
     def declare_metrics(self, counters: PlainMetrics) -> None:
         """Declare the metric of in-flight calls."""
-        counters.observable_gauge("calls_in_flight", "In-flight calls.", lambda: self.inflight)
+        counters.observable_gauge("calls_in_flight", "In-flight calls.", lambda: len(self.live))
 
     @contextmanager
     def recording(
@@ -271,7 +269,6 @@ class CallLog:
         record = CallRecord(request_id=request_id, method=method, opened_at=self._clock.now())
         if self._tracer is not None:
             record.spans = self._tracer.begin(method, metadata)
-        self.inflight += 1
         number = next(self._numbers)
         self.live[number] = record
         try:
@@ -288,7 +285,6 @@ class CallLog:
             record.reason, record.code, record.end = "INTERNAL", "INTERNAL", INTERNAL
             raise
         finally:
-            self.inflight -= 1
             del self.live[number]
             record.ended_at = self._clock.now()
             record.tokens_so_far = None  # It knows the request.

@@ -167,7 +167,7 @@ class Place:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for end in ends:
                 end.cancel()
-        assert self.service.calls.inflight == 0
+        assert not self.service.calls.live
         async with self.service.operators_channel() as channel:
             verify = ledger_grpc.LedgerServiceStub(channel).VerifyLedger
             while True:

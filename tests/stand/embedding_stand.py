@@ -78,7 +78,7 @@ class EmbeddingStand:
 
     async def settled(self) -> None:
         """Returns once no call runs, and the books have all ends."""
-        while self.gateway.service.calls.inflight:  # noqa: ASYNC110 - nothing announces it
+        while self.gateway.service.calls.live:  # noqa: ASYNC110 - nothing announces it
             await asyncio.sleep(0.01)
 
     async def spent_nano(self, credit_nano: int = CREDIT_NANO) -> int:

@@ -94,10 +94,10 @@ def test_calls_are_counted_while_they_run(told: Told) -> None:
     """Each exit of the context ends the count."""
     with told.log.recording("a", "create", lambda: None):
         with told.log.recording("b", "create", lambda: None):
-            assert told.log.inflight == 2
+            assert len(told.log.live) == 2
         told.end_with(asyncio.CancelledError())
-        assert told.log.inflight == 1
-    assert told.log.inflight == 0
+        assert len(told.log.live) == 1
+    assert len(told.log.live) == 0
 
 
 def test_time_per_token_is_a_mean(told: Told, clock: FakeClock) -> None:
