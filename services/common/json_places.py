@@ -18,7 +18,8 @@ SKIMMED = 4
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}:,]', re.DOTALL)
+_STRING_TOKEN = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_TOKEN = re.compile(_STRING_TOKEN + rb"|[\[\]{}:,]", re.DOTALL)
 _NAME = re.compile(rb'[ \t\r\n,]*"[^"\\]*(?:\\.[^"\\]*)*"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
 """What is between the value of a member and that of the next one."""
 _SPACE = re.compile(rb"[ \t\r\n]*")
@@ -71,7 +72,9 @@ def replace_string(text: bytes, path: Sequence[str], value: str) -> bytes:
 
     Text without a string there is returned as it is.
     """
-    if (span := _string_at(text, path)) is None:
+    near = _string_behind_plain_members(path[0]).match(text) if len(path) == 1 else None
+    span = near.span(1) if near is not None else _string_at(text, path)
+    if span is None:
         return text
     begin, end = span
     return b"%b%b%b" % (text[:begin], msgspec.json.encode(value), text[end:])
@@ -148,10 +151,20 @@ def _behind_plain_members(name: str) -> re.Pattern[bytes]:
 
     Most are so, and the pattern is matched at the speed of C.
     """
+    return re.compile(_plain_members_before(name), re.DOTALL)
+
+
+@cache
+def _string_behind_plain_members(name: str) -> re.Pattern[bytes]:
+    """Return the pattern of such an object up to a string, which is its group."""
+    return re.compile(rb"%b(%b)" % (_plain_members_before(name), _STRING_TOKEN), re.DOTALL)
+
+
+def _plain_members_before(name: str) -> bytes:
     own = re.escape(name.encode())
-    plain = rb'"[^"\\]*(?:\\.[^"\\]*)*"|[-+.\deE]+|true|false|null'
+    plain = _STRING_TOKEN + rb"|[-+.\deE]+|true|false|null"
     before = rb'"(?!%b")[^"\\]*"\s*:\s*(?:%b)\s*,\s*' % (own, plain)
-    return re.compile(rb'\s*\{\s*(?:%b)*"%b"\s*:\s*' % (before, own), re.DOTALL)
+    return rb'\s*\{\s*(?:%b)*"%b"\s*:\s*' % (before, own)
 
 
 def _is_name(string: bytes, name: str) -> bool:

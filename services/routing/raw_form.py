@@ -20,11 +20,8 @@ class RawForm:
         self._call = call
         self._completion = completion
         self._is_raw = False
-
-    @property
-    def dialects(self) -> Mapping[str, Dialect]:
+        self.dialects: Mapping[str, Dialect] = completion.dialects
         """The dialects by name."""
-        return self._completion.dialects
 
     async def encoded(self, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
         """Return the request in the form of a target."""

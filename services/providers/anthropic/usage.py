@@ -101,7 +101,8 @@ class UsageCount:
             cached += run.cache_read_input_tokens or 0
             prompt += run.input_tokens or 0
             completion += run.output_tokens or 0
-            kept += _kept_for_an_hour(run)
+            if run.cache_creation is not None:
+                kept += run.cache_creation.ephemeral_1h_input_tokens or 0
         prompt += written + cached
         details = known.output_tokens_details
         thinking = (details.thinking_tokens or 0) if details else 0
@@ -117,7 +118,7 @@ class UsageCount:
             cache_write_token_count=written,
             cache_write_1h_token_count=min(kept, written),
             source="provider",
-            provider_tool_counts=self._tool_counts(),
+            provider_tool_counts=self._tool_counts() if self._tool_calls or self._others else {},
             extra_json=msgspec.json.encode(self._others) if self._others else b"",
         )
 
@@ -141,8 +142,3 @@ def _reported(report: object) -> dict[str, int]:
         for name, count in counts
         if isinstance(count, int) and 0 < count <= TOKENS_MAX
     }
-
-
-def _kept_for_an_hour(run: UsageReport | Iteration) -> int:
-    creation = run.cache_creation
-    return (creation.ephemeral_1h_input_tokens or 0) if creation else 0

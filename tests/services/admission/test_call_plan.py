@@ -82,6 +82,16 @@ def test_a_key_may_use_the_models_of_its_scope() -> None:
         plan.require_allowed()
 
 
+@pytest.mark.parametrize("unlimited", [False, True])
+def test_targets_know_whether_the_caller_may_use_tools_of_the_provider(unlimited: bool) -> None:
+    """Only callers who do not pay may, where such tools are not free."""
+    plan = plans().of(replace(CALLER, unlimited=unlimited), CLAUDE)
+
+    targets = [target for route in plan.routes for target in route.targets]
+    assert {target.sends_provider_tools for target in targets} == {unlimited}
+    assert plan.sends_provider_tools is unlimited
+
+
 def test_headers_tell_the_edge_to_show_text() -> None:
     """Where the key asks for text, of the names that end in `-thinking`."""
     caller = replace(CALLER, scope=KeyScope(text_content=True))

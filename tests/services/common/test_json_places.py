@@ -85,6 +85,16 @@ def test_a_string_is_replaced_where_it_is(
     assert replace_string(replaced, ("of", "model"), "") == replace_string(
         text, ("of", "model"), ""
     )
+    outer = replace_string(text, ("model",), new)
+    assert json.loads(outer) == {**whole, "model": new}
+    assert replace_string(outer, ("model",), old) == replace_string(text, ("model",), old)
+
+
+@pytest.mark.parametrize("before", [b"", b'"id":"\\"model\\":",', b'"a":[{"model":"z"}],"b":null,'])
+def test_a_string_is_replaced_behind_any_member(before: bytes) -> None:
+    """With those before it that are strings, lists, objects or none of these."""
+    text = b'{%b"model":"%b","z":"model"}'
+    assert replace_string(text % (before, b"x"), ("model",), "y") == text % (before, b"y")
 
 
 @pytest.mark.parametrize(
