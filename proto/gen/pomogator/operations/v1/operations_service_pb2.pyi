@@ -1154,8 +1154,8 @@ class LimitUse(_message.Message):
     channel: _builtins.str
     """The name of the channel. Empty: channels are not counted separately."""
     used: _builtins.float
-    """What is used now, in the unit of the limit. Of rates it falls by the limit each minute, and it
-    is above the limit where a call took more tokens than it had asked for.
+    """The current use, in the unit of the limit. The use of a rate falls by the limit each minute. It is
+    above the limit where a call took more tokens than it had asked for.
     """
     def __init__(
         self,
@@ -1227,8 +1227,8 @@ class GetLoadResponse(_message.Message):
     MEMORY_SHORT_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
     overloaded: _builtins.bool
-    """Whether turns of the event loop, or waits in gRPC's queue, have been late without a break, and
-    not yet in time for long enough.
+    """Whether the process is overloaded: turns of the event loop, or waits in gRPC's queue, have been
+    late without a break, and have not been in time for long enough since then.
     """
     in_flight_call_count: _builtins.int
     """The number of in-flight calls."""

@@ -141,9 +141,9 @@ class OperationsServiceServicer:
     def TestChannel(self, request, context):
         """Tests a channel: sends one small request to exactly one channel, model and key, whether the
         channel is disabled, its circuit breaker open, or its limits used up. The model answers with a
-        few tokens; one of embeddings computes one vector. The provider bills it, no account pays for it,
-        and it is not in the call log. A test that succeeds closes the circuit breaker, as a probe does;
-        one that fails changes nothing. A failed test is a successful call of this method.
+        few tokens, or computes one vector if it computes embeddings. The provider bills the request, no
+        account pays for it, and the call log has no row of it. A test that succeeds closes the circuit
+        breaker, as a probe does; a test that fails changes nothing. This method succeeds in both cases.
         Fails with NOT_FOUND if the configuration has no such channel, model or key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -151,9 +151,9 @@ class OperationsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLiveCalls(self, request, context):
-        """Lists the calls for completions and embeddings that are in flight in this process, also those that
-        arrive over its edges apart and its workers, oldest first. Answers that are read to their end after
-        the caller has left are not among them.
+        """Lists the calls for completions and embeddings that are in flight in this process, oldest first:
+        also calls from its edges in other processes. Answers that are read to their end after the caller
+        has disconnected are not in the list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,7 +162,7 @@ class OperationsServiceServicer:
     def AbortCall(self, request, context):
         """Aborts a call that is in flight in this process. It fails with CALL_ABORTED, before its answer or
         in the middle of it, the connection to the provider is closed at once, and it is charged as a call
-        whose caller has left. Nothing keeps the caller from calling again: to prevent that, revoke the key.
+        whose caller has disconnected. The caller may call again: to prevent that, revoke the key.
         Fails with NOT_FOUND if this process has no such call in flight, or its answer is complete.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

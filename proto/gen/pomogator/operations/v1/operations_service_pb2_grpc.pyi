@@ -32,20 +32,20 @@ class OperationsServiceStub:
     TestChannel: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.TestChannelRequest, _operations_service_pb2.TestChannelResponse]
     """Tests a channel: sends one small request to exactly one channel, model and key, whether the
     channel is disabled, its circuit breaker open, or its limits used up. The model answers with a
-    few tokens; one of embeddings computes one vector. The provider bills it, no account pays for it,
-    and it is not in the call log. A test that succeeds closes the circuit breaker, as a probe does;
-    one that fails changes nothing. A failed test is a successful call of this method.
+    few tokens, or computes one vector if it computes embeddings. The provider bills the request, no
+    account pays for it, and the call log has no row of it. A test that succeeds closes the circuit
+    breaker, as a probe does; a test that fails changes nothing. This method succeeds in both cases.
     Fails with NOT_FOUND if the configuration has no such channel, model or key.
     """
     ListLiveCalls: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListLiveCallsRequest, _operations_service_pb2.ListLiveCallsResponse]
-    """Lists the calls for completions and embeddings that are in flight in this process, also those that
-    arrive over its edges apart and its workers, oldest first. Answers that are read to their end after
-    the caller has left are not among them.
+    """Lists the calls for completions and embeddings that are in flight in this process, oldest first:
+    also calls from its edges in other processes. Answers that are read to their end after the caller
+    has disconnected are not in the list.
     """
     AbortCall: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.AbortCallRequest, _operations_service_pb2.AbortCallResponse]
     """Aborts a call that is in flight in this process. It fails with CALL_ABORTED, before its answer or
     in the middle of it, the connection to the provider is closed at once, and it is charged as a call
-    whose caller has left. Nothing keeps the caller from calling again: to prevent that, revoke the key.
+    whose caller has disconnected. The caller may call again: to prevent that, revoke the key.
     Fails with NOT_FOUND if this process has no such call in flight, or its answer is complete.
     """
     ListLimits: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListLimitsRequest, _operations_service_pb2.ListLimitsResponse]
@@ -115,9 +115,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_operations_service_pb2.TestChannelResponse]:
         """Tests a channel: sends one small request to exactly one channel, model and key, whether the
         channel is disabled, its circuit breaker open, or its limits used up. The model answers with a
-        few tokens; one of embeddings computes one vector. The provider bills it, no account pays for it,
-        and it is not in the call log. A test that succeeds closes the circuit breaker, as a probe does;
-        one that fails changes nothing. A failed test is a successful call of this method.
+        few tokens, or computes one vector if it computes embeddings. The provider bills the request, no
+        account pays for it, and the call log has no row of it. A test that succeeds closes the circuit
+        breaker, as a probe does; a test that fails changes nothing. This method succeeds in both cases.
         Fails with NOT_FOUND if the configuration has no such channel, model or key.
         """
 
@@ -127,9 +127,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.ListLiveCallsRequest,
         context: _aio.ServicerContext[_operations_service_pb2.ListLiveCallsRequest, _abc.Awaitable[_operations_service_pb2.ListLiveCallsResponse]],
     ) -> _abc.Awaitable[_operations_service_pb2.ListLiveCallsResponse]:
-        """Lists the calls for completions and embeddings that are in flight in this process, also those that
-        arrive over its edges apart and its workers, oldest first. Answers that are read to their end after
-        the caller has left are not among them.
+        """Lists the calls for completions and embeddings that are in flight in this process, oldest first:
+        also calls from its edges in other processes. Answers that are read to their end after the caller
+        has disconnected are not in the list.
         """
 
     @_abc_1.abstractmethod
@@ -140,7 +140,7 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_operations_service_pb2.AbortCallResponse]:
         """Aborts a call that is in flight in this process. It fails with CALL_ABORTED, before its answer or
         in the middle of it, the connection to the provider is closed at once, and it is charged as a call
-        whose caller has left. Nothing keeps the caller from calling again: to prevent that, revoke the key.
+        whose caller has disconnected. The caller may call again: to prevent that, revoke the key.
         Fails with NOT_FOUND if this process has no such call in flight, or its answer is complete.
         """
 
