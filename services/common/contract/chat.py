@@ -43,7 +43,6 @@ from services.domain.usage import Usage
 RequestMessage: TypeAlias = "pb.CreateChatCompletionRequest | pb.StreamChatCompletionRequest"
 R = TypeVar("R", pb.CreateChatCompletionRequest, pb.StreamChatCompletionRequest)
 
-TOOL_TYPES = EnumWords(content_pb2.ToolType.DESCRIPTOR)
 FINISH_REASONS = EnumWords(pb.FinishReason.DESCRIPTOR)
 
 USAGE = MessageTable(Usage, usage_pb2.Usage)
