@@ -77,7 +77,7 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     plain_drains: DrainRules
     """How answers to plain requests are drained."""
     is_open: bool
-    """Whether the key may use the model, and it is sold."""
+    """Whether the key may use the model, which needs a price if the caller pays."""
     embeds: bool = False
     """Whether the model computes embeddings, and writes no completions."""
 
@@ -131,7 +131,7 @@ class CallPlans:
         return self.prices.lookup(model) is not None
 
     def subjects(self, most: int) -> Iterator[Subject]:
-        """Yield what the limits of the newest `most` plans are of: calls, and their attempts."""
+        """Yield the subjects of limits of the newest `most` plans: calls, and their attempts."""
         for plan in list(self._plans.values())[: -most - 1 : -1]:
             subject = _subject(plan.caller, plan.model)
             yield subject

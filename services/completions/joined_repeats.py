@@ -56,7 +56,7 @@ def may_be_repeated(call: CompletionCall) -> bool:
 
 
 def _key(call: CompletionCall) -> bytes:
-    """Return what a call has in common with its repeats."""
+    """Return the key that a call shares with its repeats."""
     asked = call.request
     body = raw_digest(asked.raw) if asked.raw is not None else msgspec.msgpack.encode(asked.spec)
     caller = (call.caller.account, call.caller.key_id, asked.session_id, asked.parameter_policy)
