@@ -25,6 +25,7 @@ from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure, UpstreamError
 from services.metering.tokens import count_sent
 from services.providers.base import Notes, Target, UpstreamRequest
+from services.providers.channel_failures import ChannelFailures
 from services.providers.count_endpoints import COUNT_ENDPOINTS, read_count
 from services.providers.document_decoder import DocumentDecoder
 from services.providers.raw_call import RawCall
@@ -86,6 +87,7 @@ class PromptCounts:
         raw: RawCalls,
     ) -> None:
         self._upstream = upstream
+        self._failures = ChannelFailures(health.clock)
         self._dialects = failover.dialects
         self._health = health
         self._chance = chance
@@ -178,7 +180,9 @@ class PromptCounts:
         """Return the count of a target. Raises _NoCountError, UpstreamError."""
         request = await self._encoded(target, prompt)
         decoder, api = DocumentDecoder(), self._dialects[target.channel.dialect]
-        answer = self._upstream.answer(request, target, api, decoder, TIMEOUT_S)
+        answer = self._upstream.answer(
+            request, target, api, decoder, TIMEOUT_S, failures=self._failures
+        )
         try:
             await answer.first()
         finally:

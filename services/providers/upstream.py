@@ -106,10 +106,6 @@ class Upstream:
         self._clock = clock
         self._failures = failures or ChannelFailures(clock)
 
-    def with_own_failures(self) -> Upstream:
-        """Return a client over the same connections, whose failures are not those of channels."""
-        return Upstream(self._http, self._clock)
-
     def answer(
         self,
         request: UpstreamRequest,

@@ -276,8 +276,7 @@ async def _open_pipelines(
     await stack.enter_async_context(idempotency)
     await stack.enter_async_context(drains)
     raw = RawCalls(RAW_LANES, TRANSLATIONS, PROMPT_TRANSLATIONS)
-    counting = upstream.with_own_failures()
-    counts = PromptCounts(counting, failover, health, parts.chance, gate, raw)
+    counts = PromptCounts(upstream, failover, health, parts.chance, gate, raw)
     return (
         Pipeline(failover, gate, idempotency, drains, reasoning, raw=raw, counts=counts),
         EmbeddingPipeline(failover, gate, idempotency, EMBEDDING_DIALECTS),

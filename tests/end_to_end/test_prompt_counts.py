@@ -12,6 +12,8 @@ import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import usage_pb2
 from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
+from pomogator.operations.v1.operations_service_pb2 import ListChannelsRequest
+from pomogator.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
 
 from services.completions import prompt_counts
 from services.config import LimitConfig
@@ -119,7 +121,7 @@ async def test_a_provider_that_does_not_count_is_left_alone(tmp_path: Path, scri
 
 
 async def test_its_failures_do_not_count_against_the_channel(tmp_path: Path) -> None:
-    """A completion goes to a channel that cannot count."""
+    """A completion goes to a channel that cannot count, and operators see no failure of it."""
     async with billing_stand(
         tmp_path, channel={**ANTHROPIC, "dialect": "openai", **OPENAI}
     ) as stand:
@@ -128,6 +130,10 @@ async def test_its_failures_do_not_count_against_the_channel(tmp_path: Path) -> 
         body = json.dumps(ITEMS).encode()
         for _ in range(10):
             await ask(stand, key, body, "/responses/input_tokens")
+        async with stand.gateway.service.operators_channel() as opened:
+            operations = OperationsServiceStub(opened)
+            channels = (await operations.ListChannels(ListChannelsRequest())).channels
+        assert [each.last_failure for each in channels] == [""]
         stand.script = ()
         assert (await stand.ask(key)).status == 200
 
