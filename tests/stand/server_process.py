@@ -20,7 +20,13 @@ async def running_server(port: int, *command: str) -> AsyncIterator[None]:
     finally:
         if process.returncode is None:
             process.terminate()
-        await process.wait()
+        try:
+            async with asyncio.timeout(10):
+                await process.wait()
+        except TimeoutError:
+            # tinyproxy misses a signal that comes just before it waits for a connection.
+            process.kill()
+            await process.wait()
 
 
 async def _listens(port: int) -> bool:
