@@ -150,6 +150,7 @@ def folded(events: Sequence[Json]) -> Json:
         "model": last["model"],
         "choices": [choice],
         "usage": last["usage"],
+        **{key: last[key] for key in ("service_tier",) if key in last},
     }
 
 
