@@ -96,15 +96,15 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     model: str = "mock"
     """The public name of the mock's model that speaks as OpenAI."""
     anthropic_model: str = ""
-    """That of the one that speaks as Anthropic. Empty: there is none."""
+    """Public name of the model whose channel speaks as Anthropic. Empty: it has no such model."""
     responses_model: str = ""
-    """That of the one that speaks Responses. Empty: there is none."""
+    """Public name of the model whose channel speaks Responses. Empty: it has no such model."""
     env: Mapping[str, str] = {}
     cores: str = GATEWAY_CORE
     """Cores that it may use, as `taskset` takes them."""
 
     def model_for(self, work: Cell) -> str:
-        """The public name of the model for a kind of work. Empty: there is none."""
+        """The public name of the model for a kind of work. Empty: it has no such model."""
         if work.responses:
             return self.responses_model
         return self.anthropic_model if work.anthropic else self.model

@@ -120,7 +120,7 @@ async def test_a_form_of_another_origin_is_refused(stand: ConsoleStand, origin: 
 
 
 async def test_cookies_of_others_reach_no_page(stand: ConsoleStand) -> None:
-    """Of languages and themes only the known ones count, and a session that is no seal is none."""
+    """Unknown languages and themes are ignored; a cookie that we have not sealed is no session."""
     port = stand.url.rpartition(":")[2]
     cookies = f'pomogator-{port}=aaaa; console-language="><script>; console-theme="><script>'
     async with stand.browser.http.get(
