@@ -332,3 +332,15 @@ def test_each_folder_of_modules_is_a_package() -> None:
     folders = {file.parent for side in LAYERS for file in (ROOT / side).rglob("*.py")}
 
     assert folders == set(packages())
+
+
+def test_each_fault_of_a_text_that_is_no_json_is_caught() -> None:
+    """Readers catch all of `NOT_JSON`, not only msgspec's own error, which one module names."""
+    naming = [
+        str(file.relative_to(ROOT))
+        for side in LAYERS
+        for file in (ROOT / side).rglob("*.py")
+        if "msgspec.DecodeError" in file.read_text("utf-8")
+    ]
+
+    assert naming == ["services/common/json_errors.py"]

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gateway.errors import ApiError, json_error
+from services.common.json_errors import NOT_JSON
 from services.common.json_values import SLICE_BYTES, VALUES_MAX, has_more_values, outside_strings
 from services.domain.error_reason import ErrorReason
 
@@ -47,7 +48,7 @@ def parse(body: bytes, *, values_max: int = VALUES_MAX) -> dict[str, msgspec.Raw
     """
     body = body.removeprefix(_BOM)
     refuse_too_many_values(body, values_max)
-    _refuse_invalid_utf8(body)
+    refuse_invalid_utf8(body)
     fields = _members(body)
     if _too_deep(body):
         raise json_error("json_too_deep", f"The body is nested more than {DEPTH_MAX} levels deep.")
@@ -78,7 +79,12 @@ def is_null(raw: msgspec.Raw) -> bool:
     return len(view) == 0 or (len(view) == 4 and view[0] == ord("n"))
 
 
-def _refuse_invalid_utf8(body: bytes) -> None:
+def refuse_invalid_utf8(body: bytes) -> None:
+    """Refuse a body in another encoding.
+
+    Raises:
+        ApiError: it is not UTF-8. The message has the place of the first byte at fault.
+    """
     # JSON in UTF-16 or UTF-32 has a zero among its first bytes; JSON in UTF-8 never has.
     if b"\0" in body[:4]:
         raise json_error("invalid_encoding", "The body must be in UTF-8.")
@@ -102,16 +108,16 @@ def _members(body: bytes) -> dict[str, msgspec.Raw]:
     except msgspec.ValidationError:
         message = "The body must be a JSON object."
         raise ApiError(ErrorReason.INVALID_JSON, message) from None
-    except msgspec.DecodeError as error:
+    except RecursionError:
+        message = f"The body is nested more than {DEPTH_MAX} levels deep."
+        raise json_error("json_too_deep", message) from None
+    except NOT_JSON as error:
         if "surrogate" in str(error) or _LONE_SURROGATE.search(body):
             message = "The body has half of a surrogate pair, which is no character."
             raise json_error("invalid_encoding", message) from None
         # Such as "JSON is malformed: invalid character (byte 5)": a position, never the text.
         message = f"The body cannot be read. {error}."
         raise ApiError(ErrorReason.INVALID_JSON, message) from None
-    except RecursionError:
-        message = f"The body is nested more than {DEPTH_MAX} levels deep."
-        raise json_error("json_too_deep", message) from None
 
 
 def _too_deep(body: bytes) -> bool:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.domain.events import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 
 Content: TypeAlias = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
@@ -82,7 +83,7 @@ class ContentOrder:
             return False
         try:
             msgspec.json.decode("".join(self._arguments))
-        except (msgspec.DecodeError, RecursionError):
+        except NOT_JSON:
             return False
         return True
 

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.errors import invalid
 from gateway.http.strict_json import is_null
+from services.common.json_errors import NOT_JSON
 
 T = TypeVar("T")
 W = TypeVar("W", bound=str)
@@ -43,6 +44,8 @@ def read(param: str, raw: msgspec.Raw, decoder: msgspec.json.Decoder[T]) -> T:
         at = _AT.search(text)
         path = param + (at[1].replace("[...]", "") if at else "")
         raise invalid(path, f"Invalid {path}: {_in_json_terms(_AT.sub('', text))}.") from None
+    except NOT_JSON:  # Members of a raw request have not been read before.
+        raise invalid(param, f"Invalid {param}: the value cannot be read as JSON.") from None
 
 
 def _in_json_terms(text: str) -> str:

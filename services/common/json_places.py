@@ -12,6 +12,8 @@ from functools import cache
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
+
 SKIMMED = 4
 """Bytes that are read here in the time of one that is decoded."""
 
@@ -34,7 +36,7 @@ def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     """
     try:
         found = _OBJECT.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise ValueError(str(error)) from None
     if not _is_compact(text, found) and _has_name_twice(bytes(text)):
         raise ValueError("a member of the object is there twice")
@@ -172,5 +174,5 @@ def _is_name(string: bytes, name: str) -> bool:
         return string[1:-1] == name.encode()
     try:
         return _STRING.decode(string) == name
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return False

@@ -68,7 +68,7 @@ def is_about_type(error: msgspec.ValidationError) -> bool:
 def split(raw: Raw, shape: Shape | None) -> tuple[object, Any]:
     """Return the known and the unknown members of a value, neither of which is checked.
 
-    Raises msgspec.DecodeError or UnicodeDecodeError if the value is no JSON.
+    Raises one of `services.common.json_errors.NOT_JSON` if the value is none.
     """
     if shape is None:
         return raw, None

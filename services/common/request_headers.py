@@ -11,6 +11,8 @@ from typing import Protocol
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
+
 # https://www.rfc-editor.org/rfc/rfc9110#section-11.1: a scheme has no case.
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -109,6 +111,6 @@ def _session_of_user(user: str) -> str:
         return ""
     try:
         given = _USER.decode(user).session_id
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+    except NOT_JSON:
         return ""
     return given if _is_session_id(given) else ""

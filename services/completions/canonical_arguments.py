@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
+
 VALUES_MAX = 20_000
 """The most values of arguments that are read: that takes 10 ms. Arguments with more of them are
 recognized only as they were written."""
@@ -16,7 +18,7 @@ def canonical(arguments: str) -> bytes:
         return text.encode("utf-8", "surrogatepass")
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+    except NOT_JSON:
         return text.encode("utf-8", "surrogatepass")
     return msgspec.json.encode(_with_integers(value), order="sorted")
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from services.common.call_names import PROVIDER_CODE
+from services.common.json_errors import NOT_JSON
 from services.domain.error_reason import ErrorReason
 from services.errors import REASONS, UpstreamError
 from services.providers.failure_rules import (
@@ -157,7 +158,7 @@ def _decoded(text: str) -> object | None:
         return None
     try:
         found: object = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         return read_replaced(text.encode())
     return found
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from services.common.json_errors import NOT_JSON
 from services.common.json_places import members
 from services.common.json_values import VALUES_MAX, has_more_values
 from services.domain.error_reason import ErrorReason
@@ -41,14 +42,15 @@ def opened(body: bytes) -> Mapping[str, Raw]:
 
 def check_body(request: RawRequest) -> None:
     """Raise Failure INVALID_FIELD unless a body is in UTF-8, and has few enough values."""
+    if request.members is not None:
+        return  # An edge in the same process has checked it before it read the members.
     body = request.body
     try:
         body.isascii() or body.decode()
     except UnicodeDecodeError as error:
         message = f"The body is not valid UTF-8 at byte {error.start}."
         raise invalid("raw.body", message) from None
-    # An edge in the same process has counted them before it read the members.
-    if request.members is None and has_more_values(body):
+    if has_more_values(body):
         raise invalid("raw.body", f"The body has more than {VALUES_MAX} values.")
 
 
@@ -61,7 +63,7 @@ def read(
         raise invalid(name, f"{name}: Field required")
     try:
         return decoder.decode(raw)
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise invalid(name, f"{name}: {error}") from None
 
 
@@ -71,7 +73,7 @@ def lenient(raw: Raw | None, kind: type[Any]) -> Any:
         return None
     try:
         return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         return None
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.domain.events import Event
 
 ATTEMPTS = 8
@@ -103,6 +104,6 @@ def _decoded(bodies: Sequence[bytes]) -> list[str]:
         if b'\\","' in array or array.endswith(b'\\"]'):
             return []
         texts = _TEXTS.decode(array)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return []
     return texts if len(texts) == len(bodies) else []

@@ -16,6 +16,7 @@ from functools import partial
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
@@ -215,6 +216,6 @@ def _complete(data: bytes) -> bool:
         return True
     try:
         msgspec.json.decode(data, type=msgspec.Raw)
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return False
     return True

@@ -15,6 +15,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 
@@ -61,7 +62,7 @@ class Page:
         if page_token:
             try:
                 after = _DECODER.decode(decipher(page_token, name))
-            except (UnicodeError, msgspec.DecodeError, ValueError) as error:
+            except (*NOT_JSON, ValueError) as error:
                 message = "page_token is not the next_page_token of the same list"
                 raise Failure(ErrorReason.INVALID_FIELD, message, param="page_token") from error
         return cls(min(page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX), after, name)

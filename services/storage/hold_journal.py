@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.storage.base import StateError
 from services.storage.ledger import HoldRow
 
@@ -68,7 +69,7 @@ class HoldJournal:
                 if line.endswith(b"\n"):
                     try:
                         holds.append(msgspec.json.decode(line, type=HoldRow))
-                    except msgspec.DecodeError:
+                    except NOT_JSON:
                         continue  # Zeros or a torn line, after a power cut.
         return holds
 

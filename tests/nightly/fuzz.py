@@ -14,23 +14,33 @@ import faulthandler
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from multidict import CIMultiDict
 
 from gateway.config import EdgeConfig
 from gateway.errors import REASONS, ApiError
-from gateway.surfaces.openai_chat.decode import decode
+from gateway.surfaces.anthropic_messages import decode as anthropic_messages
+from gateway.surfaces.anthropic_messages import raw as anthropic_messages_raw
+from gateway.surfaces.openai_chat import decode as openai_chat
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
+from gateway.surfaces.openai_responses import decode as openai_responses
+from gateway.surfaces.openai_responses import raw as openai_responses_raw
 from services.capabilities import Capabilities
+from services.common import json_places
 from services.completions.fold import Fold
 from services.completions.validation import validate
 from services.config import ChannelConfig
-from services.domain.events import Event
+from services.domain.events import Event, RawContent
+from services.domain.raw_request import RawRequest
+from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure, UpstreamError
 from services.providers.base import Notes, SseEvent, Target
-from services.providers.registry import DIALECTS
+from services.providers.raw_reading import check_body
+from services.providers.registry import DIALECTS, RAW_LANES
 from services.providers.sse_parser import SseParser
 
 CORPUS = Path(__file__).parents[1] / "corpus"
@@ -66,16 +76,43 @@ STATUSES = (0, 199, 301, 400, 401, 404, 413, 429, 500, 503, 529, 599)
 Read = Callable[[bytes, random.Random], None]
 
 
-def read_request(data: bytes, chance: random.Random) -> None:
+def read_request(decode: Callable[[bytes], ChatCompletionSpec]) -> Read:
     """Check that a body is refused with 4xx or can be encoded for every dialect."""
+
+    def read(data: bytes, chance: random.Random) -> None:
+        with refused_with_4xx():
+            spec = decode(data)
+            validate(spec)
+            target = chance.choice(MODELS)
+            for name, dialect in DIALECTS.items():
+                with suppress(Failure):
+                    json.loads(dialect.encode(spec, target(name), Notes()).body)
+
+    return read
+
+
+def read_raw_request(dialect: str, decode: Callable[[bytes], RawRequest | None]) -> Read:
+    """Check that a body is refused with 4xx or passes as it is, with another name of its model."""
+
+    def read(data: bytes, chance: random.Random) -> None:
+        target, lane = chance.choice(MODELS)(dialect), RAW_LANES[dialect]
+        with refused_with_4xx():
+            request = decode(data)
+            assert request is not None
+            check_body(request)
+            facts = lane.read(request)
+            if lane.takes(facts, target):
+                assert json_places.members(lane.encode(facts, target, Notes()).body)
+
+    return read
+
+
+@contextmanager
+def refused_with_4xx() -> Iterator[None]:
+    """Check that what a request is refused with is the caller's fault."""
     status = 400
     try:
-        spec = decode(data, EDGE).spec
-        validate(spec)
-        target = chance.choice(MODELS)
-        for name, dialect in DIALECTS.items():
-            with suppress(Failure):
-                json.loads(dialect.encode(spec, target(name), Notes()).body)
+        yield
     except ApiError as error:
         status = error.status
     except Failure as failure:
@@ -114,6 +151,31 @@ def read_stream(dialect: str) -> Read:
     return read
 
 
+def read_raw_stream(dialect: str) -> Read:
+    """Check that what is passed on of a stream is the same however it is cut."""
+
+    def read(data: bytes, chance: random.Random) -> None:
+        cut = chance.randrange(len(data) + 1)
+        assert passed(data) == passed(data[:cut], data[cut:])
+        decoder = RAW_LANES[dialect].decoder(unknown(dialect), streamed=False)
+        with suppress(UpstreamError):
+            decoder.whole(data.partition(b"data: ")[2] or data)
+        decoder.unread()
+
+    def passed(*pieces: bytes) -> tuple[bytes, bool]:
+        decoder = RAW_LANES[dialect].decoder(unknown(dialect), streamed=True)
+        reader = decoder.reader()
+        sent, failure = b"", None
+        for piece in (*filter(None, pieces), b""):
+            if not reader.complete and failure is None:
+                events, failure = reader.feed(piece)
+                sent += b"".join(each.data for each in events if isinstance(each, RawContent))
+                decoder.unread()
+        return sent, failure is None
+
+    return read
+
+
 def show(batch: Sequence[Event]) -> None:
     """Check the rendering: events that are JSON on one line, or a whole answer."""
     shown = ChunkRenderer(include_usage=True).render(batch)
@@ -133,11 +195,23 @@ def read_refusal(data: bytes, chance: random.Random) -> None:
 
 
 TARGETS: Mapping[str, Sequence[Read]] = {
-    "intake": [read_request],
+    "intake": [read_request(lambda data: openai_chat.decode(data, EDGE).spec)],
+    "intake_messages": [
+        read_request(lambda data: anthropic_messages.decode(data, EDGE).spec),
+        read_raw_request(
+            "anthropic", lambda data: anthropic_messages_raw.decode_raw(data, CIMultiDict()).raw
+        ),
+    ],
+    "intake_responses": [
+        read_request(lambda data: openai_responses.decode(data, EDGE).spec),
+        read_raw_request(
+            "openai-responses", lambda data: openai_responses_raw.decode_raw(data).raw
+        ),
+    ],
     "sse": [read_events],
     "stream_openai": [read_stream("openai"), read_stream("openrouter")],
-    "stream_anthropic": [read_stream("anthropic")],
-    "stream_responses": [read_stream("openai-responses")],
+    "stream_anthropic": [read_stream("anthropic"), read_raw_stream("anthropic")],
+    "stream_responses": [read_stream("openai-responses"), read_raw_stream("openai-responses")],
     "errors": [read_refusal],
 }
 """By the folder of the corpus."""

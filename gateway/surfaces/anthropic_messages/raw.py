@@ -12,6 +12,7 @@ from gateway.errors import invalid
 from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
 from gateway.surfaces.json_fields import read
 from gateway.surfaces.raw_body import ABSENT, NULLS, body_members
+from services.common.json_errors import NOT_JSON
 from services.domain.prompt_count import PromptCountRequest
 from services.domain.raw_request import RawRequest
 from services.domain.spec import ChatCompletionSpec
@@ -90,7 +91,7 @@ def _user(metadata: Raw) -> str:
     """Return the end user, whose name may have the session."""
     try:
         return _METADATA.decode(metadata).user_id or ""
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return ""
 
 
@@ -98,5 +99,5 @@ def _stops(sequences: Raw) -> list[str]:
     """Return the stop sequences; none where they have another form, which the service refuses."""
     try:
         return _STOPS.decode(sequences)
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return []

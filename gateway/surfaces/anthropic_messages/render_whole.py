@@ -18,6 +18,7 @@ from gateway.surfaces.anthropic_messages.answer_members import (
 from gateway.surfaces.other_members import with_others
 from gateway.surfaces.reasoning_places import NATIVE, anthropic_places
 from gateway.surfaces.reasoning_seals import read_details, sealed_details, sealed_state
+from services.common.json_errors import NOT_JSON
 from services.common.sealed_blocks import Block, Redacted, SealedCall, Text, Thought
 from services.domain import completion as domain
 from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall
@@ -121,7 +122,7 @@ def tool_use(call: ToolCall) -> Json:
         try:
             msgspec.json.decode(call.arguments, type=dict)
             arguments = Raw(call.arguments.encode())
-        except (msgspec.DecodeError, RecursionError):
+        except NOT_JSON:
             arguments = {"arguments": call.arguments}
     block: Json = {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
     return with_others(block, call.extra_json)

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.surfaces.openai_chat.messages import MESSAGES_MAX
+from services.common.json_errors import NOT_JSON
 from services.domain.conversation import Message, TextPart
 from services.domain.spec import ChatCompletionSpec
 
@@ -80,7 +81,7 @@ def read_simple(body: bytes) -> SimpleRequest | None:
     """Return the request in `body` if it is simple and without a fault, else None."""
     try:
         request = _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return None
     if request.stream_options is not UNSET and request.stream is not True:
         return None

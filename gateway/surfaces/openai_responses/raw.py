@@ -12,6 +12,7 @@ from gateway.errors import invalid
 from gateway.surfaces.json_fields import boolean, text
 from gateway.surfaces.openai_responses.responses_request import ResponsesRequest
 from gateway.surfaces.raw_body import ABSENT, NULLS, body_members
+from services.common.json_errors import NOT_JSON
 from services.domain.raw_request import RawRequest
 from services.domain.spec import ChatCompletionSpec
 
@@ -54,5 +55,5 @@ def _name(fields: Mapping[str, Raw], name: str) -> str:
         return ""
     try:
         return _STRING.decode(fields[name])
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return ""

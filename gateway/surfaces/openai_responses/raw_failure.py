@@ -9,6 +9,7 @@ import msgspec
 from gateway.errors import ApiError
 from gateway.surfaces.openai_responses.failure_codes import failure_members
 from gateway.surfaces.openai_responses.output_item import Json
+from services.common.json_errors import NOT_JSON
 
 _NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,15})')
 _DATA = re.compile(rb"^data: ?(\{.*\})\r?$", re.MULTILINE)
@@ -37,5 +38,5 @@ def _response(head: bytes) -> Json:
     first = _DATA.search(head)
     try:
         return _EVENT.decode(first[1]).response if first is not None else {}
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return {}

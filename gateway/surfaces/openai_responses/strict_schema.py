@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
+
 _ANY = msgspec.json.Decoder()
 
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
@@ -22,7 +24,7 @@ def is_strict(schema_json: bytes) -> bool:
         return False
     try:
         schema = _ANY.decode(schema_json)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         return False
     if not isinstance(schema, dict) or schema.get("type") != "object":
         return False

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.domain.events import AnswerMembers, Event, ExtraDelta
 from services.providers.anthropic import wire
 from services.providers.anthropic.blocks import OpenBlock
@@ -150,7 +151,7 @@ class _OtherBlock:
         if text := "".join(self._input):
             try:
                 self.members["input"] = msgspec.json.decode(text)
-            except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+            except NOT_JSON:
                 self.members["input"] = text
 
 

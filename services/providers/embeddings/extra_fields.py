@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.domain.embeddings import EmbeddingSpec
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
@@ -66,5 +67,5 @@ def extra_fields(
 def _is_plain(raw: msgspec.Raw) -> bool:
     try:
         return isinstance(msgspec.json.decode(raw), _PLAIN)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         return False

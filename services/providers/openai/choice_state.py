@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.common.reasoning_fragments import Detail
 from services.domain.events import ReasoningDelta, RefusalDelta, TextDelta
 from services.providers.finish_reasons import raise_if_failure
@@ -88,7 +89,7 @@ def older_message(choice: wire.Choice) -> wire.Message | None:
         return wire.Message(content=msgspec.json.decode(choice.text, type=str | None))
     except msgspec.ValidationError:
         return None
-    except (msgspec.DecodeError, UnicodeDecodeError):  # As of half a surrogate pair.
+    except NOT_JSON:  # As of half a surrogate pair.
         raise wire.unreadable() from None
 
 

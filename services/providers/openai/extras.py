@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.common.known_members import item, member
 from services.providers.base import OTHER_PARTS
 from services.providers.openai import wire
@@ -67,7 +68,7 @@ def decoded(unknown: Any) -> Json:
         if isinstance(raw, msgspec.Raw):
             try:
                 values[name] = msgspec.json.decode(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            except NOT_JSON:
                 raise wire.unreadable() from None
     return values
 

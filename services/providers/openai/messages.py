@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.domain.conversation import (
     AudioPart,
     ContentPart,
@@ -135,7 +136,7 @@ def valid_json(text: bytes, param: str) -> msgspec.Raw:
     """JSON that is copied into a body unchanged. Raises INVALID_FIELD unless it is one value."""
     try:
         return msgspec.json.decode(text, type=msgspec.Raw).copy()
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise Failure(
             ErrorReason.INVALID_FIELD, f"A part of `{param}` is not JSON.", param=param
         ) from error
@@ -251,7 +252,7 @@ def _replayed(extra_json: bytes) -> Json:
     """Extra fields of an answer that a provider accepts in the next turn."""
     try:
         extra = msgspec.json.decode(extra_json, type=_Replayed)
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         message = "A message's additional fields are not a JSON object."
         raise Failure(ErrorReason.INVALID_FIELD, message, param="messages") from error
     return {name: value for name, value in msgspec.structs.asdict(extra).items() if value}

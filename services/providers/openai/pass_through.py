@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.config import PassThrough
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
@@ -150,7 +151,7 @@ def on_request(spec: ChatCompletionSpec, target: Target, notes: Notes) -> frozen
 def _decoded(raw: msgspec.Raw) -> object:
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         message = "An additional field cannot be read."
         raise Failure(ErrorReason.INVALID_FIELD, message, param="extra_json") from error
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.common.known_members import member
 from services.domain.conversation import ToolCall, ToolType
 from services.domain.events import ToolCallDelta
@@ -257,7 +258,7 @@ def _value(arguments: str) -> object:
     """Value of the JSON text. None if it is not complete."""
     try:
         return msgspec.json.decode(arguments, type=object)
-    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+    except NOT_JSON:
         return None
 
 

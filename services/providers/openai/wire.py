@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from services.common.json_errors import NOT_JSON
 from services.common.known_members import shape_of, split
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
@@ -225,7 +226,7 @@ def decode(data: bytes) -> tuple[Chunk, Any]:
         return _decoder.decode(data), None
     except msgspec.ValidationError:
         return _tolerant(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except NOT_JSON:
         raise unreadable() from None
 
 
@@ -280,6 +281,6 @@ def _tolerant(data: bytes) -> tuple[Chunk, Any]:
                 if not mend(found, str(error)):
                     break
             data = msgspec.json.encode(found)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except NOT_JSON:
         pass
     raise unreadable()

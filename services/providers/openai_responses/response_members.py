@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
+from services.common.json_errors import NOT_JSON
 from services.common.known_members import member
 from services.domain.usage import Usage
 from services.providers.base import TOKENS_MAX
@@ -69,7 +70,7 @@ def _plain_usage(raw: Raw) -> Usage | None:
     """Return a usage of OpenAI's members whose figures agree. None: it is another one."""
     try:
         found = _PLAIN_USAGE.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         return None
     prompt, completion, total = found.input_tokens, found.output_tokens, found.total_tokens
     cached = found.input_tokens_details.cached_tokens

@@ -12,6 +12,7 @@ from typing import TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from services.common.json_errors import NOT_JSON
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.openai.odd_fields import mend
@@ -113,7 +114,7 @@ def read(data: bytes | Raw, decoder: msgspec.json.Decoder[_Read]) -> _Read:
         return decoder.decode(data)
     except msgspec.ValidationError:
         return _mended(data, decoder)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except NOT_JSON:
         raise unreadable() from None
 
 
@@ -126,7 +127,7 @@ def others(data: bytes | Raw, known: Collection[str]) -> Json:
             for name, raw in members.items()
             if name not in known and bytes(raw) != b"null"
         }
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except NOT_JSON:
         raise unreadable() from None
 
 
@@ -134,7 +135,7 @@ def decoded(data: Raw) -> object:
     """Return a value that was not read before. Raises UPSTREAM_BAD_RESPONSE if it cannot be."""
     try:
         return msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except NOT_JSON:
         raise unreadable() from None
 
 
@@ -145,7 +146,7 @@ def objects_in(data: Raw, name: str) -> list[Raw]:
         if found is None or bytes(found)[:1] != b"[":
             return []
         return [each for each in _LIST.decode(found) if bytes(each)[:1] == b"{"]
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except NOT_JSON:
         raise unreadable() from None
 
 
@@ -177,6 +178,6 @@ def _mended(data: bytes | Raw, decoder: msgspec.json.Decoder[_Read]) -> _Read:
             except msgspec.ValidationError as error:
                 if not mend(found, str(error)):
                     break
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except NOT_JSON:
         pass
     raise unreadable()

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.common.reasoning_fragments import Detail, gathered, word
 from services.domain.conversation import Message, ReasoningPart, ToolCall
 from services.domain.error_reason import ErrorReason
@@ -50,7 +51,7 @@ def gemini_seal(extra_content_json: bytes, place: int, call_id: str) -> Detail |
     """Return the signature in a tool call's `extra_content` as an item, if it has one."""
     try:
         content = msgspec.json.decode(extra_content_json or b"{}", type=_ExtraContent)
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return None  # Another provider's `extra_content`.
     if content.google is None or not content.google.thought_signature:
         return None

@@ -17,6 +17,7 @@ from gateway.errors import ApiError, invalid
 from gateway.http.error_answer import ErrorAnswer
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.event_stream import Framing
+from services.common.json_errors import NOT_JSON
 from services.domain.completion import Completion
 from services.domain.conversation import Message, TextPart
 from services.domain.events import Event, Finished, Started, TextDelta
@@ -99,7 +100,7 @@ class ToySurface(Surface):
         del headers, config
         try:
             return ToyRequest(msgspec.json.decode(body, type=_Body))
-        except msgspec.DecodeError:
+        except NOT_JSON:
             raise invalid("say", "Say something.") from None
 
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:

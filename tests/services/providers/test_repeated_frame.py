@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.common.json_errors import NOT_JSON
 from services.providers.repeated_frame import ATTEMPTS, RepeatedFrame
 
 BEFORE, AFTER = b'data: {"id":"1","delta":{"content":', b"}}"
@@ -56,7 +57,7 @@ def test_what_is_no_string_is_not_read(bodies: list[bytes]) -> None:
     for body in bodies:
         try:
             expected.append(msgspec.json.decode(b'"%b"' % body, type=str))
-        except msgspec.DecodeError:
+        except NOT_JSON:
             break
 
     read = confirmed().read([BEFORE + b'"%b"' % body + AFTER for body in bodies], 0)

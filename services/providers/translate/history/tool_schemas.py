@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.domain.spec import ChatCompletionSpec, Tool
 from services.providers.base import Notes
 from services.providers.translate.parameters import raw_object
@@ -75,7 +76,7 @@ def _properties(branches: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
         return {}
     try:
         found = msgspec.json.decode(branches, type=list[_Branch])
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return {}  # Not all of them are objects.
     return {name: value for branch in reversed(found) for name, value in branch.properties.items()}
 
@@ -85,7 +86,7 @@ def _decoded(properties: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
         return {}
     try:
         return msgspec.json.decode(properties, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return {}
 
 
@@ -95,5 +96,5 @@ def _described(description: msgspec.Raw | None, left_out: Mapping[str, msgspec.R
         return told
     try:
         return f"{msgspec.json.decode(description, type=str)}\n\n{told}"
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return told
