@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,23 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
-from pomogator.accounts.v1 import account_service_pb2, key_service_pb2, ledger_service_pb2
+from pomogator.accounts.v1 import (
+    account_service_pb2,
+    audit_service_pb2,
+    key_service_pb2,
+    ledger_service_pb2,
+)
+from pomogator.calls.v1 import call_service_pb2 as calls
+from pomogator.calls.v1 import call_service_pb2_grpc as calls_grpc
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import content_pb2
+from pomogator.embeddings.v1 import embedding_service_pb2 as embeddings
+from pomogator.embeddings.v1 import embedding_service_pb2_grpc as embeddings_grpc
 from pomogator.models.v1 import model_service_pb2
 from pomogator.operations.v1 import operations_service_pb2 as ops
 from pomogator.operations.v1 import operations_service_pb2_grpc as ops_grpc
+from pomogator.tenants.v1 import tenant_service_pb2
 from pomogator.usage.v1 import usage_service_pb2 as usage
 from pomogator.usage.v1 import usage_service_pb2_grpc as usage_grpc
 
@@ -29,14 +39,28 @@ UNKNOWN = 99
 
 MODULES: Sequence[Any] = (
     account_service_pb2,
+    audit_service_pb2,
+    calls,
+    embeddings,
     key_service_pb2,
     ledger_service_pb2,
     pb,
     model_service_pb2,
     ops,
+    tenant_service_pb2,
     usage,
 )
 """Every service but the relay, which callers do not see."""
+
+OTHERS: Mapping[str, tuple[Any, Any]] = {
+    "AggregateCalls": (calls_grpc.CallServiceStub, calls.AggregateCallsRequest),
+    "CreateEmbeddings": (embeddings_grpc.EmbeddingServiceStub, embeddings.CreateEmbeddingsRequest),
+    "ExplainEmbeddings": (ops_grpc.OperationsServiceStub, ops.ExplainEmbeddingsRequest),
+    "ExportCalls": (calls_grpc.CallServiceStub, calls.ExportCallsRequest),
+    "ExportCallSums": (calls_grpc.CallServiceStub, calls.ExportCallSumsRequest),
+    "ListUsage": (usage_grpc.UsageServiceStub, usage.ListUsageRequest),
+}
+"""The requests with enums of their own, but for those of completions."""
 
 
 def request() -> pb.CreateChatCompletionRequest:
@@ -107,7 +131,7 @@ def test_all_requests_with_an_enum_are_tested_below() -> None:
         "StreamChatCompletion",
         "CountPromptTokens",
         "ExplainChatCompletion",
-        "ListUsage",
+        *OTHERS,
     }
 
 
@@ -154,16 +178,26 @@ async def test_every_unknown_number_is_refused_with_its_path(tmp_path: Path) -> 
                 assert await refusal(stub.CountPromptTokens(counted, metadata=key)) == expected
 
 
-async def test_an_unknown_number_in_requests_of_usage_is_refused(tmp_path: Path) -> None:
-    """The only other request with an enum."""
+@pytest.mark.parametrize("name", OTHERS)
+async def test_an_unknown_number_in_another_request_is_refused(tmp_path: Path, name: str) -> None:
+    """With its path, whatever else the request lacks."""
+    stub, kind = OTHERS[name]
+    fields = [field for field in kind.DESCRIPTOR.fields if field.enum_type is not None]
     async with (
         held_provider.held_gateway(tmp_path) as (gateway, _, _),
-        local_channel(gateway.service.register) as channel,
+        local_channel(gateway.service.register) as public,
+        local_channel(gateway.service.register_operators) as operators,
     ):
-        key = (("authorization", f"Bearer {gateway.key}"),)
-        asked = usage.ListUsageRequest()
-        ((path, _, field),) = enum_fields(asked)
-        setattr(asked, field.name, UNKNOWN)
-        call = usage_grpc.UsageServiceStub(channel).ListUsage(asked, metadata=key)
+        channel = operators if stub is ops_grpc.OperationsServiceStub else public
+        method = getattr(stub(channel), name)
+        for field in fields:
+            asked = kind()
+            if field.is_repeated:
+                getattr(asked, field.name).append(UNKNOWN)
+            else:
+                setattr(asked, field.name, UNKNOWN)
+            call = method(asked, metadata=(("authorization", f"Bearer {gateway.key}"),))
+            if name.startswith("Export"):
+                call = call.read()
 
-        assert await refusal(call) == ("INVALID_ARGUMENT", "INVALID_FIELD", [path])
+            assert await refusal(call) == ("INVALID_ARGUMENT", "INVALID_FIELD", [field.name])
