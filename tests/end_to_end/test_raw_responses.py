@@ -34,6 +34,7 @@ from tests.stand.responses_stand import (
     UPSTREAM_MODEL,
     ask,
     failed,
+    frame,
     head_of,
     request_body,
     told,
@@ -214,6 +215,19 @@ async def test_a_broken_stream_ends_with_a_failed_response(tmp_path: Path, endin
         code = "insufficient_quota" if refused else "server_error"
         assert (response["status"], response["error"]["code"]) == ("failed", code)
         assert b"sk-proj" not in received
+        assert NANO - await stand.balance(key) > 0
+
+
+async def test_text_before_an_event_that_cannot_be_read_is_passed_on(tmp_path: Path) -> None:
+    """Also where both come in one piece."""
+    unreadable = frame('{"type":"response.output_item.done"}').replace(b"}", b"\xff}")
+    async with billing_stand(tmp_path, channel=RESPONSES) as stand:
+        stand.script = streamed(HEAD + BEGIN + PIECE + unreadable)
+        key = await stand.open()
+        _, _, received = await ask(stand, key, request_body(stream=True))
+        passed, _, last = received.partition(b"event: response.failed\n")
+        assert passed == told(HEAD + BEGIN + PIECE)
+        assert b'"server_error"' in last
         assert NANO - await stand.balance(key) > 0
 
 

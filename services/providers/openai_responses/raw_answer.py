@@ -8,6 +8,7 @@ from functools import partial
 import msgspec
 from msgspec import Raw
 
+from services.common.json_errors import NOT_JSON
 from services.common.json_places import replace_string
 from services.domain.completion import Choice, WholeAnswer
 from services.domain.error_reason import ErrorReason
@@ -104,11 +105,14 @@ class RawResponseDecoder(RawAnswerDecoder):
 
         Clients take `error` for a stream that was cut: they get a failed response in its place.
         """
-        found = wire.read(event.data, wire.EVENT)
-        response = wire.present(found.response)
-        if found.type != "response.failed" or response is None:
+        try:
+            found = wire.read(event.data, wire.EVENT)
+            response = wire.present(found.response)
+            if found.type != "response.failed" or response is None:
+                return b""
+            error = wire.present(wire.read(response, wire.RESPONSE).error) or response
+        except UpstreamError:  # It failed because it cannot be read.
             return b""
-        error = wire.present(wire.read(response, wire.RESPONSE).error) or response
         return self._with_model(block) if tells_no_secret(bytes(error)) else b""
 
     def read_event(self, event: SseEvent, block: bytes) -> tuple[bool, bytes]:
@@ -169,6 +173,6 @@ def _kind_of(item: Raw) -> str:
     """Return the type of an item; of a call that the provider bills, the name of its tool."""
     try:
         kind = _ITEM.decode(item).type or ""
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return ""
     return billed_tool(wire.others(item, ())) if kind in BILLED else kind
