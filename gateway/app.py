@@ -59,7 +59,7 @@ DESCRIPTION = msgspec.json.encode(
         "readiness": "/readyz",
     }
 )
-"""What `/` answers. It needs no key, and so it has no version."""
+"""The answer at `/`. It shows no version, since it needs no key."""
 
 
 def create_app(  # noqa: PLR0913 - all that an edge is made of

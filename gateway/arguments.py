@@ -186,8 +186,8 @@ def seconds(text: str) -> int:
     return int(text)
 
 
-def whole_number(text: str) -> int:
-    """A whole number of processes."""
+def worker_count(text: str) -> int:
+    """A number of worker processes."""
     if not text.isdecimal() or int(text) > WORKERS_MAX:
         raise ArgumentTypeError(f"{text}: not a whole number up to {WORKERS_MAX}")
     return int(text)

@@ -45,8 +45,8 @@ class EdgeConfig:
     keep_alive_s: float = 10.0
     """How long a stream may be silent before it sends a keep-alive comment."""
     connections_max: int = CONNECTIONS_MAX
-    """The most open connections, and no more than two fifths of the process's file descriptors. The
-    next ones get 503 with Retry-After."""
+    """The most open connections, within `CONNECTION_DESCRIPTORS_SHARE` of the process's file
+    descriptors. Further ones get 503 with Retry-After."""
     write_timeout_s: float = 60.0
     """How long a client may leave a full buffer unread before its connection closes."""
     headers_timeout_s: float = 15.0
@@ -54,7 +54,7 @@ class EdgeConfig:
     last."""
     idle_timeout_s: float = 75.0
     """How long a connection may be idle before it is closed: longer than load balancers keep idle
-    connections. Shorter while connections run short."""
+    connections. The timeout shrinks while connections run short."""
     trusted_proxies: Sequence[str] = ()
     """Networks of proxies whose headers name the client."""
     cors_origins: Sequence[str] = ()

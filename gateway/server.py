@@ -68,14 +68,14 @@ async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
         OSError: it cannot listen there.
         ValueError: `address` is not HOST:PORT.
     """
-    numbers = metrics or EdgeMetrics()
-    watch = RequestObserver(numbers, request_tracer(tracer, "http" if tls is None else "https"))
+    metrics = metrics or EdgeMetrics()
+    observer = RequestObserver(metrics, request_tracer(tracer, "http" if tls is None else "https"))
     async with AsyncExitStack() as stack:
         if backend is None:
             links = await stack.enter_async_context(RelayLinks(channel).searching())
-            links.declare_metrics(numbers)
+            links.declare_metrics(metrics)
             backend = RelayBackend(channel, links)
-        app = create_app(channel, config, watch, call_limit, memory, backend, bodies=bodies)
+        app = create_app(channel, config, observer, call_limit, memory, backend, bodies=bodies)
         bound = await stack.enter_async_context(_listening(app, address, tls, shared=shared_port))
         try:
             yield bound

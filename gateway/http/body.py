@@ -49,7 +49,7 @@ async def read_body(
     _refuse_by_headers(request, config)
     if "Expect" in request.headers and not request.content.is_eof():
         await request.writer.write(_CONTINUE)
-        # aiohttp takes any output for the begin of the answer.
+        # aiohttp takes any output for the beginning of the answer.
         request.writer.output_size = 0
     try:
         return await _receive(request.content, config, memory)

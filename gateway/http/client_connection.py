@@ -90,7 +90,7 @@ class ClientConnection(RequestHandler):
         self._state.idle_sweep.schedule()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Release the connection's place: the client is gone."""
+        """Stop counting the connection: the client is gone."""
         super().connection_lost(exc)
         self._state.connection_limit.open -= 1
         if self._head_timer is not None:

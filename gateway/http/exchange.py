@@ -1,4 +1,4 @@
-"""Exchange: one request for a completion and its reply, whichever way the request came.
+"""Exchange: one request with a body and its reply, whichever way the request came.
 
 Ordinary requests come over `gateway.http.fast_path`, all others through aiohttp's router. Either
 way a `Reply` writes the answer.
@@ -23,7 +23,7 @@ from gateway.overload.body_budget import BodyMemory
 
 
 class Exchange(ABC):
-    """A request and its reply, for a handler of completions."""
+    """A request and its reply, for a handler of `gateway.surfaces`."""
 
     __slots__ = ("headers", "memory", "outcome", "reply")
 

@@ -43,7 +43,7 @@ class IdleSweep:
         self._next: asyncio.TimerHandle | None = None
 
     def schedule(self) -> None:
-        """Sweep soon, and again and again while connections are short."""
+        """Sweep soon, and then repeatedly while connections are short."""
         if self._next is None and self._limit.idle_share < 1:
             loop = asyncio.get_running_loop()
             self._next = loop.call_later(IDLE_SWEEP_INTERVAL_S, self._sweep, loop)

@@ -1,7 +1,7 @@
 """Known keys: those that the service accepted lately.
 
-A key of the right form costs nothing to make up. So a large body is read only for a key that the
-service knows: otherwise 32 MiB of memory would be free for everybody.
+Anybody can make up a key of the right form. So a large body is read only for a key that the service
+has accepted: otherwise any client could make the edge hold 32 MiB.
 """
 
 from __future__ import annotations

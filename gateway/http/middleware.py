@@ -31,7 +31,7 @@ STARTED: Final = web.RequestKey("started", float)
 OUTCOME: Final = web.RequestKey("outcome", dict[str, object])
 """Fields of the access log beside the status."""
 BEGUN: Final = web.RequestKey("begun", float)
-"""When the answer to a completion began, by `time.perf_counter`."""
+"""When an answer that a `Reply` sends began, by `time.perf_counter`."""
 
 _access = logging.getLogger("gateway.access")
 _log = logging.getLogger("gateway")

@@ -69,9 +69,9 @@ class Reply:
         http_1_0: bool = False,
         fields: str = "",
     ) -> None:
-        """`started` is when the request began, by `time.perf_counter`; `fields` are more headers.
+        """`started` is when the request began, by `time.perf_counter`.
 
-        `fields` has a line for each, in ASCII.
+        `fields` are further headers, a line for each, in ASCII.
         """
         self._fields = fields
         self._writer = writer

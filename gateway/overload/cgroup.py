@@ -7,6 +7,7 @@ https://docs.kernel.org/admin-guide/cgroup-v1/memory.html.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,11 +40,8 @@ class _Group(NamedTuple):
     files: _Files
 
     def limit_bytes(self) -> int | None:
-        """Return the limit; None where there is none, or no visible one."""
-        try:
-            limit = (self.folder / self.files.limit).read_text().strip()
-        except OSError:
-            return None
+        """Return the limit; None where the group has no limit. Raises OSError."""
+        limit = (self.folder / self.files.limit).read_text().strip()
         return int(limit) if limit.isdecimal() and 0 < int(limit) < UNBOUNDED else None
 
     def used_share(self) -> float:
@@ -52,8 +50,8 @@ class _Group(NamedTuple):
         Raises OSError where it cannot be read at the moment, as without a free descriptor.
         """
         try:
-            limit = (self.folder / self.files.limit).read_text().strip()
-            if not limit.isdecimal() or not 0 < int(limit) < UNBOUNDED:
+            limit = self.limit_bytes()
+            if limit is None:
                 return 0.0
             used = int((self.folder / self.files.used).read_text())
             stat = (self.folder / "memory.stat").read_text().splitlines()
@@ -63,7 +61,7 @@ class _Group(NamedTuple):
             )
         except (FileNotFoundError, PermissionError, ValueError):
             return 0.0
-        return max(0, used - reclaimable) / int(limit)
+        return max(0, used - reclaimable) / limit
 
 
 class ContainerMemory:
@@ -74,9 +72,13 @@ class ContainerMemory:
         self._groups = tuple(_groups(root, membership))
 
     def limit_bytes(self) -> int | None:
-        """Return the smallest limit of any group; None where there is none."""
-        limits = (group.limit_bytes() for group in self._groups)
-        return min((limit for limit in limits if limit is not None), default=None)
+        """Return the smallest limit of any group; None where no group has a visible limit."""
+        limits: list[int] = []
+        for group in self._groups:
+            with suppress(OSError):
+                if (limit := group.limit_bytes()) is not None:
+                    limits.append(limit)
+        return min(limits, default=None)
 
     def used_share(self) -> float:
         """Return the largest used share of any group, from 0 to 1; 0 where there is no limit.

@@ -17,9 +17,11 @@ CLIENT_CLOSED = 499
 """The status, in logs and metrics, of a request whose client disconnected before it got one. The
 number is nginx's."""
 
+CLIENT_GONE = "client_gone"
+"""The `error.type` of such a request in traces. Its span is not marked as failed."""
+
 LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 DURATION_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1800.0)
-
 
 STREAM, WHOLE = ("stream",), ("whole",)
 """Values of the label `form`."""

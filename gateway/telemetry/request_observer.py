@@ -19,7 +19,12 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from gateway.telemetry.edge_metrics import EdgeMetrics
-from gateway.telemetry.request_metrics import CLIENT_CLOSED, ObservedRequest, RequestMetrics
+from gateway.telemetry.request_metrics import (
+    CLIENT_CLOSED,
+    CLIENT_GONE,
+    ObservedRequest,
+    RequestMetrics,
+)
 
 if TYPE_CHECKING:
     from gateway.telemetry.request_spans import RequestTracer
@@ -83,7 +88,7 @@ class RequestObserver:
             requests.count_stream_error(code)
         if observed.span is not None:
             sent = (OK if begun_at else 0) if disconnected else status
-            observed.span.end(sent, "client_gone" if disconnected else code, request_id)
+            observed.span.end(sent, CLIENT_GONE if disconnected else code, request_id)
 
 
 def route_of(request: web.Request) -> str:

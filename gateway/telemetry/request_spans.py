@@ -21,13 +21,12 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from gateway.telemetry.request_metrics import CLIENT_GONE
+
 _PROPAGATOR = TraceContextTextMapPropagator()
 # A method that is not in HTTP's registry must not name a span.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _HEADERS = ("traceparent", "tracestate")
-
-CLIENT_GONE = "client_gone"
-"""The `error.type` of a request whose client disconnected. The span is not marked as failed."""
 
 
 class RequestTracer:

@@ -12,7 +12,7 @@ from gateway.arguments import (
     add_target,
     add_tls,
     optional_address,
-    whole_number,
+    worker_count,
 )
 from services.cli.output import read_listener
 from services.serving.options import LINKS
@@ -40,7 +40,7 @@ def add_serve_arguments(parser: ArgumentParser, env: Environment) -> None:
     add_demo_arguments(parser, env)
     parser.add_argument(
         "--workers",
-        type=whole_number,
+        type=worker_count,
         metavar="N",
         default=env.get("POMOGATOR_WORKERS", "0"),
         help="serve the REST API by N edges in processes of their own, on one port; their metrics "

@@ -1,4 +1,4 @@
-"""Fast path: ordinary requests for completions around aiohttp's parser and router.
+"""Fast path: ordinary requests around aiohttp's parser and router.
 
 Modules, in the order in which data flows:
 

@@ -1,4 +1,4 @@
-"""Fast path: ordinary completion requests bypass aiohttp's parser and router.
+"""Fast path: ordinary requests with a body bypass aiohttp's parser and router.
 
 An ordinary request has the form that clients send in practice: method and path of an endpoint,
 HTTP/1.1, a head that arrives whole, plain headers, one Content-Length, JSON. The path may have a
