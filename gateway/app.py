@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from gateway.http.body_admission import BodyAdmission
 from gateway.http.cors import CORS, CorsPolicy, add_cors_headers
 from gateway.http.error_answer import ERROR_RENDERERS, MARKED_ERROR_RENDERERS, ErrorRenderer
 from gateway.http.fast_path.fast_path import FastPath
-from gateway.http.known_keys import KnownKeys
+from gateway.http.known_keys import KEY_FIRST_BYTES, KnownKeys
 from gateway.http.middleware import add_headers, border
 from gateway.http.probes import PROBES, Probes
 from gateway.http.request_urls import URLS, UrlList, add_head_routes
@@ -48,7 +49,8 @@ TRANSCODED = (
     call_log.DESCRIPTOR.services_by_name["CallService"],
     tenants.DESCRIPTOR.services_by_name["TenantService"],
 )
-"""Services whose methods need no handler of their own."""
+"""Services whose methods need no handler of their own. Their bodies are small, and are read before
+their key is known."""
 
 DESCRIPTION = msgspec.json.encode(
     {
@@ -122,7 +124,8 @@ def create_app(  # noqa: PLR0913 - all that an edge is made of
     for handler in handlers:
         app.add_routes(handler.routes())
     app.add_routes(ModelsHandler(backend, calls, config, surfaces.SURFACES).routes())
-    app.add_routes(routes(TRANSCODED, channel, config))
+    small_bodies = min(config.body_bytes_max, KEY_FIRST_BYTES)
+    app.add_routes(routes(TRANSCODED, channel, replace(config, body_bytes_max=small_bodies)))
     if config.console:
         chat = next(each for each in handlers if isinstance(each.surface, OpenAIChat))
         console = Console(channel, backend, chat.handle_routed, throttle, config)

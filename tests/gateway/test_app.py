@@ -4,6 +4,7 @@ import pytest
 from google.protobuf import timestamp_pb2
 from pomogator.models.v1 import model_service_pb2 as models
 
+from gateway.http.known_keys import KEY_FIRST_BYTES
 from tests.gateway.conftest import Edge
 from tests.gateway.http.raw import exchange
 from tests.stand.service import answer
@@ -178,3 +179,16 @@ async def test_probes_show_liveness_and_readiness(edge: Edge) -> None:
         edge.script.ready = ready
         async with edge.http.get("/readyz") as response:
             assert response.status == status
+
+
+async def test_a_large_body_for_a_key_that_nothing_proves_is_not_read(edge: Edge) -> None:
+    """Also of methods without a handler of their own: it is refused by its length alone."""
+    received = await exchange(
+        edge.host,
+        edge.port,
+        b"POST /v1/account/keys HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        b"Authorization: %b\r\nContent-Length: %d\r\n\r\n"
+        % (edge.http.headers["Authorization"].encode(), KEY_FIRST_BYTES + 1),
+    )
+    assert received is not None
+    assert received.status == 413
