@@ -66,7 +66,7 @@ def parser(env: Environment) -> ArgumentParser:
     """The parser of the whole command line. Its result has the command as `command`."""
     root = ArgumentParser(
         prog="pomogator",
-        description="An LLM gateway: one chat completions API in front of every model.",
+        description="An LLM gateway: the APIs of OpenAI and Anthropic in front of every model.",
         epilog=FIRST_STEPS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -160,7 +160,7 @@ def _operator(common: ArgumentParser, env: Environment) -> ArgumentParser:
         type=read_visible,
         metavar="NAME",
         default=env.get("POMOGATOR_OPERATOR", ""),
-        help="who makes a change, for the audit log (default: nobody is named)",
+        help="name for the audit log of the person who makes a change (default: no name)",
     )
     return operator
 
@@ -184,9 +184,14 @@ def _add_reports(commands: Commands, operator: ArgumentParser) -> None:
     )
     explain.add_argument("--model", metavar="NAME", help="public model to ask for")
     explain.add_argument(
-        "--file", type=Path, metavar="JSON", help="body of POST /v1/chat/completions"
+        "--file",
+        type=Path,
+        metavar="JSON",
+        help="body of POST /v1/chat/completions or /v1/embeddings",
     )
-    explain.add_argument("--session", metavar="ID", help="session, as `x-session-id` names it")
+    explain.add_argument(
+        "--session", metavar="ID", help="session of a completion, as `x-session-id` names it"
+    )
     explain.add_argument("--account", metavar="NAME", help="account of the session")
     _add(
         commands,

@@ -42,9 +42,40 @@ def test_explains_a_file(shell: Shell, tmp_path: Path) -> None:
     assert '"model":"one"' in said
 
 
+async def test_explains_embeddings_with_and_without_a_server(shell: Shell, tmp_path: Path) -> None:
+    """By the kind of the model, or by `input` in the file."""
+    shell.config.write_text(
+        shell.config.read_text() + '[[models]]\nname = "a/one"\nembeddings = {}\n'
+    )
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"model": "a/one", "input": ["one", "two"], "dimensions": 8}))
+    by_model, by_file = ("explain", "--model", "a/one"), ("explain", "--file", str(request))
+    alone = [await shell.run_beside_server(*by_model), await shell.run_beside_server(*by_file)]
+
+    config = load(shell.config, {}, dialects=DIALECTS)
+    async with (
+        open_service(config, shell.state, {}) as service,
+        listening(service.register_operators, f"unix:{shell.state}/ops.sock", grace_s=0),
+    ):
+        beside = [await shell.run_beside_server(*by_model), await shell.run_beside_server(*by_file)]
+
+    assert alone == beside
+    for said in alone:
+        assert "prompt tokens in 1 requests to the provider" in said
+        assert "POST http://127.0.0.1:9/v1/embeddings" in said
+    assert '"input":["Hello!"]' in alone[0]
+    assert '"input":["one","two"]' in alone[1]
+    assert '"dimensions":8' in alone[1]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is not JSON"), ("[]", "is not a JSON object"), ('{"model": 7}', "model")],
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not a JSON object"),
+        ('{"model": 7}', "model"),
+        ('{"input": 7}', "model"),
+    ],
 )
 def test_a_file_that_is_no_request(
     shell: Shell, tmp_path: Path, content: str, message: str
