@@ -51,10 +51,6 @@ class LiveCalls:
             total_count=len(selected),
         )
 
-    def get(self, call_id: str) -> pb.LiveCall:
-        """Return a call that can be aborted. Raise Failure NOT_FOUND."""
-        return self._to_proto(*self._find(call_id))
-
     def abort(self, call_id: str) -> pb.LiveCall:
         """Abort a call, and return it as it was. Raise Failure NOT_FOUND if it is over."""
         number, record = self._find(call_id)

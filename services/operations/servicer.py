@@ -130,10 +130,10 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         self, request: pb.AbortCallRequest, context: Context
     ) -> pb.AbortCallResponse:
         """Abort a call in flight in this process."""
-        calls, acts = self._parts.calls, self._parts.acts
-        found = calls.get(request.call_id)
-        await acts.record_abort(found, valid_reason(request.reason), context)
-        return pb.AbortCallResponse(call=calls.abort(request.call_id))
+        reason = valid_reason(request.reason)
+        call = self._parts.calls.abort(request.call_id)
+        await self._parts.acts.record_abort(call, reason, context)
+        return pb.AbortCallResponse(call=call)
 
     async def ListLimits(
         self, request: pb.ListLimitsRequest, context: Context

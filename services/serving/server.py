@@ -124,9 +124,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             calls=CallServicer(call_log.reader, operator_scope),
             health=health,
         )
-        keep_ms = reloader.local.config.audit.keep_ms
-        system_reload = SystemReload(reloader, stores.database, clock, keep_ms)
-        stack.push_async_callback(system_reload.finish)
+        stack.push_async_callback(operations.acts.finish)
         yield Service(
             register=public.register,
             relay=public.relay,
@@ -137,7 +135,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             call_metrics=parts.call_metrics,
             calls=parts.calls,
             reloader=reloader,
-            system_reload=system_reload,
+            system_reload=SystemReload(reloader, operations.acts),
             client_authorizer=ClientAuthorizer(reloader.snapshots.client_certificates),
             rpcs=parts.rpcs,
             supervisor=parts.supervisor,

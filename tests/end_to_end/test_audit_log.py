@@ -242,10 +242,11 @@ async def test_an_entry_that_the_database_does_not_take_is_logged(
     """The reload holds all the same."""
     caplog.set_level(logging.INFO)
     async with running(tmp_path) as gateway:
-        await gateway.service.system_reload._database.close()
+        acts = gateway.service.system_reload.acts
+        await acts.database.close()
         gateway.service.system_reload.reload("SIGHUP")
-        await gateway.service.system_reload.finish()
+        await acts.finish()
 
     (line,) = [each for each in caplog.records if each.getMessage() == "audit.unwritten"]
-    assert vars(line)["cause"] == "SIGHUP"
+    assert vars(line)["actor"] == "SIGHUP"
     assert "config.reloaded" in caplog.messages

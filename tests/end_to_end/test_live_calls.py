@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,6 +238,7 @@ async def test_an_aborted_call_without_an_answer_gets_a_final_409(
         it.stand.script = [STALL]
         key = await it.stand.open()
         asking = asyncio.ensure_future(it.post(key, path).__aenter__())
+        await it.stand.upstream.request()
         await it.abort((await it.one(pb.LIVE_CALL_STATE_WAITING)).call_id)
         async with await asking as answer:
             error = (await answer.json())["error"]
@@ -343,6 +346,36 @@ async def test_what_is_not_in_flight_here_is_not_found(tmp_path: Path) -> None:
 
     aborts = [entry for entry in entries if entry.method == "OperationsService.AbortCall"]
     assert len(aborts) == 1
+
+
+async def test_acts_hold_where_the_database_does_not_take_their_entries(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An abort and a reload succeed, and the log has their entries whole."""
+    caplog.set_level(logging.INFO)
+    async with live(tmp_path) as it:
+        it.stand.script = [*BEGUN, STALL]
+        key = await it.stand.open()
+        async with it.post(key, "chat/completions", stream=True) as answer:
+            await begun(answer)
+            with closing(sqlite3.connect(tmp_path / "pomogator.db")) as database:
+                database.execute("ALTER TABLE audit_entries RENAME TO moved")
+            (call,) = await it.listed()
+            aborted = await it.abort(call.call_id)
+            rest = (await answer.read()).decode()
+            await it.stub.ReloadConfiguration(pb.ReloadConfigurationRequest())
+
+    assert aborted.call_id == call.call_id
+    assert "call_aborted" in rest
+    assert "config.reloaded" in caplog.messages
+    lost = [vars(each) for each in caplog.records if each.getMessage() == "audit.unwritten"]
+    assert [each["action"].partition(".")[2] for each in lost] == [
+        "AbortCall",
+        "ReloadConfiguration",
+    ]
+    assert json.loads(lost[0]["after"])["abort"]["reason"] == WHY
+    assert lost[0]["resource"] == f"liveCalls/{call.call_id}"
+    assert all(each["request_id"] for each in lost)
 
 
 KINDS: Sequence[tuple[str, Mapping[str, Any]]] = (

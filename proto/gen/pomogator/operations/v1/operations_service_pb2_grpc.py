@@ -163,7 +163,9 @@ class OperationsServiceServicer:
         """Aborts a call that is in flight in this process. It fails with CALL_ABORTED, before its answer or
         in the middle of it, the connection to the provider is closed at once, and it is charged as a call
         whose caller has disconnected. The caller may call again: to prevent that, revoke the key.
-        Fails with NOT_FOUND if this process has no such call in flight, or its answer is complete.
+        Fails with NOT_FOUND if this process has no such call in flight, or its answer is complete. If
+        the database does not take the entry of the audit log, the call is aborted all the same, and the
+        log of the process has the entry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,7 +195,9 @@ class OperationsServiceServicer:
 
     def ReloadConfiguration(self, request, context):
         """Reloads the configuration, for calls that begin afterwards. If it is invalid, the old one
-        stays and the call fails with INVALID_FIELD, whose message lists the problems.
+        stays and the call fails with INVALID_FIELD, whose message lists the problems. If the database
+        does not take the entry of the audit log, the new configuration is in use all the same, and the
+        log of the process has the entry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

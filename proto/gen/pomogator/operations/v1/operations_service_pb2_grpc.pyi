@@ -46,7 +46,9 @@ class OperationsServiceStub:
     """Aborts a call that is in flight in this process. It fails with CALL_ABORTED, before its answer or
     in the middle of it, the connection to the provider is closed at once, and it is charged as a call
     whose caller has disconnected. The caller may call again: to prevent that, revoke the key.
-    Fails with NOT_FOUND if this process has no such call in flight, or its answer is complete.
+    Fails with NOT_FOUND if this process has no such call in flight, or its answer is complete. If
+    the database does not take the entry of the audit log, the call is aborted all the same, and the
+    log of the process has the entry.
     """
     ListLimits: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListLimitsRequest, _operations_service_pb2.ListLimitsResponse]
     """Lists the limits on requests, tokens and concurrent calls, with their current use: the rules of
@@ -58,7 +60,9 @@ class OperationsServiceStub:
     """Gets the configuration of this process without secrets, and what a reload would change."""
     ReloadConfiguration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ReloadConfigurationRequest, _operations_service_pb2.ReloadConfigurationResponse]
     """Reloads the configuration, for calls that begin afterwards. If it is invalid, the old one
-    stays and the call fails with INVALID_FIELD, whose message lists the problems.
+    stays and the call fails with INVALID_FIELD, whose message lists the problems. If the database
+    does not take the entry of the audit log, the new configuration is in use all the same, and the
+    log of the process has the entry.
     """
 
 class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -141,7 +145,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         """Aborts a call that is in flight in this process. It fails with CALL_ABORTED, before its answer or
         in the middle of it, the connection to the provider is closed at once, and it is charged as a call
         whose caller has disconnected. The caller may call again: to prevent that, revoke the key.
-        Fails with NOT_FOUND if this process has no such call in flight, or its answer is complete.
+        Fails with NOT_FOUND if this process has no such call in flight, or its answer is complete. If
+        the database does not take the entry of the audit log, the call is aborted all the same, and the
+        log of the process has the entry.
         """
 
     @_abc_1.abstractmethod
@@ -177,7 +183,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_operations_service_pb2.ReloadConfigurationRequest, _abc.Awaitable[_operations_service_pb2.ReloadConfigurationResponse]],
     ) -> _abc.Awaitable[_operations_service_pb2.ReloadConfigurationResponse]:
         """Reloads the configuration, for calls that begin afterwards. If it is invalid, the old one
-        stays and the call fails with INVALID_FIELD, whose message lists the problems.
+        stays and the call fails with INVALID_FIELD, whose message lists the problems. If the database
+        does not take the entry of the audit log, the new configuration is in use all the same, and the
+        log of the process has the entry.
         """
 
 def add_OperationsServiceServicer_to_server(servicer: OperationsServiceServicer, server: _aio.Server) -> None: ...
