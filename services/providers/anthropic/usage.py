@@ -140,5 +140,5 @@ def _reported(report: object) -> dict[str, int]:
     return {
         name.removesuffix("_requests"): count
         for name, count in counts
-        if isinstance(count, int) and 0 < count <= TOKENS_MAX
+        if type(count) is int and 0 < count <= TOKENS_MAX  # No boolean.
     }

@@ -6,7 +6,7 @@ that one such field does not fail the whole answer.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import TypeAlias, TypeVar
 
 import msgspec
@@ -104,6 +104,7 @@ RESPONSE = msgspec.json.Decoder(Response)
 ITEM = msgspec.json.Decoder(Item)
 OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _LIST = msgspec.json.Decoder(list[Raw])
+_NO_OBJECTS = Raw(b"[]")
 
 _Read = TypeVar("_Read", Event, Response, Item)
 
@@ -140,24 +141,18 @@ def decoded(data: Raw) -> object:
 
 
 def objects_in(data: Raw, name: str) -> list[Raw]:
-    """Return the objects in a list that is a member of an object, unread. None: it is no list."""
+    """Return the objects of a member that is a list of objects, or one object alone; unread."""
     try:
-        found = OBJECT.decode(data).get(name)
-        if found is None or bytes(found)[:1] != b"[":
-            return []
-        return [each for each in _LIST.decode(found) if bytes(each)[:1] == b"{"]
+        found = OBJECT.decode(data).get(name, _NO_OBJECTS)
+        items = _LIST.decode(found) if bytes(found)[:1] == b"[" else [found]
     except NOT_JSON:
         raise unreadable() from None
+    return [each for each in items if bytes(each)[:1] == b"{"]
 
 
 def present(value: Raw | UnsetType) -> Raw | None:
     """Return a value, or None where it is missing or null."""
     return None if value is UNSET or bytes(value) == b"null" else value
-
-
-def text_of(parts: Iterable[Part]) -> str:
-    """Return the texts of parts, joined."""
-    return "".join(part.text or "" for part in parts)
 
 
 def unreadable() -> UpstreamError:
