@@ -133,11 +133,6 @@ class Price(Rates, frozen=True, kw_only=True, omit_defaults=True):
         request = int((row.request_usd or 0) * PICO_USD)
         return cls.of(row, request=request, tiers=tiers)
 
-    @classmethod
-    def from_json(cls, snapshot: str) -> Price:
-        """Decode the result of `to_json`."""
-        return msgspec.json.decode(snapshot, type=cls)
-
     def to_json(self) -> str:
         """Encode the price for its hold, so that a call is billed by the price at its admission."""
         return msgspec.json.encode(self).decode()

@@ -9,7 +9,6 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2, usage_pb2
 
 from services.common.contract.message_table import (
-    EnumWords,
     MessageTable,
     Translation,
     UntranslatableError,
@@ -42,8 +41,6 @@ from services.domain.usage import Usage
 
 RequestMessage: TypeAlias = "pb.CreateChatCompletionRequest | pb.StreamChatCompletionRequest"
 R = TypeVar("R", pb.CreateChatCompletionRequest, pb.StreamChatCompletionRequest)
-
-FINISH_REASONS = EnumWords(pb.FinishReason.DESCRIPTOR)
 
 USAGE = MessageTable(Usage, usage_pb2.Usage)
 NOTE = MessageTable(Note, pb.Note)

@@ -14,7 +14,6 @@ import msgspec
 from services.domain.embeddings import Embedding
 from services.providers.stream_reader import unreadable
 
-COMPONENT_BYTES = 4
 _NUMBERS = msgspec.json.Decoder(list[float])
 _TEXT = msgspec.json.Decoder(str)
 
