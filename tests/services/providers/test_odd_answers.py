@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from services.common.contract.chat import to_completion_message
 from services.common.contract.chat_events import to_batch_message
 from services.completions.fold import Fold
 from services.domain.embeddings import EmbeddingSpec
@@ -248,7 +249,7 @@ def use(events: list[Event]) -> None:
     to_batch_message(events)
     fold = Fold()
     fold.add(events)
-    assert fold.answer
+    to_completion_message(fold.answer)
 
 
 def sse(dialect: str, event: object) -> SseEvent:
