@@ -99,6 +99,11 @@ def int32(param: str, raw: msgspec.Raw) -> int:
     return integer(param, read(param, raw, _NUMBER), 32)
 
 
+def int64(param: str, raw: msgspec.Raw) -> int:
+    """Return a field that is an integer of 64 bits."""
+    return integer(param, read(param, raw, _NUMBER), 64)
+
+
 def boolean(param: str, raw: msgspec.Raw) -> bool:
     """Return a field that is true or false."""
     return read(param, raw, _BOOL)

@@ -107,12 +107,11 @@ def ending(choice: Choice, stops: Sequence[str], *, called: bool, refused: bool)
     native = choice.native_finish_reason
     own = native in OWN_REASONS
     reason = native if own else STOP_REASONS.get(choice.finish_reason, "end_turn")
-    members: Json = {}
     if stopped_by := _stopped_by(others, stops):
         reason = "stop_sequence"
     elif reason == "end_turn" and (called or refused):
         reason = "tool_use" if called else "refusal"
-    members = {"stop_reason": reason, "stop_sequence": stopped_by}
+    members: Json = {"stop_reason": reason, "stop_sequence": stopped_by}
     details = others.pop("stop_details", None)
     if details is not None and bytes(details)[:1] == b"{":
         members["stop_details"] = Raw(one_line(bytes(details)))

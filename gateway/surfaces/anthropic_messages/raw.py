@@ -10,7 +10,7 @@ from multidict import MultiMapping
 
 from gateway.errors import invalid
 from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
-from gateway.surfaces.json_fields import read
+from gateway.surfaces.json_fields import boolean, text
 from gateway.surfaces.raw_body import ABSENT, NULLS, body_members
 from services.common.json_errors import NOT_JSON
 from services.domain.prompt_count import PromptCountRequest
@@ -27,8 +27,7 @@ class _Metadata(Struct):
 
 
 _METADATA = msgspec.json.Decoder(_Metadata)
-_STRING = msgspec.json.Decoder(str)
-_BOOL = msgspec.json.Decoder(bool)
+
 _STOPS = msgspec.json.Decoder(list[str])
 
 
@@ -42,11 +41,11 @@ def decode_raw(body: bytes, headers: MultiMapping[str]) -> MessagesRequest:
     stream = fields.get("stream", ABSENT)
     return MessagesRequest(
         spec=ChatCompletionSpec(
-            model=read("model", fields["model"], _STRING),
+            model=text("model", fields["model"]),
             user=_user(fields["metadata"]) if "metadata" in fields else "",
         ),
         raw=_raw_request(body, headers, fields),
-        stream=stream not in NULLS and read("stream", stream, _BOOL),
+        stream=stream not in NULLS and boolean("stream", stream),
         stops=_stops(fields["stop_sequences"]) if "stop_sequences" in fields else (),
     )
 
@@ -59,7 +58,7 @@ def decode_raw_prompt(body: bytes, headers: MultiMapping[str]) -> PromptCountReq
     """
     fields = _members(body, "model", "messages")
     return PromptCountRequest(
-        spec=ChatCompletionSpec(model=read("model", fields["model"], _STRING)),
+        spec=ChatCompletionSpec(model=text("model", fields["model"])),
         raw=_raw_request(body, headers, fields),
     )
 

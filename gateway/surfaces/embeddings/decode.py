@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 
 from gateway.errors import invalid
 from gateway.http.strict_json import parse
-from gateway.surfaces.json_fields import integer, one_of, read
+from gateway.surfaces.json_fields import int32, one_of, read, text
 from gateway.surfaces.openai_chat.extra_body import unpack
 from services.domain.embeddings import EmbeddingRequest, EmbeddingSpec
 from services.domain.spec import ParameterPolicy
@@ -25,9 +25,8 @@ VALUES_MAX = 400_000
 Encoding: TypeAlias = Literal["float", "base64"]
 ENCODINGS: tuple[Encoding, ...] = ("float", "base64")
 
-_STRING = msgspec.json.Decoder(str)
 _STRINGS = msgspec.json.Decoder(list[str])
-_NUMBER = msgspec.json.Decoder(int | float)
+
 _IDS = msgspec.json.Decoder(list[int])
 _LISTS_OF_IDS = msgspec.json.Decoder(list[list[int]])
 _ID_BITS = 31
@@ -60,16 +59,16 @@ def decode(body: bytes) -> DecodedRequest:
     for name in ("model", "input"):
         if name not in fields:
             raise invalid(name, f"Missing required parameter: `{name}`.")
-    spec: dict[str, Any] = {"model": read("model", fields.pop("model"), _STRING)}
+    spec: dict[str, Any] = {"model": text("model", fields.pop("model"))}
     spec |= _entries(fields.pop("input"))
     encoding: Encoding = "float"
     if (raw := fields.pop("encoding_format", None)) is not None:
-        encoding = one_of("encoding_format", read("encoding_format", raw, _STRING), ENCODINGS)
+        encoding = one_of("encoding_format", text("encoding_format", raw), ENCODINGS)
     if (raw := fields.pop("dimensions", None)) is not None:
-        spec["dimensions"] = integer("dimensions", read("dimensions", raw, _NUMBER), 32)
+        spec["dimensions"] = int32("dimensions", raw)
     for name in ("user", "input_type"):
         if (raw := fields.pop(name, None)) is not None:
-            spec[name] = read(name, raw, _STRING)
+            spec[name] = text(name, raw)
     extra_json = msgspec.json.encode(fields) if fields else b""
     return DecodedRequest(spec=EmbeddingSpec(**spec, extra_json=extra_json), encoding=encoding)
 
@@ -78,7 +77,7 @@ def _entries(raw: Raw) -> dict[str, object]:
     """Return the field of the entries: a text, texts, a text as token IDs, or several of those."""
     found = _FIRST.match(memoryview(raw))
     if found is None:
-        return {"texts": [read("input", raw, _STRING)]}
+        return {"texts": [text("input", raw)]}
     if found[1] == b'"':
         return {"texts": read("input", raw, _STRINGS)}
     if found[1] == b"[":

@@ -18,7 +18,16 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
 from gateway.http.strict_json import LARGE_BYTES, parse, refuse_too_many_values
 from gateway.surfaces.images import ImageReader
-from gateway.surfaces.json_fields import integer, one_of, read
+from gateway.surfaces.json_fields import (
+    boolean,
+    int32,
+    int64,
+    integer,
+    number,
+    one_of,
+    read,
+    text,
+)
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
 from gateway.surfaces.openai_chat.extra_body import unpack
 from gateway.surfaces.openai_chat.image_extraction import extract_images
@@ -57,10 +66,6 @@ class _UsageOptions(Struct, forbid_unknown_fields=True):
 
 _Fields = dict[str, Raw]
 
-_BOOL = msgspec.json.Decoder(bool)
-_NUMBER = msgspec.json.Decoder(int | float)
-_FLOAT = msgspec.json.Decoder(float)
-_STRING = msgspec.json.Decoder(str)
 _STOP = msgspec.json.Decoder(str | list[str])
 _LOGIT_BIAS = msgspec.json.Decoder(Annotated[dict[str, float], Meta(max_length=LOGIT_BIASES_MAX)])
 _METADATA = msgspec.json.Decoder(Annotated[dict[str, str], Meta(max_length=METADATA_MAX)])
@@ -76,7 +81,7 @@ _DOUBLES = (
     "min_p",
     "repetition_penalty",
 )
-_INTEGERS: Mapping[str, int] = {"n": 32, "top_logprobs": 32, "top_k": 32, "seed": 64}
+_INT32S = ("n", "top_logprobs", "top_k")
 _BOOLS = ("logprobs", "parallel_tool_calls")
 _STRINGS = ("service_tier", "prompt_cache_key")
 _VERBOSITIES: Sequence[Verbosity] = ("low", "medium", "high")
@@ -192,13 +197,13 @@ def _include_cost(fields: _Fields) -> bool:
 def _required_model(fields: _Fields) -> str:
     if "model" not in fields:
         raise invalid("model", "Missing required parameter: `model`.")
-    return read("model", fields.pop("model"), _STRING)
+    return text("model", fields.pop("model"))
 
 
 def streaming(fields: _Fields) -> tuple[bool, bool]:
     """Read whether the answer is a stream, and whether that ends with the usage."""
     raw = fields.pop("stream", None)
-    stream = raw is not None and read("stream", raw, _BOOL)
+    stream = raw is not None and boolean("stream", raw)
     raw = fields.pop("stream_options", None)
     if raw is None:
         return stream, False
@@ -214,22 +219,6 @@ def _options(name: str, raw: Raw, reader: Reader[T], fields: _Fields) -> T:
     if unknown:
         fields[name] = Raw(to_json(unknown))
     return options
-
-
-def _double(name: str, raw: Raw) -> float:
-    return read(name, raw, _FLOAT)
-
-
-def _integer(name: str, raw: Raw) -> int:
-    return integer(name, read(name, raw, _NUMBER), _INTEGERS[name])
-
-
-def _bool(name: str, raw: Raw) -> bool:
-    return read(name, raw, _BOOL)
-
-
-def _string(name: str, raw: Raw) -> str:
-    return read(name, raw, _STRING)
 
 
 def _stop(name: str, raw: Raw) -> list[str]:
@@ -255,14 +244,15 @@ def _metadata(name: str, raw: Raw) -> dict[str, str]:
 
 
 def _verbosity(name: str, raw: Raw) -> Verbosity:
-    return one_of(name, read(name, raw, _STRING), _VERBOSITIES)
+    return one_of(name, text(name, raw), _VERBOSITIES)
 
 
 FIELDS: Mapping[str, Callable[[str, Raw], object]] = {
-    **dict.fromkeys(_DOUBLES, _double),
-    **dict.fromkeys(_INTEGERS, _integer),
-    **dict.fromkeys(_BOOLS, _bool),
-    **dict.fromkeys(_STRINGS, _string),
+    **dict.fromkeys(_DOUBLES, number),
+    **dict.fromkeys(_INT32S, int32),
+    "seed": int64,
+    **dict.fromkeys(_BOOLS, boolean),
+    **dict.fromkeys(_STRINGS, text),
     "stop": _stop,
     "logit_bias": _logit_bias,
     "metadata": _metadata,

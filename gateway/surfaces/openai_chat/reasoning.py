@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from gateway.errors import invalid
-from gateway.surfaces.json_fields import integer, read
+from gateway.surfaces.json_fields import boolean, integer, text
 from gateway.surfaces.unknown_members import Reader, to_json
 from services.domain.spec import EFFORTS, Effort, Thinking, ThinkingMode
 
@@ -38,8 +37,6 @@ class _Reasoning(Struct, forbid_unknown_fields=True):
     enabled: bool | None = None
 
 
-_STRING = msgspec.json.Decoder(str)
-_BOOL = msgspec.json.Decoder(bool)
 _THINKING: Reader[_Thinking] = Reader(_Thinking)
 _REASONING: Reader[_Reasoning] = Reader(_Reasoning)
 
@@ -59,11 +56,11 @@ def decode_reasoning(fields: dict[str, Raw], *, details_sent: bool) -> Reasoning
     raw_thinking = fields.pop("thinking", None)
     raw_reasoning = fields.pop("reasoning", None)
     raw_include = fields.pop("include_reasoning", None)
-    included = None if raw_include is None else read("include_reasoning", raw_include, _BOOL)
+    included = None if raw_include is None else boolean("include_reasoning", raw_include)
     effort = ""
     thinking = None
     if raw_effort is not None:
-        effort = read("reasoning_effort", raw_effort, _STRING)
+        effort = text("reasoning_effort", raw_effort)
     if raw_thinking is not None:
         thinking = _thinking(raw_thinking)
     if raw_reasoning is not None:

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from msgspec import Raw
 
 from gateway.errors import invalid
-from gateway.surfaces.json_fields import integer, read
+from gateway.surfaces.json_fields import int32, text
 from gateway.surfaces.openai_chat.tools import decode_function_choice, decode_functions
 
 _Fields = dict[str, Raw]
-
-_NUMBER = msgspec.json.Decoder(int | float)
-_STRING = msgspec.json.Decoder(str)
 
 
 def read_renamed(fields: _Fields, values: dict[str, Any]) -> None:
@@ -25,16 +21,14 @@ def read_renamed(fields: _Fields, values: dict[str, Any]) -> None:
         ApiError: a field has another shape, or two names of one thing differ.
     """
     limits = [
-        integer(name, read(name, fields.pop(name), _NUMBER), 32)
+        int32(name, fields.pop(name))
         for name in ("max_completion_tokens", "max_tokens")
         if name in fields
     ]
     if limits:
         values["max_tokens"] = _one("max_tokens", "max_completion_tokens", limits)
     users = [
-        read(name, fields.pop(name), _STRING)
-        for name in ("user", "safety_identifier")
-        if name in fields
+        text(name, fields.pop(name)) for name in ("user", "safety_identifier") if name in fields
     ]
     if users:
         values["user"] = _one("user", "safety_identifier", users)

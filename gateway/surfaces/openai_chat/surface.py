@@ -7,7 +7,7 @@ from multidict import MultiMapping
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
-from gateway.http.error_answer import ErrorAnswer
+from gateway.http.error_answer import ErrorAnswer, render_openai_error
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.event_stream import Framing
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
@@ -34,6 +34,6 @@ class OpenAIChat(Surface):
         request = await decode_off_loop(body, config)
         return replace(request, text_only=True) if CONTENT_HEADER in headers else request
 
-    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:  # noqa: ARG002
+    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
         """Render a failure as `{"error": {"message", "type", "param", "code"}}`."""
-        return ErrorAnswer(error.status, error.body(), error.headers())
+        return render_openai_error(error, request_id)

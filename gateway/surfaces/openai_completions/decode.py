@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from gateway.errors import ApiError, invalid
 from gateway.http.strict_json import parse
-from gateway.surfaces.json_fields import integer, read
+from gateway.surfaces.json_fields import boolean, int32, text
 from gateway.surfaces.openai_chat.decode import FIELDS, streaming
 from gateway.surfaces.openai_chat.extra_body import unpack
 from gateway.surfaces.openai_chat.renamed_fields import read_renamed
@@ -42,10 +42,8 @@ SHARED = frozenset(
 LOGPROBS_MAX = 20
 """Most alternatives of a token. OpenAI gives 5, other servers as many as chat completions have."""
 
-_STRING = msgspec.json.Decoder(str)
 _STRINGS = msgspec.json.Decoder(list[str])
-_NUMBER = msgspec.json.Decoder(int | float)
-_BOOL = msgspec.json.Decoder(bool)
+
 
 _Fields = dict[str, Raw]
 
@@ -61,17 +59,17 @@ def decode(body: bytes) -> TextRequest:
     for name in ("model", "prompt"):
         if name not in fields:
             raise invalid(name, f"Missing required parameter: `{name}`.")
-    values: dict[str, Any] = {"model": read("model", fields.pop("model"), _STRING)}
+    values: dict[str, Any] = {"model": text("model", fields.pop("model"))}
     texts = [_prompt(fields.pop("prompt"))]
     if "suffix" in fields:
-        texts.append(read("suffix", fields.pop("suffix"), _STRING))
-    echo = "echo" in fields and read("echo", fields.pop("echo"), _BOOL)
+        texts.append(text("suffix", fields.pop("suffix")))
+    echo = "echo" in fields and boolean("echo", fields.pop("echo"))
     stream, include_usage = streaming(fields)
     values |= {name: FIELDS[name](name, fields.pop(name)) for name in SHARED & fields.keys()}
     _read_logprobs(fields, values)
     _refuse_candidates(fields, values)
     read_renamed(fields, values)
-    parts = [TextPart(text=text) for text in texts]
+    parts = [TextPart(text=each) for each in texts]
     spec = ChatCompletionSpec(
         messages=[Message(role="user", content=list(parts))],
         text_completion=TextCompletion(echo=echo),
@@ -89,7 +87,7 @@ def decode(body: bytes) -> TextRequest:
 def _prompt(raw: Raw) -> str:
     """Return the prompt. Several would be several calls, and tokens noise: both are refused."""
     if bytes(memoryview(raw)[:1]) != b"[":
-        return read("prompt", raw, _STRING)
+        return text("prompt", raw)
     try:
         prompts = _STRINGS.decode(raw)
     except msgspec.ValidationError:
@@ -102,7 +100,7 @@ def _prompt(raw: Raw) -> str:
 def _read_logprobs(fields: _Fields, values: dict[str, Any]) -> None:
     if "logprobs" not in fields:
         return
-    most = integer("logprobs", read("logprobs", fields.pop("logprobs"), _NUMBER), 32)
+    most = int32("logprobs", fields.pop("logprobs"))
     if not 0 <= most <= LOGPROBS_MAX:
         raise invalid("logprobs", f"`logprobs` must be in [0, {LOGPROBS_MAX}].")
     values |= {"logprobs": True, "top_logprobs": most}
@@ -112,7 +110,7 @@ def _refuse_candidates(fields: _Fields, values: dict[str, Any]) -> None:
     """Refuse answers that are generated and not shown: their price could not be held before."""
     if "best_of" not in fields:
         return
-    best_of = integer("best_of", read("best_of", fields.pop("best_of"), _NUMBER), 32)
+    best_of = int32("best_of", fields.pop("best_of"))
     if best_of != values.get("n", 1):
         raise _unsupported("best_of", "`best_of` must be equal to `n`.")
 
