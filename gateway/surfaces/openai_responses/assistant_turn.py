@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.surfaces.json_fields import json_of
 from gateway.surfaces.openai_responses.answer_members import ITEM
 from gateway.surfaces.openai_responses.input_items import (
     CustomCall,
@@ -48,6 +49,8 @@ class AssistantTurn:
         self._details: list[Detail] = []
         self._places: list[sealed_blocks.Block] = []
         self._state = ""
+        self._mark = b""
+        """JSON of the last refusal's `cache_control`."""
         self._members: dict[str, object] = {}
         self._begun = False
         self._has_message = False
@@ -80,6 +83,7 @@ class AssistantTurn:
             if refusal is not None:
                 self._refusals.append(refusal)
                 self._members |= item(of_content, index) or {}
+                self._mark = json_of(part.cache_control) or self._mark
             else:
                 self._add_part(self._reader.part(f"{at}[{index}]", part, item(of_content, index)))
 
@@ -143,6 +147,7 @@ class AssistantTurn:
                 reasoning_details_json=details,
                 refusal="".join(self._refusals),
                 extra_json=to_json(self._members),
+                cache_control_json=self._mark,
             )
         ]
 

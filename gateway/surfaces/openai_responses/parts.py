@@ -138,8 +138,12 @@ class PartReader:
         if part.image_url is None:
             if part.file_id is None:
                 raise invalid(at, f"Invalid {at}: expected `image_url` or `file_id`.")
-            uploaded = {"type": "input_image", "file_id": part.file_id, "detail": part.detail}
-            return OtherPart(json=to_json({**members, **uploaded}))
+            uploaded = {"type": "input_image", "file_id": part.file_id}
+            detail = {} if part.detail is None else {"detail": part.detail}
+            return OtherPart(
+                json=to_json({**members, **uploaded, **detail}),
+                cache_control_json=json_of(part.cache_control),
+            )
         source = self._images.read(f"{at}.image_url", part.image_url)
         if part.file_id is not None:
             members["file_id"] = part.file_id

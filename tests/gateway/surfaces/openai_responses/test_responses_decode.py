@@ -102,6 +102,46 @@ def test_parts_of_a_message() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "input_text", "text": "A"},
+        {"type": "text", "text": "A"},
+        {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"},
+        {"type": "input_image", "file_id": "file-1"},
+        {"type": "input_file", "file_id": "file-1"},
+        {"type": "input_audio", "input_audio": {"data": "QQ==", "format": "wav"}},
+        {"type": "input_other"},
+    ],
+    ids=lambda part: "_".join(part)[5:],
+)
+def test_every_part_keeps_its_cache_mark(part: dict[str, Any]) -> None:
+    """`cache_control` of Anthropic's clients is a mark of the part, whatever its type."""
+    marked = part | {"cache_control": {"type": "ephemeral"}}
+    (message,) = messages({"role": "user", "content": [marked]})
+    (found,) = message.content
+    assert json.loads(found.cache_control_json) == {"type": "ephemeral"}
+
+
+def test_a_refusal_of_an_earlier_answer_keeps_its_cache_mark() -> None:
+    """It is no part, so the message has the mark."""
+    mark = {"type": "ephemeral"}
+    refusal = {"type": "refusal", "refusal": "No.", "cache_control": mark}
+    (message,) = messages({"role": "assistant", "content": [refusal]})
+    assert message.refusal == "No."
+    assert json.loads(message.cache_control_json) == mark
+
+
+@pytest.mark.parametrize("detail", [{}, {"detail": "high"}])
+def test_an_uploaded_image_stays_as_it_is(detail: dict[str, str]) -> None:
+    """It gets no detail that its client has not named."""
+    part = {"type": "input_image", "file_id": "file-1", **detail}
+    (message,) = messages({"role": "user", "content": [part]})
+    (found,) = message.content
+    assert isinstance(found, OtherPart)
+    assert json.loads(found.json) == part
+
+
 def test_a_turn_is_one_message() -> None:
     """Reasoning, text and calls of one answer, with the results after it."""
     found = messages(
