@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -92,7 +91,7 @@ class Transcoder:
         await response.prepare(request)
         try:
             while message is not grpc.aio.EOF:
-                await self._send(request, response, self._piece(message))
+                await response.write(self._piece(message))
                 message = await call.read()
         except grpc.aio.AioRpcError as error:
             failure = self._failure(error, request)
@@ -100,7 +99,7 @@ class Transcoder:
             if self._text is not None:
                 # A text has no place for an error. Without an orderly end it is not complete.
                 raise ConnectionAbortedError("the stream failed") from None
-            await self._send(request, response, response_encoder.error_line(failure))
+            await response.write(response_encoder.error_line(failure))
         await response.write_eof()
         return response
 
@@ -113,13 +112,3 @@ class Transcoder:
     def _failure(self, error: grpc.aio.AioRpcError, request: web.Request) -> ApiError:
         """Return the error, whose `param` is a path in the JSON of the request."""
         return to_api_error(error, request[REQUEST_ID], param_is_path=True)
-
-    async def _send(self, request: web.Request, response: web.StreamResponse, line: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._config.write_timeout_s):
-                await response.write(line)
-        except TimeoutError:
-            # An orderly close would wait for the client for ever.
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionAbortedError("the client does not read") from None

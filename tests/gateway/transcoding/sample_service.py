@@ -272,10 +272,12 @@ _BEHAVIOURS: Mapping[str, Any] = {"FailThing": _fail_by_name}
 
 @asynccontextmanager
 async def edge(
-    sample: CompiledService, channel: grpc.aio.Channel, **options: Any
+    sample: CompiledService,
+    channel: grpc.aio.Channel,
+    config: EdgeConfig = EdgeConfig(),  # noqa: B008 - frozen
+    **options: Any,
 ) -> AsyncIterator[str]:
     """Run our edge in front of the service; give its URL."""
-    config = EdgeConfig()
     app = web.Application(middlewares=[border])
     app[CONFIG] = config
     app.on_response_prepare.append(add_headers)

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from gateway.config import EdgeConfig
 from services.rpc.local_channel import local_channel
 from tests.gateway.transcoding.sample_service import SERVICE, CompiledService, edge, no_metadata
 
@@ -158,6 +159,31 @@ async def test_a_stream_is_not_buffered(sample: CompiledService) -> None:
             assert json.loads(await response.content.readline())["result"]["name"] == "a"
             response.close()
         await left.wait()
+
+
+async def test_a_client_that_does_not_read_a_stream_is_cut_off(sample: CompiledService) -> None:
+    """The call ends with the connection."""
+    ended = asyncio.Event()
+
+    async def watch(request: Any, _: Any) -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield request
+        finally:
+            ended.set()
+
+    def register(server: Any) -> None:
+        server.add_registered_method_handlers(SERVICE, {"WatchThing": _streaming(watch)})
+
+    config = EdgeConfig(write_timeout_s=0.1)
+    async with (
+        local_channel(register) as channel,
+        edge(sample, channel, config, metadata_of=no_metadata) as url,
+        aiohttp.ClientSession(url) as client,
+        client.get("/v1/watch/a"),
+        asyncio.timeout(10),
+    ):
+        await ended.wait()
 
 
 def _streaming(handler: Any) -> Any:
