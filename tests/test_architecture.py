@@ -116,6 +116,7 @@ EDGE_OF_GRPC = (
     "gateway.app",
     "gateway.server",
     "gateway.console.account_calls",
+    "gateway.console.askers",
     "gateway.console.audit_calls",
     "gateway.console.audit_pages",
     "gateway.console.call_log_calls",

@@ -1,4 +1,4 @@
-"""Audit calls: what the console asks the service about changes of accounts and keys."""
+"""Audit calls: requests of the console for changes of accounts and keys."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pomogator.accounts.v1.audit_service_pb2_grpc import AuditServiceStub
 from pomogator.tenants.v1 import tenant_service_pb2 as tenants_pb
 from pomogator.tenants.v1.tenant_service_pb2_grpc import TenantServiceStub
 
-from gateway.console.account_calls import TIMEOUT_S, Caller, answered
-from gateway.console.operator_calls import OperatorAsker
+from gateway.console.askers import OperatorAsker, TenantAsker, ask
 
 PAGE_SIZE = 100
 
@@ -24,12 +23,13 @@ class AuditPage(NamedTuple):
     next_token: str
 
 
-async def changes_of_account(channel: grpc.aio.Channel, caller: Caller, token: str) -> AuditPage:
+async def changes_of_account(
+    channel: grpc.aio.Channel, asker: TenantAsker, token: str
+) -> AuditPage:
     """Return a page of the changes to the account of a key. Raise ApiError."""
     request = tenants_pb.ListAuditEntriesRequest(page_size=PAGE_SIZE, page_token=token)
     stub = TenantServiceStub(channel)
-    call = stub.ListAuditEntries(request, metadata=caller.metadata, timeout=TIMEOUT_S)
-    answer = await answered(call, caller.request_id)
+    answer = await ask(stub.ListAuditEntries, request, asker)
     return AuditPage(answer.audit_entries, answer.next_page_token)
 
 
@@ -41,6 +41,5 @@ async def all_changes(
         page_size=PAGE_SIZE, page_token=token, account=account, actor=actor
     )
     stub = AuditServiceStub(channel)
-    call = stub.ListAuditEntries(request, metadata=asker.metadata, timeout=TIMEOUT_S)
-    answer = await answered(call, asker.request_id)
+    answer = await ask(stub.ListAuditEntries, request, asker)
     return AuditPage(answer.audit_entries, answer.next_page_token)

@@ -1,4 +1,4 @@
-"""Audit pages: who has changed accounts and keys, and how."""
+"""Audit pages: changes of accounts and keys, with their actors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from urllib.parse import urlencode
 import grpc
 from aiohttp import web
 
+from gateway.console.askers import operator_of, tenant_of
 from gateway.console.audit_calls import AuditPage, all_changes, changes_of_account
-from gateway.console.operator_pages import operator_of
 from gateway.console.pages import AUDIT, Pages
-from gateway.console.tenant_pages import tenant_of
 from gateway.console.visit import Visit
 from gateway.errors import ApiError
 from services.domain.error_reason import ErrorReason
@@ -24,13 +23,10 @@ ACTORS: Mapping[int, str] = {1: "operator", 2: "key", 3: "system"}
 class AuditPages:
     """Pages of the audit log, for tenants and for operators."""
 
-    def __init__(
-        self, pages: Pages, channel: grpc.aio.Channel, operators: grpc.aio.Channel | None
-    ) -> None:
-        """`channel` leads to the public services, `operators` to those of operators."""
+    def __init__(self, pages: Pages, channel: grpc.aio.Channel) -> None:
+        """`channel` leads to the public services for `own`, to the operators' for `all`."""
         self._pages = pages
         self._channel = channel
-        self._operators = operators
 
     async def own(self, visit: Visit) -> web.Response:
         """A page of the changes to the account of a tenant, whose key administers it."""
@@ -49,7 +45,7 @@ class AuditPages:
         query = visit.request.query
         fields = {name: query.get(name, "").strip() for name in FIELDS}
         page = await all_changes(
-            self._operators or self._channel,
+            self._channel,
             operator_of(visit),
             query.get("after", ""),
             fields["account"],

@@ -1,33 +1,21 @@
-"""Call log calls: what the console asks the service about the calls of an account, or of all."""
+"""Call log calls: requests of the console to CallService, for one account or for all."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import grpc
 from pomogator.calls.v1 import call_service_pb2 as pb
 from pomogator.calls.v1.call_service_pb2_grpc import CallServiceStub
 
-from gateway.console.account_calls import TIMEOUT_S, answered
+from gateway.console.askers import Asker, ask
 from gateway.rpc.status_mapping import to_api_error
 
 PAGE_SIZE = 50
 EXPORT_TIMEOUT_S = 600.0
-
-
-class Asker(Protocol):
-    """A tenant with a key, or an operator."""
-
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Metadata of calls, with the credential where the channel needs one."""
-
-    @property
-    def request_id(self) -> str:
-        """ID of the browser's request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +67,12 @@ class CallLogCalls:
         """Return a page of calls, newest first."""
         request = pb.ListCallsRequest(page_size=PAGE_SIZE, page_token=token)
         _select(request, selected)
-        call = self._calls.ListCalls(request, metadata=asker.metadata, timeout=TIMEOUT_S)
-        return await answered(call, asker.request_id)
+        return await ask(self._calls.ListCalls, request, asker)
 
     async def call(self, asker: Asker, call_id: str) -> pb.Call:
         """Return a call with its attempts and notes."""
         request = pb.GetCallRequest(call_id=call_id)
-        call = self._calls.GetCall(request, metadata=asker.metadata, timeout=TIMEOUT_S)
-        return (await answered(call, asker.request_id)).call
+        return (await ask(self._calls.GetCall, request, asker)).call
 
     async def sums(
         self, asker: Asker, since: datetime, dimension: Dimension
@@ -110,8 +96,7 @@ class CallLogCalls:
     async def _aggregate(
         self, asker: Asker, request: pb.AggregateCallsRequest
     ) -> Sequence[pb.CallGroup]:
-        call = self._calls.AggregateCalls(request, metadata=asker.metadata, timeout=TIMEOUT_S)
-        return (await answered(call, asker.request_id)).groups
+        return (await ask(self._calls.AggregateCalls, request, asker)).groups
 
     async def export(
         self, asker: Asker, selected: CallFilter, *, as_lines: bool

@@ -8,7 +8,8 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from gateway.console.call_log_calls import Asker, CallFilter, CallLogCalls
+from gateway.console.askers import Asker
+from gateway.console.call_log_calls import CallFilter, CallLogCalls
 from gateway.console.form_fields import Fields
 from gateway.console.pages import SECURITY_HEADERS, Pages
 from gateway.console.visit import Visit
@@ -19,7 +20,7 @@ CALLS = "/console/calls"
 
 FIELDS = ("since", "until", "model", "outcome", "key_id", "request_id", "session_id", "end_user",
           "min_charge_usd")  # fmt: skip
-"""Fields of the filter, for everybody."""
+"""Fields of the filter, for both roles."""
 OPERATOR_FIELDS = ("account", "channel")
 
 
@@ -34,7 +35,7 @@ class CallLogPages:
         *,
         sees_all: bool,
     ) -> None:
-        """`asker_of` returns who asks in a visit; `sees_all`: operators, who see all accounts."""
+        """`asker_of` returns the asker of a visit; `sees_all`: operators, who see all accounts."""
         self._pages = pages
         self._calls = calls
         self._asker_of = asker_of

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from gateway.console.form_fields import Fields
+from gateway.console.askers import operator_of
+from gateway.console.form_fields import Fields, unknown_action
 from gateway.console.operation_calls import OperationCalls
-from gateway.console.operator_pages import CHANNELS, operator_of, unknown_action
+from gateway.console.operator_pages import CHANNELS
 from gateway.console.pages import Pages, redirect
 from gateway.console.visit import Visit
 from gateway.errors import invalid

@@ -1,4 +1,4 @@
-"""Console: its routes, and what all of them have in common."""
+"""Console: its routes, and the sessions and failures of all of them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from gateway.backend import Backend
 from gateway.config import EdgeConfig
 from gateway.console import assets
 from gateway.console.account_calls import AccountCalls
+from gateway.console.askers import operator_of, tenant_of
 from gateway.console.audit_pages import AuditPages
 from gateway.console.call_log_calls import CallLogCalls
 from gateway.console.call_log_pages import CALLS, CallLogPages
 from gateway.console.key_pages import KEYS, KeyPages
 from gateway.console.operation_calls import OperationCalls
 from gateway.console.operator_calls import OperatorCalls
-from gateway.console.operator_pages import OPERATOR_ENTRIES, operator_of
+from gateway.console.operator_pages import OPERATOR_ENTRIES
 from gateway.console.operator_routes import OperatorRoutes
 from gateway.console.pages import AUDIT, Action, Page, Pages, redirect
 from gateway.console.sessions import Role, Sessions
 from gateway.console.sign_in_check import SignInCheck
 from gateway.console.sign_in_pages import SIGN_IN, SignInPages
 from gateway.console.tenant_key_calls import TenantKeyCalls
-from gateway.console.tenant_pages import CHAT_PATH, ENTRIES, HOME, TenantPages, tenant_of
+from gateway.console.tenant_pages import CHAT_PATH, ENTRIES, HOME, TenantPages
 from gateway.console.usage_pages import USAGE, UsagePages
 from gateway.console.visit import Visit, Visits
 from gateway.errors import ApiError, internal
@@ -39,7 +40,7 @@ log = logging.getLogger("gateway.console")
 
 
 class OperatorAccess(NamedTuple):
-    """What a console needs to serve operators, too."""
+    """Channel, token and figures with which a console serves operators, too."""
 
     channel: grpc.aio.Channel
     """Leads to the operators' services. It needs no credential of its own."""
@@ -80,10 +81,9 @@ class Console:
                 self._pages, CallLogCalls(operators.channel), operator_of, sees_all=True
             )
         self._keys = KeyPages(self._pages, TenantKeyCalls(channel))
-        audit = AuditPages(self._pages, channel, operators.channel if operators else None)
-        self._audits: dict[Role, Page] = {"tenant": audit.own}
+        self._audits: dict[Role, Page] = {"tenant": AuditPages(self._pages, channel).own}
         if operators:
-            self._audits["operator"] = audit.all
+            self._audits["operator"] = AuditPages(self._pages, operators.channel).all
         self._operator = _operator_routes(self._pages, operators) if operators else None
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
+from gateway.console.askers import operator_of
 from gateway.console.channel_pages import BREAKERS
 from gateway.console.form_fields import Fields
 from gateway.console.operation_calls import ExplainedCall, Explanation, OperationCalls
-from gateway.console.operator_pages import operator_of
 from gateway.console.pages import Pages
 from gateway.console.visit import Visit
 

@@ -1,4 +1,4 @@
-"""Figures: amounts, counts and times as text, in the manner of a language."""
+"""Figures: amounts, counts and times as text, as a language writes them."""
 
 from __future__ import annotations
 

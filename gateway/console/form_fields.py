@@ -90,6 +90,11 @@ class Fields:
         return [word for word in re.split(r"[\s,]+", self.text(name)) if word]
 
 
+def unknown_action() -> ApiError:
+    """Return the refusal of a form whose action is not known."""
+    return invalid("action", "`action` must be one of the form's.")
+
+
 def _scaled(text: str, factor: int) -> int | None:
     """Return a decimal number times a factor. None: it is no such number, or not a whole one."""
     text = text.replace(",", ".").replace("\u2212", "-")

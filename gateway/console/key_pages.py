@@ -8,13 +8,13 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from gateway.console.account_calls import Caller
-from gateway.console.form_fields import Fields
+from gateway.console.askers import tenant_of
+from gateway.console.form_fields import Fields, unknown_action
 from gateway.console.key_terms import KeyTerms, overlap_s
 from gateway.console.pages import Pages, redirect
 from gateway.console.tenant_key_calls import TenantKeyCalls
 from gateway.console.visit import Visit
-from gateway.errors import ApiError, invalid
+from gateway.errors import ApiError
 from services.domain.error_reason import ErrorReason
 
 KEYS = "/console/keys"
@@ -38,23 +38,23 @@ class KeyPages:
 
     async def change(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
         """Create, change, rotate or revoke a key. A new secret is on this page alone."""
-        caller, fields = _caller(visit), Fields(form)
+        asker, fields = tenant_of(visit), Fields(form)
         key_id = fields.text("key_id")
         match fields.text("action"):
             case "create":
                 terms, once_id = KeyTerms.of(fields), fields.text("once_id")
-                made = await self._calls.create_key(caller, terms, once_id)
+                made = await self._calls.create_key(asker, terms, once_id)
                 is_old = not made.secret
                 return await self._keys(visit, made.secret, made.key.key_id, made_before=is_old)
             case "change":
-                await self._calls.change_key(caller, key_id, KeyTerms.of(fields))
+                await self._calls.change_key(asker, key_id, KeyTerms.of(fields))
             case "rotate":
-                secret = await self._calls.rotate_key(caller, key_id, overlap_s(fields))
+                secret = await self._calls.rotate_key(asker, key_id, overlap_s(fields))
                 return await self._keys(visit, secret, key_id)
             case "revoke":
-                await self._calls.revoke_key(caller, key_id)
+                await self._calls.revoke_key(asker, key_id)
             case _:
-                raise invalid("action", "`action` must be one of the form's.")
+                raise unknown_action()
         return redirect(KEYS)
 
     async def _keys(
@@ -65,7 +65,7 @@ class KeyPages:
         return self._pages.render(
             visit,
             "own_keys",
-            listed=await self._calls.keys(_caller(visit), token),
+            listed=await self._calls.keys(tenant_of(visit), token),
             url=KEYS,
             once_id=secrets.token_hex(16),
             secret=secret,
@@ -73,7 +73,3 @@ class KeyPages:
             made_before=made_before,
             now_s=int(time.time()),
         )
-
-
-def _caller(visit: Visit) -> Caller:
-    return Caller(visit.session.key, visit.request_id)

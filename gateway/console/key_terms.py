@@ -23,12 +23,12 @@ _PATHS = (
     "scope.monthly_nano_usd",
     "scope.administers_account",
 )
-"""What a form has of a key. Other fields of its scope stay."""
+"""Fields of a key that a form has. A change leaves the others as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyTerms:
-    """What a form says about a key."""
+    """Name, permissions and limits of a key in a form."""
 
     display_name: str
     models: Sequence[str]

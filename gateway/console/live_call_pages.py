@@ -8,9 +8,10 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from gateway.console.askers import operator_of
 from gateway.console.form_fields import Fields
 from gateway.console.operation_calls import LiveCallFilter, OperationCalls
-from gateway.console.operator_pages import LIVE_CALLS, operator_of
+from gateway.console.operator_pages import LIVE_CALLS
 from gateway.console.pages import Pages, redirect
 from gateway.console.visit import Visit
 

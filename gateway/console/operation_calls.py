@@ -14,8 +14,7 @@ from pomogator.embeddings.v1.embedding_service_pb2 import EmbeddingSpec
 from pomogator.operations.v1 import operations_service_pb2 as pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 
-from gateway.console.account_calls import TIMEOUT_S
-from gateway.console.operator_calls import OperatorAsker, ask
+from gateway.console.askers import TIMEOUT_S, OperatorAsker, ask
 from gateway.errors import ApiError
 from services.domain.error_reason import ErrorReason
 

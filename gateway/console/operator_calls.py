@@ -1,10 +1,8 @@
-"""Operator calls: what the console asks about accounts, keys and the ledger for an operator."""
+"""Operator calls: requests of the console about accounts, keys and the ledger, for an operator."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from datetime import datetime
-from typing import NamedTuple, Protocol, TypeVar
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -15,32 +13,12 @@ from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
 from pomogator.accounts.v1 import ledger_service_pb2 as ledger_pb
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
-from gateway.console.account_calls import TIMEOUT_S, answered
+from gateway.console.askers import OperatorAsker, ask
 from gateway.console.key_terms import KeyTerms, changed_fields, to_scope
-from services.common.call_names import OPERATOR_HEADER, REQUEST_ID_HEADER
 
 PAGE_SIZE = 100
 VERIFY_TIMEOUT_S = 120.0
 """Verification reads the whole ledger."""
-
-
-_Request = TypeVar("_Request", contravariant=True)  # noqa: PLC0105 - private
-_Answer = TypeVar("_Answer", covariant=True)  # noqa: PLC0105
-
-
-class OperatorAsker(NamedTuple):
-    """An operator who asks. The channel to the operators' services needs no credential."""
-
-    request_id: str
-    """ID of the browser's request, which the service's logs name, too."""
-    name: str
-    """As the operator has signed in; empty without one. Nothing proves it."""
-
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Metadata of calls."""
-        request_id = (REQUEST_ID_HEADER, self.request_id)
-        return (request_id, (OPERATOR_HEADER, self.name)) if self.name else (request_id,)
 
 
 class OperatorCalls:
@@ -139,23 +117,3 @@ class OperatorCalls:
         """Verify the ledger."""
         request = ledger_pb.VerifyLedgerRequest()
         return await ask(self._ledger.VerifyLedger, request, asker, VERIFY_TIMEOUT_S)
-
-
-class _Method(Protocol[_Request, _Answer]):
-    """A method of a stub."""
-
-    def __call__(
-        self, request: _Request, /, *, metadata: tuple[tuple[str, str], ...], timeout: float
-    ) -> Awaitable[_Answer]:
-        """Call it."""
-
-
-async def ask(
-    method: _Method[_Request, _Answer],
-    request: _Request,
-    asker: OperatorAsker,
-    timeout_s: float = TIMEOUT_S,
-) -> _Answer:
-    """Call a method of an operators' service. Raise ApiError where it fails."""
-    call = method(request, metadata=asker.metadata, timeout=timeout_s)
-    return await answered(call, asker.request_id)

@@ -9,13 +9,14 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from gateway.console.askers import operator_of
 from gateway.console.call_log_pages import CALLS
-from gateway.console.form_fields import Fields
+from gateway.console.form_fields import Fields, unknown_action
 from gateway.console.key_terms import KeyTerms, overlap_s
-from gateway.console.operator_calls import OperatorAsker, OperatorCalls
+from gateway.console.operator_calls import OperatorCalls
 from gateway.console.pages import AUDIT, Entry, Pages, redirect
 from gateway.console.visit import Visit
-from gateway.errors import ApiError, invalid
+from gateway.errors import invalid
 
 ACCOUNTS = "/console/accounts"
 CHANNELS = "/console/channels"
@@ -179,13 +180,3 @@ def _count_groups(
 
 def _account_path(name: str) -> str:
     return f"{ACCOUNTS}/{quote(name, safe='')}"
-
-
-def unknown_action() -> ApiError:
-    """Return the refusal of a form whose action is not known."""
-    return invalid("action", "`action` must be one of the form's.")
-
-
-def operator_of(visit: Visit) -> OperatorAsker:
-    """Return the operator of a visit."""
-    return OperatorAsker(visit.request_id, visit.session.name)

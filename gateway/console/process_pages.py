@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from gateway.console.askers import operator_of
 from gateway.console.form_fields import Fields
 from gateway.console.operation_calls import OperationCalls
-from gateway.console.operator_pages import CONFIGURATION, operator_of
+from gateway.console.operator_pages import CONFIGURATION
 from gateway.console.pages import Pages, redirect
 from gateway.console.visit import Visit
 from gateway.overload.body_budget import BodyBudget

@@ -16,7 +16,7 @@ SECRET_CHARS_MIN = 32
 _NONCE_BYTES = 16
 _TAG_BYTES = 32
 SEALED_CHARS_MAX = 4096
-"""Browsers keep no longer cookies."""
+"""The longest cookie that browsers keep."""
 
 
 class Seal:

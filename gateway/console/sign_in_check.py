@@ -49,5 +49,5 @@ class SignInCheck:
 
 
 def _readable(name: str) -> str:
-    """Return what metadata and logs can have of a name."""
+    """Return the characters of a name that metadata and logs can have."""
     return "".join(char for char in name.strip() if char in _NAME_CHARS)[:NAME_CHARS_MAX]

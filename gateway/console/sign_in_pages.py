@@ -22,7 +22,7 @@ _YEAR_S = 365 * 24 * 3600
 
 
 class SignInPages:
-    """Pages for anybody."""
+    """Pages for sessions of every role."""
 
     def __init__(
         self,

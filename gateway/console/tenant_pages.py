@@ -10,7 +10,8 @@ from multidict import CIMultiDict
 
 from gateway.backend import Backend, CallOptions
 from gateway.config import EdgeConfig
-from gateway.console.account_calls import TIMEOUT_S, AccountCalls, Caller
+from gateway.console.account_calls import AccountCalls
+from gateway.console.askers import TIMEOUT_S, tenant_of
 from gateway.console.call_log_pages import CALLS
 from gateway.console.charts import bar_chart
 from gateway.console.key_pages import KEYS
@@ -65,11 +66,11 @@ class TenantPages:
 
     async def overview(self, visit: Visit) -> web.Response:
         """Balance, burn rate and key."""
-        caller, days = tenant_of(visit), last_days(CHART_DAYS)
+        asker, days = tenant_of(visit), last_days(CHART_DAYS)
         balance, key, usage = await asyncio.gather(
-            self._calls.balance(caller),
-            self._calls.key_usage(caller),
-            self._calls.daily_usage(caller, beginning(days[0])),
+            self._calls.balance(asker),
+            self._calls.key_usage(asker),
+            self._calls.daily_usage(asker, beginning(days[0])),
         )
         costs = {row.day: row.cost_nano_usd for row in usage}
         values = [(str(day), costs.get(str(day), 0)) for day in days]
@@ -125,14 +126,9 @@ class TenantPages:
             request[BEGUN] = asked.get(BEGUN, 0.0)
 
     async def _models(self, visit: Visit) -> Sequence[Model]:
-        caller = tenant_of(visit)
-        options = CallOptions(key=caller.key, request_id=caller.request_id, deadline_s=TIMEOUT_S)
+        asker = tenant_of(visit)
+        options = CallOptions(key=asker.key, request_id=asker.request_id, deadline_s=TIMEOUT_S)
         return await self._backend.models(options)
-
-
-def tenant_of(visit: Visit) -> Caller:
-    """Return the tenant of a visit."""
-    return Caller(visit.session.key, visit.request_id)
 
 
 def _days_left(available_nano_usd: int, burn_nano_usd: int) -> int | None:

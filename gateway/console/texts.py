@@ -1,4 +1,4 @@
-"""Texts: what the console says, in each of its languages.
+"""Texts of the console, in each of its languages.
 
 The texts are data, `texts/LANGUAGE.json`. All languages have the same names.
 """

@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from gateway.console.account_calls import AccountCalls, Caller
+from gateway.console.account_calls import AccountCalls
+from gateway.console.askers import TenantAsker, tenant_of
 from gateway.console.call_log_calls import CallLogCalls, Dimension, SelectedGroup
 from gateway.console.charts import bar_chart
 from gateway.console.pages import Pages
@@ -116,14 +117,14 @@ class UsagePages:
         """
         query = visit.request.query
         days = last_days(_asked_days(query.get("days", "")))
-        caller = Caller(visit.session.key, visit.request_id)
+        asker = tenant_of(visit)
         group = SelectedGroup(*(query.get(name, "") for name in SelectedGroup._fields))
         if any(group):
-            return await self._of_group(visit, caller, days, group)
-        rows = await self._calls.daily_usage(caller, beginning(days[0]), by_model=True)
+            return await self._of_group(visit, asker, days, group)
+        rows = await self._calls.daily_usage(asker, beginning(days[0]), by_model=True)
         by_model = _summed((row.model, row) for row in rows)
         by_key, by_end_user, by_tag = await asyncio.gather(
-            *(self._groups(caller, days[0], each) for each in ("key", "end_user", "tag"))
+            *(self._groups(asker, days[0], each) for each in ("key", "end_user", "tag"))
         )
         breakdown = Breakdown(
             sorted(by_model.items(), key=lambda item: (-item[1].nano_usd, item[0])),
@@ -135,10 +136,10 @@ class UsagePages:
         return self._render(visit, days, by_day, breakdown, group)
 
     async def _of_group(
-        self, visit: Visit, caller: Caller, days: Sequence[date], group: SelectedGroup
+        self, visit: Visit, asker: TenantAsker, days: Sequence[date], group: SelectedGroup
     ) -> web.Response:
         by_day: dict[str, Sums] = defaultdict(Sums)
-        for day, found in (await self._log.daily_sums(caller, beginning(days[0]), group)).items():
+        for day, found in (await self._log.daily_sums(asker, beginning(days[0]), group)).items():
             by_day[day].add_group(found)
         return self._render(visit, days, by_day, None, group)
 
@@ -171,10 +172,10 @@ class UsagePages:
             group=group,
         )
 
-    async def _groups(self, caller: Caller, first: date, dimension: Dimension) -> Groups | None:
+    async def _groups(self, asker: TenantAsker, first: date, dimension: Dimension) -> Groups | None:
         """Return the sums of each key, end user or tag, highest charge first. None: no call log."""
         try:
-            found = await self._log.sums(caller, beginning(first), dimension)
+            found = await self._log.sums(asker, beginning(first), dimension)
         except ApiError as error:
             if error.reason != ErrorReason.NOT_IMPLEMENTED:
                 raise

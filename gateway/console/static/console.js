@@ -1,4 +1,4 @@
-// What all pages share: filters of tables, copying, questions before a loss, refreshing, and shortcuts (`g` and a letter, `/`).
+// Behaviour of all pages: filters of tables, copying, questions before a loss, refreshing, and shortcuts (`g` and a letter, `/`).
 
 const SHORTCUT_MS = 1500;
 const REFRESH_MS = 5000;
@@ -43,7 +43,7 @@ for (const button of document.querySelectorAll("[data-refresh]")) {
   }, REFRESH_MS);
 }
 
-// Replaces a part of the page by its newest state, unless somebody uses it. The session's idle timeout goes on.
+// Replaces a part of the page by its newest state, unless it has the focus. The session's idle timeout goes on.
 async function refresh(selector) {
   const part = document.querySelector(selector);
   if (part.contains(document.activeElement)) {
