@@ -5,7 +5,7 @@ Modules, in the order in which data flows:
     paths     bindings as paths
     schemas   messages as JSON Schema
 
-`chat.json` describes what has another form than proto JSON, written by hand: chat completions,
+`chat.json` describes by hand the bodies in another form than proto JSON: chat completions,
 embeddings, responses and models in OpenAI's form, messages in Anthropic's, key and credits in
 OpenRouter's.
 """

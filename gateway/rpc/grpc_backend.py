@@ -146,7 +146,7 @@ class GrpcBackend(Backend):
         return True
 
     async def state(self, timeout_s: float) -> ServiceState:
-        """Return what the service's health says."""
+        """Return the state that the service's health reports."""
         try:
             answer = await self._health(health_pb2.HealthCheckRequest(), timeout=timeout_s)
         except grpc.aio.AioRpcError:

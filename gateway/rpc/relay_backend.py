@@ -1,7 +1,7 @@
 """Relay backend: a service over gRPC whose completions share one stream.
 
-Where there is no link, and for large requests, which would hold up the others, a completion has a
-stream of its own.
+Without a link a completion has a stream of its own. So has a large request, which would delay the
+others.
 """
 
 from __future__ import annotations

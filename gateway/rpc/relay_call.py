@@ -16,7 +16,7 @@ from gateway.rpc.status_mapping import deadline_passed, service_error
 from services.common.call_names import RELAY_WINDOW_BYTES
 
 CREDIT_BYTES_MIN = RELAY_WINDOW_BYTES // 2
-"""The least room for responses that is worth a frame."""
+"""The fewest bytes of credit that are sent in a frame."""
 
 
 class ReceivedFrame(NamedTuple):
@@ -113,10 +113,10 @@ class RelayCall:
         frame = self._frames.popleft()
         if frame.error is not None:
             raise frame.error
-        self._add_room(len(frame.response))
+        self._return_credit(len(frame.response))
         return frame
 
-    def _add_room(self, size: int) -> None:
+    def _return_credit(self, size: int) -> None:
         self._read_bytes += size
         if self._read_bytes >= CREDIT_BYTES_MIN and not self._has_ended:
             self._new_frame().credit_bytes = self._read_bytes

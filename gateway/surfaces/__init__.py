@@ -2,7 +2,7 @@
 
 Modules, in the order in which data flows:
 
-    base                 the seam: `Surface`, what a new API implements
+    base                 the seam: `Surface`, which a new API implements
     openai_chat          OpenAI's chat completions
     openai_completions   OpenAI's older completions of a text
     openai_responses     OpenAI's Responses
@@ -19,7 +19,7 @@ Modules, in the order in which data flows:
     other_members        members of an answer that no field has
     content_order        content of an answer, each tool call in one piece
     reasoning_seals      sealed reasoning as one string
-    reasoning_places     sealed reasoning among text and calls
+    reasoning_places     order of sealed reasoning, text and calls
     raw_body             bodies that the service may pass on as they are
     raw_rendering        answers that are passed on as they are
     event_stream         server-sent events, and keep-alive

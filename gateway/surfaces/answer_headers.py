@@ -1,4 +1,4 @@
-"""Answer headers: what every surface tells about an answer in headers."""
+"""Answer headers: notes and cost of an answer, for every surface."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def cost_header(answer: Completion | Embeddings) -> dict[str, str]:
 def own_name(param: str, names: Mapping[str, str]) -> str:
     """Return the name that an API has for a field of the contract, or a path in it.
 
-    `names` has those that differ, by the contract's. Of a path only the field is left, since what
-    is in it differs, too.
+    `names` has those that differ, by the contract's. A path becomes the name of its field, since
+    the members within it differ, too.
     """
     return names.get(param.partition(".")[0].partition("[")[0], param)
 

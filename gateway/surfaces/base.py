@@ -1,4 +1,4 @@
-"""Surface: one inbound API, as the seam between its own JSON and what all APIs share.
+"""Surface: one inbound API, as the seam between its own JSON and the code that all APIs share.
 
 A surface is a folder with one `Surface`, and a line in `gateway.surfaces`. It translates, without
 I/O: bytes to a request, answers and errors to bytes. `gateway.surfaces.completion_handler` does the
@@ -89,7 +89,7 @@ class ModelsForm(Protocol):
 
 
 class InboundApi(ABC):
-    """What all inbound APIs have in common: routes, credential headers, errors."""
+    """One inbound API: its routes, credential headers and errors."""
 
     name: str
     """Name of the API in the call log: one of `services.common.call_names.SURFACES`."""

@@ -1,7 +1,7 @@
 """Content order: the content of one answer, with each tool call in one piece.
 
-Pieces of calls may interleave at a provider. APIs whose answers are a row of blocks or items need a
-call whole before the next block: whatever arrives before that, and is no part of it, has to wait.
+Pieces of calls may interleave at a provider. APIs whose answers are a sequence of blocks or items
+need a whole call before the next block: other content that arrives before its end has to wait.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ContentOrder:
         return True
 
     def waiting(self) -> Iterator[Content]:
-        """Yield what has waited in its order, but the pieces of each call together."""
+        """Yield the content that has waited, in its order, but the pieces of each call together."""
         self._open = -1
         waiting, self._waiting = self._waiting, []
         for pieces in waiting:

@@ -85,7 +85,8 @@ class ImageReader:
             message = "The pictures of this request are too large together."
             raise ApiError(ErrorReason.REQUEST_TOO_LARGE, message, param=param)
         try:
-            # What was cut out of the body has not been read as JSON: it is base64, or not a string.
+            # Base64 that was cut out of the body has not been read as JSON. Bytes that are no
+            # base64 could hide the end of the string.
             base64, head = (base64, checked_head(base64)) if extracted else checked(base64)
         except ValueError:
             raise _bad(param, "The picture is not in base64.") from None

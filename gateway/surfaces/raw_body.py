@@ -13,7 +13,7 @@ from services.domain.error_reason import ErrorReason
 
 ABSENT = Raw()
 NULLS = (ABSENT, Raw(b"null"))
-"""Members that are absent, or as good as that."""
+"""Members without a value: absent, or `null`."""
 
 
 def body_members(body: bytes) -> Mapping[str, Raw]:
@@ -27,5 +27,5 @@ def body_members(body: bytes) -> Mapping[str, Raw]:
     try:
         return members(body)
     except ValueError:
-        parse(body)  # It says what is wrong.
+        parse(body)  # Raises an error that names the fault.
         raise ApiError(ErrorReason.INVALID_JSON, "The body cannot be read.") from None

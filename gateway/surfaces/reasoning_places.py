@@ -1,6 +1,6 @@
-"""Reasoning places: where Anthropic's sealed reasoning is among the text and the calls of a turn.
+"""Reasoning places: the order of Anthropic's sealed reasoning, the text and the calls of a turn.
 
-Only a `reasoning_state` says so where reasoning follows a text or a call.
+Where reasoning follows a text or a call, only a `reasoning_state` has that order.
 """
 
 from __future__ import annotations

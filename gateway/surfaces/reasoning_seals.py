@@ -1,9 +1,9 @@
-"""Reasoning seals: what a provider wants back unchanged, as one string that clients keep.
+"""Reasoning seals: reasoning that a provider wants back unchanged, as one string for clients.
 
     pomogator.details.BASE64  items of `reasoning_details`, or fragments of them
     pomogator.state.STATE     a `reasoning_state`
 
-APIs whose own form has room for sealed reasoning carry that of other providers so.
+APIs that have a member for sealed reasoning carry that of other providers in this form.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def unsealed_details(param: str, seal: str) -> list[dict[str, object]]:
         ApiError: the seal is not as `sealed_details` makes it.
     """
     try:
-        # As strict as with the body, which does not show what base64 contains.
+        # As strict as with the body: its own check has not seen the JSON within base64.
         data = base64.b64decode(seal.removeprefix(DETAILS_PREFIX), validate=True)
         return _OBJECTS.decode(parse(b'{"details":%b}' % data)["details"])
     except (ApiError, KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""Surface handler: what the handlers of all requests with a prompt have in common.
+"""Surface handler: base of the handlers of all requests with a prompt.
 
 Such a request comes over the fast path or aiohttp's router, is admitted by its key and the size of
 its body, and is decoded by its surface.
@@ -98,12 +98,12 @@ class SurfaceHandler(ABC, Generic[A]):
         return AlreadySentResponse(exchange.reply)
 
     async def decoded(self, exchange: Exchange, key: str, decode: Decode[T]) -> tuple[T, int]:
-        """Return what `decode` makes of the body, and the size of the body."""
+        """Return the request that `decode` makes of the body, and the size of the body."""
         body = await exchange.body()
         try:
             request = await decode(body, exchange.headers, self.config)
         except ApiError:
-            # A body that is wrong costs time: with an invalid key it is a guess of a key.
+            # Decoding costs time. With an invalid key the failure counts for the throttle.
             await self.admission.known_keys.require(key, exchange.reply.request_id)
             raise
         if exchange.memory is not None:

@@ -38,7 +38,7 @@ def complete_mask(binding: Binding, message: Any, body: Any) -> None:
 
 
 def _resource(binding: Binding) -> FieldDescriptor | None:
-    """Return the field with what is updated: the body, or what the path has the name of."""
+    """Return the field of the resource that is updated: the body's, or that of the path."""
     if binding.body_field is not None or not binding.takes_body:
         return binding.body_field
     return next((path.fields[0] for path in binding.path_fields.values()), None)

@@ -64,14 +64,14 @@ def plain_number(kind: int, value: Any) -> Any:
 
 
 def scalar_fault(field: FieldDescriptor, value: Any) -> str | None:
-    """Return what the value of a field that is no message must be, or None if it is that."""
+    """Return the form that the value of a field that is no message must have; None if it has it."""
     if field.enum_type is not None:
         return _enum(field.enum_type, value)
     return typed_fault(field.type, value)
 
 
 def typed_fault(kind: int, value: Any) -> str | None:
-    """Return what a value of this type must be, or None if it is that."""
+    """Return the form that a value of this type must have; None if it has it."""
     if kind in _INTEGERS:
         low, high = RANGES[_INTEGERS[kind]]
         number = integer(value)
@@ -96,7 +96,7 @@ def integer(value: Any) -> int | None:
 
 
 def message_fault(full_name: str, value: Any) -> str | None:
-    """Return what a well-known message must be, or None if it is that."""
+    """Return the form that a well-known message must have; None if it has it."""
     wanted, fits = MESSAGES[full_name]
     return None if fits(value) else wanted
 

@@ -3,7 +3,7 @@
 https://openrouter.ai/docs/api/api-reference/api-keys/get-current-key,
 https://openrouter.ai/docs/api/api-reference/credits/get-credits and
 https://openrouter.ai/docs/api/api-reference/generations/get-generation. Amounts are in US dollars.
-Clients of OpenRouter require every member, so what is unset is `null`.
+Clients of OpenRouter require every member, so unset ones are `null`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Messages request: what to generate, and how its answer is rendered."""
+"""Messages request: a decoded request, and the options of its answer."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _members(model: Model) -> dict[str, object]:
 
 
 def _capabilities(model: Model) -> dict[str, object]:
-    """Return what the gateway knows of a model; features of Anthropic's own are not listed."""
+    """Return the capabilities that the gateway knows. Features of Anthropic alone are false."""
     inputs, efforts = model.input_modalities, model.reasoning_efforts
     reasons = _supported(model.reasons)
     return {

@@ -1,7 +1,7 @@
-"""Sealed reasoning: what a provider wants back unchanged, as blocks that clients send back.
+"""Sealed reasoning: reasoning that a provider wants back unchanged, as blocks of messages.
 
     thinking           Anthropic's: its text and its signature
-    redacted_thinking  Anthropic's encrypted reasoning; or what another provider wants back, see
+    redacted_thinking  Anthropic's encrypted reasoning; or a seal of another provider's, see
                        `gateway.surfaces.reasoning_seals`
 
 Clients of this API keep such blocks and send them back without a change.
@@ -35,7 +35,7 @@ class Seals(Struct):
 
 
 def read_seals(at: str, blocks: Sequence[Block]) -> Seals:
-    """Return what seals the reasoning of a message with these blocks.
+    """Return the sealed reasoning of a message with these blocks.
 
     Raises:
         ApiError: a block with our prefix is not as we made it.
@@ -58,7 +58,7 @@ def read_seals(at: str, blocks: Sequence[Block]) -> Seals:
 
 
 def _place(block: Block) -> sealed_blocks.Block | None:
-    """Return what a block is in a `reasoning_state`. None: it has no place there."""
+    """Return the form of a block in a `reasoning_state`. None: it has no place there."""
     match block:
         case ThinkingBlock() if block.signature:
             return sealed_blocks.Thought(text=block.thinking, signature=block.signature)

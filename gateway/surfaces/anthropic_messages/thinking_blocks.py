@@ -1,4 +1,4 @@
-"""Thinking blocks of a stream: reasoning, and what seals it."""
+"""Thinking blocks of a stream: reasoning, and its seal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ThinkingBlocks:
     def end(self) -> None:
         """End the reasoning so far: other content follows.
 
-        What another provider than Anthropic wants back is then complete.
+        The seal of another provider than Anthropic is then complete.
         """
         if self._holds_seal:
             data = sealed_details(self._held)

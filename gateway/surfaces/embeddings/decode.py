@@ -41,7 +41,7 @@ class DecodedRequest(Struct, frozen=True, kw_only=True):
     encoding: Encoding
 
     def request(self, policy: ParameterPolicy) -> EmbeddingRequest:
-        """Return what the service is asked for."""
+        """Return the request for the service."""
         wants_numbers = self.encoding == "float"
         return EmbeddingRequest(
             spec=self.spec, parameter_policy=policy, wants_numbers=wants_numbers

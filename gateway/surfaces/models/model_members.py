@@ -30,7 +30,7 @@ MEDIA_RATES: Mapping[str, str] = {
 
 
 def members_of(model: Model) -> dict[str, object]:
-    """Return the members of a model. What is not known is null."""
+    """Return the members of a model. Unknown ones are null."""
     context = model.context_token_count or None
     members: dict[str, object] = {
         "id": model.name,

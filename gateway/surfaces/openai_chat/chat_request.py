@@ -1,4 +1,4 @@
-"""Chat request: a decoded request, and how its answer is rendered."""
+"""Chat request: a decoded request, and the options of its answer."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _COMPLETION_SHARES = tuple(
 
 
 def extra_content(call: ToolCall | ToolCallDelta) -> dict[str, object]:
-    """Return what the provider wants back with a tool call, as a member of it."""
+    """Return the content that a provider wants back with a tool call, as a member of the call."""
     if not call.extra_content_json:
         return {}
     return {"extra_content": msgspec.Raw(one_line(call.extra_content_json))}

@@ -1,4 +1,4 @@
-"""Field `extra_body`: members that belong into the body itself.
+"""Field `extra_body`: members that belong in the body itself.
 
 SDKs put what their argument of this name has into the body. Clients without an SDK, and clients of
 other gateways, send it as a field.
@@ -22,7 +22,7 @@ _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 
 
 def unpack(fields: dict[str, Raw]) -> None:
-    """Make members of `extra_body` fields of the request. What is no object stays as it is.
+    """Make members of `extra_body` fields of the request. Any other value than an object stays.
 
     Raises:
         ApiError: a field has another value there.

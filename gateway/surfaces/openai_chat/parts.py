@@ -177,7 +177,7 @@ class Refusals(NamedTuple):
 
 
 def read_refusals(parts: str | Parts | None, unknown: Any) -> Refusals:
-    """Return what a message has in parts that are refusals. `unknown` are unknown members."""
+    """Return the refusals among the parts of a message. `unknown` are unknown members."""
     if not isinstance(parts, list):
         return Refusals()
     texts: list[str] = []

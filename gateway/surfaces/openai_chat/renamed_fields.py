@@ -49,7 +49,7 @@ def _read_functions(fields: _Fields, values: dict[str, Any]) -> None:
         if values.get("tools"):
             raise invalid("functions", "`functions` is the old name of `tools`: give one of them.")
         values["tools"] = decode_functions("functions", fields.pop("functions"))
-        if values["tools"]:  # The old form of the answer has room for one call.
+        if values["tools"]:  # The old form of the answer has one call.
             values["parallel_tool_calls"] = False
     if "function_call" in fields:
         if "tool_choice" in values:

@@ -202,7 +202,7 @@ class ChunkRenderer:
         if call.type == "custom":
             self._custom_calls.add(place)
         kind, argument = _CUSTOM if place in self._custom_calls else _FUNCTION
-        # The old form has room for one call: further ones are in the new form beside it.
+        # The old form has one call: further ones are in the new form beside it.
         rendered: dict[str, object] = {"index": call.call_index - self._functions}
         if call.id:
             rendered |= {"id": call.id, "type": kind}

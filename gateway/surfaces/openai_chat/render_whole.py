@@ -92,7 +92,7 @@ def _message(message: Message, *, thinking_parts: bool, functions: bool) -> dict
         rendered["reasoning_state"] = message.reasoning_state
     calls = message.tool_calls
     if calls and functions:
-        first, *calls = calls  # The old form has room for one call.
+        first, *calls = calls  # The old form has one call.
         rendered["function_call"] = function_call(_function(first), first)
     if calls:
         rendered["tool_calls"] = [_tool_call(call) for call in calls]

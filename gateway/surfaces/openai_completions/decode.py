@@ -40,7 +40,7 @@ SHARED = frozenset(
 """Fields that are read as those of chat completions."""
 
 LOGPROBS_MAX = 20
-"""Most alternatives of a token. OpenAI gives 5, other servers as many as chat completions have."""
+"""The most alternatives of a token. OpenAI gives 5, others as many as in chat completions."""
 
 _STRINGS = msgspec.json.Decoder(list[str])
 
@@ -85,7 +85,7 @@ def decode(body: bytes) -> TextRequest:
 
 
 def _prompt(raw: Raw) -> str:
-    """Return the prompt. Several would be several calls, and tokens noise: both are refused."""
+    """Return the prompt. Several prompts would be several calls. Token IDs belong to one model."""
     if bytes(memoryview(raw)[:1]) != b"[":
         return text("prompt", raw)
     try:

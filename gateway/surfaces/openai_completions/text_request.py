@@ -1,4 +1,4 @@
-"""Text request: a decoded request, and how its answer is rendered."""
+"""Text request: a decoded request, and the options of its answer."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Modules, in the order in which data flows:
     surface            the API's `Surface`
     raw                requests that the service may pass on as they are
     decode             requests, field by field
-    state              fields that ask for what OpenAI keeps
+    state              fields that rely on objects that OpenAI keeps
     conversation       instructions and input items as messages
     input_items        items of a request
     assistant_turn     items of an earlier answer as one message
@@ -14,12 +14,12 @@ Modules, in the order in which data flows:
     strict_schema      schemas that are enforced without being asked to
     tool_choice        choice among the tools
     namespaces         names of tools in namespaces
-    options            text, reasoning, and what else an answer includes
-    answer_form        what a request says about the form of its answer
+    options            text, reasoning, and further parts that an answer includes
+    answer_form        options of the answer, and fields that it repeats
     responses_request  a decoded request, and the options of its answer
     render             events of a stream
     answer_output      items of an answer
-    output_item        what all items have in common
+    output_item        base of all items
     message_item       text and refusals
     logprobs           log probabilities of a text
     reasoning_item     summaries, open reasoning and seals

@@ -1,4 +1,4 @@
-"""Answer form of a request: what its fields say about how the answer is rendered."""
+"""Answer form of a request: the options of its answer, and the fields that the answer repeats."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def form_of(
 def answer_form(body: bytes, model: str) -> AnswerForm:
     """Return the form of the answer to a request of which only its model has been read.
 
-    What a provider accepts that cannot be read here is not repeated.
+    Fields that a provider accepts, but that cannot be read here, are not repeated.
     """
     try:
         fields = parse(body)

@@ -1,4 +1,4 @@
-"""Answer members: what the contract has no fields for, where a response has a place for it."""
+"""Answer members that the contract has no fields for, but a response has."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MessageMembers(NamedTuple):
     """Members of an answer's message."""
 
     annotations: list[Json]
-    """What its text cites, in the form of this API."""
+    """Citations of its text, in the form of this API."""
     items: list[Json]
     """Items of the output that have no other form."""
     phase: str

@@ -33,12 +33,12 @@ class AnswerOutput:
         """Items that are complete."""
 
     def add(self, content: Content) -> None:
-        """Write a piece of the answer, once what it follows is complete."""
+        """Write a piece of the answer, once the item before it is complete."""
         if not self._order.keeps_waiting(content):
             self._add(content)
 
     def add_members(self, members: MessageMembers) -> Json:
-        """Write what a text cites, and items that have no events of their own.
+        """Write the citations of a text, and items that have no events of their own.
 
         Returns the members of a message that the answer does not have.
         """

@@ -1,4 +1,4 @@
-"""Options of an answer: its text, its reasoning, and what else it includes."""
+"""Options of an answer: its text, its reasoning, and further parts that it includes."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Include(NamedTuple):
     seals: bool
     logprobs: bool
     others: Sequence[str]
-    """What else it names."""
+    """Other names that it has."""
 
 
 def decode_include(raw: Raw) -> Include:

@@ -1,4 +1,4 @@
-"""Raw requests: what the edge reads of a request that the service may pass on as it is."""
+"""Raw requests: the fields that the edge reads where the service may pass a request on as it is."""
 
 from __future__ import annotations
 

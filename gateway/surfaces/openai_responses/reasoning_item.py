@@ -1,4 +1,4 @@
-"""Reasoning item: summaries, open reasoning, and what the provider wants back with them."""
+"""Reasoning item: summaries, open reasoning, and the seal that the provider wants back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OPENAI = "openai-responses"
 
 
 class Shown(NamedTuple):
-    """What an answer shows of its reasoning."""
+    """Parts of its reasoning that an answer shows."""
 
     text: bool
     """Whether it has summaries and open reasoning."""

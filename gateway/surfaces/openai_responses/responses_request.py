@@ -1,4 +1,4 @@
-"""Responses request: what to generate, and how its answer is rendered."""
+"""Responses request: a decoded request, and the options of its answer."""
 
 from __future__ import annotations
 

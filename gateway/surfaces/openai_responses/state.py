@@ -1,4 +1,4 @@
-"""State of conversations: fields that ask for what the provider of this API keeps.
+"""State of conversations: fields that rely on objects that OpenAI keeps.
 
 Nothing is kept here. A request that relies on it is refused in OpenAI's words; `store` does not
 stop one, since SDKs set it by default, but has a note where it was set.
