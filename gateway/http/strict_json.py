@@ -28,6 +28,9 @@ DEPTH_MAX = 64
 LARGE_BYTES = 1 << 20
 """Larger values are never read as one text: as such they take up to four times their size."""
 
+HALF_SURROGATE = re.compile("[\ud800-\udfff]")
+"""In a text of Python: no such text can be encoded."""
+
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -102,6 +105,12 @@ def refuse_invalid_utf8(body: bytes) -> None:
             raise json_error("invalid_encoding", message) from None
 
 
+def half_surrogate() -> ApiError:
+    """Return the error for a text with half of a surrogate pair."""
+    message = "The body has half of a surrogate pair, which is no character."
+    return json_error("invalid_encoding", message)
+
+
 def _members(body: bytes) -> dict[str, msgspec.Raw]:
     try:
         return _OBJECT.decode(body)
@@ -113,8 +122,7 @@ def _members(body: bytes) -> dict[str, msgspec.Raw]:
         raise json_error("json_too_deep", message) from None
     except NOT_JSON as error:
         if "surrogate" in str(error) or _LONE_SURROGATE.search(body):
-            message = "The body has half of a surrogate pair, which is no character."
-            raise json_error("invalid_encoding", message) from None
+            raise half_surrogate() from None
         # Such as "JSON is malformed: invalid character (byte 5)": a position, never the text.
         message = f"The body cannot be read. {error}."
         raise ApiError(ErrorReason.INVALID_JSON, message) from None

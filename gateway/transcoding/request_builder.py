@@ -13,7 +13,12 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from gateway.errors import ApiError, invalid, json_error
-from gateway.http.strict_json import DEPTH_MAX, refuse_too_many_values
+from gateway.http.strict_json import (
+    DEPTH_MAX,
+    HALF_SURROGATE,
+    half_surrogate,
+    refuse_too_many_values,
+)
 from gateway.transcoding.bindings import Binding
 from gateway.transcoding.field_masks import complete_mask
 from gateway.transcoding.field_values import WRAPPED, FieldPath, resolve, unknown_parameter
@@ -75,7 +80,7 @@ def _load(body: bytes) -> Any:
     try:
         return json.loads(
             body.decode("utf-8"),
-            object_pairs_hook=_unique,
+            object_pairs_hook=_members,
             parse_float=WrittenFloat.of,
             parse_int=_read_integer,
             parse_constant=_refuse_constant,
@@ -92,10 +97,13 @@ def _load(body: bytes) -> Any:
         raise ApiError(ErrorReason.INVALID_JSON, message) from None
 
 
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _members(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object. Names are checked here, since errors have them, and values by protobuf."""
     members = dict(pairs)
     if len(members) < len(pairs):
         raise json_error("duplicate_key", "An object of the body has a key twice.")
+    if any(HALF_SURROGATE.search(name) for name in members):
+        raise half_surrogate()
     return members
 
 
