@@ -12,6 +12,7 @@ import logging
 import socket
 import time
 from dataclasses import dataclass
+from http.client import BAD_REQUEST
 from typing import cast
 
 from aiohttp import web
@@ -19,9 +20,10 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.config import EdgeConfig
-from gateway.errors import ApiError
+from gateway.errors import ApiError, internal
 from gateway.http.cors import CorsPolicy
 from gateway.http.idle_sweep import IdleSweep
+from gateway.http.middleware import REQUEST_ID, STARTED
 from gateway.http.probes import Probes
 from gateway.http.reply import FIXED_HEADERS, Reply
 from gateway.overload.connection_limit import ConnectionLimit
@@ -36,6 +38,7 @@ DISCARD_TIMEOUT_S = 2.0
 the answer."""
 
 _access = logging.getLogger("gateway.access")
+_log = logging.getLogger("gateway")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -223,7 +226,7 @@ class ClientConnection(RequestHandler):
             if transport and transport.is_closing() and transport.get_write_buffer_size():
                 self._loop.call_later(self._state.config.write_timeout_s, transport.abort)
 
-    # Requests that aiohttp's parser refuses.
+    # Requests that aiohttp's parser refuses, and faults outside of the error border.
 
     def handle_error(
         self,
@@ -232,13 +235,18 @@ class ClientConnection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - it quotes the client
     ) -> web.StreamResponse:
-        """Answer a malformed request in JSON, without quoting it."""
+        """Answer a malformed request in JSON, without quoting it, or one that failed."""
         if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
             raise ConnectionError("an answer has begun already, or the client is gone")
-        error = _parser_error(status, exc)
-        error_id = new_request_id()
-        self._state.malformed.value += 1
-        self._log_malformed(request, error, error_id)
+        error_id = request.get(REQUEST_ID) or new_request_id()
+        if status == BAD_REQUEST:
+            error = _parser_error(exc)
+            self._state.malformed.value += 1
+            self._log_malformed(request, error, error_id)
+        else:
+            error = internal(error_id)
+            _log.error("request.failed", exc_info=exc, extra={"request_id": error_id})
+            request[REQUEST_ID], request[STARTED] = error_id, time.perf_counter()
         response = web.Response(
             status=error.status,
             body=error.body(),
@@ -268,10 +276,8 @@ class ClientConnection(RequestHandler):
         _access.info("request.refused", extra=extra)
 
 
-def _parser_error(status: int, exc: BaseException | None) -> ApiError:
+def _parser_error(exc: BaseException | None) -> ApiError:
     if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
         message = "The request line or a header is too long, or there are too many."
         return ApiError(ErrorReason.HEADERS_TOO_LARGE, message)
-    if status == 400:
-        return ApiError(ErrorReason.BAD_HTTP, "The request is not valid HTTP/1.1.")
-    return ApiError(ErrorReason.INTERNAL, "The gateway failed.")
+    return ApiError(ErrorReason.BAD_HTTP, "The request is not valid HTTP/1.1.")

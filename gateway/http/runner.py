@@ -110,9 +110,14 @@ async def _with_expectation_errors(handler: Handler, request: web.Request) -> we
     """Pass a refused `Expect` to the error border: aiohttp checks it outside of all middleware."""
     try:
         return await handler(request)
-    except web.HTTPExpectationFailed as refused:
-        return await border(request, partial(_fail, refused))
+    except web.HTTPExpectationFailed:
+        return await border(request, _fail)
+    except UnicodeEncodeError:
+        # The text of aiohttp's refusal quotes the header, which need not be UTF-8.
+        if request.headers.get("Expect", "").isascii():
+            raise
+        return await border(request, _fail)
 
 
-async def _fail(refused: web.HTTPException, _: web.Request) -> web.StreamResponse:
-    raise refused
+async def _fail(_: web.Request) -> web.StreamResponse:
+    raise web.HTTPExpectationFailed

@@ -10,11 +10,14 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.config import EdgeConfig
+from gateway.http.middleware import add_headers
+from gateway.http.runner import CONFIG, EdgeRunner
 from tests.gateway.conftest import KEY, Edge, running_edge, scripted_channel
 from tests.gateway.http.raw import Answer, exchange, parsed, read_answer
 from tests.stand.service import Pause, ScriptedService, answer, choice_finished, finished, started
@@ -59,6 +62,8 @@ ODD: dict[str, bytes] = {
     "two keys": POST + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n",
     "bytes in the id": POST + b"X-Request-Id: \xff\x1b[31m\r\n\r\n",
     "unmet expectation": POST + b"Expect: tea\r\n\r\n",
+    "bytes in an expectation": b"GET / HTTP/1.1\r\nHost: a\r\nExpect: \xff\r\n\r\n",
+    "bytes in an expectation of nothing": b"GET /x HTTP/1.1\r\nHost: a\r\nExpect: \xed\r\n\r\n",
     "unmet expectation of nothing": b"GET /x HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n",
 }
 TOO_LARGE: dict[str, bytes] = {
@@ -174,6 +179,34 @@ async def test_large_heads_are_refused(address: tuple[str, int]) -> None:
         answer = await exchange(*address, sent)
         assert answer is not None, name
         assert_error(answer, 431)
+
+
+async def test_a_fault_outside_of_the_error_border_is_answered_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once, as an error with the request's ID, since it is a bug."""
+
+    async def fail(_: web.Request) -> web.Response:
+        raise RuntimeError
+
+    app = web.Application()
+    app[CONFIG] = EdgeConfig()
+    app.router.add_get("/", fail)
+    app.on_response_prepare.append(add_headers)
+    runner = EdgeRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0]
+        answer = await exchange(host, port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    finally:
+        await runner.cleanup()
+
+    assert_error(answer, 500)
+    assert answer is not None
+    (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert (record.getMessage(), record.exc_info is not None) == ("request.failed", True)
+    assert record.__dict__["request_id"] == answer.headers["x-request-id"]
 
 
 async def test_malformed_bytes_are_not_quoted(address: tuple[str, int]) -> None:
