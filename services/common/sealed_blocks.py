@@ -81,5 +81,5 @@ def read_state(state: str) -> State:
 
     Raises ValueError or RecursionError unless it has this form.
     """
-    text = state + "=" * (-len(state) % 4)
-    return _DECODER.decode(base64.b64decode(text, altchars=b"-_", validate=True))
+    standard = state.replace("-", "+").replace("_", "/")
+    return _DECODER.decode(base64.b64decode(standard + "=" * (-len(state) % 4), validate=True))

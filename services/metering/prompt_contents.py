@@ -219,7 +219,9 @@ def _of_sealed_reasoning(message: Message, texts: _Texts) -> int:
     tokens = _of_json(sealed, texts, _is_seal, SEALED_CHARS_PER_TOKEN) if sealed else 0
     if state:
         try:
-            unpacked = pybase64.b64decode(state + "=" * (-len(state) % 4), altchars=b"-_")
+            # With `altchars`, pybase64 warns of a text in the other alphabet.
+            standard = state.replace("-", "+").replace("_", "/")
+            unpacked = pybase64.b64decode(standard + "=" * (-len(state) % 4))
         except ValueError:
             return tokens  # The request is refused later on.
         tokens += _of_json(unpacked, texts, _is_seal, SEALED_CHARS_PER_TOKEN)

@@ -229,6 +229,20 @@ def test_what_is_no_json_counts_as_text(data: bytes) -> None:
     assert estimate_prompt(spec) >= 3
 
 
+def test_sealed_reasoning_in_the_other_alphabet_of_base64_counts_the_same() -> None:
+    """Callers may send either: no text of theirs makes a library warn."""
+    packed = pack("anthropic", [Thought(text="?>" * 99, signature="c2ln")])
+    other = packed.replace("-", "+").replace("_", "/")
+
+    assert other != packed
+    assert estimate_prompt(seals(other)) == estimate_prompt(seals(packed))
+
+
+def seals(reasoning_state: str) -> ChatCompletionSpec:
+    """A request with this sealed reasoning."""
+    return ChatCompletionSpec(model="m", **assistant(reasoning_state=reasoning_state))
+
+
 def test_json_of_many_values_counts_as_text() -> None:
     """It is not looked into, which would take too long: a seal in it counts as text, too."""
     many = as_json([{"type": "reasoning.encrypted", "data": "A" * 3_000}, *range(30_000)])
