@@ -154,7 +154,8 @@ class Completions(CallEntrance[Pipeline]):
         record.interrupt = interrupt = CallInterrupt(revocation)
         note_caller(record, caller, context, request.spec.user)
         record.facts.session = request.session_id
-        check_idempotency_key(context.idempotency_key)
+        if context.idempotency_key is not None:
+            check_idempotency_key(context.idempotency_key)
         return CompletionCall(
             record=record,
             caller=caller,

@@ -35,7 +35,7 @@ from services.admission.ticket import Ticket
 from services.common.plain_metrics import PlainMetrics
 from services.domain.events import Batch
 from services.errors import Failure
-from services.providers.upstream import LEFT
+from services.providers.upstream_answer import LEFT
 from services.telemetry.calls import CallRecord
 
 T = TypeVar("T")

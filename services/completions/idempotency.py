@@ -44,7 +44,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch, Finished
 from services.domain.spec import CompletionRequest, read_bytes
 from services.errors import Failure
-from services.providers.upstream import LEFT
+from services.providers.upstream_answer import LEFT
 from services.storage.base import Database
 from services.storage.idempotency import (
     RUNNING,
@@ -110,9 +110,9 @@ class IdempotentCall:
     """The request."""
 
 
-def check_idempotency_key(key: str | None) -> None:
+def check_idempotency_key(key: str) -> None:
     """Raise Failure INVALID_FIELD if a key is malformed."""
-    if key is not None and not is_idempotency_key(key):
+    if not is_idempotency_key(key):
         raise Failure(
             ErrorReason.INVALID_FIELD,
             "An idempotency key has 1 to 255 printable ASCII characters.",

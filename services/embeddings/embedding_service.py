@@ -37,7 +37,8 @@ class EmbeddingService(CallEntrance[EmbeddingPipeline]):
         revocation = self._keyring.revocation(caller) if self._end_revoked else None
         record.interrupt = interrupt = CallInterrupt(revocation)
         note_caller(record, caller, context, request.spec.user)
-        check_idempotency_key(context.idempotency_key)
+        if context.idempotency_key is not None:
+            check_idempotency_key(context.idempotency_key)
         return EmbeddingCall(
             record=record,
             caller=caller,

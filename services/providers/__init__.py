@@ -12,7 +12,8 @@ Modules, in the order in which data flows:
     embeddings         dialects of embeddings
     supported_parameters  parameters that a model honours, for lists of models
     fault_location     paths of objects that a dialect refuses
-    upstream           one call to a provider, with its timeouts
+    upstream           client of the providers: sends requests
+    upstream_answer    answer to one request, with its timeouts
     channel_failures   the last failure of each target, and causes in the log
     timeouts           deadlines of one call
     http               HTTP/1.1 client

@@ -21,7 +21,8 @@ from services.domain.events import Batch
 from services.errors import Failure, UpstreamError
 from services.providers.base import ModelRoute, Notes, Target, UpstreamRequest
 from services.providers.overlong_answer import OverlongAnswerError
-from services.providers.upstream import Upstream, UpstreamAnswer
+from services.providers.upstream import Upstream
+from services.providers.upstream_answer import UpstreamAnswer
 from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures, channel_disabled
 from services.routing.choice import order_targets

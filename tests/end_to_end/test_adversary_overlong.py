@@ -11,7 +11,7 @@ import pytest
 
 from services.config import BillingConfig
 from services.providers.sse_parser import EVENT_MAX
-from services.providers.upstream import DOCUMENT_MAX
+from services.providers.upstream_answer import DOCUMENT_MAX
 from tests.stand.billing_stand import (
     NANO,
     USAGE,

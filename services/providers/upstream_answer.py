@@ -1,0 +1,311 @@
+"""Answer of a provider to one request, as batches of events or as one document.
+
+It tells a stream from a document, enforces timeouts, and maps transport failures to errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Self, cast
+
+from services.domain.completion import WholeAnswer
+from services.domain.error_reason import ErrorReason
+from services.domain.events import Batch
+from services.errors import UpstreamError
+from services.providers.base import Decoder, ProviderApi
+from services.providers.http import HttpError, HttpErrorKind, HttpResponse
+from services.providers.overlong_answer import OverlongAnswerError
+from services.providers.raw_lane import RawDecoder
+from services.providers.stream_reader import Reader, StreamReader, unreadable
+from services.providers.surrogate_joiner import decode_whole
+from services.providers.timeouts import Timeouts
+
+ERROR_BODY_MAX = 64 * 1024
+"""Bytes of an error response that are read."""
+ERROR_BODY_TIMEOUT_S = 5.0
+"""How long the body of an error response may take."""
+DOCUMENT_MAX = 64 * 1024 * 1024
+"""Upper bound, in bytes, of an answer that is one JSON document."""
+
+LEFT: Final[Batch] = []
+"""Batch that an answer with `outlives_reader` returns when its reader is cancelled."""
+
+HTTP_OK = 200
+_BLANK = b"\xef\xbb\xbf \t\r\n"  # A byte order mark, and white space sent as keep-alive.
+
+
+_FAILURES: Mapping[HttpErrorKind, tuple[ErrorReason, str]] = {
+    HttpErrorKind.BAD_REQUEST: (
+        ErrorReason.UPSTREAM_UNREACHABLE,
+        "The provider's channel is misconfigured.",
+    ),
+    HttpErrorKind.DNS: (
+        ErrorReason.UPSTREAM_UNREACHABLE,
+        "The provider's address cannot be found.",
+    ),
+    HttpErrorKind.UNREACHABLE: (
+        ErrorReason.UPSTREAM_UNREACHABLE,
+        "The provider cannot be reached.",
+    ),
+    HttpErrorKind.TLS: (
+        ErrorReason.UPSTREAM_UNREACHABLE,
+        "No secure connection to the provider could be made.",
+    ),
+    HttpErrorKind.PROXY: (
+        ErrorReason.UPSTREAM_UNREACHABLE,
+        "The provider cannot be reached.",
+    ),
+    HttpErrorKind.TIMEOUT: (
+        ErrorReason.UPSTREAM_UNREACHABLE,
+        "The provider did not take the connection in time.",
+    ),
+    HttpErrorKind.DISCONNECTED: (
+        ErrorReason.UPSTREAM_DISCONNECTED,
+        "The provider broke off its answer.",
+    ),
+    HttpErrorKind.BAD_RESPONSE: (
+        ErrorReason.UPSTREAM_BAD_RESPONSE,
+        "The provider's answer cannot be read.",
+    ),
+}
+
+
+class UpstreamAnswer:
+    """Answer of one attempt: an async iterator of batches. The user must close it in every case.
+
+    An UpstreamError is raised after the events before it. A disconnected stream is an error unless
+    the provider had marked its end.
+    """
+
+    __slots__ = (
+        "_api",
+        "_decoder",
+        "_failure",
+        "_is_closed",
+        "_on_failure",
+        "_post",
+        "_response",
+        "_stream",
+        "_timeouts",
+        "is_sent",
+        "outlives_reader",
+    )
+
+    def __init__(
+        self,
+        post: Callable[[Callable[[], None]], Awaitable[HttpResponse]],
+        api: ProviderApi,
+        decoder: Decoder,
+        timeouts: Timeouts,
+        on_failure: Callable[[UpstreamError, str], None],
+    ) -> None:
+        """`post` sends the request and returns once the response's headers have arrived.
+
+        `post` calls its argument when the request leaves. `on_failure` is called with each error
+        and its cause, if that is known.
+        """
+        self._post = post
+        self._on_failure = on_failure
+        self._api = api
+        self._decoder = decoder
+        self._timeouts = timeouts
+        self._stream: Reader | None = None
+        self._response: HttpResponse | None = None
+        self._failure: UpstreamError | None = None
+        self._is_closed = False
+        self.is_sent = False
+        """Whether the request has left for the provider, which may bill it from then on."""
+        self.outlives_reader = False
+        """Whether the answer goes on after its reader was cancelled: another one may read it."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def first(self) -> Batch | WholeAnswer:
+        """Send the request, and wait for the first batch, or for a whole answer.
+
+        It is a whole answer where the provider sends a document. Any exception closes the
+        connection.
+        """
+        try:
+            response = self._response = await self._wait_for_response()
+            del self._post  # Frees the request body, which may be megabytes.
+            self._timeouts.watch(response.close)
+            if response.status != HTTP_OK:
+                body = await _read_error_body(response, self._timeouts)
+                raise self._api.error(response.status, response.headers, body)
+            data = await _read_beginning(response)
+            if data[:1] not in {b"{", b"["}:
+                while (batch := self._decode(response, data)) is None:
+                    data = await response.read()
+                return batch
+            body = await _read_document(response, data, self._timeouts)
+            answer = decode_whole(self._decoder, body)
+        except BaseException as error:  # noqa: BLE001 - raised again
+            raise self._closed_by(error) from None
+        self.close()
+        return answer
+
+    async def __anext__(self) -> Batch:
+        """Wait for the next batch. Any exception closes the connection.
+
+        With `outlives_reader` a cancellation closes nothing. `LEFT` is returned instead.
+        """
+        if self._is_closed:
+            end = self._end()
+            if isinstance(end, UpstreamError):
+                self._on_failure(end, "")
+            try:
+                raise end
+            finally:
+                # A frame that knows its exception would keep the call's request until the next
+                # garbage collection.
+                del end
+        response = self._response
+        if response is None:
+            first = await self.first()
+            return first.events() if isinstance(first, WholeAnswer) else first
+        try:
+            self._timeouts.progressed()
+            while True:
+                batch = self._decode(response, await response.read())
+                if batch is not None:
+                    return batch
+        except BaseException as error:  # noqa: BLE001 - raised again
+            if self.outlives_reader and isinstance(error, asyncio.CancelledError):
+                return LEFT
+            raise self._closed_by(error) from None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the provider has the request, and a timeout of the gateway has passed."""
+        return self.is_sent and self._timeouts.lost
+
+    def close(self) -> None:
+        """Cancel the request at the provider, unless it is complete. Returns at once."""
+        self._is_closed = True
+        self._timeouts.stop()
+        if self._response is not None:
+            self._response.close()
+
+    async def aclose(self) -> None:
+        """See `close`."""
+        self.close()
+
+    def _closed_by(self, error: BaseException) -> BaseException:
+        """Close the connection after an error, and return the error to raise."""
+        self.close()
+        if isinstance(error, HttpError):
+            failure = _transport_error(error, self._timeouts)
+            self._on_failure(failure, "" if self._timeouts.lost else error.cause)
+            return failure
+        if isinstance(error, UpstreamError):
+            self._on_failure(error, "")
+        return error
+
+    async def _wait_for_response(self) -> HttpResponse:
+        """Wait for the response. Raises UPSTREAM_TIMEOUT if its headers are late."""
+        # As in `asyncio.timeout`: the timer cancels the task, and `uncancel` tells a timeout from a
+        # cancellation by the caller. The timer is that of `Timeouts`.
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        cancelling = task.cancelling()
+        self._timeouts.watch(task.cancel)
+        try:
+            return await self._post(self._mark_sent)
+        except BaseException:
+            if self._timeouts.lost and task.uncancel() <= cancelling:
+                raise _timeout_error(self._timeouts) from None
+            raise
+
+    def _mark_sent(self) -> None:
+        self.is_sent = True
+
+    def _decode(self, response: HttpResponse, data: bytes) -> Batch | None:
+        """Decode `data` to a batch. None: no events yet.
+
+        Raises the failure or StopAsyncIteration if the answer ended and `data` had no events.
+        """
+        stream = self._stream
+        if stream is None:
+            decoder = self._decoder
+            if isinstance(decoder, RawDecoder):
+                stream = self._stream = decoder.reader()
+            else:
+                stream = self._stream = StreamReader(decoder)
+        batch, self._failure = stream.feed(data)
+        if stream.complete:
+            response.finish()
+        if stream.complete or self._failure is not None:
+            self.close()
+        if batch:
+            self._timeouts.answered = True
+            self._timeouts.due = math.inf
+            return batch
+        if self._is_closed:
+            raise self._end()
+        return None
+
+    def _end(self) -> Exception:
+        """The exception after the last batch: the failure once, then StopAsyncIteration."""
+        failure, self._failure = self._failure, None
+        return failure or StopAsyncIteration()
+
+
+async def _read_beginning(response: HttpResponse) -> bytes:
+    """Read up to the first content. Raises UPSTREAM_BAD_RESPONSE for HTML or an empty body."""
+    data = b""
+    while not data:
+        arrived = await response.read()
+        if not arrived:
+            raise unreadable()
+        data = arrived.lstrip(_BLANK)
+    if data.startswith(b"<"):
+        raise unreadable()
+    return data
+
+
+async def _read_document(response: HttpResponse, beginning: bytes, timeouts: Timeouts) -> bytes:
+    """Read the whole body. Every piece that is not blank counts as progress."""
+    if not response.complete:
+        timeouts.progressed()
+    pieces = [beginning]
+    size = len(beginning)
+    while data := await response.read():
+        size += len(data)
+        if size > DOCUMENT_MAX:
+            raise OverlongAnswerError
+        pieces.append(data)
+        if data.strip(_BLANK):
+            timeouts.progressed()
+    return b"".join(pieces)
+
+
+async def _read_error_body(response: HttpResponse, timeouts: Timeouts) -> bytes:
+    """Read the body of an error response as far as it arrives in time."""
+    timeouts.shorten(ERROR_BODY_TIMEOUT_S)
+    body = b""
+    try:
+        while len(body) < ERROR_BODY_MAX and (data := await response.read()):
+            body += data
+    except HttpError:
+        pass
+    return body[:ERROR_BODY_MAX]
+
+
+def _transport_error(error: HttpError, timeouts: Timeouts) -> UpstreamError:
+    """Map a transport failure to an error, without the exception's text."""
+    if timeouts.lost:
+        return _timeout_error(timeouts)
+    reason, message = _FAILURES[error.kind]
+    return UpstreamError(reason, message)
+
+
+def _timeout_error(timeouts: Timeouts) -> UpstreamError:
+    if timeouts.answered:
+        reason, message = ErrorReason.UPSTREAM_STALLED, "The provider fell silent."
+    else:
+        reason = ErrorReason.UPSTREAM_TIMEOUT
+        message = "The provider did not begin to answer in time."
+    return UpstreamError(reason, message)
