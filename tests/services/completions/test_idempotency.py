@@ -218,11 +218,6 @@ def test_a_key_of_printable_ascii_is_used_as_it_is(key: str) -> None:
     check_idempotency_key(key)
 
 
-def test_a_call_needs_no_key() -> None:
-    """None stands for no key."""
-    check_idempotency_key(None)
-
-
 def _all() -> Transaction[list[tuple[object, ...]]]:
     rows = yield "SELECT * FROM idempotency_keys", ()
     return [tuple(row) for row in rows]
