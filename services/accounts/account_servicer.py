@@ -23,7 +23,7 @@ from services.clock import Clock
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc.call_context import Context
-from services.rpc.paging import START, Page
+from services.rpc.paging import Page
 from services.storage.accounts import (
     Account,
     account_by_name,
@@ -97,12 +97,10 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         """List accounts, oldest first."""
         page = Page.of(request.page_size, request.page_token, "ListAccounts")
         found = await self._database.read(list_accounts, page.limit, page.after)
-        shown = page.items(found)
-        last = (shown[-1].created_ms, shown[-1].name) if shown else START
-        return pb.ListAccountsResponse(
-            accounts=[found_account(account) for account in shown],
-            next_page_token=page.next_token(found, last),
+        shown, token = page.cut(
+            found, map(found_account, found), lambda each: (each.created_ms, each.name)
         )
+        return pb.ListAccountsResponse(accounts=shown, next_page_token=token)
 
     async def UpdateAccount(
         self, request: pb.UpdateAccountRequest, context: Context

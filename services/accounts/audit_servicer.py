@@ -54,9 +54,7 @@ async def entries_page(
     page = Page.of(request.page_size, request.page_token, *names)
     before = NEWEST if page.after == START else page.after
     found = await database.read(list_entries, page.limit, before, account, actor)
-    shown = page.items(found)
-    last = (shown[-1].created_ms, shown[-1].id) if shown else START
-    return [_message(entry) for entry in shown], page.next_token(found, last)
+    return page.cut(found, map(_message, found), lambda entry: (entry.created_ms, entry.id))
 
 
 def hide_from_tenants(entry: pb.AuditEntry) -> None:

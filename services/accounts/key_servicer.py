@@ -24,7 +24,7 @@ from services.accounts.key_views import view_of_key
 from services.accounts.proto_fields import account_name, not_found
 from services.clock import Clock
 from services.rpc.call_context import Context
-from services.rpc.paging import START, Page
+from services.rpc.paging import Page
 from services.storage.base import Database, Transaction
 from services.storage.keys import (
     NewSecret,
@@ -71,12 +71,10 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
         account = account_name(request.account) if request.account else ""
         page = Page.of(request.page_size, request.page_token, "ListKeys", account)
         found = await self._database.read(list_keys, page.limit, account, page.after)
-        shown = page.items(found)
-        last = (shown[-1].created_ms, shown[-1].id) if shown else START
-        return pb.ListKeysResponse(
-            keys=[key_to_proto(key) for key in shown],
-            next_page_token=page.next_token(found, last),
+        shown, token = page.cut(
+            found, map(key_to_proto, found), lambda each: (each.created_ms, each.id)
         )
+        return pb.ListKeysResponse(keys=shown, next_page_token=token)
 
     async def UpdateKey(
         self, request: pb.UpdateKeyRequest, context: Context

@@ -10,7 +10,7 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
 
 from services.accounts.proto_fields import account_name, int64, not_found, time_range_ms, timestamp
 from services.rpc.call_context import Context
-from services.rpc.paging import START, Page
+from services.rpc.paging import Page
 from services.storage.accounts import account_by_name
 from services.storage.audit import Audit, audit
 from services.storage.base import Database, T, Transaction
@@ -44,12 +44,10 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
         page = Page.of(request.page_size, request.page_token, "ListTransfers", name)
         listing = list_transfers(name, page.limit, page.after)
         found = await self._database.read(_for_account, name, listing)
-        shown = page.items(found)
-        last = (shown[-1].created_ms, shown[-1].id) if shown else START
-        return pb.ListTransfersResponse(
-            transfers=[_transfer(transfer) for transfer in shown],
-            next_page_token=page.next_token(found, last),
+        shown, token = page.cut(
+            found, map(_transfer, found), lambda each: (each.created_ms, each.id)
         )
+        return pb.ListTransfersResponse(transfers=shown, next_page_token=token)
 
     async def VerifyLedger(
         self, _request: pb.VerifyLedgerRequest, _context: Context

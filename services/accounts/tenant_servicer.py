@@ -37,7 +37,7 @@ from services.accounts.tenant_policy import denied
 from services.admission.keyring import Caller, Keyring
 from services.clock import Clock
 from services.rpc.call_context import Context, metadata_of
-from services.rpc.paging import START, Page
+from services.rpc.paging import Page
 from services.storage.base import Database, Transaction
 from services.storage.keys import KeyRequest, StoredKey, key_by_id, list_keys
 
@@ -81,12 +81,10 @@ class TenantServicer(pb_grpc.TenantServiceServicer):
         account = (await self._caller(context)).account
         page = Page.of(request.page_size, request.page_token, "ListOwnKeys", account)
         found = await self.database.read(list_keys, page.limit, account, page.after)
-        shown = page.items(found)
-        last = (shown[-1].created_ms, shown[-1].id) if shown else START
-        return pb.ListKeysResponse(
-            keys=[key_to_proto(key) for key in shown],
-            next_page_token=page.next_token(found, last),
+        shown, token = page.cut(
+            found, map(key_to_proto, found), lambda each: (each.created_ms, each.id)
         )
+        return pb.ListKeysResponse(keys=shown, next_page_token=token)
 
     async def GetKey(self, request: pb.GetKeyRequest, context: Context) -> pb.GetKeyResponse:
         """Return a key of the account."""

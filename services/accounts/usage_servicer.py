@@ -15,7 +15,7 @@ from services.accounts.key_reports import KeyReports, key_usage
 from services.accounts.proto_fields import int64, invalid, not_found, time_range_ms
 from services.admission.keyring import Caller, Keyring
 from services.rpc.call_context import Context, metadata_of
-from services.rpc.paging import START, Page
+from services.rpc.paging import Page
 from services.storage.account_sums import credits_of
 from services.storage.accounts import account_by_name
 from services.storage.base import Database
@@ -98,12 +98,12 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
             found = await self._database.read(
                 usage_sums, caller.account, grouping, span, page.limit, page.after
             )
-        shown = page.items(found)
-        last = (shown[-1].day, shown[-1].usage.model) if shown else START
-        return pb.ListUsageResponse(
-            usage=[_message(each, grouping) for each in shown],
-            next_page_token=page.next_token(found, last),
+        shown, token = page.cut(
+            found,
+            (_message(each, grouping) for each in found),
+            lambda each: (each.day, each.usage.model),
         )
+        return pb.ListUsageResponse(usage=shown, next_page_token=token)
 
     async def _caller(self, context: Context) -> Caller:
         return await self._keyring.authenticate(metadata_of(context).get("authorization"))

@@ -49,12 +49,10 @@ class CallServicer(pb_grpc.CallServiceServicer):
         before = None if page.after == START else page.after
         async with self._reads:
             found = await reader.page(selection, page.limit, before)
-        shown = page.items(found)
-        last = (shown[-1].at_ms, shown[-1].id) if shown else START
-        return pb.ListCallsResponse(
-            calls=[call_message(row, scope) for row in shown],
-            next_page_token=page.next_token(found, last),
+        shown, token = page.cut(
+            found, (call_message(row, scope) for row in found), lambda row: (row.at_ms, row.id)
         )
+        return pb.ListCallsResponse(calls=shown, next_page_token=token)
 
     async def GetCall(self, request: pb.GetCallRequest, context: Context) -> pb.GetCallResponse:
         """Get a call, with its attempts and notes."""

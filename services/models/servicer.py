@@ -51,13 +51,11 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
             for route in self._catalog().routes
             if self._is_listed(caller, route) and route.model > last_name
         ]
-        shown = page.items(found) if request.page_size else found
-        return pb.ListModelsResponse(
-            models=await self._messages(caller, shown),
-            next_page_token=page.next_token(found, (0, shown[-1].model))
-            if len(shown) < len(found)
-            else "",
-        )
+        if not request.page_size:
+            return pb.ListModelsResponse(models=await self._messages(caller, found))
+        messages = await self._messages(caller, found[: page.size])
+        shown, token = page.cut(found, messages, lambda route: (0, route.model))
+        return pb.ListModelsResponse(models=shown, next_page_token=token)
 
     async def GetModel(
         self,

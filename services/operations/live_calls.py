@@ -44,11 +44,10 @@ class LiveCalls:
         ]
         after, _ = page.after
         found = [number for number in selected if number > after][: page.limit]
-        shown = page.items(found)
+        messages = (self._to_proto(number, self.log.live[number]) for number in found)
+        shown, token = page.cut(found, messages, lambda number: (number, ""))
         return pb.ListLiveCallsResponse(
-            calls=[self._to_proto(number, self.log.live[number]) for number in shown],
-            next_page_token=page.next_token(found, (shown[-1], "") if shown else page.after),
-            total_count=len(selected),
+            calls=shown, next_page_token=token, total_count=len(selected)
         )
 
     def abort(self, call_id: str) -> pb.LiveCall:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import binascii
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, TypeVar
 
 import msgspec
+from google.protobuf.message import Message
 
 from services.common.json_errors import NOT_JSON
 from services.domain.error_reason import ErrorReason
@@ -35,7 +37,14 @@ _DECODER: msgspec.json.Decoder[Position] = msgspec.json.Decoder(tuple[_Time, _Id
 
 _CHECK_BYTES = 8
 
+PAGE_BYTES_MAX = 3 * 2**20
+"""gRPC's stubs take messages of up to 4 MiB by default."""
+
+FRAME_BYTES = 5
+"""Most bytes of an item's tag and length in its list."""
+
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +81,25 @@ class Page:
         """Number of rows to read: one more than the page, to detect the last page."""
         return self.size + 1
 
-    def items(self, found: Sequence[T]) -> Sequence[T]:
-        """Return the items of the page."""
-        return found[: self.size]
+    def cut(
+        self, found: Sequence[T], messages: Iterable[M], position_of: Callable[[T], Position]
+    ) -> tuple[Sequence[M], str]:
+        """Return the messages of the page, and the token of the next one: empty on the last page.
 
-    def next_token(self, found: Sequence[T], last: Position) -> str:
-        """Return the token of the page after the position `last`. Empty on the last page."""
-        if len(found) <= self.size:
-            return ""
-        return encipher(msgspec.json.encode(last), self.list_name)
+        `messages` are those of the `limit` items that were found, in their order. A page ends
+        before `size` where it would have more than `PAGE_BYTES_MAX`, but not before its first item.
+        """
+        shown: list[M] = []
+        total_bytes = 0
+        for message in islice(messages, self.size):
+            total_bytes += message.ByteSize() + FRAME_BYTES
+            if total_bytes > PAGE_BYTES_MAX and shown:
+                break
+            shown.append(message)
+        if len(shown) == len(found):
+            return shown, ""
+        last = position_of(found[len(shown) - 1])
+        return shown, encipher(msgspec.json.encode(last), self.list_name)
 
 
 def encipher(text: bytes, list_name: str) -> str:

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
+from pomogator.accounts.v1 import audit_service_pb2 as audit
+from pomogator.accounts.v1 import audit_service_pb2_grpc as audit_grpc
 from pomogator.accounts.v1 import key_service_pb2 as pb
 from pomogator.accounts.v1 import key_service_pb2_grpc as pb_grpc
 
@@ -16,6 +20,7 @@ from services.admission.keyring import Keyring
 from services.clock import system_chance
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
+from services.rpc.listener import listening
 from services.rpc.local_channel import local_channel
 from services.storage.base import Database
 from services.storage.pepper import Pepper
@@ -55,6 +60,36 @@ async def test_a_new_key_authenticates(
     assert answer.key.scope == pb.KeyScope(models=["a", "b"], expire_time=until, strict=True)
     assert answer.secret.startswith(answer.key.prefix)
     assert answer.key.display_name == "batch jobs"
+
+
+async def test_pages_of_large_keys_and_entries_fit_into_the_messages_of_stubs(
+    services: OperatorServices, tmp_path: Path
+) -> None:
+    """Stubs take 4 MiB by default; each key has 16 KiB of names, and so has its entry."""
+    address = f"unix:{tmp_path / 'ops.sock'}"
+    scope = pb.KeyScope(models=[f"{number:03}{'x' * 500}" for number in range(32)])
+    keys: list[str] = []
+    entries: list[str] = []
+    async with (
+        listening(services.register, address, grace_s=0),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub: Any = pb_grpc.KeyServiceStub(channel)
+        log: Any = audit_grpc.AuditServiceStub(channel)
+        for _ in range(300):
+            await stub.CreateKey(pb.CreateKeyRequest(account="acme", scope=scope))
+        listing = pb.ListKeysRequest(page_size=1000)
+        while not keys or listing.page_token:
+            page = await stub.ListKeys(listing)
+            keys += [key.key_id for key in page.keys]
+            listing.page_token = page.next_page_token
+        asked = audit.ListAuditEntriesRequest(page_size=1000)
+        while not entries or asked.page_token:
+            found = await log.ListAuditEntries(asked)
+            entries += [entry.entry_id for entry in found.audit_entries]
+            asked.page_token = found.next_page_token
+
+    assert len(keys) == len(set(keys)) == len(entries) == len(set(entries)) == 300
 
 
 async def test_pages_list_every_key_once(stub: pb_grpc.KeyServiceStub) -> None:

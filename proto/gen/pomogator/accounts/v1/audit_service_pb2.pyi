@@ -64,7 +64,7 @@ class ListAuditEntriesRequest(_message.Message):
     """The ID of the key, or the name of the operator, that made the change."""
     page_size: _builtins.int
     """Not negative. The maximum number of entries to return. 0 means 100; more than 1000 mean
-    1000.
+    1000. A page has fewer where they would exceed 3 MiB.
     """
     page_token: _builtins.str
     """The `next_page_token` of an earlier response to the same request. Opaque. Empty for the

@@ -185,7 +185,7 @@ class ListCallsRequest(_message.Message):
     """The ID of the request."""
     page_size: _builtins.int
     """Not negative. The maximum number of calls to return. 0 means 100; more than 1000 mean
-    1000.
+    1000. A page has fewer where they would exceed 3 MiB.
     """
     page_token: _builtins.str
     """The `next_page_token` of an earlier response to the same request. Opaque. Empty for the
