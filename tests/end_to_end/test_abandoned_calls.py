@@ -30,6 +30,7 @@ from tests.stand.billing_stand import (
 from tests.stand.clock import FakeClock
 from tests.stand.echo_dialect import EchoDialect
 from tests.stand.gateway import TRANSPORTS, Transport
+from tests.stand.polling import until
 from tests.stand.ports import free_port
 from tests.stand.upstream import (
     CUT,
@@ -313,8 +314,11 @@ async def test_an_account_cannot_take_all_drains(tmp_path: Path, each_database_u
         most = DRAINS_PER_ACCOUNT_MAX
         for caller, calls in ((key, most + 4), (other, most)):
             await asyncio.gather(*(ask_and_leave(stand, caller) for _ in range(calls)))
-        while (await stand.counts())["settled"] < 4:  # noqa: ASYNC110 - the outbox announces nothing
-            await asyncio.sleep(0.01)
+
+        async def are_settled() -> bool:
+            return (await stand.counts())["settled"] >= 4
+
+        await until(are_settled)
         goes_on.set()
 
         assert await stand.balance(other) == 100 * NANO - most * COST_NANO

@@ -16,6 +16,7 @@ from tests.stand.configuration import configuration
 from tests.stand.deployment import Client, Plan, connected_client, running_deployment
 from tests.stand.held_provider import ASKED, CHARGE_NANO_USD, PATH, HeldProvider
 from tests.stand.operators import Operators
+from tests.stand.polling import until_status
 from tests.stand.upstream import FakeUpstream
 from tests.stand.valkey import running_valkey
 
@@ -124,29 +125,21 @@ async def test_without_its_database_a_process_is_alive_and_not_ready(
         _, unknown = await ops.create_key("acme")
         await ops.credit("acme", 10 * CHARGE_NANO_USD, "first")
         assert await gateways.ask(0, known) == (200, "")
+        http, ready = gateways.client.http, f"{gateways.url(0)}/readyz"
         schema = postgres_url.rpartition("=")[2]
         admin = await asyncpg.connect(postgres_url)
 
         await admin.execute(f"ALTER SCHEMA {schema} RENAME TO {schema}_gone")
-        await until(gateways, "/readyz", 503)
+        await until_status(http, ready, 503)
 
-        await until(gateways, "/healthz", 200)
+        await until_status(http, f"{gateways.url(0)}/healthz", 200)
         assert await gateways.ask(0, known) == (503, "storage_unavailable")
         assert await gateways.ask(0, unknown) == (503, "auth_unavailable")
         await admin.execute(f"ALTER SCHEMA {schema}_gone RENAME TO {schema}")
         await admin.close()
-        await until(gateways, "/readyz", 200)
+        await until_status(http, ready, 200)
         for secret in (known, unknown):
             assert await gateways.ask(0, secret) == (200, "")
         await gateways.client.all_ended()
         books = await ops.account("acme")
         assert books.balance_nano_usd == 7 * CHARGE_NANO_USD
-
-
-async def until(gateways: Fleet, path: str, status: int) -> None:
-    """Returns when the probe of the first gateway says so."""
-    while True:
-        async with gateways.client.http.get(gateways.url(0) + path) as answer:
-            if answer.status == status:
-                return
-        await asyncio.sleep(0.05)  # Nobody announces it.

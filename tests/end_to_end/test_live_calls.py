@@ -44,6 +44,7 @@ from tests.stand.billing_stand import (
 from tests.stand.embedding_provider import EmbeddingProvider
 from tests.stand.embedding_stand import embedding_stand
 from tests.stand.gateway import TRANSPORTS, Transport
+from tests.stand.polling import until
 from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, STALL, Script, sse
 
 HELLO: Mapping[str, Any] = {"role": "user", "content": "Hello"}
@@ -154,8 +155,11 @@ async def test_calls_in_flight_are_listed_with_their_progress(
                 assert await it.listed(**other) == []
             goes_on.set()
             await answer.read()
-        while await it.listed():  # noqa: ASYNC110 - nothing announces it
-            await asyncio.sleep(0.005)
+
+        async def has_ended() -> bool:
+            return not await it.listed()
+
+        await until(has_ended)
 
     assert waiting.call_id == call.call_id
     assert (call.request_id, call.account, call.session_id) == ("req-7", "acme", "s-1")

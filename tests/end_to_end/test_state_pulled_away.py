@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import aiohttp
@@ -11,6 +10,7 @@ import pytest
 from services.storage.sqlite_file import FILE
 from tests.stand.configuration import configuration
 from tests.stand.held_provider import ASKED, PATH, HeldProvider
+from tests.stand.polling import until_status
 from tests.stand.servers import running_server
 from tests.stand.shell import Shell
 from tests.stand.upstream import FakeUpstream
@@ -32,7 +32,7 @@ async def test_nothing_is_charged_into_a_file_that_is_gone(tmp_path: Path, repla
             file.touch()
 
         await server.event("database_file.replaced")
-        await becomes(http, 503)
+        await until_status(http, "/readyz", 503)
 
         async with http.post(PATH, json=ASKED, headers=key) as answer:
             assert answer.status == 503
@@ -42,16 +42,6 @@ async def test_nothing_is_charged_into_a_file_that_is_gone(tmp_path: Path, repla
         assert not upstream.requests
 
         (tmp_path / "kept").rename(file)
-        await becomes(http, 200)
+        await until_status(http, "/readyz", 200)
         async with http.post(PATH, json=ASKED, headers=key) as answer:
             assert answer.status == 200
-
-
-async def becomes(http: aiohttp.ClientSession, status: int) -> None:
-    """Return once the server's readiness has this status."""
-    async with asyncio.timeout(10):
-        while True:
-            async with http.get("/readyz") as answer:
-                if answer.status == status:
-                    return
-            await asyncio.sleep(0.05)  # Nothing announces it.

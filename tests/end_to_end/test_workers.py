@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from tests.stand.configuration import configuration
+from tests.stand.polling import until
 from tests.stand.process import Server
 from tests.stand.servers import STOP_SOON, running_server
 from tests.stand.shell import Shell, refused_start
@@ -42,13 +43,6 @@ async def server(tmp_path: Path, upstream: FakeUpstream) -> AsyncIterator[Server
     ) as running:
         await until(lambda: len(started(running)) == WORKERS)
         yield running
-
-
-async def until(is_true: object) -> None:
-    """Wait until a condition holds."""
-    async with asyncio.timeout(30):
-        while not is_true():  # type: ignore[operator]  # noqa: ASYNC110 - of other processes
-            await asyncio.sleep(0.02)
 
 
 def started(server: Server) -> list[object]:

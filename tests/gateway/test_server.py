@@ -22,6 +22,7 @@ from tests.gateway.http.raw import parsed, read_answer
 from tests.gateway.surfaces.test_completion_handler import ASKED, STREAMED, URL, events
 from tests.stand import service
 from tests.stand.direct_backend import DirectBackend
+from tests.stand.polling import until_status
 from tests.stand.service import Pause, ScriptedService
 
 
@@ -218,10 +219,7 @@ async def test_one_ready_service_is_enough() -> None:
         serving_rest(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1)) as address,
         aiohttp.ClientSession(f"http://{address}") as http,
     ):
-        async with asyncio.timeout(10):
-            # It may be connected to the other one first.
-            while await ready_status(http) != 200:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until_status(http, "/readyz", 200)  # It may be connected to the other one first.
         assert [await ready_status(http) for _ in range(10)] == [200] * 10
 
 

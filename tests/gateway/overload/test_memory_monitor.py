@@ -18,6 +18,7 @@ from gateway.overload.thresholds import (
     MEMORY_LOW,
     MEMORY_SHORT,
 )
+from tests.stand.polling import until
 
 
 @dataclass(slots=True)
@@ -205,9 +206,8 @@ async def test_memory_is_checked_until_the_context_ends(
     """The task ends with the context."""
     caplog.set_level(logging.WARNING)
     container.used = MEMORY_SHORT
-    async with asyncio.timeout(10), monitoring(memory):
-        while not memory.is_short:  # noqa: ASYNC110 - there is no event to wait for
-            await asyncio.sleep(0.01)
+    async with monitoring(memory):
+        await until(lambda: memory.is_short)
 
     assert memory.used_share == MEMORY_SHORT
     assert "memory" not in {task.get_name() for task in asyncio.all_tasks()}

@@ -39,6 +39,7 @@ from services.domain.events import Batch, TextDelta
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.errors import Failure
 from services.rpc.listener import listening
+from tests.stand.polling import until
 
 CALL = CallOptions(key="sk", request_id="req-1", deadline_s=30.0, idempotency_key="order-1")
 HEADERS = {"x-ratelimit-limit-requests": "7"}
@@ -171,13 +172,6 @@ async def linked(core: ScriptedCore) -> AsyncIterator[Stand]:
 async def stand() -> AsyncIterator[Stand]:
     async with linked(ScriptedCore()) as running:
         yield running
-
-
-async def until(is_true: Any) -> None:
-    """Wait until a condition holds."""
-    async with asyncio.timeout(20):
-        while not is_true():  # noqa: ASYNC110 - conditions of several objects
-            await asyncio.sleep(0.01)
 
 
 async def whole_text(backend: GrpcBackend, text: str, call: CallOptions = CALL) -> str:

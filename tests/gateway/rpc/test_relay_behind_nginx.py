@@ -13,8 +13,9 @@ from gateway.rpc import relay_link, relay_links
 from gateway.rpc.relay_backend import RelayBackend
 from gateway.rpc.relay_links import RelayLinks
 from gateway.rpc.service_channel import open_channel
-from tests.gateway.rpc.test_relay import ScriptedCore, serving, until, whole_text
+from tests.gateway.rpc.test_relay import ScriptedCore, serving, whole_text
 from tests.stand.nginx import NGINX
+from tests.stand.polling import until
 from tests.stand.ports import free_port
 from tests.stand.server_process import running_server
 

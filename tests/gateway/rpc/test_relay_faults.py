@@ -33,9 +33,9 @@ from tests.gateway.rpc.test_relay import (
     linked,
     serving,
     stream_text,
-    until,
     whole_text,
 )
+from tests.stand.polling import until
 from tests.stand.slow_link import slow_link
 
 STREAM = pb.RELAYED_METHOD_STREAM_CHAT_COMPLETION
@@ -138,11 +138,11 @@ async def test_a_service_that_refuses_calls_gets_no_more_than_its_share() -> Non
         await until(lambda: len(links._current) == 2)
         backend = RelayBackend(channel, links)
         calls: list[asyncio.Task[str]] = []
-        for number in range(1, 21):
+        for _ in range(20):
             calls.append(asyncio.create_task(whole_text(backend, "wait")))
             await until(
-                lambda wanted=number: (
-                    sum(call.done() for call in calls) + len(serving_core.contexts) == wanted
+                lambda: (
+                    sum(call.done() for call in calls) + len(serving_core.contexts) == len(calls)
                 )
             )
         serving_core.goes_on.set()

@@ -23,6 +23,7 @@ from gateway.telemetry.request_metrics import RequestMetrics
 from services.common.addresses import split_address
 from tests.gateway.conftest import KEY, scripted_channel
 from tests.stand import service
+from tests.stand.polling import until
 from tests.stand.service import Fault, Pause, ScriptedService
 
 PATH = "/v1/chat/completions"
@@ -199,8 +200,7 @@ async def test_the_metrics_page_of_an_edge_apart() -> None:
     memory = MemoryMonitor(lambda: 0.25)
     page = serving_edge_metrics(metrics, "127.0.0.1:0", "1.2.3", lambda: memory.used_share)
     async with monitoring(memory), page as bound, aiohttp.ClientSession() as http:
-        while not memory.used_share:  # noqa: ASYNC110 - there is no event to wait for
-            await asyncio.sleep(0.01)
+        await until(lambda: memory.used_share)
         async with http.get(f"http://{bound}/metrics") as answer:
             families = {
                 family.name: family
