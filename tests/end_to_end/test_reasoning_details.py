@@ -19,9 +19,9 @@ from services.rpc.listener import listening
 from tests.stand.dialect_stand import DIALECTS, MODEL, TOOLS, DialectStand, dialect_stand
 from tests.stand.gateway import Transport, running
 from tests.stand.providers.answers import Answer, Redacted, call, text, thought
+from tests.stand.providers.signed_call import SIGNED_CALL, answer_with_signed_call
 from tests.stand.response import read
-from tests.stand.upstream import FakeUpstream, Request, json_answer
-from tests.stand.upstream import stream as events_of
+from tests.stand.upstream import FakeUpstream
 
 ASKS = Answer(
     parts=[
@@ -205,14 +205,6 @@ async def test_stubs_get_the_details(stand: DialectStand, tmp_path: Path) -> Non
     assert details == gathered(fragments) == expected("anthropic")
 
 
-SIGNED = {"google": {"thought_signature": "c2lnbmVk"}}
-GEMINIS_CALL = {
-    "index": 0,
-    "id": "call-1",
-    "type": "function",
-    "extra_content": SIGNED,
-    "function": {"name": "clock", "arguments": "{}"},
-}
 GEMINIS_DETAIL = {
     "type": "reasoning.encrypted",
     "data": "c2lnbmVk",
@@ -222,21 +214,13 @@ GEMINIS_DETAIL = {
 }
 
 
-def answer_as_gemini(request: Request) -> list[bytes]:
-    """Answer with a signed call."""
-    end = {"finish_reason": "tool_calls", "index": 0}
-    message = {"tool_calls": [GEMINIS_CALL]}
-    if request.json()["stream"]:
-        chunks: list[dict[str, Any]] = [{"index": 0, "delta": message}, {"delta": {}} | end]
-        return [events_of({"choices": [choice]} for choice in chunks)]
-    return [json_answer({"choices": [{"message": message} | end]})]
-
-
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_gemini(tmp_path: Path, *, streamed: bool) -> None:
-    """The signature of a call is an encrypted item, and comes back as `extra_content`."""
+async def test_the_signature_of_geminis_call_is_an_encrypted_item(
+    tmp_path: Path, *, streamed: bool
+) -> None:
+    """The provider gets it back as `extra_content`."""
     async with FakeUpstream() as upstream:
-        upstream.play(answer_as_gemini)
+        upstream.play(answer_with_signed_call)
         channel = ChannelConfig(
             name="gemini", dialect="openai", base_url=upstream.url, models={MODEL: "gemini-3-pro"}
         )
@@ -245,11 +229,11 @@ async def test_gemini(tmp_path: Path, *, streamed: bool) -> None:
             first = await asked(stand, reasoning=REASONING, stream=streamed)
             assert first["reasoning_details"] == [GEMINIS_DETAIL]
 
-            call = {key: GEMINIS_CALL[key] for key in ("id", "type", "function")}
+            call = {key: SIGNED_CALL[key] for key in ("id", "type", "function")}
             details = first["reasoning_details"]
             sent = {"role": "assistant", "tool_calls": [call], "reasoning_details": details}
             result = {"role": "tool", "tool_call_id": "call-1", "content": "12:00"}
             await asked(stand, sent, result, reasoning=REASONING)
 
         turn = upstream.requests[1].json()["messages"][1]
-        assert turn["tool_calls"][0]["extra_content"] == SIGNED
+        assert turn["tool_calls"][0]["extra_content"] == SIGNED_CALL["extra_content"]

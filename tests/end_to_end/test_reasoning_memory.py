@@ -16,9 +16,9 @@ from tests.stand.gateway import running_config
 from tests.stand.operators import Operators
 from tests.stand.providers.answers import Answer, Part, Redacted, call, text, thought
 from tests.stand.providers.provider import FakeProvider
+from tests.stand.providers.signed_call import SIGNED_CALL, answer_with_signed_call
 from tests.stand.response import read
-from tests.stand.upstream import FakeUpstream, Request, json_answer
-from tests.stand.upstream import stream as events_of
+from tests.stand.upstream import FakeUpstream
 
 ROUNDS = [
     Answer(
@@ -263,30 +263,11 @@ async def test_a_fallback_gets_what_it_can_read(tmp_path: Path) -> None:
         assert "First" not in str(second.bodies[0])
 
 
-SIGNED_CALL = {
-    "index": 0,
-    "id": "call-1",
-    "type": "function",
-    "function": {"name": "clock", "arguments": "{}"},
-    "extra_content": {"google": {"thought_signature": "c2lnbmVk"}},
-}
-
-
-def answer_as_gemini(request: Request) -> list[bytes]:
-    """Answer with a signed call."""
-    end = {"index": 0, "finish_reason": "tool_calls"}
-    message = {"tool_calls": [SIGNED_CALL]}
-    if request.json()["stream"]:
-        chunks: list[dict[str, Any]] = [{"index": 0, "delta": message}, {"delta": {}} | end]
-        return [events_of({"choices": [choice]} for choice in chunks)]
-    return [json_answer({"choices": [{"message": message} | end]})]
-
-
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_gemini(tmp_path: Path, *, streamed: bool) -> None:
-    """The signatures of its tool calls go back, which a client without `extra_content` forgets."""
+async def test_signatures_of_geminis_calls_are_restored(tmp_path: Path, *, streamed: bool) -> None:
+    """A client that does not know `extra_content` drops them."""
     async with FakeUpstream() as upstream:
-        upstream.play(answer_as_gemini)
+        upstream.play(answer_with_signed_call)
         channel = ChannelConfig(
             name="gemini", dialect="openai", base_url=upstream.url, models={MODEL: "gemini-3-pro"}
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from tests.stand.planted_messages import MESSAGES
@@ -211,16 +211,19 @@ class Plant(NamedTuple):
         return self.name in at
 
 
-def objects(value: object, path: Path = ()) -> Iterator[Path]:
-    """Yield the path of every object with members of its own, the request first."""
+def objects(value: object, free: Container[str] = FREE, path: Path = ()) -> Iterator[Path]:
+    """Yield the path of every object with members of its own, the request first.
+
+    Values of the members `free` are any JSON.
+    """
     if isinstance(value, Mapping):
         yield path
         for name, inner in value.items():
-            if name not in FREE or isinstance(inner, str):
-                yield from objects(inner, (*path, name))
+            if name not in free or isinstance(inner, str):
+                yield from objects(inner, free, (*path, name))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from objects(inner, (*path, index))
+            yield from objects(inner, free, (*path, index))
 
 
 PLACES: Sequence[tuple[str, Path]] = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -16,6 +16,7 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.surfaces.openai_chat.decode import decode
 from services.domain.spec import ChatCompletionSpec
+from tests.stand.planted_requests import objects
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -83,22 +84,10 @@ FREE = frozenset({"parameters", "format", "schema", "cache_control"})
 """Members whose value may be any JSON, and is kept as it is."""
 
 
-def objects(value: object, path: Path = ()) -> Iterator[Path]:
-    """Yield the path of every object with members of its own, the request first."""
-    if isinstance(value, Mapping):
-        yield path
-        for name, inner in value.items():
-            if name not in FREE or isinstance(inner, str):
-                yield from objects(inner, (*path, name))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from objects(inner, (*path, index))
-
-
 PLACES = [
     pytest.param(request, path, id=".".join(map(str, path)) or "request")
     for request in (NEW, OLD, ALLOWED)
-    for path in objects(request)
+    for path in objects(request, FREE)
 ]
 
 
