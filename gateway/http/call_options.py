@@ -66,7 +66,8 @@ def deadline_s(headers: MultiMapping[str], config: EdgeConfig, *, whole: bool) -
         if seconds is None:
             raise invalid(TIMEOUT_HEADER, "x-pomogator-timeout must be seconds, above 0.")
         limit = min(limit, seconds)
-    read_timeout_s = _seconds(headers.get("x-stainless-read-timeout", "")) if whole else None
+    read_timeout = headers.get("x-stainless-read-timeout") if whole else None
+    read_timeout_s = None if read_timeout is None else _seconds(read_timeout)
     return limit if read_timeout_s is None else min(limit, read_timeout_s)
 
 

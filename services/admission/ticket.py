@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import cast
 
 import msgspec
@@ -186,7 +185,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         The record was closed with the caller's connection; the drain gets a copy.
         """
         self.meter.drain()
-        self.record = replace(self.record, interrupt=None, tokens_so_far=None)
+        self.record = msgspec.structs.replace(self.record, interrupt=None, tokens_so_far=None)
 
     def count(self, batch: Batch) -> None:
         """Count a batch of the provider. The last one gets usage and cost of the call."""

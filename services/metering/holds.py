@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -34,8 +33,7 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Budget of the key for a calendar month (UTC). None: no limit."""
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class Hold:
+class Hold(msgspec.Struct, eq=False, weakref=True):
     """Hold of an in-flight call, until `Ledger.settle` or `Ledger.void` ends it."""
 
     row: HoldRow

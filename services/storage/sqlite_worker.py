@@ -14,8 +14,9 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from services.storage.base import ConstraintError, Row, T, Transaction, unavailable
 
@@ -31,8 +32,7 @@ A failed fsync is one of them: the kernel may drop the pages and report success 
 """
 
 
-@dataclass(slots=True)
-class Job:
+class Job(msgspec.Struct):
     """Submitted transaction, with its result."""
 
     begin: Callable[[], Transaction[Any]]

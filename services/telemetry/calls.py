@@ -15,11 +15,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
+import msgspec
 
 from services.clock import Clock
 from services.common.json_logs import emit
@@ -62,8 +62,7 @@ ENDS = frozenset({UNSPECIFIED, *FINISHES.values(), *_BREAKS, *_OTHER_ENDS})
 """All values of `CallRecord.end`."""
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(msgspec.Struct):
     """One request to a provider."""
 
     channel: str
@@ -88,8 +87,7 @@ class Interrupt(Protocol):
         """Drop the references to the call, which is over."""
 
 
-@dataclass(slots=True, kw_only=True)
-class CallRecord:
+class CallRecord(msgspec.Struct, kw_only=True):
     """Facts about a call, complete when `CallLog` logs it.
 
     Times are the clock's `now()`, in seconds; 0 for what did not happen.
@@ -107,7 +105,7 @@ class CallRecord:
     """Account that pays."""
     model: str = ""
     """Public model, by the name of its price. Set once it is known to be in the catalog."""
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = []
     """Requests to providers, in order."""
     begun_at: float = 0.0
     """Time when the answer began."""
@@ -135,7 +133,7 @@ class CallRecord:
     """One of `ENDS`."""
     spans: CallSpans | None = None
     """Spans of the call. None: calls are not traced."""
-    facts: CallFacts = field(default_factory=CallFacts)
+    facts: CallFacts = msgspec.field(default_factory=CallFacts)
     """Facts for the call log."""
     interrupt: Interrupt | None = None
     """Ends the call while it is in flight. None: it is not authenticated yet, or over."""
