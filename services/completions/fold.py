@@ -94,19 +94,22 @@ class Fold:
         return choice
 
 
-async def folded(answers: ClosableIterator[Batch | Completion]) -> Completion:
-    """Return the completion, or the fold of the batches."""
-    fold, completion = None, None
+def fold(events: Iterable[Event]) -> Completion:
+    """Return the fold of the events of a whole answer."""
+    folding = Fold()
+    folding.add(events)
+    return folding.answer
+
+
+async def folded(batches: ClosableIterator[Batch]) -> Completion:
+    """Return the fold of the batches."""
+    folding = Fold()
     try:
-        async for answer in answers:
-            if isinstance(answer, Completion):
-                completion = answer
-            else:
-                fold = fold or Fold()
-                fold.add(answer)
+        async for batch in batches:
+            folding.add(batch)
     finally:
-        await answers.aclose()
-    return completion or (fold or Fold()).answer
+        await batches.aclose()
+    return folding.answer
 
 
 _UNFINISHED = ChoiceFinished(finish_reason="")

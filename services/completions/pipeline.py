@@ -1,7 +1,7 @@
 """The pipeline of a completion: validate, resolve, admit, fail over, relay, settle.
 
-`Pipeline._run` runs these steps in this order. It is wrapped in, from the inside out, where a call
-needs it:
+`Pipeline._run` and `Pipeline._whole` run these steps in this order, the latter for a whole answer
+that only its caller needs. The former is wrapped in, from the inside out, where a call needs it:
 
     replay by idempotency key  a call with a key runs once; repeated calls get the same answer
     join of repeats            a repeated request of a session gets the first one's answer
@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import TypeAlias, cast
+from typing import cast
 
 import msgspec
 
@@ -28,7 +28,7 @@ from services.common.off_loop import OFF_LOOP_BYTES
 from services.completions.caller_answer import CallerAnswer, stream_without_reasoning
 from services.completions.completion_call import CompletionCall
 from services.completions.drains import CallState, DrainPool, outliving
-from services.completions.fold import folded
+from services.completions.fold import fold, folded
 from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
 from services.completions.joined_repeats import JOINED, JoinedRepeats, may_be_repeated
 from services.completions.prompt_counts import PromptCounts
@@ -49,15 +49,12 @@ from services.errors import UpstreamError
 from services.providers.base import Target
 from services.providers.upstream_answer import LEFT
 from services.routing.affinity import SessionPin
-from services.routing.attempts import cut_attempts_max
+from services.routing.attempts import CallAttempts, cut_attempts_max
 from services.routing.completion_form import CompletionForm
 from services.routing.dialect_choice import routes_for
 from services.routing.failover import Failover
 from services.routing.raw_form import RawForm
 from services.routing.route_request import RequestForm, RouteRequest
-
-Answers: TypeAlias = AsyncGenerator["Batch | Completion", None]
-"""Batches of a stream; or one completion, where a call for a whole answer is answered by one."""
 
 
 class Pipeline:
@@ -100,13 +97,11 @@ class Pipeline:
     async def whole(self, call: CompletionCall, set_headers: SetHeaders) -> Completion:
         """Return the whole answer."""
         state = self._prepare(call)
-        if not (call.idempotency_key or call.joins_repeats or state.drain_rules):
-            answers: ClosableIterator[Batch | Completion] = self._run(
-                call, state, set_headers, stream=False
-            )
-        else:
-            answers = self._batches(call, state, set_headers, stream=False)
-        return await call.interrupt.run(partial(folded, answers))
+        if call.idempotency_key or call.joins_repeats or state.drain_rules:
+            batches = self._batches(call, state, set_headers, stream=False)
+            return await call.interrupt.run(partial(folded, batches))
+        answer = await call.interrupt.run(partial(self._whole, call, state, set_headers))
+        return answer if isinstance(answer, Completion) else fold(answer)
 
     def _prepare(self, call: CompletionCall) -> CallState:
         asked = call.request
@@ -148,10 +143,7 @@ class Pipeline:
     def _batches(
         self, call: CompletionCall, state: CallState, set_headers: SetHeaders, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
-        run = cast(
-            "Callable[[], AsyncGenerator[Batch, None]]",
-            partial(self._run, call, state, set_headers, stream=stream, batches=True),
-        )
+        run = partial(self._run, call, state, set_headers, stream=stream)
         if stream and call.hides_reasoning:
             run = partial(stream_without_reasoning, run)
         if call.idempotency_key or call.joins_repeats:
@@ -184,63 +176,35 @@ class Pipeline:
         )
         return self._idempotency.run_once(idempotent, run, before_replay)
 
-    async def _run(
-        self,
-        call: CompletionCall,
-        state: CallState,
-        set_headers: SetHeaders,
-        *,
-        stream: bool,
-        batches: bool = False,
-    ) -> Answers:
-        """Yield the answer: its batches, or a whole one as a completion or, with `batches`, one."""
-        spec, plan, size = call.request.spec, state.plan, state.size
-        may_recall = call.texts is None and call.raw is None
-        recalled = await self._recalled(call, size) if may_recall else None
-        ticket = state.ticket = await self.gate.admit(
-            plan,
-            spec,
-            call.record,
-            size=size,
-            recalled_tokens=0 if recalled is None else recalled.prompt_tokens(),
-            cut_attempts_max=cut_attempts_max(plan.first_event_timeouts_s, call.time_left_s()),
-            raw=call.raw,
-            texts=call.texts,
-        )
-        marks = plan.marks_prompts and call.raw is None
-        call.record.tokens_so_far = ticket.meter.tokens_so_far
+    async def _whole(
+        self, call: CompletionCall, state: CallState, set_headers: SetHeaders
+    ) -> Batch | Completion:
+        """Return a whole answer, for a caller without whom it is not needed."""
+        ticket, recalled = await self._admitted(call, state)
         try:
-            form = CompletionForm(
-                spec=spec,
-                dialects=self._failover.dialects,
-                texts=call.texts,
-                size=size,
-                limits_output=ticket.is_bounded,
-                sends_provider_tools=plan.sends_provider_tools,
-                restored=None if recalled is None else recalled.restored,
-                marked=await self._marks.of(call, ticket, size) if marks else None,
+            attempts, answer = await self._opened(
+                call, state, ticket, recalled, set_headers, stream=False
             )
-            routed = form if call.raw is None else RawForm(call.raw, form)
-            wanted = self._routing(call, state, ticket, routed, stream=stream)
-            attempts = self._failover.begin(wanted)
-            # The clients of a raw request send sealed reasoning back.
-            reader = self._reader(call) if spec.tools and not call.raw else None
-            caller_answer = CallerAnswer(
-                ticket,
-                set_headers,
-                state.is_drained,
-                call.hides_reasoning,
-                plan.answer_headers,
-                call.request.counts_prompt,
-                reader,
+            return await answer.whole(attempts, as_batch=False)
+        finally:
+            ticket.close()
+
+    async def _run(
+        self, call: CompletionCall, state: CallState, set_headers: SetHeaders, *, stream: bool
+    ) -> AsyncGenerator[Batch, None]:
+        """Yield the batches of the answer; one where it is whole."""
+        ticket, recalled = await self._admitted(call, state)
+        try:
+            attempts, caller_answer = await self._opened(
+                call, state, ticket, recalled, set_headers, stream=stream
             )
             outlives_caller = bool(state.drain_rules)
             if not stream:
-                making = caller_answer.whole(attempts, as_batch=batches)
+                making = caller_answer.whole(attempts, as_batch=True)
                 async with aclosing(outliving(making, outlives_caller)) as results:
                     while (whole := await anext(results)) is None:
                         yield LEFT
-                yield whole
+                yield cast("Batch", whole)
                 return
             opening = outliving(
                 caller_answer.open(attempts), outlives_caller, caller_answer.discard
@@ -268,6 +232,63 @@ class Pipeline:
                 answer.close()
         finally:
             ticket.close()
+
+    async def _admitted(
+        self, call: CompletionCall, state: CallState
+    ) -> tuple[Ticket, RecalledReasoning | None]:
+        """Return the ticket of a call, and what is remembered of its messages."""
+        plan = state.plan
+        may_recall = call.texts is None and call.raw is None
+        recalled = await self._recalled(call, state.size) if may_recall else None
+        ticket = state.ticket = await self.gate.admit(
+            plan,
+            call.request.spec,
+            call.record,
+            size=state.size,
+            recalled_tokens=0 if recalled is None else recalled.prompt_tokens(),
+            cut_attempts_max=cut_attempts_max(plan.first_event_timeouts_s, call.time_left_s()),
+            raw=call.raw,
+            texts=call.texts,
+        )
+        call.record.tokens_so_far = ticket.meter.tokens_so_far
+        return ticket, recalled
+
+    async def _opened(
+        self,
+        call: CompletionCall,
+        state: CallState,
+        ticket: Ticket,
+        recalled: RecalledReasoning | None,
+        set_headers: SetHeaders,
+        *,
+        stream: bool,
+    ) -> tuple[CallAttempts, CallerAnswer]:
+        """Return the attempts of an admitted call, and what makes its answer of theirs."""
+        spec, plan, size = call.request.spec, state.plan, state.size
+        marks = plan.marks_prompts and call.raw is None
+        form = CompletionForm(
+            spec=spec,
+            dialects=self._failover.dialects,
+            texts=call.texts,
+            size=size,
+            limits_output=ticket.is_bounded,
+            sends_provider_tools=plan.sends_provider_tools,
+            restored=None if recalled is None else recalled.restored,
+            marked=await self._marks.of(call, ticket, size) if marks else None,
+        )
+        routed = form if call.raw is None else RawForm(call.raw, form)
+        attempts = self._failover.begin(self._routing(call, state, ticket, routed, stream=stream))
+        # The clients of a raw request send sealed reasoning back.
+        reader = self._reader(call) if spec.tools and not call.raw else None
+        return attempts, CallerAnswer(
+            ticket,
+            set_headers,
+            state.is_drained,
+            call.hides_reasoning,
+            plan.answer_headers,
+            call.request.counts_prompt,
+            reader,
+        )
 
     def _routing(
         self,
