@@ -38,7 +38,7 @@ def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
         found = _OBJECT.decode(text)
     except NOT_JSON as error:
         raise ValueError(str(error)) from None
-    if not _is_compact(text, found) and _has_name_twice(bytes(text)):
+    if not _are_all(found, text) and _has_name_twice(bytes(text)):
         raise ValueError("a member of the object is there twice")
     return found
 
@@ -82,12 +82,22 @@ def replace_string(text: bytes, path: Sequence[str], value: str) -> bytes:
     return b"%b%b%b" % (text[:begin], msgspec.json.encode(value), text[end:])
 
 
-def _is_compact(text: bytes | msgspec.Raw, found: dict[str, msgspec.Raw]) -> bool:
-    """Whether the text has nothing but these members: no white space, and no name twice."""
-    size = 1 + max(1, len(found))  # The braces, and a comma before each member but the first.
-    for name, value in found.items():
-        size += len(name.encode()) + 3 + len(memoryview(value))
-    return size == len(memoryview(text))
+def _are_all(found: Mapping[str, msgspec.Raw], text: bytes | msgspec.Raw) -> bool:
+    """Whether the text has these members alone, white space aside: no name is there twice.
+
+    False also where a name has escapes.
+    """
+    signs = 1 + max(1, len(found)) + 3 * len(found)  # Braces and commas; of each name `"":`.
+    names, values = "".join(found).encode(), found.values()
+    size = signs + len(names) + sum([len(memoryview(value)) for value in values])
+    if size == len(memoryview(text)):
+        return True
+    return signs + _dense_size(names) + sum(map(_dense_size, values)) == _dense_size(text)
+
+
+def _dense_size(text: bytes | msgspec.Raw) -> int:
+    """Return the number of bytes that are no white space."""
+    return len(bytes(text).translate(None, b" \t\r\n"))
 
 
 def _has_name_twice(text: bytes) -> bool:

@@ -57,6 +57,18 @@ def test_text_that_readers_may_take_in_two_ways_is_refused(text: bytes) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+@given(value=OBJECTS.filter(bool), other=VALUES, data=st.data())
+def test_a_name_that_is_there_twice_is_found(
+    form: dict[str, Any], value: dict[str, Any], other: Any, data: st.DataObject
+) -> None:
+    """In any spacing, whatever its values are."""
+    name = data.draw(st.sampled_from(list(value)))
+    once, again = json.dumps(value, **form), json.dumps({name: other}, **form)
+    with pytest.raises(ValueError, match="twice"):
+        members(f"{once[:-1]},{again[1:]}".encode())
+
+
+@pytest.mark.parametrize("form", FORMS)
 @given(value=OBJECTS.filter(bool), new=OBJECTS, data=st.data())
 def test_members_are_replaced_where_they_are(
     form: dict[str, Any], value: dict[str, Any], new: dict[str, Any], data: st.DataObject
