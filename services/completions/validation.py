@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any, get_args
 
 import msgspec
@@ -67,6 +68,9 @@ COUNTS: Sequence[tuple[str, int]] = (
 )
 """Maximal lengths of lists: field, maximum."""
 
+_ranged = attrgetter(*(name for name, _, _ in RANGES))
+_counted = attrgetter(*(name for name, _ in COUNTS))
+
 BUDGET_TOKENS = (1024, 32_000)
 LOGIT_BIAS = (-100, 100)
 PARTS_MAX = 256
@@ -112,13 +116,12 @@ def validate(
     _check_names(spec.model, session_id)
     if not spec.messages:
         raise _invalid("messages", "At least one message is required.")
-    for name, most in COUNTS:
-        if len(getattr(spec, name)) > most:
+    for (name, most), items in zip(COUNTS, _counted(spec), strict=True):
+        if len(items) > most:
             raise _invalid(name, f"At most {most} are allowed.")
-    for name, least, most_value in RANGES:
-        value = getattr(spec, name)
+    for limits, value in zip(RANGES, _ranged(spec), strict=True):
         if value is not None:
-            _check_range(name, value, least, most_value)
+            _check_range(*limits, value)
     if spec.stop and not all(spec.stop):
         raise _invalid("stop", "A stop sequence must not be empty.")
     if len(spec.user) > USER_CHARS_MAX:
@@ -162,7 +165,7 @@ def _check_sampling(spec: ChatCompletionSpec) -> None:
         raise _invalid("top_logprobs", "`top_logprobs` needs `logprobs`.")
     if spec.logit_bias:
         for bias in spec.logit_bias.values():
-            _check_range("logit_bias", bias, *LOGIT_BIAS)
+            _check_range("logit_bias", *LOGIT_BIAS, bias)
     if len(spec.prompt_cache_key) > USER_CHARS_MAX:
         raise _invalid("prompt_cache_key", f"At most {USER_CHARS_MAX} characters are allowed.")
 
@@ -171,7 +174,7 @@ def _check_thinking(thinking: Thinking) -> None:
     _check_word("thinking.type", thinking.mode, _THINKING_MODES)
     _check_word("reasoning.summary", thinking.summary, _SUMMARIES)
     if thinking.budget_tokens is not None:
-        _check_range("thinking.budget_tokens", thinking.budget_tokens, *BUDGET_TOKENS)
+        _check_range("thinking.budget_tokens", *BUDGET_TOKENS, thinking.budget_tokens)
 
 
 def _check_tools(spec: ChatCompletionSpec) -> None:
@@ -297,7 +300,7 @@ def _check_word(param: str, word: str, known: frozenset[str]) -> None:
         raise _invalid(param, f"`{param}` has an unknown value.")
 
 
-def _check_range(param: str, value: float, least: float, most: float) -> None:
+def _check_range(param: str, least: float, most: float, value: float) -> None:
     # Written so that NaN is refused as well.
     if not least <= value <= most:
         limits = f"at least {least:g}" if math.isinf(most) else f"in [{least:g}, {most:g}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -53,6 +54,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     provider_tool_counts: dict[str, int] = {}
     """Calls of tools that the provider ran, by their names, such as `web_search`."""
 
+    @property
+    def has_shares(self) -> bool:
+        """Whether a share by medium or prediction is reported: one of the names below."""
+        return any(_shares(self))
+
 
 PROMPT_SHARES = (
     "prompt_audio_token_count",
@@ -69,3 +75,5 @@ COMPLETION_SHARES = (
     "rejected_prediction_token_count",
 )
 """Shares of the generated tokens by medium and prediction, as reported."""
+
+_shares = attrgetter(*PROMPT_SHARES, *COMPLETION_SHARES)

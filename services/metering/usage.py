@@ -283,6 +283,7 @@ def _consistent(
     write = min(max(0, reported.cache_write_token_count), prompt - read)
     write_1h = min(max(0, reported.cache_write_1h_token_count), write)
     thinking = min(max(0, reported.thinking_token_count), completion)
+    shares = _shares_within(reported, prompt, completion) if reported.has_shares else {}
     usage = msgspec.structs.replace(
         reported,
         prompt_token_count=prompt,
@@ -293,7 +294,7 @@ def _consistent(
         cache_write_token_count=write,
         cache_write_1h_token_count=write_1h,
         source=source,
-        **_shares_within(reported, prompt, completion),
+        **shares,
     )
     flags = []
     if read != reported.cache_read_token_count:

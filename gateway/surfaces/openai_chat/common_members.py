@@ -55,15 +55,16 @@ def render_usage(usage: Usage, cost_nano_usd: int | None) -> dict[str, object]:
     }
     if usage.thinking_token_count:
         rendered["thinking_tokens"] = usage.thinking_token_count
-    rendered["prompt_tokens_details"] = {
+    prompt = {
         "cached_tokens": usage.cache_read_token_count,
         "cache_write_tokens": usage.cache_write_token_count,
-        **_shares(usage, _PROMPT_SHARES),
     }
-    rendered["completion_tokens_details"] = {
-        "reasoning_tokens": usage.thinking_token_count,
-        **_shares(usage, _COMPLETION_SHARES),
-    }
+    completion = {"reasoning_tokens": usage.thinking_token_count}
+    if usage.has_shares:
+        prompt |= _shares(usage, _PROMPT_SHARES)
+        completion |= _shares(usage, _COMPLETION_SHARES)
+    rendered["prompt_tokens_details"] = prompt
+    rendered["completion_tokens_details"] = completion
     if cost_nano_usd is not None:
         rendered["cost"] = msgspec.Raw(exact_usd(cost_nano_usd).encode())
     return with_others(rendered, usage.extra_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from itertools import chain
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -56,7 +57,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self._incoming: IncomingResponse
         self._fields: list[tuple[bytes, bytes]] = []
-        self._size = 0
         self._pieces: list[bytes] = []
         # The parser appends pieces of the body without a Python call: a burst of events is often a
         # burst of HTTP chunks.
@@ -96,7 +96,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             raise HttpError(HttpErrorKind.DISCONNECTED, "the connection was closed")
         incoming = self._incoming = IncomingResponse(self._transport, self._loop, self._budget)
         self._fields = []
-        self._size = 0
         self._interim = self._ended = self._heard = False
         self._without_body = 0
         self._sent_at = self._loop.time()
@@ -199,19 +198,18 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Add a header. Trailers are ignored."""
         if not self._incoming.begun:
             self._fields.append((name, value))
-            self._size += len(name) + len(value) + 4
 
     def on_headers_complete(self) -> None:
         """Complete the headers. Interim responses (1xx) are skipped."""
         status = self._parser.get_status_code()
-        if self._size > HEAD_MAX or len(self._fields) > FIELDS_MAX or status == 101:
+        size = sum(map(len, chain.from_iterable(self._fields)))
+        if size > HEAD_MAX or len(self._fields) > FIELDS_MAX or status == 101:
             raise ValueError("a head that is not acceptable")
         self._interim = status < 200
         if not self._interim:
             fields = _by_name(self._fields)
             self._incoming.begin(status, fields, to_eof=_ends_with_connection(status, fields))
         self._fields = []
-        self._size = 0
 
     def on_message_complete(self) -> None:
         """Complete the response, and note whether the connection stays usable."""
