@@ -17,7 +17,7 @@ from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.openai.harmless_fields import folded
 from services.providers.registry import DIALECTS
-from tests.services.providers.openai.test_request import spellings
+from tests.services.providers.openai.test_pass_through import spellings
 from tests.services.providers.targets import target_of, told
 
 COSTLY = (  # noqa: SIM905 - words are easier to read
