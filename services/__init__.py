@@ -22,8 +22,8 @@ Modules, in the order in which data flows:
     config        the configuration file
     telemetry     records of calls, metrics and traces
     capabilities  what models can do
-    context_windows  how long their conversations may be
-    embedding_limits  what models take that compute embeddings
+    context_windows   context windows of models
+    embedding_limits  limits of models that compute embeddings
     errors        reasons of failures
     clock         time and randomness
     domain        the language of edge and core

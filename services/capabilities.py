@@ -125,13 +125,13 @@ class Capabilities:
     images: Knowledge = "unknown"
     """Whether the model accepts images."""
     audio: Knowledge = "unknown"
-    """Whether the model hears sound. Only shown to callers: what they send is passed on."""
+    """Whether the model accepts audio. Callers are shown it; what they send is passed on anyway."""
     files: Knowledge = "unknown"
-    """Whether the model reads PDF documents. As of sound."""
+    """Whether the model reads PDF documents. Shown to callers as `audio` is."""
     image_tokens: int = 16_384
     """The most tokens that an image takes. A balance or budget must have their price."""
     document_tokens: int = 1_000_000
-    """The same of a document by address or ID, which may fill the model's whole context."""
+    """The most tokens that a document by address or ID takes: it may fill the whole context."""
     image_uris: bool = True
     """Whether the provider fetches images from `https` URLs."""
     image_types: frozenset[str] = frozenset()
@@ -162,7 +162,7 @@ class Capabilities:
     developer_role: bool = False
     """Whether the model accepts the role `developer`. Otherwise `system` is sent."""
     late_instructions: LateInstructions = "any"
-    """Where system and developer messages may follow others: `any`, anywhere; `after_input`, only
+    """Places at which system and developer messages may follow others: `any`; `after_input`, only
     after the user's messages and results of tools; `after_user`, only after the user's messages;
     `none`, nowhere; `single`, nowhere, and the conversation begins with at most one."""
     turns: Turns = "any"

@@ -8,7 +8,7 @@ import msgspec
 
 
 class EmbeddingLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a model that computes embeddings takes. The defaults are those of an unknown model."""
+    """Limits of a model that computes embeddings. The defaults are those of an unknown model."""
 
     dimensions: tuple[int, ...] = ()
     """Numbers of dimensions that a vector may have, the default first. Empty: `dimensions_max`

@@ -1,7 +1,7 @@
 """Failures of calls, the table of their reasons, and their form over gRPC.
 
     Failure            a call fails, for a reason of the contract
-      UpstreamError    ... since the provider failed; another channel may succeed
+      UpstreamError    the provider failed; another channel may succeed
 
 Code that refuses a call raises a `Failure` with an `ErrorReason`; the gRPC
 code belongs to the reason, not to the place that raised it. Only the border
@@ -286,7 +286,7 @@ class UpstreamError(Failure):
     is_of_request: bool = False
     """Whether the channel may answer another request: the failure does not count against it."""
     lacks_api: bool = False
-    """Whether the provider does not have the API, so that another one of its may be asked."""
+    """Whether the provider lacks the API, so that another of its APIs may be tried."""
     provider_message: str = ""
     """The provider's own message without secrets, for operators. Empty: it gave none."""
 

@@ -1,4 +1,4 @@
-"""Call plan: what a configuration and a key say of every call with that key to one model.
+"""Call plan: the settings of a configuration and a key for all calls with that key to one model.
 
 A plan is compiled at the first such call. A reload of the configuration replaces all of them; a
 plan whose key has another scope or account since is compiled again.
@@ -35,8 +35,9 @@ MARKED_DIALECT = "anthropic"
 """Dialect whose provider caches only prompts with marks."""
 
 Unpinned = Literal["", "off", "no_choice", "no_cache_price", "short_prompt"]
-"""Why the calls of a session are not kept at one target: by configuration; the model has one
-target; its cached tokens have no lower price; no provider caches such a prompt. Empty: they are."""
+"""Reason for which the calls of a session are not kept at one target: the configuration; the model
+has one target; its cached tokens have no lower price; no provider caches such a prompt. Empty: the
+calls are kept there."""
 
 _PLAIN = ChatCompletionSpec(model="")
 _NOT_ALLOWED = "The key may not use this model."
@@ -67,7 +68,7 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     sends_provider_tools: bool
     """Whether calls may use tools that a provider bills besides tokens."""
     unpinned: Unpinned
-    """Why calls with long prompts are not kept at the target of their session."""
+    """Reason for which calls with long prompts are not kept at the target of their session."""
     has_dialects: bool
     """Whether a target has two dialects, of which each request has one."""
     marks_prompts: bool

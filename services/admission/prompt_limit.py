@@ -13,7 +13,7 @@ from services.metering.prompt_contents import FILE_TOKENS, IMAGE_TOKENS
 from services.providers.base import Target
 
 _MARKS_OF_MEDIA = (b"://", b"file_id", b'"image')
-"""What a document has that is given by an address or an ID, or has images."""
+"""Words in the JSON of a document that is given by address or ID, or that has images."""
 
 
 MediaBound = Callable[[Sequence[Target]], int]

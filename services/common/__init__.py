@@ -19,7 +19,7 @@ Modules, in the order in which data flows:
     known_members     JSON split by the structs that read it
     json_places       places in JSON text, without decoding it
     json_values       number of values in JSON text
-    json_errors       what reading a text that is no JSON raises
+    json_errors       exceptions of a text that is not JSON
     seal_prefixes     prefixes of seals in requests of other APIs
     sealed_blocks     sealed reasoning as one string
     reasoning_fragments  items of `reasoning_details` from their pieces

@@ -48,7 +48,7 @@ def is_local(address: str) -> bool:
 def listen_error(address: str, error: OSError) -> OSError:
     """Return the error for an address that `error` kept a server from listening on.
 
-    It has the system's words, without the number and the repetitions of asyncio's.
+    Its text is the system's, without the number and the repetitions in that of asyncio.
     """
     if error.errno is not None and error.errno > 0:
         reason = os.strerror(error.errno)

@@ -5,16 +5,16 @@ from __future__ import annotations
 CHAT_SERVICE = "pomogator.chat.v1.ChatCompletionService"
 """Full name of the service of completions."""
 COMPLETIONS = f"/{CHAT_SERVICE}/"
-"""How the paths of its methods begin."""
+"""Beginning of the paths of its methods."""
 
 EMBEDDING_SERVICE = "pomogator.embeddings.v1.EmbeddingService"
 """Full name of the service of embeddings."""
 
 VECTORS_BYTES_MAX = 40 * 1024 * 1024
-"""The most bytes of all vectors of a call, so that a message has them."""
+"""The most bytes of all vectors of a call, which are in one message."""
 
 METERED = (COMPLETIONS, f"/{EMBEDDING_SERVICE}/")
-"""How the paths of methods begin whose calls have records of their own, and are shed by load."""
+"""Beginnings of the paths of methods whose calls have records, and are shed under load."""
 
 REQUEST_ID_HEADER = "x-request-id"
 OPERATOR_HEADER = "x-pomogator-operator"

@@ -30,7 +30,7 @@ MMAP_THRESHOLD_BYTES = 32 * 1024 * 1024
 """Larger blocks are mapped by themselves, and returned when freed. glibc allows no more."""
 
 RELEASE_BYTES_MIN = 96 * 1024 * 1024
-"""Growth of the process from which on freed memory is released: more than the thresholds keep."""
+"""Growth of the process above which freed memory is released: more than the thresholds keep."""
 
 RELEASED_BYTES_MIN = 16 * 1024 * 1024
 """The least memory that a release has to return for another one to follow as soon."""
@@ -38,7 +38,7 @@ RELEASED_BYTES_MIN = 16 * 1024 * 1024
 QUIET_CHECKS = 8
 """Checks without growth after which a burst is over."""
 QUIET_CHECKS_MAX = 40
-"""The most of them where releases return little, since the memory is in use."""
+"""The most such checks, where releases return little since the memory is in use."""
 
 _STATM = Path("/proc/self/statm")
 

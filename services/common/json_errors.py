@@ -1,9 +1,9 @@
-"""What reading a text that is no JSON raises."""
+"""Exceptions of a text that is not JSON."""
 
 from __future__ import annotations
 
 import msgspec
 
 NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""Whatever `msgspec.json.decode` raises, but for faults of memory: besides its own error, another
-for strings that are not UTF-8 or have half a surrogate pair, and a third for deep nesting."""
+"""All exceptions of `msgspec.json.decode` but MemoryError: its own, that of strings which are not
+UTF-8 or have half a surrogate pair, and that of deep nesting."""

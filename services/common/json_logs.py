@@ -69,8 +69,8 @@ class JsonFormatter(logging.Formatter):
 def emit(logger: logging.Logger, event: str, fields: Mapping[str, object]) -> None:
     """Log an event of level info. The caller has checked that the level is enabled.
 
-    The line is that of `logger.info(event, extra=fields)`, without a record where a `LineHandler`
-    is the only handler: filters, of which there are none, are not asked.
+    The line is that of `logger.info(event, extra=fields)`. No record is made where a `LineHandler`
+    is the only handler, so that filters do not apply.
     """
     handlers = _ROOT.handlers
     if len(handlers) == 1 and isinstance(handlers[0], LineHandler) and not logger.handlers:

@@ -15,7 +15,7 @@ import msgspec
 from services.common.json_errors import NOT_JSON
 
 SKIMMED = 4
-"""Bytes that are read here in the time of one that is decoded."""
+"""Bytes that this module reads in the time in which one is decoded."""
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)
@@ -23,7 +23,7 @@ _encode = msgspec.json.Encoder().encode
 _STRING_TOKEN = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
 _TOKEN = re.compile(_STRING_TOKEN + rb"|[\[\]{}:,]", re.DOTALL)
 _NAME = re.compile(rb'[ \t\r\n,]*"[^"\\]*(?:\\.[^"\\]*)*"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
-"""What is between the value of a member and that of the next one."""
+"""Bytes between the value of a member and that of the next one."""
 _SPACE = re.compile(rb"[ \t\r\n]*")
 
 

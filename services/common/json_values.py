@@ -37,7 +37,7 @@ def outside_strings(text: bytes, characters: bytes, strings_max: int | None = No
         OverflowError: there are more than `strings_max` strings.
     """
     unwanted = _all_but(characters + b'"')
-    # What is left of a slice is small if it is text.
+    # Little is left of a slice of text.
     rest: list[bytes] = []
     quotes = 0
     begin = 0

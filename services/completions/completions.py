@@ -54,7 +54,7 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallPipeline(Protocol):
-    """What the entrance needs of a pipeline."""
+    """Part of a pipeline that the entrance uses."""
 
     @property
     def gate(self) -> Gate:

@@ -115,7 +115,7 @@ class Pipeline:
             size = plain_bytes(texts)
         else:
             size = 0 if is_common else read_bytes(asked.spec)
-        # What reads all of a large request does so in a thread.
+        # A thread reads large requests.
         call.texts = texts if size <= OFF_LOOP_BYTES else None
         plan = call.snapshot.plans.of(call.caller, asked.spec.model)
         drains = plan.plain_drains

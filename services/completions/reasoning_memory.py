@@ -63,7 +63,7 @@ _TURN = msgspec.msgpack.Decoder(_RememberedTurn)
 
 
 class RecalledReasoning:
-    """What is remembered of the messages of one request."""
+    """Remembered reasoning of the messages of one request."""
 
     def __init__(self, turns: Mapping[int, Sequence[_RememberedTurn | None]]) -> None:
         """`turns` are those of each tool call, by the index of its message."""
@@ -211,7 +211,7 @@ def _restored(message: Message, found: Sequence[_RememberedTurn | None], target:
     turns = [turn if turn is not None and turn.suits(target) else None for turn in found]
     states = {turn.state for turn in turns if turn is not None}
     if len(states) != 1:
-        return message  # None; or of several turns, of which no order is known.
+        return message  # No turn, or several turns whose order is not known.
     tool_calls = [
         call if turn is None else _with_content(call, turn.extra_contents.get(call.id, b""))
         for call, turn in zip(message.tool_calls, turns, strict=True)

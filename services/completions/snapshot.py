@@ -1,4 +1,4 @@
-"""All that a reload of the configuration replaces, in one frozen object."""
+"""Snapshot: everything that a reload of the configuration replaces, in one frozen object."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Snapshot:
     plans: CallPlans
     """Limits, prices and routes, compiled for each key and model."""
     reasoning: ReasoningConfig
-    """What is remembered and shown of reasoning."""
+    """Settings of the reasoning that is remembered and shown."""
     joins_repeats: bool
     """Whether a request that is repeated in its session gets the answer of the first one."""
 

@@ -1,4 +1,4 @@
-"""What the database keeps of a call with an idempotency key: a digest, and the answer.
+"""Stored form of a call with an idempotency key: a digest of the request, and the answer.
 
 Both are made from the contract's messages, so that a replica of another version reads them: the
 digest of a request stays the same, and answers that one version has stored are replayed by the

@@ -1,7 +1,7 @@
 """Validation of a request: ranges, forms and words, as the contract defines them.
 
 The edge checks only the form of the JSON; these rules hold for gRPC callers, too.
-Every failure is INVALID_FIELD (INVALID_IMAGE for pictures) and names the field as
+Every failure is INVALID_FIELD (INVALID_IMAGE for images) and names the field as
 OpenAI spells it, such as `messages[2].content`. A number of an enum that this version does not know
 is a word of digits here, and is refused like any other unknown word.
 """
@@ -249,13 +249,13 @@ def _check_messages(spec: ChatCompletionSpec) -> None:
     for index, message in enumerate(spec.messages):
         _check_message(message, f"messages[{index}]", images)
     if len(images) > IMAGES_MAX:
-        raise _invalid_image("messages", f"At most {IMAGES_MAX} pictures are allowed.")
+        raise _invalid_image("messages", f"At most {IMAGES_MAX} images are allowed.")
     if sum(map(_image_size, images)) > IMAGE_BYTES_MAX:
-        raise _invalid_image("messages", "The pictures are larger than 20 MiB together.")
+        raise _invalid_image("messages", "The images are larger than 20 MiB together.")
 
 
 def _check_message(message: Message, where: str, images: list[ImagePart]) -> None:
-    """Check one message, and add its pictures to `images`."""
+    """Check one message, and add its images to `images`."""
     role, parts = message.role, message.content
     _check_word(f"{where}.role", role, _ROLES)
     if not role:
@@ -278,7 +278,7 @@ def _check_message(message: Message, where: str, images: list[ImagePart]) -> Non
 
 def _check_image(image: ImagePart, where: str) -> None:
     if not (image.uri or image.base64 or image.data):
-        raise _invalid_image(where, "The picture has no source.")
+        raise _invalid_image(where, "The image has no source.")
     _check_word(f"{where}.image_url.detail", image.detail, _DETAILS)
 
 
@@ -291,7 +291,7 @@ def _check_tool_calls(calls: Sequence[ToolCall], where: str) -> None:
 
 
 def _image_size(image: ImagePart) -> int:
-    """Bytes of the picture itself; 0 for one that is only referred to."""
+    """Return the bytes of an image by value; 0 for one by reference."""
     return len(image.data) + decoded_bytes(len(image.base64))
 
 

@@ -10,7 +10,7 @@ DECIMALS = {"request_usd": 12, "provider_tools_usd": 12}
 """Decimals that a price may have, where not `DECIMALS_PER_MTOK`."""
 
 DECIMALS_PER_MTOK = 6
-"""With the above, every price is a whole number of picodollars."""
+"""Decimals of the other prices. Every price is then a whole number of picodollars."""
 
 USD_MAX = 1_000_000
 
@@ -43,11 +43,13 @@ class RatesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     thinking_usd_per_mtok: Decimal | None = None
     """Reasoning tokens of the completion. Left out: the price of the completion."""
     prompt_audio_usd_per_mtok: Decimal | None = None
-    """Uncached sound in the prompt. Left out: the price of the prompt. So with images."""
+    """Uncached audio in the prompt. Left out: the price of the prompt."""
     prompt_image_usd_per_mtok: Decimal | None = None
+    """Uncached images in the prompt. Left out: the price of the prompt."""
     completion_audio_usd_per_mtok: Decimal | None = None
-    """Generated sound. Left out: the price of the completion. So with images."""
+    """Generated audio. Left out: the price of the completion."""
     completion_image_usd_per_mtok: Decimal | None = None
+    """Generated images. Left out: the price of the completion."""
 
     def __post_init__(self) -> None:
         """Refuse prices that cannot be billed exactly."""

@@ -210,11 +210,11 @@ def _embedding_fallbacks(config: Config) -> Iterator[str]:
 
 def _circles(fallbacks: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Yield each circle of fallbacks once."""
-    told: set[str] = set()
+    reported: set[str] = set()
     for start in fallbacks:
         path = _path_back(start, fallbacks)
-        if path and told.isdisjoint(path):
-            told.update(path)
+        if path and reported.isdisjoint(path):
+            reported.update(path)
             yield f"models: the fallbacks go in a circle: {' → '.join([*path, start])}"
 
 

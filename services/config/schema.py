@@ -279,7 +279,7 @@ class AuditConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def keep_ms(self) -> int:
-        """The same in milliseconds."""
+        """`keep_days` in milliseconds."""
         return self.keep_days * 86_400_000
 
 
@@ -290,7 +290,7 @@ class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """`postgresql://…` for a fleet. Empty: SQLite in the state directory.
     The variable POMOGATOR_DATABASE_URL overrides it."""
     database_direct_url: Secret = Secret("")
-    """The same database past a pooler such as PgBouncer, for notices of revoked keys. Empty: over
+    """URL of the database past a pooler such as PgBouncer, for notices of revoked keys. Empty: over
     `database_url`. The variable POMOGATOR_DATABASE_DIRECT_URL overrides it."""
     connections: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 16
     """Most connections of each process to the database server."""

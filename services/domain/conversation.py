@@ -26,7 +26,7 @@ ToolType = Literal["", "function", "custom"]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """What all parts of a message have in common."""
+    """Fields that all parts of a message have."""
 
     cache_control_json: bytes = b""
     """Mark at the end of a prefix that the provider should cache: a JSON object in its form."""
@@ -103,7 +103,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     extra_json: bytes = b""
     """Members of the tool call that no field has: a JSON object in the form of OpenAI's API."""
     extra_content_json: bytes = b""
-    """What the provider wants back with the call, such as the signature of Gemini's sealed
+    """Data that the provider wants back with the call, such as the signature of Gemini's sealed
     reasoning: the JSON object `extra_content`."""
     cache_control_json: bytes = b""
     """Mark at the end of the tool call. See `Part.cache_control_json`."""

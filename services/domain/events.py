@@ -86,11 +86,11 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
     """Reasoning to append to a choice."""
 
     text: str
-    """May be empty, where only `details_json` has something to add."""
+    """Empty where only `details_json` adds something."""
     index: int = 0
     logprobs_json: bytes = b""
     details_json: bytes = b""
-    """The same, and what seals it, in OpenRouter's form: the JSON array `reasoning_details`. Empty
+    """The same text and its seal in OpenRouter's form: the JSON array `reasoning_details`. Empty
     unless `Thinking.reasoning_details` asks for it."""
 
 

@@ -25,7 +25,7 @@ class TokenRates(msgspec.Struct, frozen=True, kw_only=True):
     completion_usd: str = ""
     thinking_usd: str = ""
     prompt_audio_usd: str = ""
-    """Uncached sound in the prompt."""
+    """Uncached audio in the prompt."""
     prompt_image_usd: str = ""
     completion_audio_usd: str = ""
     completion_image_usd: str = ""
@@ -40,7 +40,7 @@ class PricingTier(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelPricing(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller is charged: the sum of tokens times prices, rounded up to a nano-USD."""
+    """Charge of a call: the sum of tokens times prices, rounded up to a nano-USD."""
 
     rates: TokenRates | None = None
     request_usd: str = ""
@@ -68,9 +68,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     context_token_count: int = 0
     """Maximum number of tokens of prompt and answer together. 0 if unknown."""
     input_modalities: list[Modality] = []
-    """What a prompt may have, as far as that is known."""
+    """Kinds of content that a prompt may have, as far as they are known."""
     output_modalities: list[Modality] = []
-    """What an answer may have, likewise."""
+    """Kinds of content that an answer may have, as far as they are known."""
     supported_parameters: list[str] = []
     """Parameters that are honoured, by their names in OpenRouter's list of models."""
     reasoning_efforts: list[Effort] = []
@@ -78,4 +78,4 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     always_reasons: bool = False
     """Whether no request can switch its reasoning off."""
     pricing: ModelPricing | None = None
-    """What the caller is charged. None: the model has no price."""
+    """Prices that the caller is charged. None: the model has no price."""

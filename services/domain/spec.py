@@ -40,14 +40,14 @@ ThinkingMode = Literal["", "enabled", "disabled", "adaptive"]
 """Whether a model reasons. Empty: it does if a budget is set. `adaptive`: the model decides."""
 
 ToolChoiceMode = Literal["", "auto", "none", "required", "named"]
-"""How a tool is chosen: by the model; none; at least one; the named one."""
+"""Choice of a tool: by the model; none; at least one; the named one."""
 
 ResponseFormatType = Literal["", "text", "json_object", "json_schema"]
 """Format of an answer's text."""
 
 ParameterPolicy = Literal["", "adapt", "strict"]
-"""What to do with parameters that a model cannot honour: as the key says; map, clamp or drop them
-with a note; refuse the call."""
+"""Treatment of parameters that a model cannot honour. `adapt`: map, clamp or drop them with a
+note. `strict`: refuse the call. Empty: the setting of the key."""
 
 ITEM_BYTES = 64
 """Bytes of text whose reading takes as long as a message, a part, a tool or a call of one does."""

@@ -12,6 +12,7 @@ UsageSource = Literal["", "provider", "drained", "counted"]
 caller left; our own count."""
 
 NOT_REPORTED = -1
+"""Count of tokens that the provider does not report."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -34,13 +35,13 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `NOT_REPORTED` where the provider does not say."""
     source: UsageSource = ""
     prompt_audio_token_count: int = 0
-    """Share of the prompt tokens that stand for sound."""
+    """Share of the prompt tokens that stand for audio."""
     prompt_image_token_count: int = 0
     """Share of the prompt tokens that stand for images."""
     prompt_text_token_count: int = 0
     """Share of the prompt tokens that are text, where reported."""
     completion_audio_token_count: int = 0
-    """Share of the generated tokens that stand for sound."""
+    """Share of the generated tokens that stand for audio."""
     completion_image_token_count: int = 0
     """Share of the generated tokens that stand for images."""
     completion_text_token_count: int = 0

@@ -10,6 +10,6 @@ Modules, in the order in which data flows:
     request_parts        a request in parts that a provider takes
     embedding_admission  limits and the hold of a call
     embedding_ticket     usage and settlement of an admitted call
-    embedding_form       a part of the request as each target is told of it
-    stored_answers       what the database keeps of a call with an idempotency key
+    embedding_form       a part of the request in the form of each target
+    stored_answers       stored form of a call with an idempotency key
 """

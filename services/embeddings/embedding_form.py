@@ -1,4 +1,4 @@
-"""Embedding form: a part of a request as each target is told of it, and its vectors."""
+"""Embedding form: a part of a request in the form of each target, and its vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the database keeps of a call for embeddings with an idempotency key: a digest, the answer.
+"""Stored form of a call for embeddings with an idempotency key: a digest and the answer.
 
 See `services.completions.idempotency`, whose rules hold here, too.
 """

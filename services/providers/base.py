@@ -23,8 +23,8 @@ from services.domain.usage import Usage
 from services.errors import Failure, UpstreamError
 
 OTHER_PARTS = "content_parts"
-"""Member of an answer's message with what its content has besides texts and pictures: parts of
-other types, and lists and objects in the part of a text, such as its citations."""
+"""Member of an answer's message with the parts of its content that are neither text nor image, and
+with lists and objects in the part of a text, such as its citations."""
 
 TOKENS_MAX = 1_000_000_000
 """Upper bound of a plausible token count in one answer."""
@@ -64,7 +64,7 @@ class Target:
     public_model: str
     """The public name of the model."""
     capabilities: Capabilities
-    """What the model accepts."""
+    """Capabilities of the model."""
     thinking_by_name: bool = False
     """Whether the caller used a `-thinking` name: reason unless the request says not to."""
     limits_output: bool = False
@@ -91,7 +91,7 @@ class Target:
     key: Secret = field(init=False)
     """The provider key to send. Empty: none."""
     identity: tuple[str, str, Secret] = field(init=False, repr=False)
-    """Channel, model and key: what health is known of. A key that is new after a reload starts
+    """Channel, model and key, by which health is kept. A key that is new after a reload starts
     without a history."""
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ class ConnectionResult(NamedTuple):
     address: str
     """Its base URL."""
     failure: str
-    """Why there is no connection: the words of the system or of TLS. Empty: there is one."""
+    """Cause of a missing connection, in the words of the system or of TLS. Empty: there is one."""
     permanent: bool = False
     """Whether the failure stays until an operator mends its cause."""
     forwarder: str = ""

@@ -56,7 +56,7 @@ class _Search:
         self._failure = failure
         self._dialect = dialect
         self._target = target
-        # What cannot be read is refused in any mode, and strict mode refuses half a conversation.
+        # Unreadable objects are refused in any mode, and strict mode refuses half a conversation.
         self._strict = strict and failure.reason == ErrorReason.UNSUPPORTED_FEATURE
 
     def in_messages(self, spec: ChatCompletionSpec) -> str:

@@ -1,7 +1,7 @@
-"""Error for an answer that is larger than what is read of any, which a request may ask for.
+"""Error for an answer that is larger than the limit on answers, which a request may cause.
 
-The provider has made it and bills it, so that the call is charged as if it was as long as allowed,
-and no other provider is asked: its answer would be as large.
+The provider has generated and bills it. So the call is charged as if the answer was as long as
+allowed, and no other provider is asked: its answer would be as large.
 """
 
 from __future__ import annotations

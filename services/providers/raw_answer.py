@@ -1,4 +1,4 @@
-"""Decoder of an answer that is passed on as it is, but for what its dialect's events say."""
+"""Decoder of an answer that is passed on as it is, in as far as all dialects have it in common."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class RawCall(msgspec.Struct, kw_only=True):
     """A raw request, and the lanes that it may take."""
 
     facts: RawFacts
-    """What is read of it."""
+    """Facts that are read of it."""
     lanes: Mapping[str, RawLane]
     """Lanes of its API, by the dialects whose channels speak it."""
     translate: Callable[[], ChatCompletionSpec]

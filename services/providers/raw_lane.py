@@ -1,8 +1,8 @@
 """Raw lane: requests that pass byte for byte to providers that speak the API of their callers.
 
-Of a request only what routing, limits and the bill need is read, and of an answer only its usage
-and its end: text is counted where the provider reports no usage. `services.routing.raw_form` sends
-what a target does not take in the translated form.
+Of a request only the facts that routing, limits and the bill need are read, and of an answer only
+its usage and its end: text is counted where the provider reports no usage.
+`services.routing.raw_form` translates a request for a target that does not take it as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from services.providers.stream_reader import Reader
 
 
 class RawFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of a raw request."""
+    """Facts of a raw request that are read."""
 
     request: RawRequest
     spec: ChatCompletionSpec
@@ -34,7 +34,7 @@ class RawFacts(msgspec.Struct, frozen=True, kw_only=True):
     members: Mapping[str, msgspec.Raw]
     """The members of the body."""
     needs_translation: bool = False
-    """Whether it has what no target can read as it is."""
+    """Whether it has something that no target can read as it is."""
 
 
 class RawLane(Protocol):
@@ -71,7 +71,7 @@ class RawLane(Protocol):
 
 
 class Taken(NamedTuple):
-    """What was read of a stream."""
+    """Result of reading a piece of a stream."""
 
     data: bytes
     """The events that are passed on."""

@@ -81,7 +81,7 @@ def some_tools(raw: Raw, own: Collection[str | None]) -> list[Tool]:
     """Return the tools of types that the provider may run, and one for those of the `own` types."""
     if bytes(raw) in EMPTY:
         return []
-    tools = lenient(raw, list[_OtherTool]) or ()  # Which cannot be read, the provider refuses.
+    tools = lenient(raw, list[_OtherTool]) or ()  # The provider refuses unreadable ones.
     others = [msgspec.json.encode(tool) for tool in tools if tool.type not in own]
     return [_SOME_TOOL, *(Tool(name="", other_json=each) for each in others)]
 

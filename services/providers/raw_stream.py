@@ -32,7 +32,7 @@ class RawStreamReader:
         """Whether the answer is complete: the rest of the stream is not read."""
 
     def feed(self, data: bytes) -> tuple[list[Event], UpstreamError | None]:
-        """Read `data`: what is passed on of it, which may be nothing, and the failure after it.
+        """Read `data`. Returns the events that are passed on, if any, and the failure after them.
 
         Empty `data` ends the stream.
         """

@@ -23,7 +23,7 @@ from services.providers.base import SseEvent
 from services.providers.overlong_answer import OverlongAnswerError
 
 EVENT_MAX = 64 * 1024 * 1024
-"""Maximum size of one event in bytes, as of a whole answer: pictures are sent in one event."""
+"""Maximum size of one event in bytes, as of a whole answer: images are sent in one event."""
 
 EVENT_FREE = 2 * 1024 * 1024
 """Bytes of an event that are buffered without a share of the budget."""

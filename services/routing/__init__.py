@@ -8,7 +8,7 @@ Modules, in the order in which data flows:
     route_request    the request with the routes that may answer it, and an answer that has begun
     failover         the attempts of all calls
     attempts         the attempts of one call: targets in turn until one begins to answer
-    completion_form  a completion as each target is told of it, and the decoder of its answer
+    completion_form  a completion in the form of each target, and the decoder of its answer
     raw_form         a request that passes as it is to targets that take it
     call_failures    the failures of these attempts, and the one that the caller gets
     budget           the retry budget, a share of the calls

@@ -31,14 +31,14 @@ FINGERPRINT_CHARS = 65_536
 """Characters of a conversation's beginning that tell it from others."""
 
 BILLING_HEADER = "x-anthropic-billing-header:"
-"""Begin of a line that Claude Code changes in each conversation, before its instructions."""
+"""Beginning of a line that Claude Code changes in each conversation, before its instructions."""
 
 _Place: TypeAlias = tuple[str, int]
 """A channel's name and the number of its key."""
 
 
 class _Answered(NamedTuple):
-    """Where the latest answer of a session came from."""
+    """Place that the latest answer of a session came from."""
 
     place: _Place
     until: float

@@ -37,7 +37,7 @@ channel could be asked."""
 
 
 class RoutingParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the attempts of all calls have in common."""
+    """Parts that the attempts of all calls share."""
 
     upstream: Upstream
     """Sends requests."""
@@ -180,7 +180,7 @@ class CallAttempts:
                 wanted.on_abandoned(target, decoder, request.thinking_tokens)
             raise
         except BaseException:
-            # We cannot read the answer. The provider bills it all the same.
+            # The gateway cannot read the answer, which the provider bills.
             if upstream_answer.is_sent:
                 wanted.on_unread(target, decoder, request.thinking_tokens)
             raise

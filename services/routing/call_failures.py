@@ -12,7 +12,7 @@ class CallFailures:
 
     def __init__(self) -> None:
         self.refusal: Failure | None = None
-        """Why a target could not be tried."""
+        """The reason for which a target could not be tried."""
         self._error: UpstreamError | None = None
         self._failed_channels: set[str] = set()
         self._late_channels: set[str] = set()

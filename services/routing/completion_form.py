@@ -1,4 +1,4 @@
-"""Completion form: a completion as each target is told of it, and the decoder of its answer."""
+"""Completion form: a completion in the form of each target, and the decoder of its answer."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
         return await off_loop(self.size, self._encoded, target, notes, stream=stream)
 
     def decoder(self, target: Target) -> Decoder:
-        """Return the decoder of one answer, which is told what the answer is to have."""
+        """Return the decoder of one answer, which knows what the caller wants of it."""
         thinking = self.spec.thinking
         if thinking is not None and thinking.reasoning_details:
             target = replace(target, reasoning_details=True)
         return self.dialects[target.channel.dialect].decoder(target)
 
     def for_encoder(self, target: Target) -> Target:
-        """Return the target of an encoder, which is told what the caller's money does not cover."""
+        """Return the target of an encoder, with the limits that the caller's balance sets."""
         limits_output = self.limits_output and self.spec.max_tokens is None
         sends_tools = self.sends_provider_tools
         if not limits_output and sends_tools is target.sends_provider_tools:

@@ -1,4 +1,4 @@
-"""Routed call: the request with the routes that may answer it, and an answer that has begun."""
+"""Route request: a request with the routes that may answer it, and an answer that has begun."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ class StartedAnswer(msgspec.Struct, frozen=True):
     """The batches after the first. Raises UpstreamError where the answer breaks off."""
     decoder: Decoder
     """Has the usage that the provider has reported so far."""
-
     thinking_tokens: int
     """Plausible reasoning of a choice that the answer does not show, in tokens."""
 
@@ -47,7 +46,7 @@ class StartedAnswer(msgspec.Struct, frozen=True):
 
 
 class RequestForm(Protocol):
-    """A request, as each of its targets is told of it, and how their answers are read."""
+    """A request in the form of each of its targets, and the decoders of their answers."""
 
     @property
     def dialects(self) -> Mapping[str, ProviderApi]:
@@ -75,8 +74,8 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     record: CallRecord
     """Records every attempt."""
     on_abandoned: Callable[[Target, Decoder, int], None]
-    """Called where the call is cancelled between a request's leaving for a provider and the begin
-    of its answer, with the plausible reasoning of a choice in tokens."""
+    """Called where the call is cancelled after a request has left for a provider, and before its
+    answer begins; with the plausible reasoning of a choice in tokens."""
     on_unread: Callable[[Target, Decoder, int], None]
     """Called likewise where the gateway fails unexpectedly at an answer."""
     on_overlong: Callable[[Target, Decoder, int], None]

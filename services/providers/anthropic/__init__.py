@@ -9,7 +9,7 @@ Modules, in the order in which data flows:
     parts           content blocks of its messages
     tools           tools in the request, and the tool choice
     betas           features that are not generally available
-    cache_marks     marks of what the provider is asked to cache
+    cache_marks     marks of prefixes that the provider is asked to cache
     response        answers, whole or streamed
     wire            types of the API's events
     whole_message   whole message in the domain's form

@@ -51,7 +51,7 @@ def beta_headers(spec: ChatCompletionSpec, notes: Notes) -> dict[str, str]:
 def context_management(spec: ChatCompletionSpec) -> Mapping[str, msgspec.Raw]:
     """Return the field `context_management`, if it is sent.
 
-    It is where it only leaves out earlier content. A compaction is another answer, which costs.
+    It is sent where it only leaves out earlier content. A compaction is an answer that costs.
     """
     has_beta = any(beta.startswith("context-management-") for beta in spec.betas)
     raw = (members_of(spec.extra_json) or {}).get(CONTEXT_MANAGEMENT) if has_beta else None

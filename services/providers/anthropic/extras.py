@@ -25,13 +25,13 @@ WEB_CITATION = "web_search_result_location"
 
 _OF_THE_CHOICE = ("stop_sequence", "stop_details")
 _DIRECT = {"type": "direct"}
-"""The usual caller of a tool: the model itself. To say so would oblige callers to send it back."""
+"""The usual caller of a tool: the model. Left out, since callers would have to send it back."""
 
 _NO_FIELDS: frozenset[str] = frozenset()
 
 
 class Extras:
-    """Such members of one answer."""
+    """Members of one answer that the contract has no fields for."""
 
     def __init__(self) -> None:
         self._beside: Json = {}

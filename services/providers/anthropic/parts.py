@@ -58,7 +58,7 @@ def _blocks(part: ContentPart, target: Target, notes: Notes) -> list[Json]:
         case FilePart():
             return _file(part)
         case AudioPart():
-            require(False, "messages", "sound")
+            require(False, "messages", "audio")
         case OtherPart():
             kind = other_type(part.json, "messages")
             if kind == ITEM_OF_RESPONSES:

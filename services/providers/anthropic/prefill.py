@@ -1,6 +1,6 @@
 """Prefill: an assistant's last message, from which the answer goes on.
 
-Other providers want such a message marked; this API takes every last message of the assistant so.
+Other providers want such a message marked. This API goes on from any last message of the assistant.
 """
 
 from __future__ import annotations

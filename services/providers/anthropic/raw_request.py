@@ -60,7 +60,7 @@ OWN_MEMBERS = frozenset(
 by the hour), `speed` and `inference_geo` (dearer tokens), `mcp_servers` (addresses)."""
 
 _MEDIA = (b'source"', b'image"', b'document"', b'file_id"', b'container_upload"')
-"""What an image or a document needs."""
+"""Words that every image or document has in its JSON."""
 _WORDS = words_pattern((*_MEDIA, SEAL))
 _HEADER = re.compile(r"[\x20-\x7e]*")
 

@@ -252,7 +252,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
             return self._seal(opened)
         try:
             arguments = opened.arguments.decode()
-        except UnicodeDecodeError as error:  # What is skipped over, msgspec does not check.
+        except UnicodeDecodeError as error:  # msgspec does not check values that it skips.
             raise wire.unreadable() from error
         return [_arguments(opened, arguments)]
 

@@ -58,7 +58,7 @@ class UsageCount:
             return
         says = {name: value for name in _FIELDS if (value := getattr(report, name)) is not None}
         if not reads:
-            # Nothing was read? Proxies fill in zeros where they do not know.
+            # Proxies report zeros where they do not know the figures.
             says = {name: value for name, value in says.items() if name not in _READ}
         self._known = msgspec.structs.replace(self._known, **says)
         self._reported = True
@@ -128,7 +128,7 @@ class UsageCount:
     def _tool_counts(self) -> dict[str, int]:
         """Return the calls of each tool: those that are reported or those of the blocks."""
         if not self._tool_calls and "server_tool_use" not in self._others:
-            return {}  # As nearly always.
+            return {}  # The usual case.
         return dict(
             Counter(self._tool_calls) | Counter(_reported(self._others.get("server_tool_use")))
         )

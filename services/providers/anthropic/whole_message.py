@@ -96,7 +96,7 @@ class _Content:
 def _tool_call(call_id: str, block: wire.Block, members: wire.Json) -> ToolCall:
     try:
         arguments = given_arguments(block).decode()
-    except UnicodeDecodeError as error:  # What is skipped over, msgspec does not check.
+    except UnicodeDecodeError as error:  # msgspec does not check values that it skips.
         raise wire.unreadable() from error
     return ToolCall(
         id=call_id,

@@ -1,4 +1,4 @@
-"""Types of the API's events. What has no field is read by `others`.
+"""Types of the API's events. `others` reads members without a field.
 
 A part is decoded once its type is known, because an unknown type may use a known key with another
 type of value. Only the delta of a block, of which there are thousands, is decoded together with its
@@ -76,7 +76,7 @@ class ServerBlock(msgspec.Struct):
 
 
 class StopDetails(msgspec.Struct):
-    """Why the model declined."""
+    """Reason of a refusal."""
 
     explanation: str | None = None
 
@@ -189,7 +189,7 @@ def others(raw: bytes | msgspec.Raw, fields: frozenset[str]) -> Json:
     try:
         found = _OBJECT.decode(raw)
         if found.keys() <= fields:
-            return {}  # As nearly always.
+            return {}  # The usual case.
         return {
             name: msgspec.json.decode(value)
             for name, value in found.items()

@@ -4,7 +4,7 @@ Modules, in the order in which data flows:
 
     request              body of `POST /chat/completions`
     messages             messages and tools in the request
-    cache_marks          marks of what the provider is asked to cache
+    cache_marks          marks of prefixes that the provider is asked to cache
     pass_through         fields unknown to the contract that are sent on
     nested_pass_through  unknown members of messages, parts and tools that are sent on
     harmless_fields      fields that change neither price, model, storage nor an address

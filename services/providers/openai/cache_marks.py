@@ -50,7 +50,7 @@ class CacheMarks:
             self._drop()
 
     def add_nowhere(self) -> None:
-        """Note a mark of something that is not sent."""
+        """Note the mark of a part that is not sent."""
         self._drop()
 
     def _drop(self) -> None:

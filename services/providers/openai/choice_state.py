@@ -1,4 +1,4 @@
-"""State of one choice of an answer, as far as whole answers and streams have it in common."""
+"""State of one choice that whole answers and streams have in common."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ChoiceState:
         self._members: Json = {}
 
     def add_members(self, choice: wire.Choice, unknown: Any) -> bool:
-        """Take what a choice has besides. Returns whether any member is new or has changed."""
+        """Take members of a choice without a field. Returns whether any is new or has changed."""
         if not unknown and wire.OF_CHOICE.values(choice) == wire.OF_CHOICE.unset:
             return False
         members = wire.OF_CHOICE.of(choice) | (unknown or {})

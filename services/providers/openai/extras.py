@@ -106,13 +106,13 @@ def gather(message: wire.Message, unknown: Any, extra: Json) -> bool:
 
 
 def _parts(parts: Sequence[wire.ContentPart | str], unknown: Any) -> Iterator[tuple[str, Json]]:
-    """Parts that are no plain texts, each with the name of its list. Pictures are in `images`."""
+    """Yield parts that are no plain texts, each with the name of its list, such as `images`."""
     for number, part in enumerate(parts):
         if isinstance(part, str):
             continue
         others = decoded(item(unknown, number))
-        if (picture := part.image_url) is not None:
-            url = {"url": picture} if isinstance(picture, str) else picture
+        if (image := part.image_url) is not None:
+            url = {"url": image} if isinstance(image, str) else image
             yield "images", {"type": "image_url", "image_url": url, **others}
             continue
         if part.text is not None or part.thinking is not None or part.refusal is not None:
@@ -124,7 +124,7 @@ def _parts(parts: Sequence[wire.ContentPart | str], unknown: Any) -> Iterator[tu
 
 
 def _add_function(extra: Json, piece: wire.Function, unknown: Any) -> bool:
-    """Merge a fragment of a function call. An empty one is nothing."""
+    """Merge a fragment of a function call. Return whether that changed anything."""
     fields: Json = {key: value for key, value in msgspec.to_builtins(piece).items() if value}
     before = extra.get("function_call")
     known = before.get("name") if isinstance(before, dict) else None

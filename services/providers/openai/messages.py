@@ -213,12 +213,12 @@ def _bare_part(part: SentPart, target: Target, notes: Notes) -> Json:
 
 
 def _image(part: ImagePart, target: Target, notes: Notes) -> Json:
-    picture = images.read(part, target, notes)
+    image = images.read(part, target, notes)
     found: Json
-    if isinstance(picture, images.LinkedImage):
-        found = {"url": picture.uri}
+    if isinstance(image, images.LinkedImage):
+        found = {"url": image.uri}
     else:
-        found = {"url": picture.json(f"data:{picture.mime_type};base64,")}
+        found = {"url": image.json(f"data:{image.mime_type};base64,")}
     if part.detail:
         found["detail"] = part.detail
     return found

@@ -1,10 +1,10 @@
 """Pass-through of request fields that are unknown to the contract.
 
 A channel passes those that are known to be harmless, all, none, or those that it names, among which
-`harmless` stands for the first. Some are
-never passed: fields that choose another model, price or place of storage, or that control a
-gateway behind this one. Names of the contract are never passed either, because they would bypass
-its limits. Both are compared without case, `_` and `-`, which some servers ignore, too.
+`harmless` stands for the first. Some are never passed: fields that choose another model, price or
+place of storage, or that control a gateway behind this one. Names of the contract are never passed
+either, because they would bypass its limits. Both are compared without case, `_` and `-`, which
+some servers ignore, too.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ NEVER: frozenset[str] = frozenset(
         # Another price, or a limit that is none.
         "service_tier max_tokens max_completion_tokens max_output_tokens max_new_tokens",
         "max_length num_predict n_predict num_ctx n best_of web_search_options usage speed",
-        # What is kept, and where.
+        # Storage, and its place.
         "store background metadata conversation previous_response_id",
         # The form of the answer, which is ours to choose.
         "stream stream_options messages prompt input functions function_call",
-        # Who else hears of it.
+        # Addresses that are notified.
         "webhook webhooks webhook_url webhook_secret callback callback_url notify_url",
         # Instructions to clients and to other gateways; the last overwrite objects in JavaScript.
         "api_base base_url api_key api_version api_type organization project headers",
@@ -109,7 +109,7 @@ def stream_options(
 ) -> dict[str, object]:
     """Unknown members of `stream_options` to send with a stream, by the rule of other members."""
     if STREAM_OPTIONS.encode() not in spec.extra_json:
-        return {}  # As nearly always.
+        return {}  # The usual case.
     found = members_of(spec.extra_json)
     raw = (found or {}).get(STREAM_OPTIONS)
     members = members_of(raw) if raw is not None else {}
@@ -135,7 +135,7 @@ def on_request(spec: ChatCompletionSpec, target: Target, notes: Notes) -> frozen
     They are those of `ON_REQUEST`, and the cache key of channels that pass on no harmless field.
     """
     if not spec.metadata and not spec.service_tier and not spec.prompt_cache_key:
-        return _NONE  # As nearly always.
+        return _NONE  # The usual case.
     allowed = target.channel.pass_through
     held = ON_REQUEST.difference(allowed) if isinstance(allowed, tuple) else ON_REQUEST
     if "metadata" in held and spec.metadata:

@@ -42,7 +42,7 @@ class _Call:
     sent: int = 0
     """Number of fragments that have been returned."""
     extra_content_json: bytes = b""
-    """What the provider wants back with the call."""
+    """Data that the provider wants back with the call."""
     extra_content_sent: bool = False
     """Whether it has been returned."""
     extra: Json = field(default_factory=dict)
@@ -128,7 +128,7 @@ class ToolCalls:
             yield self._next(call)
 
     def rest(self) -> Iterator[ToolCallDelta]:
-        """What is returned only when the answer is complete: starts, and unknown members."""
+        """Yield the pieces that wait for the end of the answer: starts, and unknown members."""
         for call in self._calls:
             call.end()
         yield from self._beginnings()

@@ -24,4 +24,4 @@ class AnswerState:
     call_ids: list[str] = field(default_factory=list)
     """IDs of the tool calls, in their order. Empty for one that has not begun."""
     taken_ids: set[str] = field(default_factory=set)
-    """The same, for a search in constant time."""
+    """`call_ids` as a set, for a search in constant time."""

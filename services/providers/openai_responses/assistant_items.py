@@ -34,11 +34,11 @@ REASONING = "reasoning"
 
 
 class Turn(NamedTuple):
-    """An assistant's message, and what it takes to send it."""
+    """An assistant's message, with the parameters of its conversion."""
 
     message: Message
     path: str
-    """Where it is, such as `messages[0]`."""
+    """Its path, such as `messages[0]`."""
     target: Target
     notes: Notes
     original_ids: Mapping[str, str]

@@ -69,12 +69,12 @@ def _part(part: KnownPart, target: Target, notes: Notes) -> Json | None:
 
 
 def _image(part: ImagePart, target: Target, notes: Notes) -> Json:
-    picture = images.read(part, target, notes)
+    image = images.read(part, target, notes)
     made: Json
-    if isinstance(picture, images.LinkedImage):
-        made = {"image_url": picture.uri}
+    if isinstance(image, images.LinkedImage):
+        made = {"image_url": image.uri}
     else:
-        made = {"image_url": picture.json(f"data:{picture.mime_type};base64,")}
+        made = {"image_url": image.json(f"data:{image.mime_type};base64,")}
     return made | ({"detail": part.detail} if part.detail else {})
 
 

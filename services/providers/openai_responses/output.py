@@ -1,4 +1,4 @@
-"""Output of one answer: its items, in order, and what is known only at its end."""
+"""Output of one answer: its items, in order, and the events at its end."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from services.providers.openai_responses.wire import Json
 from services.providers.translate.other_types import ITEM_OF_RESPONSES
 
 PHASES = "phases"
-"""Member of an answer's message with the phase of each of its messages: a list, since pieces of it
-are told where a message begins, and added up."""
+"""Member of an answer's message with the phase of each of its messages: a list, since each phase is
+returned where its message begins, and the pieces are concatenated."""
 
 BILLED: Mapping[str, str] = {
     f"{name}_call": name
@@ -139,7 +139,7 @@ class Output:
         return dict(counts)
 
     def ending(self) -> Iterator[Event]:
-        """Yield what is known only when the answer is complete."""
+        """Yield the events that are known only when the answer is complete."""
         if state := self._sealed():
             yield ReasoningStateDelta(state)
         if members := self._members():
@@ -196,7 +196,7 @@ class Output:
         return sealed_turn.pack(self._model, places) if is_sealed else ""
 
     def _untold_phases(self) -> list[str]:
-        """Return the phases of messages that callers of OpenRouter's form have not been told."""
+        """Return the phases not returned so far, where OpenRouter's form was asked for."""
         found = [item.phase for item in self.items if isinstance(item, MessageItem) and item.phase]
         untold = found[self._told_phases :] if self.state.details else []
         self._told_phases += len(untold)

@@ -1,9 +1,9 @@
 """Raw lane of the Responses API: requests of its own clients pass byte for byte.
 
-The provider is told to store nothing, whatever the request says. What relies on something that it
-stores, and reasoning that other providers have sealed, only the translation can resolve. So are
-requests translated that the model is known to refuse; and for callers that pay for what they use,
-those with members whose price is not known.
+The provider is told to store nothing, whatever the request says. A request is translated if it
+relies on something that the provider stores, has reasoning that another provider has sealed, or is
+of a form that the model is known to refuse; for callers that pay, also if it has members whose
+price is not known.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _MEDIA = (
     *(b'input_image"', b'input_file"', b'input_audio"', b'computer_screenshot"'),
     *(b'image_url"', b'file_id"', b'file_url"', b'file_data"'),
 )
-"""What an image, a document or sound needs."""
+"""Words that every image, document or audio clip has in its JSON."""
 _KEPT_ITEMS = frozenset({b'item_reference"', b'reasoning"'})
 """Types of items that may rely on what the provider keeps."""
 _WORDS = words_pattern((*_MEDIA, *_KEPT_ITEMS, SEAL))

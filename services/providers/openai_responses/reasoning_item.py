@@ -54,7 +54,7 @@ class ReasoningItem:
                 if whole.startswith(before):
                     events += self.delta(kind, index, whole[len(before) :])
         self.members = wire.others(raw, _READ)
-        if item.encrypted_content and not self._encrypted:  # It is sealed anew in each event.
+        if item.encrypted_content and not self._encrypted:  # Each event has another seal.
             members = wire.others(raw, ())
             self._item = {name: members[name] for name in _SENT_BACK if members.get(name)}
             self._item.setdefault("summary", [])

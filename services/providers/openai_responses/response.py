@@ -3,8 +3,8 @@
     response.created  (response.output_item.added  delta*  response.output_item.done)*
     response.completed, .incomplete or .failed; or `error`
 
-An item counts as its `done` has it, the answer as its last event has it: what no delta brought is
-returned then. Events of other types add nothing to what these say, and are ignored.
+The `done` of an item and the last event of the answer are authoritative: content that no delta has
+brought is returned then. Events of other types add nothing to what these say, and are ignored.
 """
 
 from __future__ import annotations
@@ -202,4 +202,4 @@ class ResponsesDecoder:
         "response.custom_tool_call_input.delta": _input,
         "response.output_item.done": _item_done,
     }
-    """What is done with an event, by its type."""
+    """Methods by the type of the events that they take."""

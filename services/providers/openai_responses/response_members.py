@@ -30,7 +30,7 @@ _ECHOED = frozenset(
     for name in names.split()
 )
 
-# What the operator pays, and who pays.
+# The operator's bill, and the operator's account.
 _OPERATORS = WITHHELD | {"billing"}
 
 

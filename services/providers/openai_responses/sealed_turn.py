@@ -66,7 +66,7 @@ def pack(model: str, places: Sequence[SentPlace]) -> str:
 
 
 def unpack(state: str, model: str, notes: Notes) -> Sequence[SentPlace]:
-    """Return the places of a state. None, with a note, if another model's reasoning is in it.
+    """Return the places of a state. Empty, with a note, if another model's reasoning is in it.
 
     Raises INVALID_FIELD where the string is not one of ours.
     """

@@ -66,7 +66,7 @@ class Item(Wire, frozen=True, gc=False):
 
 
 class IncompleteDetails(Wire, frozen=True, gc=False):
-    """Why an answer is incomplete."""
+    """Reason of an incomplete answer."""
 
     reason: str | None = None
 

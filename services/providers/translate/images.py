@@ -51,9 +51,9 @@ def read(
 ) -> InlineImage | LinkedImage:
     """Read an image in the form in which it is sent.
 
-    Raises INVALID_IMAGE where it has no source, is nowhere on the web (a server of models
-    on this machine may read `file:`), or is of none of the media types in `accepts`
-    (empty: those of the model); UNSUPPORTED_FEATURE where the provider fetches no pictures.
+    Raises INVALID_IMAGE where it has no source, has a URL that is not on the web (a server of
+    models on this machine may read `file:`), or has none of the media types in `accepts`
+    (empty: those of the model); UNSUPPORTED_FEATURE where the provider fetches no images.
     """
     accepts = accepts or target.capabilities.image_types
     if image.uri:

@@ -235,7 +235,7 @@ def _values(spec: ChatCompletionSpec) -> list[tuple[Parameter, object]]:
 def is_supported(
     name: str, names: Mapping[str, str], target: Target, *, thinking: bool = False
 ) -> bool:
-    """Return whether a parameter can be sent to a target. `names` is as of `accepted`."""
+    """Return whether a parameter can be sent to a target. `names`: see `accepted`."""
     return not _refusal_reason(name, names, target, thinking=thinking)
 
 

@@ -42,7 +42,7 @@ class _Google(msgspec.Struct):
 
 
 class _ExtraContent(msgspec.Struct):
-    """What an OpenAI-compatible provider wants back with a tool call: `extra_content`."""
+    """`extra_content`: data that an OpenAI-compatible provider wants back with a tool call."""
 
     google: _Google | None = None
 

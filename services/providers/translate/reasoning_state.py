@@ -1,7 +1,7 @@
 """Reasoning state: a model's sealed reasoning as one opaque string, which callers send back.
 
 Providers demand that reasoning comes back unchanged, with its signatures and in its
-place among text and tool calls. OpenAI's clients have no such thing in their types,
+place among text and tool calls. The types of OpenAI's clients have no member for it,
 but they keep one string. Helpers that stream overwrite or concatenate unknown fields,
 so the string is sent once and whole.
 """
@@ -40,7 +40,7 @@ __all__ = [
 
 
 def unpack(state: str, dialect: str, notes: Notes) -> Sequence[Block]:
-    """Decode the blocks of `state`. None, with a note, if it comes from another dialect.
+    """Decode the blocks of `state`. Empty, with a note, if it comes from another dialect.
 
     Raises INVALID_FIELD where the string is not one of ours.
     """
@@ -61,5 +61,6 @@ def unpack(state: str, dialect: str, notes: Notes) -> Sequence[Block]:
 
 
 def refusal(what: str) -> Failure:
+    """Return the failure for a state that `what` says is wrong, such as `is too long`."""
     message = f"A message's `reasoning_state` {what}."
     return Failure(ErrorReason.INVALID_FIELD, message, param="reasoning_state")

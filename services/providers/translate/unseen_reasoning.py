@@ -68,7 +68,7 @@ def _is_asked_in_other_words(spec: ChatCompletionSpec) -> bool:
     if spec.other_reasoning_effort or (thinking is not None and thinking.extra_json):
         return True
     if b"chat" not in spec.extra_json.lower():
-        return False  # As nearly always.
+        return False  # The usual case.
     return any(
         _folded(name) == _TEMPLATE_VARIABLES and _switches_on(raw)
         for name, raw in (members_of(spec.extra_json) or {}).items()
@@ -89,7 +89,7 @@ def _is_hidden(spec: ChatCompletionSpec) -> bool:
     if spec.thinking is not None and spec.thinking.excluded:
         return True
     if b"reasoning" not in spec.extra_json.lower():
-        return False  # As nearly always.
+        return False  # The usual case.
     return any(
         bytes(raw) in _HIDING.get(_folded(name), frozenset())
         for name, raw in (members_of(spec.extra_json) or {}).items()

@@ -30,7 +30,7 @@ ANNOTATIONS = frozenset(
         "discriminator",
     }
 )
-"""Keywords that constrain nothing. Others with `x-` neither."""
+"""Keywords that constrain nothing, besides those that begin with `x-`."""
 
 _UNTOLD = frozenset({"$schema", "$id", "$anchor", "$comment"})
 """Keywords that say nothing to a model. They are left out."""

@@ -60,7 +60,7 @@ class _ConversationIds:
         self.originals: dict[str, str] = {}
 
     def are_legal(self, messages: list[Message]) -> bool:
-        """Whether all IDs can stay, as nearly always."""
+        """Whether all IDs can stay: the usual case."""
         seen: set[str] = set()
         for message in messages:
             for call in message.tool_calls:

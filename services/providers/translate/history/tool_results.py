@@ -2,7 +2,7 @@
 
 Conversations that were cut, edited or stopped within a tool loop have calls without a result and
 results without a call. Such a call gets a result that says so, and such a result becomes a text of
-the user's. A result after other messages moves to the calls of its turn.
+the user. A result after other messages moves to the calls of its turn.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def paired(messages: list[Message], rule: ToolResults, notes: Notes) -> list[Mes
 
 
 def _are_paired(messages: Sequence[Message]) -> bool:
-    """Whether all results follow their calls at once, as nearly always."""
+    """Whether all results follow their calls at once: the usual case."""
     waiting: list[str] = []
     for message in messages:
         if message.role == "tool":
