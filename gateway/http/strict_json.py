@@ -28,15 +28,14 @@ DEPTH_MAX = 64
 LARGE_BYTES = 1 << 20
 """Larger values are never read as one text: as such they take up to four times their size."""
 
-HALF_SURROGATE = re.compile("[\ud800-\udfff]")
-"""In a text of Python: no such text can be encoded."""
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Half of a surrogate pair in JSON; the other half may stand beside it."""
 
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
-_LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 
 
@@ -105,8 +104,19 @@ def refuse_invalid_utf8(body: bytes) -> None:
             raise json_error("invalid_encoding", message) from None
 
 
-def half_surrogate() -> ApiError:
-    """Return the error for a text with half of a surrogate pair."""
+def refuse_half_surrogates(value: object) -> None:
+    """Refuse JSON that the standard reader has read, where a text of it cannot be encoded.
+
+    Raises:
+        ApiError: a name or a value has half of a surrogate pair.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise _half_surrogate() from None
+
+
+def _half_surrogate() -> ApiError:
     message = "The body has half of a surrogate pair, which is no character."
     return json_error("invalid_encoding", message)
 
@@ -121,8 +131,8 @@ def _members(body: bytes) -> dict[str, msgspec.Raw]:
         message = f"The body is nested more than {DEPTH_MAX} levels deep."
         raise json_error("json_too_deep", message) from None
     except NOT_JSON as error:
-        if "surrogate" in str(error) or _LONE_SURROGATE.search(body):
-            raise half_surrogate() from None
+        if "surrogate" in str(error) or SURROGATE.search(body):
+            raise _half_surrogate() from None
         # Such as "JSON is malformed: invalid character (byte 5)": a position, never the text.
         message = f"The body cannot be read. {error}."
         raise ApiError(ErrorReason.INVALID_JSON, message) from None

@@ -15,8 +15,8 @@ from google.protobuf.message_factory import GetMessageClass
 from gateway.errors import ApiError, invalid, json_error
 from gateway.http.strict_json import (
     DEPTH_MAX,
-    HALF_SURROGATE,
-    half_surrogate,
+    SURROGATE,
+    refuse_half_surrogates,
     refuse_too_many_values,
 )
 from gateway.transcoding.bindings import Binding
@@ -78,13 +78,15 @@ def _read_body(binding: Binding, message: Message, body: bytes) -> Any:
 def _load(body: bytes) -> Any:
     refuse_too_many_values(body)
     try:
-        return json.loads(
+        value = json.loads(
             body.decode("utf-8"),
-            object_pairs_hook=_members,
+            object_pairs_hook=_unique,
             parse_float=WrittenFloat.of,
             parse_int=_read_integer,
             parse_constant=_refuse_constant,
         )
+        if SURROGATE.search(body):
+            refuse_half_surrogates(value)
     except UnicodeDecodeError as error:
         message = f"The body is not valid UTF-8 at byte {error.start}."
         raise json_error("invalid_encoding", message) from None
@@ -95,15 +97,13 @@ def _load(body: bytes) -> Any:
         # Nested too deep, an integer of thousands of digits, or NaN.
         message = "The body cannot be read."
         raise ApiError(ErrorReason.INVALID_JSON, message) from None
+    return value
 
 
-def _members(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object. Names are checked here, since errors have them, and values by protobuf."""
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
         raise json_error("duplicate_key", "An object of the body has a key twice.")
-    if any(HALF_SURROGATE.search(name) for name in members):
-        raise half_surrogate()
     return members
 
 
