@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -54,6 +55,12 @@ class Operators:
         return await self._ledger.VerifyLedger(
             ledger.VerifyLedgerRequest(), timeout=ANSWER_TIMEOUT_S, wait_for_ready=True
         )
+
+    async def settled(self) -> ledger.VerifyLedgerResponse:
+        """The audit of the books, once no money is held."""
+        while (result := await self.verify()).counts.get("held", 0):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        return result
 
 
 @asynccontextmanager
