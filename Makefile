@@ -51,6 +51,7 @@ nightly: $(VENV)/.dev ## Kill a thousand times, audit, compare with a model, fuz
 	$(BIN)/python -m tests.nightly.answer_members
 	$(BIN)/python -m tests.nightly.http_requests
 	$(BIN)/python -m tests.nightly.grpc_requests
+	$(BIN)/python -m tests.nightly.upstream_answers
 	$(BIN)/python -m tests.nightly.key_timing
 	@for topology in single split; do \
 		$(BIN)/python -m tests.nightly.soak --topology $$topology || exit; done
