@@ -32,6 +32,7 @@ from services.providers.translate.history.legal import made_legal
 from services.providers.translate.other_types import without_foreign_tools
 from services.providers.translate.parameters import (
     accepted,
+    default_limit,
     forces_tool,
     note_summary,
     raw_object,
@@ -60,9 +61,6 @@ SERVICE_TIERS: Mapping[str, str] = {
     "standard_only": "standard_only",
 }
 """The API's service tiers by the contract's and its own names."""
-
-ANSWER_ROOM = 4096
-"""Tokens for the answer, besides those for reasoning, where the caller set no limit."""
 
 USER_MAX = 256
 """Maximum length of `metadata.user_id` in characters."""
@@ -113,9 +111,11 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
         notes,
         marks_max=MARKS_MAX - bool(spec.cache_control_json),
     )
+    # The API requires a limit.
+    limit = thinking.max_tokens or default_limit(target.capabilities, thinking.budget_tokens)
     body: Json = {
         "model": target.model,
-        "max_tokens": thinking.max_tokens or _default_limit(target, thinking),
+        "max_tokens": limit,
         **_system([*messages.system, *hints]),
         "messages": [{"role": turn.role, "content": turn.content} for turn in messages.turns],
         **_user(parameters.pop("user", None), notes),
@@ -175,14 +175,6 @@ def _thinking_refusal(spec: ChatCompletionSpec, messages: Conversation, target: 
     if messages.is_prefilled:
         return "A model does not reason when the beginning of its answer is given."
     return reasoning.refusal(spec, target, messages.reasoned.__contains__)
-
-
-def _default_limit(target: Target, thinking: ThinkingPlan) -> int:
-    """Default of `max_tokens`, which the API requires."""
-    capabilities = target.capabilities
-    usual = capabilities.default_max_tokens or capabilities.max_output_tokens or ANSWER_ROOM
-    wanted = max(usual, thinking.budget_tokens + ANSWER_ROOM)
-    return min(wanted, capabilities.max_output_tokens or wanted)
 
 
 def _hints(

@@ -69,6 +69,20 @@ def test_it_bounds_the_limit_that_is_sent(
             assert held == sent_limit, (effort, budget, limit)
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_it_bounds_the_default_limit_of_a_row(dialect: str) -> None:
+    """A row may have a default below that of other models, which is sent and held."""
+    place = replace(target(dialect, "unheard-of"), limits_output=True)
+    place = replace(place, capabilities=replace(place.capabilities, default_max_tokens=1_000))
+
+    sent = msgspec.json.decode(
+        DIALECTS[dialect].encode(asked(None, None, None), place, Notes()).body
+    )
+
+    assert answer_limit(asked(None, None, None), place) == 1_000
+    assert [sent[name] for name in SENT if name in sent] == [1_000]
+
+
 def test_a_minimum_of_reasoning_is_held_too() -> None:
     """One token is asked for, and 1,025 are sent."""
     assert answer_limit(asked("high", None, 1), target("anthropic", "claude-sonnet-4-5")) == 1025
