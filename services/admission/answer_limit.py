@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Notes, Target
-from services.providers.translate.parameters import default_limit, longest_answer
+from services.providers.translate.output_limits import default_limit, longest_answer
 from services.providers.translate.thinking import plan
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from services.providers.base import Notes
-from services.providers.translate.parameters import raw_object
+from services.providers.translate.raw_json import raw_object
 
 Json = dict[str, object]
 

@@ -19,8 +19,9 @@ from services.providers.anthropic.cache_marks import mark_end
 from services.providers.anthropic.parts import Json, contents, text_blocks
 from services.providers.base import Notes, Target
 from services.providers.translate import reasoning_details, reasoning_state
+from services.providers.translate.features import require
 from services.providers.translate.history.legal import LegalRequest
-from services.providers.translate.parameters import raw_object, require
+from services.providers.translate.raw_json import raw_object
 from services.providers.translate.reasoning_details import ANTHROPIC_FORMAT
 
 NAME = "anthropic"

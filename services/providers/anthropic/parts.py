@@ -17,6 +17,7 @@ from services.providers.anthropic.own_members import OF_DOCUMENTS, citations_of,
 from services.providers.base import Notes, Target
 from services.providers.translate import images
 from services.providers.translate.data_files import data_file
+from services.providers.translate.features import require
 from services.providers.translate.other_types import (
     BLOCKS_OF_SERVER_TOOLS,
     ITEM_OF_RESPONSES,
@@ -24,7 +25,6 @@ from services.providers.translate.other_types import (
     other_object,
     other_type,
 )
-from services.providers.translate.parameters import require
 
 Json = dict[str, object]
 

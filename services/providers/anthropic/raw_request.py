@@ -39,7 +39,7 @@ from services.providers.raw_reading import (
     some_tools,
     words_pattern,
 )
-from services.providers.translate.parameters import longest_answer
+from services.providers.translate.output_limits import longest_answer
 from services.providers.translate.thinking import plan
 from services.providers.translate.tool_types import MESSAGES_RUN_BY_CALLERS
 from services.providers.translate.unseen_reasoning import hidden_tokens, reasons_unseen

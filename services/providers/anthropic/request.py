@@ -27,18 +27,18 @@ from services.providers.anthropic.tools import (
     tool_definitions,
 )
 from services.providers.base import Notes, Target, UpstreamRequest
-from services.providers.translate.history import reasoning
-from services.providers.translate.history.legal import made_legal
-from services.providers.translate.other_types import without_foreign_tools
-from services.providers.translate.parameters import (
-    accepted,
-    default_limit,
+from services.providers.translate.features import (
     forces_tool,
     note_summary,
-    raw_object,
     require,
     require_features,
 )
+from services.providers.translate.history import reasoning
+from services.providers.translate.history.legal import made_legal
+from services.providers.translate.other_types import without_foreign_tools
+from services.providers.translate.output_limits import default_limit
+from services.providers.translate.parameters import accepted
+from services.providers.translate.raw_json import raw_object
 from services.providers.translate.thinking import ThinkingPlan, plan
 from services.providers.translate.unknown_members import drop_members, members_of, unknown_paths
 from services.providers.translate.unseen_reasoning import hidden_tokens

@@ -11,13 +11,9 @@ from services.domain.spec import ChatCompletionSpec, Tool, ToolChoiceMode
 from services.providers.anthropic.own_members import OF_TOOLS, own_members
 from services.providers.anthropic.parts import Json
 from services.providers.base import Notes, Target
+from services.providers.translate.features import forces_tool, require, shows_tools
 from services.providers.translate.other_types import other_object
-from services.providers.translate.parameters import (
-    forces_tool,
-    raw_object,
-    require,
-    shows_tools,
-)
+from services.providers.translate.raw_json import raw_object
 from services.providers.translate.tool_types import MESSAGES_RUN_BY_CALLERS, VERSION
 
 CHOICES: Mapping[ToolChoiceMode, str] = {

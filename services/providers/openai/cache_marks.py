@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from services.providers.base import Notes, Target
-from services.providers.translate.parameters import raw_object
+from services.providers.translate.raw_json import raw_object
 
 Json = dict[str, object]
 

@@ -35,6 +35,7 @@ from services.providers.translate.other_types import (
     other_object,
     other_type,
 )
+from services.providers.translate.raw_json import valid_json
 
 Json = dict[str, object]
 
@@ -130,16 +131,6 @@ def plain_content(parts: list[Json]) -> object:
     if len(parts) == 1 and parts[0].keys() == {"type", "text"} and parts[0]["type"] == "text":
         return parts[0]["text"]
     return parts
-
-
-def valid_json(text: bytes, param: str) -> msgspec.Raw:
-    """JSON that is copied into a body unchanged. Raises INVALID_FIELD unless it is one value."""
-    try:
-        return msgspec.json.decode(text, type=msgspec.Raw).copy()
-    except NOT_JSON as error:
-        raise Failure(
-            ErrorReason.INVALID_FIELD, f"A part of `{param}` is not JSON.", param=param
-        ) from error
 
 
 def _role(sent: Message, target: Target, notes: Notes) -> str:

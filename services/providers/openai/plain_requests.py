@@ -15,7 +15,7 @@ from services.domain.plain_texts import PLAIN_PARAMETERS
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Target, UpstreamRequest
 from services.providers.openai.request import LONG_ANSWER_TOKENS, NAMES, PATH, STOPS_MAX
-from services.providers.translate import parameters
+from services.providers.translate import output_limits, parameters
 from services.providers.translate.history import reasoning
 from services.providers.translate.thinking import ThinkingPlan
 from services.providers.translate.unseen_reasoning import hidden_tokens
@@ -33,9 +33,9 @@ class PlainRequests:
         capabilities = target.capabilities
         self._target = target
         self._reasons = capabilities.thinking_default != "off"
-        self._names = [parameters.output_limit_name(target), *_names(target, self._reasons)]
+        self._names = [output_limits.output_limit_name(target), *_names(target, self._reasons)]
         ranges = {**capabilities.ranges, **(capabilities.thinking_ranges if self._reasons else {})}
-        most = float(parameters.longest_answer(capabilities))
+        most = float(output_limits.longest_answer(capabilities))
         self._ranges = [("max_tokens", (0.0, most))]
         self._ranges += [(name, each) for name, each in ranges.items() if name in PLAIN_PARAMETERS]
         self._roles = {"system": "system", "user": "user"}

@@ -20,10 +20,18 @@ from services.providers.openai import messages
 from services.providers.openai.cache_marks import CacheMarks
 from services.providers.openai.nested_pass_through import add_nested_members
 from services.providers.openai.pass_through import extra_fields, on_request, stream_options
-from services.providers.translate import parameters, reasoning_state, thinking, unseen_reasoning
+from services.providers.translate import (
+    features,
+    output_limits,
+    parameters,
+    reasoning_state,
+    thinking,
+    unseen_reasoning,
+)
 from services.providers.translate.history import reasoning
 from services.providers.translate.history.legal import made_legal
 from services.providers.translate.other_types import other_object, without_foreign_tools
+from services.providers.translate.raw_json import valid_json
 from services.providers.translate.reasoning_details import in_openai_form
 from services.providers.translate.thinking import ThinkingPlan
 
@@ -95,7 +103,7 @@ def encode(
         spec = msgspec.structs.replace(spec, messages=converted)
     if spec.tools:
         spec = without_foreign_tools(spec, FORM.tools(target), notes)
-    parameters.note_summary(spec, notes)
+    features.note_summary(spec, notes)
     spec = made_legal(spec, target, notes).spec
     plan = thinking.plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, target))
     body = common_body(spec, target, notes, plan, FORM)
@@ -138,15 +146,15 @@ def common_body(
     form: Form,
 ) -> Json:
     """Body without messages and reasoning."""
-    parameters.require_features(spec, target)
+    features.require_features(spec, target)
     if spec.betas or len(spec.stop) > STOPS_MAX:
         spec = _without_anthropics(spec, notes)
     body: Json = {"model": target.model, "messages": []}
     limit = plan.max_tokens
     if limit is None:
-        limit = parameters.forced_limit(target, plan.budget_tokens, notes)
+        limit = output_limits.forced_limit(target, plan.budget_tokens, notes)
     if limit is not None:
-        body[parameters.output_limit_name(target)] = limit
+        body[output_limits.output_limit_name(target)] = limit
     if spec.cache_control_json:
         form.marks(target, notes).add(body, spec.cache_control_json)
     names = form.names
@@ -154,18 +162,18 @@ def common_body(
     if held:
         names = {name: theirs for name, theirs in names.items() if name not in held}
     body |= parameters.accepted(spec, names, target, notes, thinking=plan.active)
-    if parameters.shows_tools(spec, target, notes):
+    if features.shows_tools(spec, target, notes):
         marks = form.marks(target, notes)
         body["tools"] = [messages.tool(tool, marks) for tool in spec.tools]
         if spec.tool_choice is not None:
-            if parameters.forces_tool(spec):
+            if features.forces_tool(spec):
                 able = target.capabilities.forced_tool_choice
-                parameters.require(able, "tool_choice", "being made to call a tool")
+                features.require(able, "tool_choice", "being made to call a tool")
             body["tool_choice"] = messages.tool_choice(spec.tool_choice)
     wanted = spec.response_format
     if wanted is not None and (wanted.type in ("json_object", "json_schema") or wanted.other_json):
         able = "response_format" not in target.channel.quirks.drops
-        parameters.require(able, "response_format", "JSON answers")
+        features.require(able, "response_format", "JSON answers")
         body["response_format"] = _response_format(wanted)
     return body
 
@@ -231,7 +239,7 @@ def _response_format(wanted: ResponseFormat) -> Json:
         if wanted.description:
             schema["description"] = wanted.description
         if wanted.schema_json:
-            schema["schema"] = messages.valid_json(wanted.schema_json, "response_format")
+            schema["schema"] = valid_json(wanted.schema_json, "response_format")
         if wanted.strict is not None:
             schema["strict"] = wanted.strict
         found["json_schema"] = schema

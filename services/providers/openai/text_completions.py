@@ -14,7 +14,7 @@ from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai.pass_through import extra_fields, on_request, stream_options
 from services.providers.openai.request import STOPS_MAX
-from services.providers.translate import parameters
+from services.providers.translate import features, output_limits, parameters
 
 PATH = "/completions"
 
@@ -49,13 +49,13 @@ def encode(
         body["suffix"] = after[0]
     if spec.text_completion is not None and spec.text_completion.echo:
         body["echo"] = True
-    limit = parameters.output_limit(spec, target, notes)
+    limit = output_limits.output_limit(spec, target, notes)
     if limit is None:
-        limit = parameters.forced_limit(target, 0, notes)
+        limit = output_limits.forced_limit(target, 0, notes)
     if limit is not None:
         body["max_tokens"] = limit
     if spec.logprobs:
-        parameters.require(target.capabilities.logprobs, "logprobs", "log probabilities")
+        features.require(target.capabilities.logprobs, "logprobs", "log probabilities")
         body["logprobs"] = spec.top_logprobs or 0
     body |= _parameters(spec, target, notes)
     options: dict[str, object] = {}

@@ -41,7 +41,7 @@ from services.providers.raw_reading import (
     some_tools,
     words_pattern,
 )
-from services.providers.translate.parameters import forced_limit, longest_answer
+from services.providers.translate.output_limits import forced_limit, longest_answer
 from services.providers.translate.thinking import plan
 from services.providers.translate.unseen_reasoning import hidden_tokens, reasons_unseen
 

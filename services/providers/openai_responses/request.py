@@ -12,7 +12,6 @@ import msgspec
 
 from services.domain.spec import ChatCompletionSpec, ResponseFormat, Thinking
 from services.providers.base import Notes, Target, UpstreamRequest
-from services.providers.openai.messages import valid_json
 from services.providers.openai.pass_through import on_request, stream_options
 from services.providers.openai.request import may_take_long, other_effort
 from services.providers.openai_responses.input_items import input_items
@@ -25,9 +24,16 @@ from services.providers.openai_responses.own_fields import (
 )
 from services.providers.openai_responses.tools import knows_tool, tool, tool_choice
 from services.providers.openai_responses.wire import Json
-from services.providers.translate import parameters, thinking, unseen_reasoning
+from services.providers.translate import (
+    features,
+    output_limits,
+    parameters,
+    thinking,
+    unseen_reasoning,
+)
 from services.providers.translate.history.legal import made_legal
 from services.providers.translate.other_types import other_object, without_foreign_tools
+from services.providers.translate.raw_json import valid_json
 from services.providers.translate.thinking import ThinkingPlan
 
 PATH = "/responses"
@@ -56,7 +62,7 @@ def encode(
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
     if spec.tools:
         spec = without_foreign_tools(spec, knows_tool(target), notes)
-    parameters.require_features(spec, target, chooses_hosted=True)
+    features.require_features(spec, target, chooses_hosted=True)
     if spec.betas:
         notes.dropped("betas", "The provider has none of Anthropic's betas.")
     if spec.cache_control_json:
@@ -92,7 +98,7 @@ def encode(
 def _limit(plan: ThinkingPlan, target: Target, notes: Notes) -> Json:
     limit = plan.max_tokens
     if limit is None:
-        limit = parameters.forced_limit(target, plan.budget_tokens, notes)
+        limit = output_limits.forced_limit(target, plan.budget_tokens, notes)
     if limit is None:
         return {}
     least = target.capabilities.min_max_tokens
@@ -120,18 +126,18 @@ def _parameters(spec: ChatCompletionSpec, target: Target, notes: Notes, plan: Th
 
 
 def _tools(spec: ChatCompletionSpec, target: Target, notes: Notes) -> Json:
-    if not parameters.shows_tools(spec, target, notes):
+    if not features.shows_tools(spec, target, notes):
         return {}
     tools = [tool(each, notes) for each in spec.tools]
     made: Json = {"tools": tools}
     if spec.tool_choice is not None:
-        if parameters.forces_tool(spec):
+        if features.forces_tool(spec):
             able = target.capabilities.forced_tool_choice
-            parameters.require(able, "tool_choice", "being made to call a tool")
+            features.require(able, "tool_choice", "being made to call a tool")
         made["tool_choice"] = chosen = tool_choice(spec.tool_choice)
         if spec.tool_choice.other_json and isinstance(chosen, dict):
             is_sent = any(each.get("type") == chosen["type"] for each in tools)
-            parameters.require(is_sent, "tool_choice", "tools of this type")
+            features.require(is_sent, "tool_choice", "tools of this type")
     return made
 
 
@@ -176,7 +182,7 @@ def _add_text(body: Json, spec: ChatCompletionSpec, target: Target) -> None:
     wanted = spec.response_format
     if wanted is not None and (wanted.type in ("json_object", "json_schema") or wanted.other_json):
         able = "response_format" not in target.channel.quirks.drops
-        parameters.require(able, "response_format", "JSON answers")
+        features.require(able, "response_format", "JSON answers")
         text["format"] = _format(wanted)
     if text:
         body["text"] = text

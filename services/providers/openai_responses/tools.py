@@ -10,10 +10,10 @@ import msgspec
 from services.domain.conversation import ToolType
 from services.domain.spec import Tool, ToolChoice
 from services.providers.base import Notes, Target
-from services.providers.openai.messages import valid_json
 from services.providers.openai_responses.input_parts import MARK, NO_MARKS
 from services.providers.openai_responses.wire import Json
 from services.providers.translate.other_types import other_object
+from services.providers.translate.raw_json import valid_json
 from services.providers.translate.tool_types import RESPONSES_RUN_BY_CALLERS, VERSION
 
 GRAMMAR = "grammar"

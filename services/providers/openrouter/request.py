@@ -12,10 +12,11 @@ from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
 from services.providers.openai.request import ALL_NAMES, Form, common_body, finished, other_effort
 from services.providers.translate import reasoning_state, thinking
+from services.providers.translate.features import note_summary
 from services.providers.translate.history import reasoning as history
 from services.providers.translate.history.legal import made_legal
 from services.providers.translate.other_types import without_foreign_tools
-from services.providers.translate.parameters import note_summary
+from services.providers.translate.raw_json import valid_json
 from services.providers.translate.reasoning_state import Details
 from services.providers.translate.thinking import ThinkingPlan
 
@@ -95,6 +96,6 @@ def _earlier(
 def _details(sent: Message, target: Target, notes: Notes) -> msgspec.Raw | None:
     """Array `reasoning_details` of an earlier turn, unchanged."""
     if sent.reasoning_details_json:
-        return messages.valid_json(sent.reasoning_details_json, "reasoning_details")
+        return valid_json(sent.reasoning_details_json, "reasoning_details")
     blocks = reasoning_state.unpack(sent.reasoning_state, target.channel.dialect, notes)
     return next((block.json for block in blocks if isinstance(block, Details)), None)

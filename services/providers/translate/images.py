@@ -18,7 +18,7 @@ from services.domain.conversation import ImagePart
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Notes, Target
-from services.providers.translate.parameters import require
+from services.providers.translate.features import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.providers.base import Notes
-from services.providers.translate.parameters import require
+from services.providers.translate.features import require
 
 ITEM_OF_RESPONSES = "openai_responses_item"
 """Type of a part with an item of OpenAI's Responses that has no other form, in its `item`."""

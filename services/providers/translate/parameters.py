@@ -14,23 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from services.capabilities import Capabilities
-from services.domain.conversation import ImagePart
-from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
-from services.errors import Failure
 from services.providers.base import Notes, Target
-
-DEFAULT_MAX_TOKENS = 4096
-"""Output limit if neither the caller nor the capability table sets one; also the tokens for the
-answer beside a reasoning budget."""
-
-
-LONGEST_ANSWER = 1_000_000
-"""The most tokens that an answer of any model is expected to take; callers may ask for any number.
-"""
+from services.providers.translate.features import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,118 +61,6 @@ def accepted(
     _clamp(sent, target.capabilities, notes, thinking=thinking)
     renames = target.channel.quirks.renames
     return {renames.get(name, names[name]): value for name, value in sent.items()}
-
-
-def output_limit(spec: ChatCompletionSpec, target: Target, notes: Notes) -> int | None:
-    """`max_tokens`, clamped to the model's maximum. None if the caller set none."""
-    most, limit = longest_answer(target.capabilities), spec.max_tokens
-    if limit is None or limit <= most:
-        return limit
-    notes.clamped("max_tokens", f"This model writes at most {most} tokens.")
-    return most
-
-
-def longest_answer(capabilities: Capabilities) -> int:
-    """Return the largest output limit that is sent to a model."""
-    return capabilities.max_output_tokens or LONGEST_ANSWER
-
-
-def default_limit(capabilities: Capabilities, budget_tokens: int = 0) -> int:
-    """Return the output limit of a request that has none, with a reasoning budget or without."""
-    most = capabilities.max_output_tokens
-    usual = capabilities.default_max_tokens or most or DEFAULT_MAX_TOKENS
-    limit = max(usual, budget_tokens and budget_tokens + DEFAULT_MAX_TOKENS)
-    return min(limit, most or limit)
-
-
-def forced_limit(target: Target, budget_tokens: int, notes: Notes) -> int | None:
-    """Return the limit to send although the request has none. None: the target needs none."""
-    if not target.limits_output or "max_tokens" in target.channel.quirks.drops:
-        return None
-    limit = default_limit(target.capabilities, budget_tokens)
-    if limit != target.capabilities.max_output_tokens:
-        notes.clamped("max_tokens", f"Without a limit of its own the answer has {limit} tokens.")
-    return limit
-
-
-def output_limit_name(target: Target) -> str:
-    """Name of `max_tokens` at an OpenAI-compatible provider of this model."""
-    renames = target.channel.quirks.renames
-    return renames.get("max_tokens", target.capabilities.max_tokens_parameter)
-
-
-def require(supported: bool, param: str, feature: str) -> None:
-    """Raise UNSUPPORTED_FEATURE unless `feature` is supported."""
-    if not supported:
-        message = f"This model does not support {feature}."
-        raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param=param)
-
-
-def require_features(
-    spec: ChatCompletionSpec, target: Target, *, chooses_hosted: bool = False
-) -> None:
-    """Refuse tools, images and schemas that the model is known to lack.
-
-    `chooses_hosted`: whether the dialect has a choice of a tool that the provider runs.
-    """
-    if spec.text_completion is not None:  # The callers of this function answer conversations.
-        require(False, "prompt", "text completions")
-    capabilities, drops = target.capabilities, target.channel.quirks.drops
-    if spec.tools:
-        require(capabilities.tools and "tools" not in drops, "tools", "tools")
-    if spec.tool_choice is not None and spec.tool_choice.other_json:
-        require(chooses_hosted, "tool_choice", "tools of this type")
-    if _wants_schema(spec):
-        held = capabilities.structured_output and "response_format" not in drops
-        require(held, "response_format", "answers held to a JSON schema")
-    if capabilities.images == "no" and _shows_images(spec):
-        require(False, "messages", "images")
-
-
-def note_summary(spec: ChatCompletionSpec, notes: Notes) -> None:
-    """Note a demand for a short or a long summary, for providers that do not write one."""
-    if spec.thinking is not None and spec.thinking.summary in ("concise", "detailed"):
-        notes.dropped("reasoning.summary", "The provider decides how much reasoning it shows.")
-
-
-def shows_tools(spec: ChatCompletionSpec, target: Target, notes: Notes) -> bool:
-    """Whether to send the tools of the request, if it has any.
-
-    Tools that the model never gets to see, as its prompt has no place for them, are dropped with a
-    note, and with them a demand to call one. A refusal would be as good, but breaks programs that
-    offer tools with every request.
-    """
-    if not spec.tools or "tools" not in target.capabilities.rejects:
-        return bool(spec.tools)
-    notes.dropped("tools", "This model does not see tools.")
-    if forces_tool(spec):
-        notes.dropped("tool_choice", "This model cannot be made to call a tool.")
-    return False
-
-
-def raw_object(data: bytes, param: str) -> msgspec.Raw:
-    """JSON that is sent unchanged. Raises INVALID_FIELD unless `data` is one JSON object.
-
-    Bytes that are not checked could close the object around them and add keys to it.
-    """
-    try:
-        msgspec.json.decode(data, type=dict)
-    except (ValueError, RecursionError) as error:
-        message = f"`{param}` is not a JSON object."
-        raise Failure(ErrorReason.INVALID_FIELD, message, param=param) from error
-    return msgspec.Raw(data)
-
-
-def forces_tool(spec: ChatCompletionSpec) -> bool:
-    """Whether the request forces the model to call a tool."""
-    choice = spec.tool_choice
-    return choice is not None and choice.mode in ("required", "named")
-
-
-def _wants_schema(spec: ChatCompletionSpec) -> bool:
-    """Whether the answer must be JSON that matches a schema."""
-    form = spec.response_format
-    return form is not None and form.type == "json_schema"
 
 
 def _texts(biases: Mapping[int, float]) -> Mapping[str, float]:
@@ -308,7 +183,3 @@ def _clamp(
             nearest = low if value < low else high
             notes.clamped(name, f"This model takes `{name}` in [{low:g}, {high:g}]: {nearest:g}.")
             sent[name] = nearest
-
-
-def _shows_images(spec: ChatCompletionSpec) -> bool:
-    return any(isinstance(part, ImagePart) for message in spec.messages for part in message.content)

@@ -16,7 +16,8 @@ import msgspec
 from services.capabilities import ThinkingKind
 from services.domain.spec import EFFORTS, ChatCompletionSpec, Effort
 from services.providers.base import Notes, Target
-from services.providers.translate.parameters import forces_tool, output_limit
+from services.providers.translate.features import forces_tool
+from services.providers.translate.output_limits import output_limit
 from services.providers.translate.thinking_request import RequestedThinking, requested_thinking
 
 BUDGET_MIN = 1024

@@ -16,7 +16,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.providers.base import Notes
-from services.providers.translate.parameters import raw_object
+from services.providers.translate.raw_json import raw_object
 
 NOTES_MAX = 32
 """The most notes about members that are not sent. One more then says that there are others."""

@@ -11,7 +11,7 @@ import msgspec
 
 from services.domain.conversation import Message, ToolCall
 from services.providers.base import Notes
-from services.providers.translate.parameters import raw_object
+from services.providers.translate.raw_json import raw_object
 from services.providers.translate.reasoning_details import gemini_seal
 
 SKIPPED = "skip_thought_signature_validator"

@@ -15,7 +15,7 @@ import msgspec
 from services.common.json_errors import NOT_JSON
 from services.domain.spec import ChatCompletionSpec, Tool
 from services.providers.base import Notes
-from services.providers.translate.parameters import raw_object
+from services.providers.translate.raw_json import raw_object
 
 NOTE = "Alternatives at the top level of a tool's schema are told in its description."
 

@@ -11,14 +11,10 @@ from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec, ResponseFormat, Tool
 from services.errors import Failure
 from services.providers.base import Notes, Target
-from services.providers.translate.parameters import (
-    PARAMETERS,
-    accepted,
-    output_limit,
-    output_limit_name,
-    raw_object,
-    require_features,
-)
+from services.providers.translate.features import require_features
+from services.providers.translate.output_limits import output_limit, output_limit_name
+from services.providers.translate.parameters import PARAMETERS, accepted
+from services.providers.translate.raw_json import raw_object
 from tests.services.providers.targets import target_of, told
 
 ALL = {parameter.name: parameter.name for parameter in PARAMETERS}

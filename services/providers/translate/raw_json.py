@@ -1,0 +1,32 @@
+"""JSON of a request that is copied into the provider's body unchanged."""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.common.json_errors import NOT_JSON
+from services.domain.error_reason import ErrorReason
+from services.errors import Failure
+
+
+def raw_object(data: bytes, param: str) -> msgspec.Raw:
+    """Return JSON that is sent unchanged. Raises INVALID_FIELD unless `data` is one JSON object.
+
+    Bytes that are not checked could close the object around them and add keys to it.
+    """
+    try:
+        msgspec.json.decode(data, type=dict)
+    except (ValueError, RecursionError) as error:
+        message = f"`{param}` is not a JSON object."
+        raise Failure(ErrorReason.INVALID_FIELD, message, param=param) from error
+    return msgspec.Raw(data)
+
+
+def valid_json(text: bytes, param: str) -> msgspec.Raw:
+    """Return JSON that is sent unchanged. Raises INVALID_FIELD unless it is one value."""
+    try:
+        return msgspec.json.decode(text, type=msgspec.Raw).copy()
+    except NOT_JSON as error:
+        raise Failure(
+            ErrorReason.INVALID_FIELD, f"A part of `{param}` is not JSON.", param=param
+        ) from error
