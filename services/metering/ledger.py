@@ -7,8 +7,8 @@ A request takes a hold before anything is sent upstream, and the hold ends exact
                        └─ (the process died) ──► recovered at its last checkpoint,
                                                  or voided if there is none
 
-A process that stands still for longer than its lease is taken for dead. When it goes on, the rest
-of what its calls cost is charged, too (`services.storage.late_charges`).
+A process that stands still for longer than its lease is taken for dead. When it goes on, the
+charges of its calls are corrected (`services.storage.late_charges`).
 
 `services.metering.books` decides whether a hold is taken: from memory where this process owns the
 database, else in the database. Each further step is one conditional statement there, so no order of
@@ -285,7 +285,7 @@ class Ledger:
         self._outbox.put(end)
 
     async def _run_heartbeat(self) -> None:
-        """Write checkpoints, renew the lease and sweep, for ever."""
+        """Write checkpoints, renew the lease and sweep, until cancelled."""
         heartbeats = 0
         while True:
             await asyncio.sleep(HEARTBEAT_S)

@@ -65,7 +65,7 @@ class Outbox:
         hold: then a recovery ends the hold, or has ended it."""
         self._work = asyncio.Event()
         self._is_awaited = asyncio.Event()
-        """Set while somebody waits for the next batch, which is then not delayed."""
+        """Set while a task waits for the next batch, which is then not delayed."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._delivered = asyncio.Event()
@@ -121,7 +121,7 @@ class Outbox:
             queues = (self._hold_ids, self._unwritten, self._writing)
 
     async def send(self) -> None:
-        """Write queued ends, for ever. After a failure the task may be started again."""
+        """Write queued ends until cancelled. After a failure the task may be started again."""
         while True:
             await self._work.wait()
             with suppress(TimeoutError):
@@ -212,7 +212,7 @@ class Outbox:
         self._note_delivered(batch)
 
     async def _charge_late(self, batch: Sequence[HoldEnd], won: Sequence[bool]) -> list[bool]:
-        """Charge calls whose holds another process has recovered. Return what is charged now."""
+        """Correct the charges of holds that another process has recovered. Return for which."""
         lost = [hold_end for hold_end, ours in zip(batch, won, strict=True) if not ours]
         late = await _until_available(partial(self._database.write, charge_late, lost))
         if charged := [end.hold.id for end, ours in zip(lost, late, strict=True) if ours]:

@@ -25,8 +25,9 @@ CHARGES_OF_KEY = f"""
 SELECT_BUDGET = "SELECT spent, held FROM budgets WHERE key_id = ? AND month = ?"
 # With the conditions of the indexes on transfers.
 CREDITED = f"""
-    SELECT {sum_columns("amount")} FROM transfers WHERE credit = ? AND credit <> '{REVENUE}'
-"""  # noqa: S608
+    SELECT {sum_columns("amount")} FROM transfers
+    WHERE credit = ? AND credit <> '{REVENUE}' AND debit <> '{REVENUE}'
+"""  # noqa: S608  What comes from the revenue is a part of a charge, given back.
 DEBITED = f"""
     SELECT {sum_columns("amount")} FROM transfers
     WHERE debit = ? AND debit <> '{DEPOSITS}' AND credit = '{DEPOSITS}'

@@ -5,7 +5,7 @@ I1  an account's balance is the sum of its transfers, its held amount the sum of
     holds; over all accounts, the gateway's own included, the sum is zero
 I2  no limited account has spent more than its balance, except for recorded overruns
 I3  every hold that ended with a charge has exactly one transfer of that amount, or two where
-    the rest was charged after a recovery, and every charge has such a hold
+    the charge was corrected after a recovery, and every charge has such a hold
 I4  a charge is within its hold and the extensions, or the excess is recorded as overrun, and so
     is what was charged after a recovery
 I5  nothing happened twice: a hold has one end, budgets add up
@@ -116,27 +116,35 @@ WITHIN_THE_BALANCE = f"""
 CHARGED_AS_ENDED = """
     SELECT holds.id FROM holds LEFT JOIN transfers ON transfers.id = 'charge:' || holds.id
     LEFT JOIN transfers AS late ON late.id = 'charge+' || holds.id
-    WHERE COALESCE(transfers.amount, 0) + COALESCE(late.amount, 0) <> charge
+    LEFT JOIN transfers AS back ON back.id = 'charge-' || holds.id
+    WHERE COALESCE(transfers.amount, 0) + COALESCE(late.amount, 0) - COALESCE(back.amount, 0)
+            <> charge
         OR (transfers.id IS NOT NULL AND (transfers.debit <> account OR transfers.credit <> ?))
         OR (late.id IS NOT NULL AND (late.debit <> account OR late.credit <> ?))
+        OR (back.id IS NOT NULL AND (back.credit <> account OR back.debit <> ?))
         OR (state IN ('held', 'voided') AND charge <> 0)
         OR (state = 'held') <> (ended_ms IS NULL)
 """
 CHARGED_FOR_A_HOLD = """
     SELECT transfers.id FROM transfers LEFT JOIN holds ON holds.id = substr(transfers.id, 8)
-    WHERE (credit = ? OR transfers.id LIKE 'charge:%') AND holds.id IS NULL
+    WHERE (credit = ? OR debit = ? OR transfers.id LIKE 'charge:%') AND holds.id IS NULL
         AND transfers.created_ms >= (SELECT before_ms FROM hold_retention)
 """
 CHARGED_FOR_DELETED_HOLDS = f"""
     SELECT accounts.name FROM accounts
-    LEFT JOIN (SELECT debit, {_sums("transfers.amount", "total")}
+    LEFT JOIN (SELECT debit AS payer, {_sums("transfers.amount", "total")}
         FROM transfers LEFT JOIN holds ON holds.id = substr(transfers.id, 8)
         WHERE transfers.credit = ? AND holds.id IS NULL
             AND transfers.created_ms < (SELECT before_ms FROM hold_retention)
-        GROUP BY debit) AS paid ON paid.debit = accounts.name
+        GROUP BY debit) AS paid ON paid.payer = accounts.name
+    LEFT JOIN (SELECT credit AS payer, {_sums("transfers.amount", "total")}
+        FROM transfers LEFT JOIN holds ON holds.id = substr(transfers.id, 8)
+        WHERE transfers.debit = ? AND holds.id IS NULL
+            AND transfers.created_ms < (SELECT before_ms FROM hold_retention)
+        GROUP BY credit) AS back ON back.payer = accounts.name
     LEFT JOIN (SELECT account, {_sums("charge", "total")} FROM hold_sums GROUP BY account)
         AS deleted ON deleted.account = accounts.name
-    WHERE {_signed(["paid.total()"], ["deleted.total()"])} <> 0
+    WHERE {_signed(["paid.total()"], ["back.total()", "deleted.total()"])} <> 0
 """
 OVERRUN_IS_RECORDED = f"""
     SELECT holds.id FROM holds
@@ -169,9 +177,12 @@ CHECKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         (REVENUE, DEPOSITS, REVENUE, DEPOSITS),
     ),
     "I2: spent more than there was": (WITHIN_THE_BALANCE, ()),
-    "I3: charge differs from the hold's": (CHARGED_AS_ENDED, (REVENUE, REVENUE)),
-    "I3: charge without a hold": (CHARGED_FOR_A_HOLD, (REVENUE,)),
-    "I3: charges differ from the sums of deleted holds": (CHARGED_FOR_DELETED_HOLDS, (REVENUE,)),
+    "I3: charge differs from the hold's": (CHARGED_AS_ENDED, (REVENUE,) * 3),
+    "I3: charge without a hold": (CHARGED_FOR_A_HOLD, (REVENUE,) * 2),
+    "I3: charges differ from the sums of deleted holds": (
+        CHARGED_FOR_DELETED_HOLDS,
+        (REVENUE,) * 2,
+    ),
     "I4: overrun is not recorded": (OVERRUN_IS_RECORDED, ()),
     "I5: budget differs from the holds": (BUDGETS_ADD_UP, ()),
 }

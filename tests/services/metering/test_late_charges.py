@@ -8,7 +8,9 @@ import pytest
 
 from services.metering.holds import Hold
 from services.metering.ledger import Ledger
+from services.storage.account_sums import credits_of
 from services.storage.accounts import credit_account
+from tests.services.metering.test_hold_retention import DAY_S, KEEP_DAYS, retention
 from tests.services.metering.test_ledger import USD, Books, books, ledger, order, usage
 from tests.stand.clock import FakeClock
 
@@ -19,7 +21,7 @@ CHECKPOINT = 3
 
 @pytest.fixture
 def is_shared(books: Books) -> bool:
-    """Whether several processes use the database: then the rest of a charge is taken later."""
+    """Whether several processes use the database: then a charge is corrected later."""
     return books.database.hold_journal is None
 
 
@@ -55,21 +57,35 @@ async def test_the_rest_is_charged(
         assert (row["state"], row["prompt_tokens"]) == ("settled", 99)
 
 
-@pytest.mark.parametrize("charge", [0, CHECKPOINT - 1, CHECKPOINT])
-async def test_nothing_is_given_back(
-    ledger: Ledger, books: Books, clock: FakeClock, charge: int
+@pytest.mark.parametrize("checkpoint", [CHECKPOINT, USD + CHECKPOINT])
+@pytest.mark.parametrize("less", [0, 1, None])
+async def test_what_the_checkpoint_was_above_the_charge_is_given_back(
+    ledger: Ledger,
+    books: Books,
+    clock: FakeClock,
+    is_shared: bool,
+    checkpoint: int,
+    less: int | None,
 ) -> None:
-    """Where the last checkpoint was as much, or the call is void, the charge stays."""
-    hold = await recovered_hold(ledger, books, clock)
+    """Also all of it, for a void call, and where the checkpoint was above the hold of 1 USD."""
+    hold = await recovered_hold(ledger, books, clock, checkpoint=checkpoint)
 
-    if charge:
-        ledger.settle(hold, charge, usage())
-    else:
+    if less is None:
         ledger.void(hold)
+    else:
+        ledger.settle(hold, checkpoint - less, usage(prompt=99))
     await ledger.drain()
 
-    assert await books.balance() == (10 * USD - CHECKPOINT, 0)
-    assert (await books.hold(hold))["state"] == "recovered"
+    corrected = is_shared and less != 0
+    charge = checkpoint if not corrected else 0 if less is None else checkpoint - less
+    assert await books.balance() == (10 * USD - charge, 0)
+    row = await books.hold(hold)
+    assert (row["charge"], row["overrun"]) == (charge, max(charge - USD, 0))
+    ended = "voided" if less is None else "settled"
+    assert row["state"] == (ended if corrected else "recovered")
+    of_account = await books.database.read(credits_of, "acme")
+    assert of_account is not None
+    assert (of_account.credited, of_account.charged) == (10 * USD, charge)
 
 
 async def test_a_balance_that_was_spent_meanwhile_becomes_negative(
@@ -100,7 +116,7 @@ async def test_the_log_says_which_holds_were_charged_late(
 
     with caplog.at_level(logging.WARNING):
         ledger.settle(first, 5, usage())
-        ledger.void(second)
+        ledger.settle(second, CHECKPOINT, usage())
         await ledger.drain()
 
     told = {
@@ -110,3 +126,17 @@ async def test_the_log_says_which_holds_were_charged_late(
     late = {"holds.charged_late": [first.id]} if is_shared else {}
     ended = [second.id] if is_shared else [first.id, second.id]
     assert told == {**late, "holds.already_ended": ended}
+
+
+async def test_the_audit_accounts_for_what_was_given_back(
+    ledger: Ledger, books: Books, clock: FakeClock, is_shared: bool
+) -> None:
+    """Also when the hold is deleted after its retention."""
+    hold = await recovered_hold(ledger, books, clock)
+    ledger.settle(hold, CHECKPOINT - 1, usage())
+    await ledger.drain()
+    await books.clean()
+    clock.advance((KEEP_DAYS + 10) * DAY_S)
+    await retention(books.database, clock).forget()
+
+    assert (await books.clean())["transfers"] == (3 if is_shared else 2)

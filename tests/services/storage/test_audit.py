@@ -19,6 +19,7 @@ from services.storage.accounts import (
 )
 from services.storage.audit import audit
 from services.storage.base import Database, Statement, Transaction
+from services.storage.ledger import REVENUE
 from services.storage.sqlite import SqliteDatabase
 from services.storage.sqlite_file import FILE
 from tests.stand.clock import FakeClock
@@ -73,6 +74,17 @@ async def test_balances_near_the_edges_are_exact(database: Database) -> None:
     for kind in kinds:
         expected = {finding for finding in wrong if finding.startswith(kind)}
         assert len(expected & set(found.findings)) == min(20, len(expected))
+
+
+async def test_a_part_of_a_charge_that_is_given_back_without_a_hold_is_found(
+    database: Database,
+) -> None:
+    """By its ID, although the balance is the sum of the transfers."""
+    await database.write(ensure_account, "acme", 0)
+    given_back: Statement = (TRANSFER, ("charge-hold-none", REVENUE, "acme", 7))
+    await database.write(run, [given_back, (SET_POSTED, (7, "acme"))])
+
+    assert await findings(database) == {"I3: charge without a hold: charge-hold-none"}
 
 
 def _sides(name: str, amount: int) -> tuple[str, str]:
