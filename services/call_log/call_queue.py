@@ -41,7 +41,7 @@ RETRY_S = (0.5, 1.0, 2.0, 5.0)
 
 
 class CallQueue:
-    """Calls on their way to the store. `run` writes their rows, for ever."""
+    """Calls on their way to the store. `run` writes their rows."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class CallQueue:
             self.put(record)
 
     async def run(self) -> None:
-        """Write what waits, for ever. After a failure of the task it may be run again."""
+        """Write what waits, until cancelled. After a failure of the task it may be run again."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S):

@@ -21,7 +21,7 @@ class ReplicaCount:
         self.number = 1
 
     async def watch(self) -> None:
-        """Count for ever."""
+        """Count until cancelled."""
         while True:
             with suppress(Failure):
                 self.number = max(1, await self._database.read(count_live_leases))

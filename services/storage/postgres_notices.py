@@ -81,7 +81,7 @@ class PostgresNotices:
         return self._connection is not None
 
     async def run(self) -> None:
-        """Deliver notices for ever."""
+        """Deliver notices until cancelled."""
         clock = asyncio.get_running_loop().time
         listen_at = 0.0
         try:

@@ -1,7 +1,7 @@
 """Checks of the state directory: only its owner, and root, may change the files in it.
 
-Whoever can put a file or a link there could give the gateway a pepper or a database of their own,
-or have it write elsewhere.
+Another user who can put a file or a link there could give the gateway a pepper or a database of
+their own, or have it write elsewhere.
 """
 
 from __future__ import annotations

@@ -50,7 +50,10 @@ class Balancer:
         self._piping: set[asyncio.Task[None]] = set()
 
     async def probe(self) -> None:
-        """Asks all edges whether they are ready, for ever; one that is slow to say is as before."""
+        """Asks all edges whether they are ready, until cancelled.
+
+        An edge that does not answer in time keeps its last state.
+        """
         async with aiohttp.ClientSession() as http:
             while True:
                 for address in self._addresses:
@@ -63,7 +66,7 @@ class Balancer:
 
     async def ready(self, number: int) -> None:
         """Returns when so many edges are."""
-        while len(self._ready) < number:  # noqa: ASYNC110 - nobody tells
+        while len(self._ready) < number:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(PROBED_EVERY_S / 5)
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

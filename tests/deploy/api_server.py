@@ -71,7 +71,7 @@ async def running(programs: Path, state: Path) -> AsyncIterator[Cluster]:
     api_server = (
         *(programs / "kube-apiserver", "--etcd-servers", f"http://127.0.0.1:{store}"),
         *("--bind-address", "127.0.0.1", "--secure-port", str(port)),
-        # It must name an address that is not loopback, and tells nobody about it.
+        # It must name an address that is not loopback, and announces it nowhere.
         *("--advertise-address", "192.0.2.1", "--endpoint-reconciler-type", "none"),
         *("--cert-dir", state / "certificates", "--token-auth-file", state / "admins.csv"),
         *("--service-account-issuer", server, "--service-account-key-file", key),

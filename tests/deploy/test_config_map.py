@@ -1,4 +1,4 @@
-"""A configuration that is applied anew is used by the pods that run."""
+"""A configuration that is applied again is used by the pods that run."""
 
 from __future__ import annotations
 

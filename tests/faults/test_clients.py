@@ -468,13 +468,13 @@ async def test_many_clients_that_never_read_cost_only_their_buffers(tmp_path: Pa
             async with asking(url, key, max_tokens=7) as good:
                 await good.text()
             before = await memory()
-            crowd = [await stack.enter_async_context(unread(address, key)) for _ in range(CROWD)]
+            clients = [await stack.enter_async_context(unread(address, key)) for _ in range(CROWD)]
             await asyncio.gather(*(upstream.request(number) for number in range(1, CROWD + 1)))
             async with asking(url, key, max_tokens=7) as good:
                 assert (await good.text()).endswith("data: [DONE]\n\n")
             assert await memory() - before < CROWD * EACH_BYTES_MAX
 
-            for writer in crowd:
+            for writer in clients:
                 writer.transport.abort()
             async with asyncio.timeout(60):
                 for request in upstream.requests[1:-1]:

@@ -37,7 +37,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def literal(name: str, value: str) -> bytes:
-    """A header that nobody remembers (RFC 7541, section 6.2.2)."""
+    """A header field without indexing (RFC 7541, section 6.2.2)."""
     assert max(len(name), len(value)) < 127
     return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
 

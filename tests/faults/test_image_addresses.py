@@ -48,10 +48,10 @@ Connect = Callable[[Any, Any], Coroutine[Any, Any, None]]
 async def test_no_image_address_is_resolved_or_fetched(
     open_stand: OpenStand, form: DialectAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A picture's address is the provider's affair: we look up no name and connect to nobody.
+    """A picture's address is passed on: the gateway looks up no name and opens no connection.
 
     So neither names that lead elsewhere the second time, nor redirects, nor servers that never
-    answer or never stop can do anything here, and nobody is flooded through us.
+    answer or never stop can do anything here, and no server is flooded through the gateway.
 
     Rows 39, 42 to 45 of the fault catalogue.
     """

@@ -247,12 +247,12 @@ async def test_an_sdks_read_timeout_bounds_whole_answers_alone(
     Row 82.
     """
     stand = await open_stand(wire=wire)
-    patience = {"x-stainless-read-timeout": "0.3"}
+    timeout = {"x-stainless-read-timeout": "0.3"}
     goes_on = asyncio.Event()
     stand.play([STALL], [goes_on, *FINE], second=[STALL])
 
-    whole = await stand.ask(headers=patience, stream=False)
-    streaming = asyncio.create_task(stand.ask(headers=patience))
+    whole = await stand.ask(headers=timeout, stream=False)
+    streaming = asyncio.create_task(stand.ask(headers=timeout))
     await stand.first.request(1)
     await asyncio.sleep(0.5)
     goes_on.set()

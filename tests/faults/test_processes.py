@@ -310,7 +310,7 @@ async def test_sigterm_during_the_start_ends_the_process_soon(tmp_path: Path, si
     for delay_s in (0.2, 0.6, 1.2):
         member = servers.service(tmp_path / "var", config)
         await member.spawn()
-        await asyncio.sleep(delay_s)  # Somewhere in the start: nobody tells where.
+        await asyncio.sleep(delay_s)  # At some point of the start, which announces none.
         for _ in range(signals):
             if member.running:
                 member.send_signal(signal.SIGTERM)

@@ -5,7 +5,7 @@
 Guesses of each kind take turns, so that whatever else the machine does meets all alike, and their
 medians are compared. What is measured is `Keyring.authenticate` on a SQLite of its own: through
 the whole gateway there is more noise, and soon an end of it, since edges slow down who guesses.
-Where medians are too far apart, all is measured anew, `ROUNDS` times at most. Noise does not
+Where medians are too far apart, all is measured again, `ROUNDS` times at most. Noise does not
 stay; a leak does, and ends it with status 1.
 
 How long a right key takes is not compared: that it is right is what the answer says.

@@ -62,7 +62,7 @@ async def test_a_leak_is_found_under_noise(leak: int, *, found: bool) -> None:
     [([0.01], False), ([0.2] * (ROUNDS - 1) + [0.01], False), ([0.2] * ROUNDS, True)],
 )
 async def test_only_what_stays_is_a_leak(spreads: Sequence[float], *, found: bool) -> None:
-    """Medians that come together once were apart by chance; nobody measures on."""
+    """Medians that come together once were apart by chance; the measurement ends."""
     left = iter(spreads)
 
     async def measured() -> Medians:

@@ -77,9 +77,9 @@ class Pod:
         """Whether a probe of the manifest passes, with the manifest's timeout."""
         spec = self._container[probe]
         url = f"http://{await self._address(spec['httpGet']['port'])}{spec['httpGet']['path']}"
-        patience = aiohttp.ClientTimeout(total=spec.get("timeoutSeconds", 1))
+        timeout = aiohttp.ClientTimeout(total=spec.get("timeoutSeconds", 1))
         try:
-            async with aiohttp.ClientSession(timeout=patience) as http, http.get(url) as answer:
+            async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url) as answer:
                 return answer.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False

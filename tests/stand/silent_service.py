@@ -49,7 +49,7 @@ def register(server: grpc.aio.Server) -> None:
 
 
 async def main() -> None:
-    """Serves for ever."""
+    """Serves until cancelled."""
     async with listening(register, "127.0.0.1:0") as bound:
         print(bound, flush=True)  # noqa: T201
         await asyncio.Event().wait()

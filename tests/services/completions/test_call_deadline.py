@@ -17,7 +17,7 @@ SOON_S = 0.01
 
 
 async def batches(pause_s: float = 0.0) -> AsyncGenerator[Batch, None]:
-    """Yield batches for ever."""
+    """Yield batches until closed."""
     while True:
         await asyncio.sleep(pause_s)
         yield [TextDelta("a")]

@@ -11,7 +11,7 @@ from services.telemetry.supervisor import FAILURES_MAX, Supervisor
 
 
 class Work:
-    """Fails so often, then goes on for ever."""
+    """Fails so often, then runs until cancelled."""
 
     def __init__(self, failures: int) -> None:
         self.begun = 0

@@ -59,7 +59,7 @@ async def spend(ledger: Ledger) -> None:
 
 
 async def main() -> None:
-    """Credit the account and run calls, for ever."""
+    """Credit the account and run calls, until killed."""
     where, name = sys.argv[1:]
     url = where if "://" in where else ""
     database = await open_database(Path(where), url, SystemClock())
