@@ -1,7 +1,7 @@
-"""Cache writes that a request asks for: marks, of which the provider's answer says what they cost.
+"""Cache writes that a request asks for by its cache marks.
 
-A call that its caller ends before the provider has counted its prompt is charged for them: tokens
-that are written to a cache may cost twice as much as others.
+The provider's answer says how many tokens were written. A call that its caller ends before that is
+charged for its whole prompt as a cache write: such tokens may cost twice as much as others.
 """
 
 from __future__ import annotations

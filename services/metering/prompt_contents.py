@@ -207,7 +207,7 @@ def _text_of_file(uri: str) -> str | None:
     try:
         raw = pybase64.b64decode(data) if "base64" in parameters else unquote_to_bytes(data)
     except ValueError:
-        return data  # The provider has to make sense of it.
+        return data  # Not decodable: the provider gets it as it is.
     is_pdf = mime_type == "application/pdf" and b"%PDF" in raw[:1024]
     is_packed = is_pdf or ("officedocument" in mime_type and b"\0" in raw)
     return None if is_packed else raw.decode(errors="replace")
