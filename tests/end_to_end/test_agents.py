@@ -6,9 +6,6 @@ a loop that ends has sent back every block, with its signature.
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -19,11 +16,9 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
+from tests.stand.client_programs import NODE_MODULES, printed_by_node
 from tests.stand.dialect_stand import MODEL, RESULTS, TOOLS, DialectStand, dialect_stand
 from tests.stand.providers.answers import Answer, Break, Redacted, call, text, thought
-
-SCRIPTS = Path(__file__).parent / "node"
-NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")
 
 ROUNDS = [
     Answer(
@@ -99,17 +94,9 @@ async def test_vercel(stand: DialectStand, package: str, form: str) -> None:
 
     Over Responses it needs `store: false`: else it sends references to stored items.
     """
-    gateway = stand.gateway
-    process = await asyncio.create_subprocess_exec(
-        *("node", str(SCRIPTS / "vercel_agent.mjs"), package, form),
-        env=os.environ | {"API_KEY": gateway.key, "BASE_URL": gateway.base_url, "MODEL": MODEL},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
+    told = await printed_by_node(stand.gateway, MODEL, "vercel_agent.mjs", package, form)
 
-    assert process.returncode == 0, err.decode()
-    assert json.loads(out) == {"content": "18 °C, noon.", "steps": len(ROUNDS)}
+    assert told == {"content": "18 °C, noon.", "steps": len(ROUNDS)}
     assert_thinking_was_kept(stand)
 
 

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
-import pytest
+from tests.stand.client_programs import needs_node, printed_by_node
+from tests.stand.dialect_stand import MODEL, THINKING, DialectStand
+from tests.stand.providers.answers import ANSWERS, ASKS, GREETING, Answer, text
 
-from tests.end_to_end.test_node_sdks import NODE_MODULES, run
-from tests.stand.dialect_stand import THINKING, DialectStand
-from tests.stand.providers.answers import Answer, call, text, thought
-
-pytestmark = pytest.mark.skipif(
-    not (NODE_MODULES and shutil.which("node")),
-    reason="POMOGATOR_NODE_MODULES is not set: Node's packages are not at hand",
-)
+pytestmark = needs_node
 
 SCRIPT = "anthropic_sdk.mjs"
-
-GREETING = Answer(parts=[text("При", "вет", "! 🌍")])
-ASKS = Answer(
-    parts=[
-        thought("I need", " both."),
-        text("Let me ", "see."),
-        call("toolu_1", "weather", '{"ci', 'ty": "Paris"}'),
-        call("toolu_2", "clock"),
-    ],
-    stop="tool_calls",
-)
-ANSWERS = Answer(parts=[thought("All clear.", signature="Zg=="), text("18 °C, noon.")])
 
 
 async def test_whole_and_streamed(stand: DialectStand) -> None:
     """The answer is the same."""
     stand.provider.say(GREETING)
     for scene in ("whole", "stream"):
-        told = await run(stand, SCRIPT, scene)
+        told = await printed_by_node(stand.gateway, MODEL, SCRIPT, scene)
         assert [block["text"] for block in told["content"]] == ["Привет! 🌍"]
         assert told["stop_reason"] == "end_turn"
         assert (told["usage"]["input_tokens"], told["usage"]["output_tokens"]) == (21, 13)
@@ -46,7 +28,7 @@ async def test_tools_with_reasoning(stand: DialectStand) -> None:
     turns: dict[str, Any] = {}
     for scene in ("tools", "streamedTools"):
         stand.provider.say(ASKS, ANSWERS)
-        turns[scene] = await run(stand, SCRIPT, scene, model=THINKING)
+        turns[scene] = await printed_by_node(stand.gateway, THINKING, SCRIPT, scene)
         first, second = turns[scene]
         uses = [block for block in first["content"] if block["type"] == "tool_use"]
         assert [(use["name"], use["input"]) for use in uses] == [
@@ -63,13 +45,13 @@ async def test_tools_with_reasoning(stand: DialectStand) -> None:
 async def test_counts_and_failures(stand: DialectStand) -> None:
     """Numbers are numbers, and failures have Anthropic's form."""
     stand.provider.say(Answer(parts=[text("Half")], breaks_off="cut"))
-    assert (await run(stand, SCRIPT, "count"))["input_tokens"] > 0
+    assert (await printed_by_node(stand.gateway, MODEL, SCRIPT, "count"))["input_tokens"] > 0
     for scene, status, kind in (
         ("batches", 404, "not_found_error"),
         ("refused", 400, "invalid_request_error"),
     ):
-        failure = await run(stand, SCRIPT, scene)
+        failure = await printed_by_node(stand.gateway, MODEL, SCRIPT, scene)
         assert (failure["status"], failure["error"]["error"]["type"]) == (status, kind)
         assert failure["error"]["request_id"] == failure["requestID"]
-    broken = await run(stand, SCRIPT, "broken")
+    broken = await printed_by_node(stand.gateway, MODEL, SCRIPT, "broken")
     assert broken["error"]["error"]["type"] == "api_error"

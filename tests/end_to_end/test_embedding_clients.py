@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,35 +11,19 @@ from openai import DefaultAsyncHttpxClient
 from pydantic import SecretStr
 
 from services.embedding_limits import EmbeddingLimits
+from tests.stand.client_programs import needs_node, printed_by_node
 from tests.stand.embedding_provider import vector_of
 from tests.stand.embedding_stand import MODEL, EmbeddingStand, embedding_stand
 
-NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")
-SCRIPT = Path(__file__).parent / "node" / "embeddings.mjs"
 DIMENSIONS = 8
-
-needs_node = pytest.mark.skipif(
-    not (NODE_MODULES and shutil.which("node")),
-    reason="POMOGATOR_NODE_MODULES is not set: Node's packages are not at hand",
-)
 
 
 @needs_node
 async def test_node_gets_the_same_vectors_in_both_encodings(tmp_path: Path) -> None:
     """Its default is base64, too."""
     async with embedding_stand(tmp_path) as stand:
-        process = await asyncio.create_subprocess_exec(
-            "node",
-            str(SCRIPT),
-            env=os.environ
-            | {"API_KEY": stand.gateway.key, "BASE_URL": stand.gateway.base_url, "MODEL": MODEL},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        assert process.returncode == 0, err.decode()
+        found = await printed_by_node(stand.gateway, MODEL, "embeddings.mjs")
 
-    found = json.loads(out)
     wanted = [list(vector_of(text, DIMENSIONS)) for text in ("a first text", "another")]
     assert found["usual"] == found["numbers"] == wanted
 

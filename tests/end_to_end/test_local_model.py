@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import json
 import os
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ from pomogator.chat.v1 import content_pb2 as content
 
 from services.config import ChannelConfig
 from services.rpc.listener import listening
+from tests.stand.client_programs import needs_node
 from tests.stand.gateway import TRANSPORTS, Gateway, running
 
 HERE = Path(__file__).parent
 GOOGLEAPIS = Path(annotations_pb2.__file__).parents[2]
-NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")
 MODELS = ("local/smollm2-135m", "local/smollm2-135m-messages")
 """The model through the `openai` dialect, and through the `anthropic` one."""
 MESSAGES = [
@@ -39,10 +38,6 @@ pytestmark = [
         reason="the local model is not installed: `make run` installs it",
     ),
 ]
-needs_node = pytest.mark.skipif(
-    not (NODE_MODULES and shutil.which("node")),
-    reason="POMOGATOR_NODE_MODULES is not set: Node's packages are not at hand",
-)
 
 
 @pytest.fixture(scope="module", params=TRANSPORTS)

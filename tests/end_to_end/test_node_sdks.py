@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.stand.client_programs import NODE_MODULES, needs_node, printed_by_node
 from tests.stand.dialect_stand import MODEL, THINKING, DialectStand
-from tests.stand.providers.answers import Answer, Break, Redacted, Refused, call, text, thought
+from tests.stand.providers.answers import (
+    GREETING,
+    Answer,
+    Break,
+    Redacted,
+    Refused,
+    call,
+    text,
+    thought,
+)
 
-SCRIPTS = Path(__file__).parent / "node"
-NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")
-
-GREETING = Answer(parts=[text("При", "вет", "! 🌍")])
 CAPITAL = Answer(parts=[text('{"country": "Fr', 'ance", "city"', ': "Paris"}')])
 CALLS = [call("toolu_1", "weather", '{"ci', 'ty": "Paris"}'), call("toolu_2", "clock")]
 ASKS = Answer(parts=[text("Let me ", "see."), *CALLS], stop="tool_calls")
@@ -28,35 +30,16 @@ ASKS_REASONING = Answer(
 )
 ANSWERS_REASONING = Answer(parts=[thought("All clear.", signature="Zg=="), text("18 °C, noon.")])
 
-pytestmark = pytest.mark.skipif(
-    not (NODE_MODULES and shutil.which("node")),
-    reason="POMOGATOR_NODE_MODULES is not set: Node's packages are not at hand",
-)
-
-
-async def run(stand: DialectStand, script: str, *arguments: str, model: str = MODEL) -> Any:
-    """What the script prints."""
-    process = await asyncio.create_subprocess_exec(
-        "node",
-        str(SCRIPTS / script),
-        *arguments,
-        env=os.environ
-        | {"API_KEY": stand.gateway.key, "BASE_URL": stand.gateway.base_url, "MODEL": model},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    return json.loads(out)
+pytestmark = needs_node
 
 
 async def test_whole_and_streamed(stand: DialectStand) -> None:
     """Whole, iterated and by the SDK's helper, the answer is the same, piece by piece."""
     stand.provider.say(GREETING)
 
-    whole = await run(stand, "openai_contract.mjs", "whole")
-    streamed = await run(stand, "openai_contract.mjs", "stream")
-    helped = await run(stand, "openai_contract.mjs", "helper")
+    whole = await printed_by_node(stand.gateway, MODEL, "openai_contract.mjs", "whole")
+    streamed = await printed_by_node(stand.gateway, MODEL, "openai_contract.mjs", "stream")
+    helped = await printed_by_node(stand.gateway, MODEL, "openai_contract.mjs", "helper")
 
     assert [found["content"] for found in (whole, streamed, helped)] == ["Привет! 🌍"] * 3
     assert streamed["pieces"] == helped["pieces"] == ["При", "вет", "! 🌍"]
@@ -68,7 +51,7 @@ async def test_parse(stand: DialectStand) -> None:
     """A typed answer is parsed, whole and streamed."""
     stand.provider.say(CAPITAL)
 
-    found = await run(stand, "openai_contract.mjs", "parse")
+    found = await printed_by_node(stand.gateway, MODEL, "openai_contract.mjs", "parse")
 
     capital = {"country": "France", "city": "Paris"}
     assert found == {"whole": capital, "streamed": capital}
@@ -79,7 +62,7 @@ async def test_loop(stand: DialectStand, scene: str) -> None:
     """A loop of parallel calls, by hand, by the stream's helper and by `runTools`."""
     stand.provider.say(ASKS, ANSWERS)
 
-    found = await run(stand, "openai_contract.mjs", scene)
+    found = await printed_by_node(stand.gateway, MODEL, "openai_contract.mjs", scene)
 
     assert found == {"content": "18 °C, noon."}
     assert len(stand.provider.requests) == 2
@@ -90,7 +73,7 @@ async def test_thinking_loop(stand: DialectStand, scene: str) -> None:
     """The sealed reasoning goes back by itself, whole and from the helper's message."""
     stand.provider.say(ASKS_REASONING, ANSWERS_REASONING)
 
-    found = await run(stand, "openai_contract.mjs", scene, model=THINKING)
+    found = await printed_by_node(stand.gateway, THINKING, "openai_contract.mjs", scene)
 
     assert "18 °C, noon." in json.dumps(found["content"], ensure_ascii=False)
     assert len(stand.provider.requests) == 2
@@ -105,7 +88,7 @@ async def test_thinking_loop_of_run_tools(stand: DialectStand) -> None:
     """`runTools` sends back no field that OpenAI does not have: the gateway restores it."""
     stand.provider.say(ASKS_REASONING, ANSWERS_REASONING)
 
-    found = await run(stand, "openai_contract.mjs", "loop_runner", model=THINKING)
+    found = await printed_by_node(stand.gateway, THINKING, "openai_contract.mjs", "loop_runner")
 
     assert found == {"content": "18 °C, noon."}
     if stand.dialect == "anthropic":
@@ -117,7 +100,7 @@ async def test_refused_call(stand: DialectStand) -> None:
     """An error before the first token has its status, its code and its class."""
     stand.provider.say(Refused(status=429, kind="rate_limit_error", message="Slow down."))
 
-    found = await run(stand, "openai_contract.mjs", "error")
+    found = await printed_by_node(stand.gateway, MODEL, "openai_contract.mjs", "error")
 
     assert (found["name"], found["status"]) == ("RateLimitError", 429)
 
@@ -127,7 +110,7 @@ async def test_broken_stream(stand: DialectStand, breaks_off: Break) -> None:
     """An error after the first token is thrown, with its code."""
     stand.provider.say(Answer(parts=[text("Hel")], breaks_off=breaks_off))
 
-    found = await run(stand, "openai_contract.mjs", "error")
+    found = await printed_by_node(stand.gateway, MODEL, "openai_contract.mjs", "error")
 
     assert found["name"] == "APIError"
     assert found["code"]
@@ -156,7 +139,7 @@ async def test_vercel_broken_stream(stand: DialectStand, package: str, breaks_of
     """Vercel's `ai` 5 and 6 report an error after the first token, and no finished answer."""
     stand.provider.say(Answer(parts=[text("Hel", "lo")], breaks_off=breaks_off))
 
-    found = await run(stand, "vercel_failure.mjs", package)
+    found = await printed_by_node(stand.gateway, MODEL, "vercel_failure.mjs", package)
 
     assert found["content"] == "Hello"
     assert len(found["errors"]) == 1
@@ -167,7 +150,7 @@ async def test_vercel_loop(stand: DialectStand) -> None:
     """Vercel's AI SDK streams a loop of parallel calls."""
     stand.provider.say(ASKS, ANSWERS)
 
-    found = await run(stand, "vercel_ai.mjs")
+    found = await printed_by_node(stand.gateway, MODEL, "vercel_ai.mjs")
 
     assert found["content"] == "Let me see.18 °C, noon."
     assert found["calls"] == [["weather", {"city": "Paris"}], ["clock", {}]]
@@ -178,7 +161,7 @@ async def test_vercel_thinking_loop(stand: DialectStand) -> None:
     """It shows the reasoning, and where it drops the sealed form the loop goes on all the same."""
     stand.provider.say(ASKS_REASONING, ANSWERS_REASONING)
 
-    found = await run(stand, "vercel_ai.mjs", model=THINKING)
+    found = await printed_by_node(stand.gateway, THINKING, "vercel_ai.mjs")
 
     assert found["content"] == "Let me see.18 °C, noon."
     assert found["reasoning"].startswith("I need both.")

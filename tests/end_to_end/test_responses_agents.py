@@ -6,10 +6,8 @@ bring back the first one as it was.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +16,13 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
+from tests.stand.client_programs import needs_node, printed, printed_by_node
 from tests.stand.dialect_stand import RESULTS, THINKING, TOOLS, DialectStand
-from tests.stand.providers.answers import Answer, call, text, thought
+from tests.stand.providers.answers import ANSWERS, ASKS
 
 HERE = Path(__file__).parent
-NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")
 AGENTS_PYTHON = os.environ.get("POMOGATOR_AGENTS_PYTHON", "")
 
-ASKS = Answer(
-    parts=[
-        thought("I need", " both."),
-        text("Let me ", "see."),
-        call("toolu_1", "weather", '{"ci', 'ty": "Paris"}'),
-        call("toolu_2", "clock"),
-    ],
-    stop="tool_calls",
-)
-ANSWERS = Answer(parts=[thought("All clear.", signature="Zg=="), text("18 °C, ", "noon.")])
 SAID = "18 °C, noon."
 QUESTION = "How is Paris, and what time is it?"
 
@@ -43,20 +31,6 @@ def assert_reasoning_came_back(stand: DialectStand) -> None:
     """Where the provider signs it, the second request has the seal of the first answer."""
     _, second = stand.provider.bodies
     assert ("c2lnbmVk" in json.dumps(second)) is stand.is_signed
-
-
-async def printed(stand: DialectStand, *command: str, model: str = THINKING) -> Any:
-    """What a program prints, as JSON."""
-    gateway = stand.gateway
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env=os.environ | {"API_KEY": gateway.key, "BASE_URL": gateway.base_url, "MODEL": model},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    return json.loads(out.splitlines()[-1])  # Packages may warn before that.
 
 
 @pytest.mark.skipif(
@@ -69,7 +43,8 @@ async def test_agents_sdk(stand: DialectStand, api: str, form: str) -> None:
     """OpenAI's Agents SDK, over both APIs. Over chat completions the gateway restores the seal."""
     stand.provider.say(ASKS, ANSWERS)
 
-    told = await printed(stand, AGENTS_PYTHON, str(HERE / "agents_sdk_loop.py"), api, form)
+    program = str(HERE / "agents_sdk_loop.py")
+    told = await printed(stand.gateway, THINKING, AGENTS_PYTHON, program, api, form)
 
     assert told == {"output": SAID, "answers": 2}
     assert_reasoning_came_back(stand)
@@ -128,10 +103,7 @@ async def test_pydantic_ai(stand: DialectStand, *, streamed: bool) -> None:
         assert_reasoning_came_back(stand)
 
 
-@pytest.mark.skipif(
-    not (NODE_MODULES and shutil.which("node")),
-    reason="POMOGATOR_NODE_MODULES is not set: Node's packages are not at hand",
-)
+@needs_node
 @pytest.mark.parametrize(
     ("package", "form"),
     [
@@ -144,8 +116,7 @@ async def test_vercel(stand: DialectStand, package: str, form: str) -> None:
     """Vercel's `ai` with both models of its provider for OpenAI."""
     stand.provider.say(ASKS, ANSWERS)
 
-    script = str(HERE / "node" / "vercel_agent.mjs")
-    told = await printed(stand, "node", script, package, form)
+    told = await printed_by_node(stand.gateway, THINKING, "vercel_agent.mjs", package, form)
 
     assert told == {"content": SAID, "steps": 2}
     assert_reasoning_came_back(stand)

@@ -112,3 +112,18 @@ def thought(*pieces: str, signature: str = "c2lnbmVk") -> Thought:
 def call(call_id: str, name: str, *pieces: str) -> Call:
     """A call with its arguments in these pieces."""
     return Call(call_id, name, pieces)
+
+
+GREETING = Answer(parts=[text("При", "вет", "! 🌍")])
+ASKS = Answer(
+    parts=[
+        thought("I need", " both."),
+        text("Let me ", "see."),
+        call("toolu_1", "weather", '{"ci', 'ty": "Paris"}'),
+        call("toolu_2", "clock"),
+    ],
+    stop="tool_calls",
+)
+"""Reasoning, text and two calls of the stand's tools."""
+ANSWERS = Answer(parts=[thought("All clear.", signature="Zg=="), text("18 °C, ", "noon.")])
+"""The answer to the results of both."""
