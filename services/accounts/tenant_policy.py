@@ -45,7 +45,9 @@ def new_scope(wanted: KeyScope, caller: KeyScope) -> KeyScope:
     Raise Failure PERMISSION_DENIED if it would have more than the caller's key.
     """
     if is_limited(caller):
-        raise denied("Your key has limits, so it cannot make keys: each would add to them.")
+        raise denied(
+            "Your key has limits of its own, so it cannot make keys: each would add to them."
+        )
     return changed_scope(wanted, NOTHING, caller)
 
 

@@ -23,7 +23,7 @@ from services.storage.ledger import (
 )
 
 WRITE_HOLD = f"{INSERT_HOLD} ON CONFLICT (id) DO NOTHING"
-"""The same for a hold that memory has admitted. It does nothing if an earlier try has succeeded."""
+"""`INSERT_HOLD`, which does nothing if an earlier attempt has written the hold."""
 
 WRITE_ENDED_HOLD = """
     INSERT INTO holds
@@ -39,8 +39,8 @@ ADD_TO_BUDGET = "UPDATE budgets SET held = held + ? WHERE key_id = ? AND month =
 def write_holds(holds: Sequence[HoldRow], ended: Sequence[HoldEnd]) -> Transaction[None]:
     """Write holds that memory has admitted: those in flight, and those that have ended meanwhile.
 
-    A batch that an earlier try has written changes nothing. Raises ConstraintError if only a part
-    of it is there.
+    A batch that an earlier attempt has written changes nothing. Raise ConstraintError if only a
+    part of it is there.
     """
     if holds:
         written = yield WRITE_HOLD, [hold_values(hold) for hold in holds]

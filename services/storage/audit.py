@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import msgspec
 
 from services.storage.base import Transaction
+from services.storage.exact_sums import UNIT
 from services.storage.hold_sums import FIGURES, STATES
 from services.storage.ledger import DEPOSITS, REVENUE
 
@@ -40,19 +41,18 @@ COUNTS: Mapping[str, str] = {
     },
 }
 
-UNIT = 2**30
-"""Sums are computed as a multiple of this and a rest, since SQLite fails where a sum of integers
-overflows. PostgreSQL sums up decimals, to which the cast brings it here, too."""
-
 
 def _sums(column: str, name: str, condition: str = "1 = 1") -> str:
-    """Return the columns `{name}_high` and `{name}_low`, whose sum is that of `column`."""
+    """Return the columns `{name}_high`, in `UNIT`s, and `{name}_low`: the sum of `column`."""
     amount = f"CASE WHEN {condition} THEN {column} ELSE 0 END"
     return f"sum(({amount}) / {UNIT}) AS {name}_high, sum(({amount}) % {UNIT}) AS {name}_low"
 
 
 def _signed(positive: Sequence[str], negative: Sequence[str]) -> str:
-    """Return the difference of integers and of pairs of sums. It is exact near 0."""
+    """Return the difference of integers and of pairs of sums. It is exact near 0.
+
+    The cast makes it a decimal in PostgreSQL. In SQLite a product that overflows is a float.
+    """
     parts = []
     for part in ("high", "low"):
         plus = " + ".join(_part(name, part) for name in positive)

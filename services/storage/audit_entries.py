@@ -48,7 +48,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     actor_type: str
     """`operator`, `key` or `system`."""
     actor: str
-    """Name of the operator, where it is known; ID of the key."""
+    """Name of the operator, where it is known; ID of the key; cause of an act of the gateway."""
     account: str
     """Account of what changed. Empty: it has none."""
     method: str
