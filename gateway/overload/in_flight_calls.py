@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from gateway.errors import ApiError, shutting_down
 from gateway.overload.concurrency_limit import ConcurrencyLimit
 from services.common.fair_share import FairShare
@@ -42,17 +44,14 @@ class InFlightCalls:
                 call.cancel()
 
 
-class InFlightCall:
+class InFlightCall(msgspec.Struct, eq=False):
     """Context manager in which a request awaits its call. Cancels the task, as a timeout does."""
 
-    __slots__ = ("_caller", "_calls", "_calls_before", "_cancelled", "_task")
-
-    def __init__(self, calls: InFlightCalls, caller: int) -> None:
-        self._calls = calls
-        self._caller = caller
-        self._calls_before = 0
-        self._cancelled = False
-        self._task: asyncio.Task[object] | None = None
+    _calls: InFlightCalls
+    _caller: int
+    _calls_before: int = 0
+    _cancelled: bool = False
+    _task: asyncio.Task[object] | None = None
 
     def cancel(self) -> None:
         """End the call. Its request fails with SHUTTING_DOWN."""

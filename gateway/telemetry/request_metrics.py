@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from services.common.plain_metrics import PlainMetrics
 
 if TYPE_CHECKING:
@@ -27,18 +29,15 @@ STREAM, WHOLE = ("stream",), ("whole",)
 """Values of the label `form`."""
 
 
-class ObservedRequest:
+class ObservedRequest(msgspec.Struct, eq=False):
     """A request that is being answered, as metrics and traces see it."""
 
-    __slots__ = ("outcome", "route", "span")
-
-    def __init__(self, route: str, outcome: dict[str, object]) -> None:
-        self.route = route
-        """The pattern of its path. Empty: no route matches."""
-        self.outcome = outcome
-        """Fields for its line in the access log."""
-        self.span: RequestSpan | None = None
-        """None: requests are not traced."""
+    route: str
+    """The pattern of its path. Empty: no route matches."""
+    outcome: dict[str, object]
+    """Fields for its line in the access log."""
+    span: RequestSpan | None = None
+    """None: requests are not traced."""
 
     @property
     def streams(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 FLOOD_CALLS_MIN = 2
 """There is a flood if the caller of the average call has at least this many calls in flight.
 Without a flood no caller is light."""
@@ -33,7 +35,7 @@ class FairShare:
 
         `is_spare`: the call occupies spare capacity.
         """
-        return CountedCall(self, hash(caller), is_spare=is_spare)
+        return CountedCall(self, hash(caller), is_spare)
 
     def is_light(self, caller: str) -> bool:
         """Whether the caller has few calls in flight, compared with the others."""
@@ -59,15 +61,12 @@ class FairShare:
             del self._calls[caller]
 
 
-class CountedCall:
+class CountedCall(msgspec.Struct, eq=False):
     """One call in flight, counted for its caller while the context is entered."""
 
-    __slots__ = ("_caller", "_is_spare", "_shares")
-
-    def __init__(self, shares: FairShare, caller: int, *, is_spare: bool) -> None:
-        self._shares = shares
-        self._caller = caller
-        self._is_spare = is_spare
+    _shares: FairShare
+    _caller: int
+    _is_spare: bool
 
     def __enter__(self) -> None:
         self._shares.spare_in_use += self._is_spare

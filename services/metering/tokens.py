@@ -19,6 +19,8 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
+import msgspec
+
 from services.domain.spec import ChatCompletionSpec
 from services.metering.prompt_contents import contents, rare_contents
 
@@ -96,16 +98,13 @@ class TokenCounter:
         return self._count(text)
 
 
-class RunningTokenCount:
+class RunningTokenCount(msgspec.Struct):
     """Running token count of a text that arrives in pieces, in bounded memory."""
 
-    __slots__ = ("_chars", "_counter", "_pieces", "_tokens")
-
-    def __init__(self, counter: TokenCounter) -> None:
-        self._counter = counter
-        self._pieces: list[str] = []
-        self._chars = 0
-        self._tokens = 0
+    _counter: TokenCounter
+    _pieces: list[str] = []
+    _chars: int = 0
+    _tokens: int = 0
 
     def add(self, piece: str) -> None:
         """Add a piece."""

@@ -147,13 +147,12 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Plausible reasoning of one choice that the answer does not show, in tokens."""
 
 
-class Notes:
+class Notes(msgspec.Struct):
     """Notes about changes to the request. In strict mode, dropping a parameter fails the call."""
 
-    def __init__(self, *, strict: bool = False) -> None:
-        self.strict = strict
-        """Whether what cannot be honoured is refused."""
-        self._notes: dict[tuple[str, NoteAction], Note] = {}
+    strict: bool = False
+    """Whether what cannot be honoured is refused."""
+    _notes: dict[tuple[str, NoteAction], Note] = {}
 
     def mapped(self, param: str, detail: str) -> None:
         """Note that `param` is sent in another form, which the model understands."""

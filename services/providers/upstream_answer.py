@@ -10,6 +10,8 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Self, cast
 
+import msgspec
+
 from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
@@ -72,53 +74,29 @@ _FAILURES: Mapping[HttpErrorKind, tuple[ErrorReason, str]] = {
 }
 
 
-class UpstreamAnswer:
+class UpstreamAnswer(msgspec.Struct, eq=False):
     """Answer of one attempt: an async iterator of batches. The user must close it in every case.
 
     An UpstreamError is raised after the events before it. A disconnected stream is an error unless
     the provider had marked its end.
     """
 
-    __slots__ = (
-        "_api",
-        "_decoder",
-        "_failure",
-        "_is_closed",
-        "_on_failure",
-        "_post",
-        "_response",
-        "_stream",
-        "_timeouts",
-        "is_sent",
-        "outlives_reader",
-    )
-
-    def __init__(
-        self,
-        post: Callable[[Callable[[], None]], Awaitable[HttpResponse]],
-        api: ProviderApi,
-        decoder: Decoder,
-        timeouts: Timeouts,
-        on_failure: Callable[[UpstreamError, str], None],
-    ) -> None:
-        """`post` sends the request and returns once the response's headers have arrived.
-
-        `post` calls its argument when the request leaves. `on_failure` is called with each error
-        and its cause, if that is known.
-        """
-        self._post = post
-        self._on_failure = on_failure
-        self._api = api
-        self._decoder = decoder
-        self._timeouts = timeouts
-        self._stream: Reader | None = None
-        self._response: HttpResponse | None = None
-        self._failure: UpstreamError | None = None
-        self._is_closed = False
-        self.is_sent = False
-        """Whether the request has left for the provider, which may bill it from then on."""
-        self.outlives_reader = False
-        """Whether the answer goes on after its reader was cancelled: another one may read it."""
+    _post: Callable[[Callable[[], None]], Awaitable[HttpResponse]]
+    """Sends the request, and returns once the response's headers have arrived. Calls its argument
+    when the request leaves."""
+    _api: ProviderApi
+    _decoder: Decoder
+    _timeouts: Timeouts
+    _on_failure: Callable[[UpstreamError, str], None]
+    """Called with each error and its cause, if that is known."""
+    _stream: Reader | None = None
+    _response: HttpResponse | None = None
+    _failure: UpstreamError | None = None
+    _is_closed: bool = False
+    is_sent: bool = False
+    """Whether the request has left for the provider, which may bill it from then on."""
+    outlives_reader: bool = False
+    """Whether the answer goes on after its reader was cancelled: another one may read it."""
 
     def __aiter__(self) -> Self:
         return self

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from services.config import ChannelConfig
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure, UpstreamError
 
 
-class CallFailures:
+class CallFailures(msgspec.Struct):
     """The failures of a call's attempts so far."""
 
-    def __init__(self) -> None:
-        self.refusal: Failure | None = None
-        """The reason for which a target could not be tried."""
-        self._error: UpstreamError | None = None
-        self._failed_channels: set[str] = set()
-        self._late_channels: set[str] = set()
+    refusal: Failure | None = None
+    """The reason for which a target could not be tried."""
+    _error: UpstreamError | None = None
+    _failed_channels: set[str] = set()
+    _late_channels: set[str] = set()
 
     def excludes(self, channel: ChannelConfig) -> bool:
         """Whether the channel failed in a way that would also fail its other keys."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from services.providers.http.errors import HttpError, HttpErrorKind
 
 BUFFER_MAX = 64 * 1024
@@ -36,54 +38,32 @@ class ReceiveBudget:
         return max(BUFFER_MIN, min(most, self.left))
 
 
-class IncomingResponse:
+class IncomingResponse(msgspec.Struct, eq=False):
     """Status, headers, and the part of the body that has not been read.
 
     It has one reader, which waits on a single future: a response needs no task, queue or timer.
     """
 
-    __slots__ = (
-        "_budget",
-        "_chunks",
-        "_discarded",
-        "_error",
-        "_loop",
-        "_on_end",
-        "_paused",
-        "_size",
-        "_taken",
-        "_transport",
-        "_waiter",
-        "begun",
-        "complete",
-        "delimited_by_close",
-        "fields",
-        "status",
-    )
-
-    def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, budget: ReceiveBudget
-    ) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._budget = budget
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._taken = 0
-        self._paused = False
-        self._discarded = False
-        self._error: HttpError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._on_end: Callable[[], None] | None = None
-        self.begun = False
-        """Whether status and headers have arrived."""
-        self.status = 0
-        self.fields: Mapping[bytes, bytes] = {}
-        """Headers by lower-case name, with their original bytes."""
-        self.delimited_by_close = False
-        """Whether only the end of the connection marks the end of the body."""
-        self.complete = False
-        """Whether the whole body has arrived, read or not."""
+    _transport: asyncio.Transport
+    _loop: asyncio.AbstractEventLoop
+    _budget: ReceiveBudget
+    _chunks: list[bytes] = []
+    _size: int = 0
+    _taken: int = 0
+    _paused: bool = False
+    _discarded: bool = False
+    _error: HttpError | None = None
+    _waiter: asyncio.Future[None] | None = None
+    _on_end: Callable[[], None] | None = None
+    begun: bool = False
+    """Whether status and headers have arrived."""
+    status: int = 0
+    fields: Mapping[bytes, bytes] = {}
+    """Headers by lower-case name, with their original bytes."""
+    delimited_by_close: bool = False
+    """Whether only the end of the connection marks the end of the body."""
+    complete: bool = False
+    """Whether the whole body has arrived, read or not."""
 
     # The connection's side.
 

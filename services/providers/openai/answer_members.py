@@ -12,15 +12,14 @@ from services.providers.openai import wire
 from services.providers.openai.extras import WITHHELD, Json, decoded
 
 
-class MembersBesideChoices:
+class MembersBesideChoices(msgspec.Struct):
     """Members of one answer, the last value of each."""
 
-    def __init__(self) -> None:
-        self.system_fingerprint = ""
-        self._values: Json = {}
-        self._seen: dict[str, bytes] = {}
-        self._new: set[str] = set()
-        self._new_fingerprint = False
+    system_fingerprint: str = ""
+    _values: Json = {}
+    _seen: dict[str, bytes] = {}
+    _new: set[str] = set()
+    _new_fingerprint: bool = False
 
     @property
     def extra_json(self) -> bytes:
