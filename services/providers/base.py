@@ -90,7 +90,7 @@ class Target:
 
     key: Secret = field(init=False)
     """The provider key to send. Empty: none."""
-    identity: tuple[str, str, Secret] = field(init=False, repr=False)
+    identity: tuple[str, str, str] = field(init=False, repr=False)
     """Channel, model and key, by which health is kept. A key that is new after a reload starts
     without a history."""
 
@@ -98,7 +98,7 @@ class Target:
         channel, number = self.channel, self.key_number
         key = channel.spare_keys[number - 1] if number else channel.key
         object.__setattr__(self, "key", key)
-        object.__setattr__(self, "identity", (channel.name, self.model, key))
+        object.__setattr__(self, "identity", (channel.name, self.model, key.reveal()))
 
     @property
     def weight(self) -> float:

@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from services.clock import Clock
-from services.config import Secret
 from services.errors import UpstreamError
 from services.providers.base import Target
 from services.routing.decay import DecayedMean
@@ -44,7 +43,7 @@ STREAMED_FOR_S = 600.0
 LATENCY_FLOOR_S = 0.1
 """Added to both latencies before they are compared: much smaller differences do not count."""
 
-_TargetKey: TypeAlias = tuple[str, str, Secret]
+_TargetKey: TypeAlias = tuple[str, str, str]
 
 
 @dataclass(slots=True)
