@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.bench.request_path import Figures, measure
 
 FILES_MAX = 107
-CALLS_MAX = {"streamed": 526, "whole": 362}
+CALLS_MAX = {"streamed": 515, "whole": 347}
 COROUTINES_MAX = 7
 
 
