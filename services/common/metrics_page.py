@@ -6,11 +6,13 @@ else of a caller.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
@@ -19,6 +21,7 @@ from services.common.addresses import join_address, listen_error, split_address
 METRICS = "/metrics"
 LIVE = "/healthz"
 READY = "/readyz"
+_METHODS = ("GET", "HEAD")
 
 
 @asynccontextmanager
@@ -37,9 +40,10 @@ async def serving_metrics(
         ValueError: `address` is not HOST:PORT.
     """
     host, port = split_address(address)
-    runner = web.AppRunner(
-        _app(registry, is_ready), access_log=None, keepalive_timeout=75, shutdown_timeout=1
+    server = web.Server(
+        _Pages(registry, is_ready).answer, access_log=None, logger=_log, keepalive_timeout=75
     )
+    runner = web.ServerRunner(server, shutdown_timeout=1)
     await runner.setup()
     try:
         try:
@@ -51,31 +55,55 @@ async def serving_metrics(
         await runner.cleanup()
 
 
-def _app(
-    registry: CollectorRegistry, is_ready: Callable[[], Awaitable[bool]] | None
-) -> web.Application:
-    async def metrics(request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+class _Pages:
+    """Answers requests. aiohttp's router would fail for an `Expect` that is not UTF-8."""
 
-    async def live(_: web.Request) -> web.Response:
-        return _status(200, "alive")
+    def __init__(
+        self, registry: CollectorRegistry, is_ready: Callable[[], Awaitable[bool]] | None
+    ) -> None:
+        self._registry = registry
+        self._is_ready = is_ready
 
-    async def hide_version(_: web.Request, response: web.StreamResponse) -> None:
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        """Answer one request."""
+        if request.path not in ({METRICS, LIVE, READY} if self._is_ready else {METRICS}):
+            response = web.Response(status=404, text="There is nothing at this URL.\n")
+        elif request.method not in _METHODS:
+            response = web.Response(status=405, headers={"Allow": ", ".join(_METHODS)})
+        elif request.path == METRICS:
+            data, content_type = self._metrics(request.headers.get("Accept", ""))
+            response = web.Response(body=data, headers={"Content-Type": content_type})
+        elif request.path == LIVE:
+            response = _status(200, "alive")
+        else:
+            response = await self._readiness()
         response.headers["Server"] = "pomogator"
+        return response
 
-    app = web.Application()
-    app.on_response_prepare.append(hide_version)
-    app.router.add_get(METRICS, metrics)
-    if is_ready is not None:
-        check = is_ready
+    def _metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics and their type: the oldest one for what the client should not ask."""
+        try:
+            encode, content_type = choose_encoder(accept if accept.isascii() else "")
+            return encode(self._registry), content_type
+        except (TypeError, ValueError):  # A version that is no number.
+            encode, content_type = choose_encoder("")
+            return encode(self._registry), content_type
 
-        async def ready(_: web.Request) -> web.Response:
-            return _status(200, "ready") if await check() else _status(503, "not serving")
+    async def _readiness(self) -> web.Response:
+        is_ready = self._is_ready is not None and await self._is_ready()
+        return _status(200, "ready") if is_ready else _status(503, "not serving")
 
-        app.router.add_get(LIVE, live)
-        app.router.add_get(READY, ready)
-    return app
+
+class _FaultsOnly(logging.Filter):
+    """Drops what aiohttp logs of malformed requests: an error with a traceback for each."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is a fault of ours."""
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_log = logging.getLogger(__name__)
+_log.addFilter(_FaultsOnly())
 
 
 def _status(status: int, word: str) -> web.Response:

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
+from services.common.addresses import split_address
 from services.common.metrics_page import serving_metrics
+from tests.gateway.http.raw import exchange
+
+
+def _accepting(accept: bytes) -> bytes:
+    return b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: " + accept + b"\r\n\r\n"
 
 
 async def ready() -> bool:
@@ -54,3 +62,54 @@ async def test_an_address_that_cannot_be_had(address: str) -> None:
     with pytest.raises((OSError, ValueError), match=r".+"):
         async with serving_metrics(CollectorRegistry(), address, ready):
             pass
+
+
+ODD: Mapping[str, tuple[bytes, int]] = {
+    "bytes in an expectation": (b"GET /metrics HTTP/1.1\r\nHost: a\r\nExpect: \xff\r\n\r\n", 200),
+    "an expectation of nothing": (b"GET /x HTTP/1.1\r\nHost: a\r\nExpect: \xed\r\n\r\n", 404),
+    "an odd version": (_accepting(b"application/openmetrics-text; version=1.x"), 200),
+    "bytes in a version": (_accepting(b"application/openmetrics-text; version=1.0.0\xff"), 200),
+    "another method": (b"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 405),
+    "bytes in the path": (b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "two hosts": (b"GET /metrics HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    "no HTTP": (b"\x16\x03\x01\r\n\r\n", 400),
+    "a long line": (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "a signed length": (b"GET /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+async def test_an_odd_request_is_no_fault(caplog: pytest.LogCaptureFixture, what: str) -> None:
+    """A scanner of ports causes no error, neither in answers nor in the log."""
+    sent, status = ODD[what]
+    async with serving_metrics(CollectorRegistry(), "127.0.0.1:0", ready) as bound:
+        answer = await exchange(*split_address(bound), sent)
+
+    assert answer is not None
+    assert answer.status == status
+    assert [each for each in caplog.records if each.levelname == "ERROR"] == []
+
+
+async def test_a_fault_of_a_probe_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """With its traceback: it is a bug."""
+
+    async def fail() -> bool:
+        raise RuntimeError
+
+    async with serving_metrics(CollectorRegistry(), "127.0.0.1:0", fail) as bound:
+        sent = b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n"
+        answer = await exchange(*split_address(bound), sent)
+
+    assert answer is not None
+    assert answer.status == 500
+    assert [each.exc_info is not None for each in caplog.records if each.levelname == "ERROR"]
+
+
+async def test_head_has_no_body() -> None:
+    """Load balancers probe with it."""
+    async with (
+        serving_metrics(CollectorRegistry(), "127.0.0.1:0", ready) as bound,
+        aiohttp.ClientSession(f"http://{bound}") as http,
+        http.head("/healthz") as answer,
+    ):
+        assert (answer.status, await answer.read()) == (200, b"")
