@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 from multidict import CIMultiDict
@@ -42,6 +43,7 @@ from services.providers.base import Notes, SseEvent, Target
 from services.providers.raw_reading import check_body
 from services.providers.registry import DIALECTS, RAW_LANES
 from services.providers.sse_parser import SseParser
+from services.providers.stream_reader import Reader, StreamReader
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 EDGE = EdgeConfig()
@@ -134,19 +136,21 @@ def events_of(*pieces: bytes) -> Sequence[SseEvent]:
 
 
 def read_stream(dialect: str) -> Read:
-    """Check that a stream and a document of one dialect can be decoded and rendered."""
+    """Check that a stream and a document of one dialect can be decoded and rendered.
 
-    def read(data: bytes, _: random.Random) -> None:
-        decoder = DIALECTS[dialect].decoder(unknown(dialect))
-        events: list[Event] = []
-        with suppress(UpstreamError):
-            for event in events_of(data):
-                events += decoder.feed(event)
-            events += decoder.finish()
-        show(events)
+    The events of a stream are the same however it is cut.
+    """
+
+    def read(data: bytes, chance: random.Random) -> None:
+        events = decoded(data)
+        assert events == decoded(*pieces_of(data, chance))
+        show(events[0])
         document = data.partition(b"data: ")[2] or data
         with suppress(UpstreamError):
             show(DIALECTS[dialect].decoder(unknown(dialect)).whole(document).events())
+
+    def decoded(*pieces: bytes) -> tuple[list[Event], str]:
+        return read_all(StreamReader(DIALECTS[dialect].decoder(unknown(dialect))), pieces)
 
     return read
 
@@ -155,25 +159,37 @@ def read_raw_stream(dialect: str) -> Read:
     """Check that what is passed on of a stream is the same however it is cut."""
 
     def read(data: bytes, chance: random.Random) -> None:
-        cut = chance.randrange(len(data) + 1)
-        assert passed(data) == passed(data[:cut], data[cut:])
+        assert passed(data) == passed(*pieces_of(data, chance))
         decoder = RAW_LANES[dialect].decoder(unknown(dialect), streamed=False)
         with suppress(UpstreamError):
             decoder.whole(data.partition(b"data: ")[2] or data)
         decoder.unread()
 
-    def passed(*pieces: bytes) -> tuple[bytes, bool]:
+    def passed(*pieces: bytes) -> tuple[bytes, str]:
         decoder = RAW_LANES[dialect].decoder(unknown(dialect), streamed=True)
-        reader = decoder.reader()
-        sent, failure = b"", None
-        for piece in (*filter(None, pieces), b""):
-            if not reader.complete and failure is None:
-                events, failure = reader.feed(piece)
-                sent += b"".join(each.data for each in events if isinstance(each, RawContent))
-                decoder.unread()
-        return sent, failure is None
+        events, failure = read_all(decoder.reader(), pieces)
+        decoder.unread()
+        return b"".join(each.data for each in events if isinstance(each, RawContent)), failure
 
     return read
+
+
+def pieces_of(data: bytes, chance: random.Random) -> Sequence[bytes]:
+    """A body in some pieces, none of which is empty."""
+    cuts = sorted(chance.randrange(len(data) + 1) for _ in range(chance.choice((1, 2, 5, 20))))
+    return [data[begin:end] for begin, end in pairwise((0, *cuts, len(data))) if begin < end]
+
+
+def read_all(reader: Reader, pieces: Sequence[bytes]) -> tuple[list[Event], str]:
+    """The events of a stream in these pieces, and the failure that ended it; empty without one."""
+    found: list[Event] = []
+    for piece in (*pieces, b""):
+        if not reader.complete:
+            events, failure = reader.feed(piece)
+            found += events
+            if failure is not None:
+                return found, str(failure)
+    return found, ""
 
 
 def show(batch: Sequence[Event]) -> None:
