@@ -30,7 +30,7 @@ from tests.stand.fault_log import FaultLog, fault_log
 from tests.stand.gateway import Gateway, Transport, running_config
 from tests.stand.operators import Operators
 from tests.stand.upstream import FakeUpstream, Request, Script
-from tests.stand.upstream_forms import DIALECTS, EMBEDDING, FORMS, TEXT, said
+from tests.stand.upstream_forms import COUNT, DIALECTS, EMBEDDING, FORMS, TEXT, said
 
 TRANSPORTS: Sequence[Transport] = ("in-process", "tcp")
 ANSWER_TIMEOUT_S = 20.0
@@ -43,7 +43,11 @@ SURFACES: Mapping[str, Mapping[str, Any]] = {
     "/completions": {"prompt": "a"},
     "/messages": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 50},
     "/responses": {"input": "a"},
+    "/messages/count_tokens": {"messages": [{"role": "user", "content": "a"}]},
+    "/responses/input_tokens": {"input": "a"},
 }
+NATIVE = {"/messages/count_tokens": "anthropic", "/responses/input_tokens": "openai-responses"}
+"""The dialects whose providers count prompts."""
 
 
 @dataclass(slots=True)
@@ -78,7 +82,7 @@ class Attack:
     def _answer(self, request: Request) -> Script:
         case = self._case
         asked = request.json()
-        form = FORMS[case.dialect]
+        form = FORMS[COUNT if case.path in NATIVE else case.dialect]
         body = form.stream if asked.get("stream") else form.document
         is_stream = bool(asked.get("stream"))
         case.delivery = random_delivery(body, self._chance, is_stream=is_stream)
@@ -93,8 +97,9 @@ class Attack:
             path, dialect = chance.choice(list(SURFACES)), chance.choice(DIALECTS)
             if path == "/completions":
                 dialect = "openai"  # Others have no older completions.
-            case = Case(path, dialect, streamed=chance.random() < 0.6)
-            body = {**SURFACES[case.path], "stream": case.streamed}
+            dialect = NATIVE.get(path, dialect)
+            case = Case(path, dialect, streamed=path not in NATIVE and chance.random() < 0.6)
+            body = {**SURFACES[path], **({} if path in NATIVE else {"stream": case.streamed})}
         self._case = case
         body["model"] = f"house/{case.dialect}-{chance.randrange(MODELS_EACH)}"
         try:
@@ -125,6 +130,8 @@ class Attack:
         is_whole = end == "whole"
         if is_whole and delivery.is_content_intact and text != TEXT:
             return f"a part of the text as the whole {text!r}"
+        if self._case.path in NATIVE:
+            return "" if is_whole else "no estimate in place of a count that failed"
         if is_whole and delivery.is_broken:
             return "a broken answer as a whole one"
         return "a right answer as a failure" if delivery.is_right and not is_whole else ""

@@ -12,7 +12,7 @@ from tests.faults import dialect_answers
 from tests.faults.fault_stand import TEXT as ANSWER_TEXT
 from tests.stand.upstream import SSE_HEAD
 
-EMBEDDING = "embed"
+EMBEDDING, COUNT = "embed", "count"
 TEXT = ANSWER_TEXT
 VECTORS = [[0.5, -0.25], [1.0, 0.125]]
 
@@ -53,9 +53,10 @@ FORMS: Mapping[str, Form] = {
             }
         ).encode(),
         b"",
-    )
+    ),
+    COUNT: Form(b'{"object": "response.input_tokens", "input_tokens": 9}', b""),
 }
-DIALECTS = tuple(name for name in FORMS if name != EMBEDDING)
+DIALECTS = tuple(form.dialect for form in dialect_answers.FORMS)
 
 
 class Said(NamedTuple):
@@ -107,7 +108,13 @@ def _embeddings(document: Any) -> tuple[str, str]:
     return "whole", TEXT if vectors == VECTORS else f"{vectors}"
 
 
+def _count(document: Any) -> tuple[str, str]:
+    return "whole", TEXT if document["input_tokens"] > 0 else ""
+
+
 _READERS = {
+    "/messages/count_tokens": _count,
+    "/responses/input_tokens": _count,
     "/chat/completions": _chat,
     "/completions": _completion,
     "/messages": _message,
