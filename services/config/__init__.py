@@ -3,6 +3,8 @@
 Modules, in the order in which data flows:
 
     schema               tables and keys, each documented by its field
+    channels             rows of `[[channels]]`
+    secret               strings that are not shown
     limits               rows of `[[limits]]`
     prices               prices in rows of `[[models]]`
     call_log             the table `[call_log]`
@@ -19,24 +21,26 @@ its own process reads them, too.
 
 from services.common.config_tables import BoundsConfig, ConfigError, EdgeTableConfig, TracesConfig
 from services.config.call_log import CallLogConfig
+from services.config.channels import (
+    LOCAL_MODELS,
+    BreakerConfig,
+    ChannelConfig,
+    PassThrough,
+    Quirks,
+)
 from services.config.limits import LimitConfig
 from services.config.loading import load, load_state
 from services.config.prices import PriceConfig
 from services.config.prompt_cache import PromptCacheConfig
 from services.config.reasoning import ReasoningConfig
 from services.config.schema import (
-    LOCAL_MODELS,
     BillingConfig,
-    BreakerConfig,
-    ChannelConfig,
     Config,
     KeysConfig,
     ModelConfig,
-    PassThrough,
-    Quirks,
-    Secret,
     StateConfig,
 )
+from services.config.secret import Secret
 
 __all__ = [
     "LOCAL_MODELS",

@@ -15,7 +15,9 @@ import msgspec
 from services.common.config_tables import ConfigError
 from services.common.tls import UpstreamTls
 from services.config import client_certificates, rules
-from services.config.schema import ChannelConfig, Config, Secret, StateConfig
+from services.config.channels import ChannelConfig
+from services.config.schema import Config, StateConfig
+from services.config.secret import Secret
 
 DEFAULTS = "defaults.toml"
 

@@ -16,13 +16,8 @@ import msgspec
 from services.capabilities import lookup
 from services.common.chat_names import THINKING_SUFFIX
 from services.common.config_tables import TracesConfig
-from services.config.schema import (
-    LOCAL_MODELS,
-    RESOLVED,
-    ChannelConfig,
-    Config,
-    StateConfig,
-)
+from services.config.channels import LOCAL_MODELS, RESOLVED, ChannelConfig
+from services.config.schema import Config, StateConfig
 from services.storage.opening import COUNTER_STORES, DATABASES
 from services.storage.postgres_parameters import UrlError
 from services.storage.postgres_url import parse_url

@@ -23,7 +23,7 @@ from typing import Any
 import aiohttp
 
 from services.config import ChannelConfig, Config, ModelConfig
-from services.config.schema import BreakerConfig
+from services.config.channels import BreakerConfig
 from tests.nightly import generated_cases
 from tests.nightly.answer_framing import Delivery, random_delivery
 from tests.stand.fault_log import FaultLog, fault_log
