@@ -20,6 +20,7 @@ import msgspec
 
 from services.config import ChannelConfig, Config, load
 from services.providers.registry import DIALECTS
+from services.providers.upstream import configured_headers
 
 SHIPPED = Path(__file__).parents[1] / "services" / "config" / "defaults.toml"
 TIMEOUT_S = 30.0
@@ -45,7 +46,7 @@ async def listed(channel: ChannelConfig) -> set[str]:
     # The version is Anthropic's; others ignore it.
     version = {"anthropic-version": channel.quirks.anthropic_version}
     credentials = DIALECTS[channel.dialect].auth_headers(channel.key.reveal())
-    headers = version | dict(credentials) | dict(channel.sent_headers)
+    headers = version | dict(credentials) | dict(configured_headers(channel))
     query = dict(channel.query)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
-from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -148,17 +147,3 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tls: UpstreamTls | None = None
     """The certificates of the three files. Resolved by `load`; not a key of the file. None: the
     channel names none."""
-
-    @property
-    def sent_headers(self) -> tuple[tuple[str, str], ...]:
-        """All headers to send with every call."""
-        if not self.secret_headers:
-            return tuple(self.headers.items())
-        secret = ((name, value.reveal()) for name, value in self.secret_headers)
-        return (*self.headers.items(), *secret)
-
-    def with_query(self, path: str) -> str:
-        """Return a path below the base URL with the channel's query."""
-        if not self.query:
-            return path
-        return f"{path}{'&' if '?' in path else '?'}{urlencode(self.query, quote_via=quote)}"

@@ -11,6 +11,7 @@ from services.domain.events import Note
 from services.metering.price_list import PriceList
 from services.operations.channel_control import disablement_to_proto
 from services.providers.base import ModelRoute, Target, UpstreamRequest
+from services.providers.upstream import path_with_query
 from services.routing.choice import score
 from services.routing.health import ChannelHealth
 
@@ -51,7 +52,7 @@ def add_request(
     candidate: pb.Candidate, target: Target, request: UpstreamRequest, notes: Sequence[Note]
 ) -> None:
     """Add the request that the target would get."""
-    candidate.url = target.channel.base_url + target.channel.with_query(request.path)
+    candidate.url = target.channel.base_url + path_with_query(target.channel, request.path)
     candidate.body = request.body.decode()
     for note in notes:
         NOTE.fill(note, candidate.notes.add())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Protocol
+from urllib.parse import quote, urlencode
 
 from services.clock import Clock
 from services.common.tls import UpstreamTls
+from services.config import ChannelConfig
 from services.errors import UpstreamError
 from services.providers.base import Decoder, ProviderApi, Target, UpstreamRequest
 from services.providers.channel_failures import ChannelFailures
@@ -82,11 +84,11 @@ class Upstream:
         channel = target.channel
         head = _head(
             (channel.base_url, channel.tls),
-            channel.with_query(request.path),
+            path_with_query(channel, request.path),
             request.streamed,
             api.auth_headers,
             target.key.reveal(),
-            (*channel.sent_headers, *request.headers.items()),
+            (*configured_headers(channel), *request.headers.items()),
         )
         return await self._http.send(
             head,
@@ -94,6 +96,21 @@ class Upstream:
             connect_timeout_s=channel.connect_timeout_s,
             on_sent=on_sent,
         )
+
+
+def path_with_query(channel: ChannelConfig, path: str) -> str:
+    """Return a path below the base URL with the channel's query."""
+    if not channel.query:
+        return path
+    return f"{path}{'&' if '?' in path else '?'}{urlencode(channel.query, quote_via=quote)}"
+
+
+def configured_headers(channel: ChannelConfig) -> Iterable[tuple[str, str]]:
+    """Return the channel's own headers, secret ones included."""
+    if not channel.secret_headers:
+        return channel.headers.items()
+    secret = ((name, value.reveal()) for name, value in channel.secret_headers)
+    return (*channel.headers.items(), *secret)
 
 
 @lru_cache(maxsize=HEADS_MAX)

@@ -93,11 +93,12 @@ async def test_sends_a_query_and_secret_headers(caller: Caller) -> None:
         "secret_headers": (("api-key", Secret("sk-azure")),),
         "query": {"api-version": "2024-10-21", "a b": "c&d"},
     }
+    caller.request = UpstreamRequest(path="/chat?x=1", body=b"{}", streamed=True)
 
     await caller.batches(stream(["a", "stop"]))
 
     request = caller.upstream.requests[0]
-    assert request.path.partition("?")[2] == "api-version=2024-10-21&a%20b=c%26d"
+    assert request.path.partition("?")[2] == "x=1&api-version=2024-10-21&a%20b=c%26d"
     assert request.headers["api-key"] == "sk-azure"
     assert "authorization" not in request.headers
 
