@@ -67,7 +67,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         withdraw: Withdraw = no_calls_run,
         audit_keep_ms: int = 0,
     ) -> None:
-        """`audit_keep_ms` is how long the audit log keeps entries; 0: no limit."""
+        """`audit_keep_ms` is the retention of entries of the audit log; 0: no limit."""
         self._keep_ms = audit_keep_ms
         self._database = database
         self._clock = clock

@@ -45,7 +45,7 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
     def __init__(
         self, database: Database, pepper: Pepper, clock: Clock, audit_keep_ms: int = 0
     ) -> None:
-        """`audit_keep_ms` is how long the audit log keeps entries; 0: no limit."""
+        """`audit_keep_ms` is the retention of entries of the audit log; 0: no limit."""
         self._keep_ms = audit_keep_ms
         self._database = database
         self._maker = KeyMaker(database, pepper, clock)

@@ -47,7 +47,7 @@ class OperatorServices:
     """Compares the call log with the ledger. None: there is no log."""
 
     audit_keep_ms: int = 0
-    """How long the audit log keeps entries. 0: no limit."""
+    """Retention of entries of the audit log. 0: no limit."""
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the services to a server."""

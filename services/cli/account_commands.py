@@ -99,7 +99,7 @@ async def verify_ledger(arguments: Namespace, env: Mapping[str, str]) -> None:
         say(finding)
     if answer.findings:
         raise CommandError(f"the ledger does not balance: {len(answer.findings)} findings")
-    say("OK: I1 to I5 hold")
+    say("OK: no findings")
 
 
 def _say_account(account: pb.Account) -> None:

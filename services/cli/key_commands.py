@@ -9,6 +9,7 @@ from typing import Any
 from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as pb
 
+from services.accounts.key_messages import SWITCHES
 from services.cli.operator_client import operators
 from services.cli.output import CLEARED, CommandError, say, say_table, show_time, show_usd
 
@@ -16,9 +17,6 @@ PAGE_SIZE = 1000
 
 NONE = "none"
 """Word for a limit or an expiry that a key does not have, in options and in output."""
-
-SWITCHES = ("strict", "text_content", "thinking_names_hidden", "administers_account")
-"""Settings that are on or off, by their names in the command line and in the contract."""
 
 UPDATES: Mapping[str, str] = {
     "name": "display_name",

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from gateway.arguments import edge_options
 from gateway.edge import run_edge
 from services.cli.operator_client import ops_address
-from services.cli.output import CommandError, say, say_table
+from services.cli.output import CommandError, remark, say, say_table
 from services.clock import SystemClock
 from services.config import Config, ConfigError, load
 from services.providers.connection_check import ConnectionResult, check_connections
@@ -117,8 +117,11 @@ def _without_log() -> Iterator[None]:
 async def list_models(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Print the public names, one a line, and then those without a price."""
     config = load(arguments.config, env, dialects=NAMES, secrets=False)
-    for route in Catalog(config).routes:
+    routes = Catalog(config).routes
+    for route in routes:
         say(route.model)
+    if not routes:
+        remark("no models: the configuration has no channel, or no provider's key is set")
     _say_unpriced(config)
 
 

@@ -45,7 +45,7 @@ class Hold(msgspec.Struct, eq=False, weakref=True):
     ended: bool = False
     """Whether the hold was settled or voided."""
     extensions: tuple[Hold, ...] = ()
-    """What was taken later. It ends with the hold, which has the whole charge."""
+    """Holds that were taken later. They end with this one, which has the whole charge."""
 
     @property
     def id(self) -> str:

@@ -15,7 +15,7 @@ class LatenessTracker:
         self.late_s = late_s
         """Threshold of late samples."""
         self.late_for_s = late_for_s
-        """How long late samples without a break mean overload."""
+        """Time after which late samples without a break mean overload."""
         self.latest_s: float | None = None
         """The latest sample. None: there was none."""
         self._late_since = math.inf

@@ -63,10 +63,10 @@ class LoadShedder:
         """Readings of the memory in use."""
         self._shares = FairShare()
         self.loop_turns = LatenessTracker(TURN_LATE_S, TURN_LATE_FOR_S)
-        """How long turns of the event loop take."""
+        """Durations of turns of the event loop."""
         self._in_flight_at_next_sample = 0
         self.queue_waits = LatenessTracker(QUEUE_WAIT_S, QUEUE_WAIT_FOR_S)
-        """How long calls wait in gRPC's queue."""
+        """Waits of calls in gRPC's queue."""
         self._late_refused_at = -math.inf
         self.is_overloaded = False
         """Whether either is overloaded."""

@@ -5,7 +5,7 @@ four turns of the event loop before it asks again. With many streams in flight a
 50 ms: the server then accepts some ten calls a second, and all others wait in the core, where they
 can be neither answered nor refused.
 
-What it gains, by `tests/bench/RESULTS.md`: at three times the capacity of a service, 99 % of the
+Effect, by `tests/bench/RESULTS.md`: at three times the capacity of a service, 99 % of the
 refusals arrive within 60 ms instead of 562, and admitted calls take 1.1 instead of 1.5 times as
 long (`python -m tests.bench.overload --topology split --streams 50`); a chunk at 256 streams costs
 28 µs of CPU instead of 74 (`python -m tests.bench.gateway`, column `split`, row `d5_c256`).

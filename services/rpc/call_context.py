@@ -1,4 +1,4 @@
-"""What a handler learns of its gRPC call beside the request: metadata, request ID, queue time."""
+"""Facts of a gRPC call beside its request: metadata, request ID, queue time."""
 
 from __future__ import annotations
 

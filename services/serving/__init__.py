@@ -2,7 +2,7 @@
 
 Modules, in the order in which data flows:
 
-    options            how `pomogator serve` was told to run
+    options            options of `pomogator serve`
     plain_text         links that would leave this machine in plain text
     unpriced_models    models without a price
     serve              one process from start to graceful shutdown

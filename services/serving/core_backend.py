@@ -1,8 +1,7 @@
 """Core backend: the core of this process behind an edge in the same process, without gRPC.
 
 Completions and embeddings, which are nearly all calls, pass the core as structs of the domain. The
-other methods
-go over the channel to the servicers, as those of an edge apart do.
+other methods go over the channel to the servicers, as those of an edge apart do.
 """
 
 from __future__ import annotations

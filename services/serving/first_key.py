@@ -64,7 +64,7 @@ REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class ServedUrls:
-    """Where clients on this machine find what is served."""
+    """URLs of the listeners, for clients on this machine."""
 
     api: str
     """Base URL of the REST API, without a path."""

@@ -1,4 +1,4 @@
-"""How `pomogator serve` was told to run."""
+"""Options of `pomogator serve`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TlsOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """Where the server listens, keeps its state, and reads its configuration."""
+    """Addresses, state directory and configuration of the server."""
 
     config_path: Path | None
     """The configuration. None: the shipped default."""
@@ -51,9 +51,9 @@ class ServeOptions:
     """Prometheus metrics and probes, plain text: `HOST:PORT`. Empty: nowhere. None: the default
     address, if it is free."""
     shutdown_delay_s: float
-    """How long new calls are accepted after readiness turned false, while balancers notice."""
+    """Time in which new calls are accepted after readiness turned false, while balancers notice."""
     drain_timeout_s: float
-    """How long in-flight calls may take to end after that."""
+    """Time that in-flight calls have to end after that."""
     watch_config: bool
     """Reload the configuration whenever its file changes."""
     reflection: bool

@@ -35,5 +35,5 @@ class ProcessParts:
 
     @property
     def counters(self) -> PlainMetrics:
-        """Where components declare their metrics."""
+        """Metrics, among which components declare theirs."""
         return self.metrics.counters

@@ -17,7 +17,7 @@ NOTES_MAX = 16
 
 
 class CallerEnd(NamedTuple):
-    """How a call ended for its caller, while its answer is read on without one."""
+    """End of a call for its caller, while its answer is read on without one."""
 
     end: str
     code: str

@@ -285,7 +285,7 @@ class CallLog:
         finally:
             del self.live[number]
             record.ended_at = self._clock.now()
-            record.tokens_so_far = None  # It knows the request.
+            record.tokens_so_far = None  # It refers to the request.
             if record.interrupt is not None:
                 record.interrupt.release()
                 record.interrupt = None

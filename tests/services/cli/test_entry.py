@@ -120,6 +120,19 @@ def test_models_are_listed_by_name(shell: Shell) -> None:
     assert names[:2] == ["a/one", "b/two"]
 
 
+def test_a_configuration_without_models_is_named(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty list says why, beside the output."""
+    shell.config.write_text("")
+
+    assert main(("models", "list"), {"POMOGATOR_CONFIG": str(shell.config)}) == 0
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no provider's key is set" in said.err
+
+
 def test_models_without_a_price_are_named(shell: Shell) -> None:
     """`check`, `models list` and `explain` show them, and what happens to them."""
     said = "without a price, refused to accounts that pay: a/one, b/two\n"
