@@ -13,7 +13,7 @@ from services.errors import Failure
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.document_decoder import DocumentDecoder
 from services.providers.embeddings.base import EmbeddingDialect, VectorsAnswer
-from services.providers.stream_reader import unreadable
+from services.providers.unusable_answers import unreadable
 from services.routing.route_request import StartedAnswer
 
 

@@ -2,41 +2,41 @@
 
 Modules, in the order in which data flows:
 
-    registry           the dialects by name
-    base               interface of a dialect: `encode`, a decoder, `error`, all without I/O
-    translate          parts of requests that dialects share
-    openai             dialect of OpenAI's chat completions
-    openai_responses   dialect of OpenAI's Responses
-    openrouter         dialect of OpenRouter, derived from OpenAI's
-    anthropic          dialect of Anthropic's Messages API
-    embeddings         dialects of embeddings
+    registry              the dialects by name
+    base                  interface of a dialect: `encode`, a decoder, `error`, all without I/O
+    translate             parts of requests that dialects share
+    openai                dialect of OpenAI's chat completions
+    openai_responses      dialect of OpenAI's Responses
+    openrouter            dialect of OpenRouter, derived from OpenAI's
+    anthropic             dialect of Anthropic's Messages API
+    embeddings            dialects of embeddings
+    fault_location        paths of objects that a dialect refuses
     supported_parameters  parameters that a model honours, for lists of models
-    fault_location     paths of objects that a dialect refuses
-    upstream           client of the providers: sends requests
-    upstream_answer    answer to one request, with its timeouts
-    channel_failures   the last failure of each target, and causes in the log
-    timeouts           deadlines of one call
-    http               HTTP/1.1 client
-    connection_check   connections to all channels, for `pomogator check --connect`
-    stream_reader      bytes of a stream as events
-    count_endpoints    endpoints that count the tokens of prompts
-    document_decoder   answers that are never streams
-    sse_parser         bytes of a stream as server-sent events
-    raw_lane           requests and answers that pass as they are
-    raw_call           one such request on its way, translated where that is needed
-    raw_reading        members and words of its body
-    raw_answer         its answer, of which little is read
-    raw_stream         bytes of a stream that passes as it is
-    overlong_answer    error for an answer larger than what is read
-    surrogate_joiner   halves of surrogate pairs in an answer, joined or replaced
-    repeated_frame     fast path for events that differ only in their text
-    tool_call_ids      IDs of tool calls where a provider gives none, or one twice
-    finish_reasons     providers' words for the end of an answer
-    errors_in_answers  errors in an answer with status 200
-    failures           classification of providers' errors
-    failure_rules      tables of statuses, codes and phrases
-    overflow_phrases   phrases for a conversation that is longer than the context
-    retry_delay        delay that a provider asks for, in headers or in words
+    count_endpoints       endpoints that count the tokens of prompts
+    raw_lane              requests and answers that pass as they are
+    raw_reading           members and words of the bodies of such requests
+    raw_call              one such request, translated where that is needed
+    upstream              client of the providers: sends requests
+    upstream_answer       answer to one request, with its timeouts
+    timeouts              deadlines of one call
+    http                  HTTP/1.1 client
+    connection_check      connections to all channels, for `pomogator check --connect`
+    stream_reader         bytes of a stream as events
+    sse_parser            bytes of a stream as server-sent events
+    repeated_frame        fast path for events that differ only in their text
+    raw_stream            bytes of a stream that passes as it is
+    raw_answer            answers that pass as they are, of which little is read
+    document_decoder      answers that are never streams
+    unusable_answers      errors for answers that cannot be used
+    surrogate_joiner      halves of surrogate pairs in an answer, joined or replaced
+    tool_call_ids         IDs of tool calls where a provider gives none, or one twice
+    finish_reasons        providers' words for the end of an answer
+    errors_in_answers     errors in an answer with status 200
+    failures              classification of providers' errors
+    failure_rules         tables of statuses, codes and phrases
+    overflow_phrases      phrases for a conversation that is longer than the context
+    retry_delay           delay that a provider asks for, in headers or in words
+    channel_failures      the last failure of each target, and causes in the log
 
 A provider that speaks an existing dialect needs no code, only configuration: a `[[channels]]`
 entry with its address, its models and, where it departs from the dialect, `quirks`.

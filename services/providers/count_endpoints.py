@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from services.common.json_places import members
 from services.providers.base import TOKENS_MAX, UpstreamRequest
 from services.providers.document_decoder import failure_in
-from services.providers.stream_reader import unreadable
+from services.providers.unusable_answers import unreadable
 
 
 class CountEndpoint(msgspec.Struct, frozen=True, kw_only=True):

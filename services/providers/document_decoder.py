@@ -11,7 +11,7 @@ from services.errors import UpstreamError
 from services.providers.base import SseEvent
 from services.providers.errors_in_answers import error_in_answer
 from services.providers.failures import read_error
-from services.providers.stream_reader import unreadable
+from services.providers.unusable_answers import unreadable
 
 
 class DocumentDecoder:

@@ -20,7 +20,7 @@ from services.common.json_errors import NOT_JSON
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
-from services.providers.overlong_answer import OverlongAnswerError
+from services.providers.unusable_answers import OverlongAnswerError
 
 EVENT_MAX = 64 * 1024 * 1024
 """Maximum size of one event in bytes, as of a whole answer: images are sent in one event."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from services.domain.error_reason import ErrorReason
 from services.domain.events import Event
 from services.errors import UpstreamError
 from services.providers.base import Decoder, SseEvent
 from services.providers.repeated_frame import RepeatedFrame, RepeatedTextDecoder
 from services.providers.sse_parser import SseParser, event_of
 from services.providers.surrogate_joiner import joiner_of
+from services.providers.unusable_answers import unreadable
 
 
 class Reader(Protocol):
@@ -80,8 +80,3 @@ class StreamReader:
         if not self._has_events:
             raise unreadable()
         return self._decoder.finish()
-
-
-def unreadable() -> UpstreamError:
-    """The error for an answer that is neither a stream nor a JSON document."""
-    return UpstreamError(ErrorReason.UPSTREAM_BAD_RESPONSE, "The provider's answer cannot be read.")

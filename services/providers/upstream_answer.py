@@ -15,14 +15,14 @@ import msgspec
 from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
-from services.errors import UpstreamError
+from services.errors import REASONS, UpstreamError
 from services.providers.base import Decoder, ProviderApi
 from services.providers.http import HttpError, HttpErrorKind, HttpResponse
-from services.providers.overlong_answer import OverlongAnswerError
 from services.providers.raw_lane import RawDecoder
-from services.providers.stream_reader import Reader, StreamReader, unreadable
+from services.providers.stream_reader import Reader, StreamReader
 from services.providers.surrogate_joiner import decode_whole
 from services.providers.timeouts import Timeouts
+from services.providers.unusable_answers import OverlongAnswerError, unreadable
 
 ERROR_BODY_MAX = 64 * 1024
 """Bytes of an error response that are read."""
@@ -65,11 +65,11 @@ _FAILURES: Mapping[HttpErrorKind, tuple[ErrorReason, str]] = {
     ),
     HttpErrorKind.DISCONNECTED: (
         ErrorReason.UPSTREAM_DISCONNECTED,
-        "The provider broke off its answer.",
+        "The provider's answer broke off.",
     ),
     HttpErrorKind.BAD_RESPONSE: (
         ErrorReason.UPSTREAM_BAD_RESPONSE,
-        "The provider's answer cannot be read.",
+        REASONS[ErrorReason.UPSTREAM_BAD_RESPONSE].message,
     ),
 }
 

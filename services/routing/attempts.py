@@ -20,7 +20,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.errors import Failure, UpstreamError
 from services.providers.base import ModelRoute, Notes, Target, UpstreamRequest
-from services.providers.overlong_answer import OverlongAnswerError
+from services.providers.unusable_answers import OverlongAnswerError
 from services.providers.upstream import Upstream
 from services.providers.upstream_answer import UpstreamAnswer
 from services.routing.budget import RetryBudget

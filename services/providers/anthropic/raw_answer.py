@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from services.common.json_places import replace_string
 from services.domain.completion import Choice, WholeAnswer
-from services.domain.error_reason import ErrorReason
 from services.domain.events import ChoiceFinished, Event, Finished
 from services.domain.usage import Usage
-from services.errors import UpstreamError
 from services.providers.anthropic import wire
 from services.providers.anthropic.response import AnthropicDecoder
 from services.providers.anthropic.usage import UsageCount
@@ -17,6 +15,7 @@ from services.providers.failures import read_error
 from services.providers.finish_reasons import finish_reason, raise_if_failure
 from services.providers.raw_answer import RawAnswerDecoder, events_pattern, tells_no_secret
 from services.providers.sse_parser import DONE
+from services.providers.unusable_answers import broken_off, unreadable
 
 
 class RawMessageDecoder(RawAnswerDecoder):
@@ -39,9 +38,7 @@ class RawMessageDecoder(RawAnswerDecoder):
     def finish(self) -> list[Event]:
         """End the stream."""
         if not self._stopped and not self._stop_reason:
-            raise UpstreamError(
-                ErrorReason.UPSTREAM_DISCONNECTED, "The provider's answer broke off."
-            )
+            raise broken_off()
         ending = ChoiceFinished(
             finish_reason=finish_reason(self._stop_reason), native_finish_reason=self._stop_reason
         )
@@ -53,7 +50,7 @@ class RawMessageDecoder(RawAnswerDecoder):
         if message.type == "error" or bytes(message.error):
             raise error_in_answer(body)
         if message.content is None:
-            raise error_in_answer(body) if read_error(body).message else wire.unreadable()
+            raise error_in_answer(body) if read_error(body).message else unreadable()
         native = message.stop_reason or ""
         raise_if_failure(native)
         self._usage.add(message.usage)

@@ -45,6 +45,7 @@ from services.providers.failures import read_error
 from services.providers.finish_reasons import finish_reason, raise_if_failure
 from services.providers.repeated_frame import RepeatedTextDecoder
 from services.providers.translate.reasoning_details import encode
+from services.providers.unusable_answers import broken_off, unreadable
 
 
 class AnthropicDecoder(RepeatedTextDecoder):
@@ -97,9 +98,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         Raises UPSTREAM_DISCONNECTED unless `message_stop` or a finish reason has been received.
         """
         if not self._stopped and not self._stop_reason:
-            raise UpstreamError(
-                ErrorReason.UPSTREAM_DISCONNECTED, "The provider's answer broke off."
-            )
+            raise broken_off()
         return self._ending()
 
     def whole(self, body: bytes) -> WholeAnswer:
@@ -108,7 +107,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         if message.type == "error" or bytes(message.error):
             raise error_in_answer(body)
         if message.content is None:
-            raise error_in_answer(body) if read_error(body).message else wire.unreadable()
+            raise error_in_answer(body) if read_error(body).message else unreadable()
         self._usage.add(message.usage)
         self._extras.add_message(body)
         choice = choice_of(message, self._extras, details=self._details)
@@ -253,7 +252,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         try:
             arguments = opened.arguments.decode()
         except UnicodeDecodeError as error:  # msgspec does not check values that it skips.
-            raise wire.unreadable() from error
+            raise unreadable() from error
         return [_arguments(opened, arguments)]
 
     def _end(self, ending: wire.Ending) -> list[Event]:

@@ -21,6 +21,7 @@ from services.providers.anthropic.blocks import (
 from services.providers.anthropic.extras import Extras
 from services.providers.finish_reasons import finish_reason, raise_if_failure
 from services.providers.translate.reasoning_details import encode
+from services.providers.unusable_answers import unreadable
 
 
 def choice_of(message: wire.Message, extras: Extras, *, details: bool) -> Choice:
@@ -97,7 +98,7 @@ def _tool_call(call_id: str, block: wire.Block, members: wire.Json) -> ToolCall:
     try:
         arguments = given_arguments(block).decode()
     except UnicodeDecodeError as error:  # msgspec does not check values that it skips.
-        raise wire.unreadable() from error
+        raise unreadable() from error
     return ToolCall(
         id=call_id,
         name=block.name or "",

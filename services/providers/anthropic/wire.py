@@ -11,8 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from services.domain.error_reason import ErrorReason
-from services.errors import UpstreamError
+from services.providers.unusable_answers import unreadable
 
 _T = TypeVar("_T")
 
@@ -197,9 +196,3 @@ def others(raw: bytes | msgspec.Raw, fields: frozenset[str]) -> Json:
         }
     except (ValueError, RecursionError) as error:
         raise unreadable() from error
-
-
-def unreadable() -> UpstreamError:
-    """Create the error for an answer that cannot be decoded."""
-    message = "The provider sent something that cannot be read."
-    return UpstreamError(ErrorReason.UPSTREAM_BAD_RESPONSE, message)

@@ -13,7 +13,7 @@ from services.embedding_limits import EmbeddingLimits
 from services.providers.base import TOKENS_MAX, Notes, ProviderApi, Target, UpstreamRequest
 from services.providers.document_decoder import failure_in
 from services.providers.embeddings.vectors import Vectors
-from services.providers.stream_reader import unreadable
+from services.providers.unusable_answers import unreadable
 
 UNKNOWN_LIMITS = EmbeddingLimits()
 

@@ -24,7 +24,7 @@ from services.providers.embeddings.extra_fields import extra_fields, is_dropped
 from services.providers.embeddings.vectors import read_vectors
 from services.providers.failures import provider_failure
 from services.providers.openai.pass_through import passes_any, passes_harmless
-from services.providers.stream_reader import unreadable
+from services.providers.unusable_answers import unreadable
 
 HARMLESS = frozenset(
     {"normalize", "task", "task_type", "truncate", "truncate_prompt_tokens", "truncation"}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from services.domain.embeddings import Embedding
-from services.providers.stream_reader import unreadable
+from services.providers.unusable_answers import unreadable
 
 _NUMBERS = msgspec.json.Decoder(list[float])
 _TEXT = msgspec.json.Decoder(str)

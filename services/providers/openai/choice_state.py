@@ -15,6 +15,7 @@ from services.providers.openai import wire
 from services.providers.openai.extras import Json, decoded, merge, replaced
 from services.providers.openai.reasoning import Reasoning
 from services.providers.openai.tool_calls import ToolCalls
+from services.providers.unusable_answers import unreadable
 
 StatePacker = Callable[[list[Detail]], str]
 """Function that packs `reasoning_details` into the reasoning state, which callers send back."""
@@ -90,7 +91,7 @@ def older_message(choice: wire.Choice) -> wire.Message | None:
     except msgspec.ValidationError:
         return None
     except NOT_JSON:  # As of half a surrogate pair.
-        raise wire.unreadable() from None
+        raise unreadable() from None
 
 
 def pieces(content: list[wire.ContentPart | str]) -> Iterator[tuple[PlainDelta, str]]:

@@ -16,6 +16,7 @@ from services.common.json_errors import NOT_JSON
 from services.common.known_members import item, member
 from services.providers.base import OTHER_PARTS
 from services.providers.openai import wire
+from services.providers.unusable_answers import unreadable
 
 WITHHELD = frozenset(
     {
@@ -69,7 +70,7 @@ def decoded(unknown: Any) -> Json:
             try:
                 values[name] = msgspec.json.decode(raw)
             except NOT_JSON:
-                raise wire.unreadable() from None
+                raise unreadable() from None
     return values
 
 

@@ -14,10 +14,8 @@ from msgspec import UNSET
 
 from services.common.known_members import item, member
 from services.domain.completion import Choice, WholeAnswer
-from services.domain.error_reason import ErrorReason
 from services.domain.events import Event, Finished, TextDelta
 from services.domain.usage import Usage
-from services.errors import UpstreamError
 from services.providers.base import SseEvent
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.failures import read_error
@@ -29,6 +27,7 @@ from services.providers.openai.usage import normalized
 from services.providers.openai.whole_choice import WholeChoice, plain_choice
 from services.providers.repeated_frame import RepeatedTextDecoder
 from services.providers.sse_parser import DONE
+from services.providers.unusable_answers import broken_off, unreadable
 
 CHOICES_MAX = 128
 """Upper bound of a plausible choice index: requests cannot ask for more choices."""
@@ -83,13 +82,10 @@ class OpenAiDecoder(RepeatedTextDecoder):
         been received.
         """
         if not self._choices and not self.done:
-            raise wire.unreadable()
+            raise unreadable()
         answers = self._choices.values()
         if not answers or not (self.done or all(answer.ended for answer in answers)):
-            raise UpstreamError(
-                ErrorReason.UPSTREAM_DISCONNECTED,
-                "The provider's answer broke off.",
-            )
+            raise broken_off()
         return self._endings()
 
     def whole(self, body: bytes) -> WholeAnswer:
@@ -99,7 +95,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
         self._take_head(found, unknown, data)
         self._members.add(found, unknown)
         if not found.choices:
-            raise error_in_answer(data) if read_error(data).message else wire.unreadable()
+            raise error_in_answer(data) if read_error(data).message else unreadable()
         made = None
         if len(found.choices) == 1 and unknown is None:
             made = plain_choice(found.choices[0])
@@ -211,5 +207,5 @@ def _checked_index(choice: wire.Choice) -> int:
     """Index of a choice. Raises UPSTREAM_BAD_RESPONSE if it is implausible."""
     index = choice.index or 0
     if not 0 <= index < CHOICES_MAX:
-        raise wire.unreadable()
+        raise unreadable()
     return index

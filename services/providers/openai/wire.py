@@ -15,9 +15,8 @@ from msgspec import UNSET, Raw, UnsetType
 
 from services.common.json_errors import NOT_JSON
 from services.common.known_members import shape_of, split
-from services.domain.error_reason import ErrorReason
-from services.errors import UpstreamError
 from services.providers.openai.odd_fields import mend
+from services.providers.unusable_answers import unreadable
 
 Json = Raw | UnsetType
 """Field that is decoded later, if it is set."""
@@ -255,14 +254,6 @@ def present(value: Json) -> bytes:
         return b""
     text = bytes(value)
     return b"" if text in _NOTHING else text
-
-
-def unreadable() -> UpstreamError:
-    """Error for an answer that cannot be interpreted."""
-    return UpstreamError(
-        ErrorReason.UPSTREAM_BAD_RESPONSE,
-        "The provider gave an answer that the gateway cannot read.",
-    )
 
 
 def _tolerant(data: bytes) -> tuple[Chunk, Any]:

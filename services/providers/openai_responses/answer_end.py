@@ -10,6 +10,7 @@ from services.errors import UpstreamError
 from services.providers.errors_in_answers import error_in_answer
 from services.providers.failures import read_error
 from services.providers.openai_responses import wire
+from services.providers.unusable_answers import unreadable
 
 _FAILED = frozenset({"failed", "cancelled", "expired"})
 _UNFINISHED = frozenset({"queued", "in_progress"})
@@ -28,7 +29,7 @@ def read_document(body: bytes) -> Document:
     found = wire.read(data, wire.RESPONSE)
     if found.output is None and found.status is None:
         is_error = bool(read_error(bytes(data)).message)
-        raise error_in_answer(bytes(data)) if is_error else wire.unreadable()
+        raise error_in_answer(bytes(data)) if is_error else unreadable()
     if found.status in _UNFINISHED:
         raise UpstreamError(
             ErrorReason.UPSTREAM_BAD_RESPONSE, "The provider has not finished its answer."

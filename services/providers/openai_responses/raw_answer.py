@@ -11,7 +11,6 @@ from msgspec import Raw
 from services.common.json_errors import NOT_JSON
 from services.common.json_places import replace_string
 from services.domain.completion import Choice, WholeAnswer
-from services.domain.error_reason import ErrorReason
 from services.domain.events import ChoiceFinished, Event, Finished
 from services.domain.usage import Usage
 from services.errors import UpstreamError
@@ -26,6 +25,7 @@ from services.providers.openai_responses.response import ENDS, ERRORS, HEADS, Re
 from services.providers.openai_responses.response_members import usage_of
 from services.providers.raw_answer import RawAnswerDecoder, events_pattern, tells_no_secret
 from services.providers.sse_parser import DONE
+from services.providers.unusable_answers import broken_off, unreadable
 
 _ITEM_DONE = "response.output_item.done"
 _READ = b"|".join(
@@ -70,11 +70,9 @@ class RawResponseDecoder(RawAnswerDecoder):
     def finish(self) -> list[Event]:
         """End the stream."""
         if not self.done and not self._has_head and not self.has_begun:
-            raise wire.unreadable()
+            raise unreadable()
         if not self.done:
-            raise UpstreamError(
-                ErrorReason.UPSTREAM_DISCONNECTED, "The provider's answer broke off."
-            )
+            raise broken_off()
         return [self._finished, Finished(usage=self.usage, service_tier=self._service_tier)]
 
     def document(self, body: bytes) -> WholeAnswer:
@@ -130,7 +128,7 @@ class RawResponseDecoder(RawAnswerDecoder):
             return self.has_begun, self._with_model(block)
         if kind in ENDS:
             if response is None:
-                raise wire.unreadable()
+                raise unreadable()
             self._end(wire.read(response, wire.RESPONSE), response, kind)
             return True, self._with_model(block)
         if kind == _ITEM_DONE:

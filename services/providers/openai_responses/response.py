@@ -16,10 +16,8 @@ import msgspec
 from msgspec import Raw
 
 from services.domain.completion import WholeAnswer
-from services.domain.error_reason import ErrorReason
 from services.domain.events import AnswerMembers, ChoiceFinished, Event, Finished
 from services.domain.usage import Usage
-from services.errors import UpstreamError
 from services.providers.base import SseEvent
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.finish_reasons import finish_reason
@@ -32,6 +30,7 @@ from services.providers.openai_responses.reasoning_item import OPEN, SUMMARY
 from services.providers.openai_responses.response_members import beside_json, usage_of
 from services.providers.openai_responses.whole_choice import choice_of
 from services.providers.sse_parser import DONE
+from services.providers.unusable_answers import broken_off, unreadable
 
 _TYPE = frozenset({"type"})
 HEADS = ("response.created", "response.queued", "response.in_progress")
@@ -84,12 +83,9 @@ class ResponsesDecoder:
     def finish(self) -> list[Event]:
         """End the stream. Raises UPSTREAM_DISCONNECTED where the last event is missing."""
         if not self.done and not self._has_begun:
-            raise wire.unreadable()
+            raise unreadable()
         if not self.done:
-            raise UpstreamError(
-                ErrorReason.UPSTREAM_DISCONNECTED,
-                "The provider's answer broke off.",
-            )
+            raise broken_off()
         events = list(self._output.ending())
         if self._beside_json:
             events.insert(0, AnswerMembers(extra_json=self._beside_json))
@@ -125,7 +121,7 @@ class ResponsesDecoder:
         """Take the last event, which has the whole answer."""
         raw = wire.present(event.response)
         if raw is None:
-            raise wire.unreadable()
+            raise unreadable()
         return self._end(wire.read(raw, wire.RESPONSE), raw, event.type or "")
 
     def _end(self, found: wire.Response, raw: Raw, kind: str = "") -> list[Event]:

@@ -13,9 +13,8 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from services.common.json_errors import NOT_JSON
-from services.domain.error_reason import ErrorReason
-from services.errors import UpstreamError
 from services.providers.openai.odd_fields import mend
+from services.providers.unusable_answers import unreadable
 
 Json: TypeAlias = dict[str, object]
 
@@ -153,14 +152,6 @@ def objects_in(data: Raw, name: str) -> list[Raw]:
 def present(value: Raw | UnsetType) -> Raw | None:
     """Return a value, or None where it is missing or null."""
     return None if value is UNSET or bytes(value) == b"null" else value
-
-
-def unreadable() -> UpstreamError:
-    """Error for an answer that cannot be interpreted."""
-    return UpstreamError(
-        ErrorReason.UPSTREAM_BAD_RESPONSE,
-        "The provider gave an answer that the gateway cannot read.",
-    )
 
 
 def _mended(data: bytes | Raw, decoder: msgspec.json.Decoder[_Read]) -> _Read:

@@ -10,7 +10,7 @@ import pytest
 from services.config import BreakerConfig
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
-from services.providers.overlong_answer import OverlongAnswerError
+from services.providers.unusable_answers import OverlongAnswerError
 from services.routing.decay import HALF_LIFE_S
 from services.routing.health import LATENCY_FLOOR_S, PRIOR_CALLS, SCORE_MIN, ChannelHealth
 from tests.services.routing.targets import target

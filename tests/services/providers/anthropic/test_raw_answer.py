@@ -11,9 +11,9 @@ from services.domain.completion import WholeAnswer
 from services.domain.events import ChoiceFinished, Event, Finished, RawContent, TextDelta
 from services.errors import UpstreamError
 from services.providers.anthropic import RAW_LANE
-from services.providers.overlong_answer import OverlongAnswerError
 from services.providers.raw_lane import RawDecoder
 from services.providers.raw_stream import EVENT_MAX
+from services.providers.unusable_answers import OverlongAnswerError
 from tests.services.providers.anthropic.test_raw_request import target
 from tests.stand.messages_stand import (
     BEGIN,

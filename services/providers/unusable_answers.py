@@ -1,0 +1,31 @@
+"""Errors for answers that cannot be used: unreadable, incomplete or too large."""
+
+from __future__ import annotations
+
+from services.domain.error_reason import ErrorReason
+from services.errors import REASONS, UpstreamError
+
+
+def unreadable() -> UpstreamError:
+    """Return the error for an answer that cannot be decoded."""
+    reason = ErrorReason.UPSTREAM_BAD_RESPONSE
+    return UpstreamError(reason, REASONS[reason].message)
+
+
+def broken_off() -> UpstreamError:
+    """Return the error for an answer whose end is missing."""
+    return UpstreamError(ErrorReason.UPSTREAM_DISCONNECTED, "The provider's answer broke off.")
+
+
+class OverlongAnswerError(UpstreamError):
+    """The answer, or an event of it, is larger than the limit on answers, as a request may cause.
+
+    The provider has generated and bills it. So the call is charged as if the answer was as long as
+    allowed, and no other provider is asked: its answer would be as large.
+    """
+
+    is_of_request = True
+
+    def __init__(self) -> None:
+        """Create the error."""
+        super().__init__(ErrorReason.UPSTREAM_BAD_RESPONSE, "The provider's answer is too large.")
