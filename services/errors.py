@@ -304,6 +304,11 @@ class UpstreamError(Failure):
         self.status = status
 
 
+def deadline_passed() -> Failure:
+    """Return the failure of a call whose deadline has passed."""
+    return Failure(ErrorReason.DEADLINE, "The time for this request is over.")
+
+
 def _cut(message: str) -> str:
     """Return at most `MESSAGE_MAX` bytes of printable characters, of any script."""
     printable = "".join(char if char.isprintable() else " " for char in message)

@@ -1,6 +1,7 @@
 """Admission of calls: who calls, what the key allows, and the hold on the balance.
 
 Modules, in the order in which data flows:
+
     keyring         authentication of keys, with a cache
     interrupt       the end of calls in flight: of one, or of all with a revoked key
     call_plan       scope, limits, prices and headers of a key's calls to a model, compiled

@@ -7,9 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import cache
 from typing import TypeVar
 
-from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
-from services.errors import Failure
+from services.errors import deadline_passed
 
 T = TypeVar("T")
 
@@ -42,7 +41,7 @@ class CallDeadline:
         try:
             if self._passed:
                 answer.close()
-                raise _deadline_passed()
+                raise deadline_passed()
             return await answer
         finally:
             self._task = None
@@ -73,7 +72,7 @@ class CallDeadline:
                         return
                     yield batch
                     if self._passed:
-                        raise _deadline_passed()
+                        raise deadline_passed()
             except BaseException:
                 await asyncio.shield(close())
                 raise
@@ -99,8 +98,4 @@ def _take_back(task: asyncio.Task[object] | None, cancelling: int) -> None:
     swallowed; one from elsewhere goes on.
     """
     if task is not None and task.uncancel() <= cancelling:
-        raise _deadline_passed() from None
-
-
-def _deadline_passed() -> Failure:
-    return Failure(ErrorReason.DEADLINE, "The time for this request is over.")
+        raise deadline_passed() from None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
+from services.completions.validation import MODEL_CHARS_MAX, USER_CHARS_MAX
 from services.domain.embeddings import EmbeddingRequest, EmbeddingSpec
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import ParameterPolicy
 from services.errors import Failure
 
-POLICIES = frozenset({"", "adapt", "strict"})
+POLICIES = frozenset(get_args(ParameterPolicy))
 ENTRIES_MAX = 16_384
 """The most entries of a request."""
-MODEL_CHARS_MAX = 256
-USER_CHARS_MAX = 512
 INPUT_TYPE_CHARS_MAX = 64
 
 

@@ -18,7 +18,7 @@ from services.clock import Chance, Clock
 from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
-from services.errors import Failure, UpstreamError
+from services.errors import Failure, UpstreamError, deadline_passed
 from services.providers.base import ModelRoute, Notes, Target, UpstreamRequest
 from services.providers.unusable_answers import OverlongAnswerError
 from services.providers.upstream import Upstream
@@ -150,7 +150,7 @@ class CallAttempts:
         left_s = self._wanted.time_left_s()
         if left_s is not None and left_s <= (parts.health.latency_s(target) if made else 0):
             # The attempt cannot finish in time, but the provider would bill it.
-            raise self._failures.to_raise if made else _deadline_passed()
+            raise self._failures.to_raise if made else deadline_passed()
         return True
 
     async def _try(self, candidate: _Candidate) -> StartedAnswer | None:
@@ -309,7 +309,3 @@ def cut_attempts_max(timeouts_s: Sequence[float], left_s: float | None) -> int:
         return 0
     longest_s, others = timeouts_s[0], min(ATTEMPTS_MAX, len(timeouts_s)) - 1
     return sum((left_s - late * longest_s) * DEADLINE_SHARE < longest_s for late in range(others))
-
-
-def _deadline_passed() -> Failure:
-    return Failure(ErrorReason.DEADLINE, "The time for this request is over.")
