@@ -1,4 +1,4 @@
-"""A real Kubernetes API server on this machine, with no node: it judges what is applied."""
+"""A real Kubernetes API server on this machine, without a node: it validates what is applied."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ CONFIG: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What answers kubectl."""
+    """Client of an API server: kubectl."""
 
     config: Path
-    """How to reach it."""
+    """Configuration of kubectl that leads to the server."""
 
     async def kubectl(self, *arguments: str, objects: tuple[Object, ...] = ()) -> tuple[int, str]:
-        """The exit code and all that it says, about objects on its standard input."""
+        """The exit code and the output of kubectl for objects on its standard input."""
         process = await asyncio.create_subprocess_exec(
             *(tool("kubectl"), "--kubeconfig", str(self.config), *arguments),
             stdin=asyncio.subprocess.PIPE,
@@ -103,7 +103,7 @@ async def _process(log: Path, *command: str | Path) -> AsyncIterator[None]:
 
 
 async def _until(cluster: Cluster, *arguments: str) -> None:
-    """Asks until it is so. Nothing tells when: kubectl's `wait` needs a server that answers."""
+    """Polls until the condition holds: kubectl's `wait` needs a server that answers."""
     said = ""
     for _ in range(200):
         code, said = await cluster.kubectl(*arguments)

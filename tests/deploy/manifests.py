@@ -77,7 +77,7 @@ def named(overlay: str, kind: str, name: str) -> Object:
 
 
 def workloads(overlay: str) -> Iterator[tuple[Object, Object]]:
-    """What makes pods, and the pods that it makes."""
+    """Each workload, with the template of its pods."""
     for kind in ("Deployment", "Job"):
         for workload in of_kind(overlay, kind):
             yield workload, workload["spec"]["template"]

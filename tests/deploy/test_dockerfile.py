@@ -56,7 +56,7 @@ def test_images_run_as_nobody() -> None:
 
 
 def test_the_edge_has_no_code_of_the_service() -> None:
-    """Of `services` the edge's image keeps `common` and `domain` alone."""
+    """The edge's image has only `common` and `domain` of `services`."""
     text = DOCKERFILE.read_text().replace("\\\n", " ")
     (removal,) = re.findall(r"find /venv/edge/\S+/services ([^&]*)-exec rm -r {} \+", text)
 

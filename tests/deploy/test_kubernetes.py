@@ -1,4 +1,4 @@
-"""What the manifests promise: they are valid, they fit together, and they give nothing away."""
+"""The manifests: valid, consistent with each other, and without needless privileges."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ VERSIONS = sorted(
     }
 )[-3:]
 CUSTOM = frozenset({"HTTPRoute", "ServiceMonitor"})
-"""Kinds that clusters learn from others; no schema of Kubernetes has them."""
+"""Kinds of custom resources, which no schema of Kubernetes has."""
 
 LEAVING_S = 15
-"""What a process may need after its last call: the books, the sockets."""
+"""Time that a process needs after its last call, for the books and the sockets."""
 
 INSIDE = (
     *("10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "127.0.0.1"),
     *("169.254.169.254", "fd00::1", "fc00::1", "fe80::1", "::1", "64:ff9b::7f00:1"),
 )
-"""Addresses that no request may make us call, the cloud's metadata among them."""
+"""Addresses that no request may make the gateway call, the cloud's metadata among them."""
 
 every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 

@@ -13,7 +13,7 @@ import pytest
 from tests.deploy.manifests import named
 
 SECRETS = {"pomogator-database": "", "pomogator-pepper": "all processes have the same"}
-"""What the secrets that the Job names would hold. The database's address comes later."""
+"""Values of the secrets that the Job names. The address of the database is added later."""
 
 
 @pytest.mark.parametrize("overlay", ["fleet", "split"])

@@ -1,4 +1,4 @@
-"""Who reaches whom: all that the policies of an overlay allow, taken together."""
+"""Allowed connections: the policies of an overlay, taken together."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ FLOWS: Mapping[str, Mapping[str, set[str]]] = {
         "pomogator-migration": DNS | DATABASES,
     },
 }
-"""What each workload's pods may do. What is not here, `default-deny` forbids."""
+"""Connections of each workload's pods. `default-deny` forbids all others."""
 
 
 def named(peer: Object) -> str:
-    """Who a peer is. Those that a block of addresses leaves out are another test's."""
+    """The name of a peer. Another test checks the exceptions of a block of addresses."""
     if "ipBlock" in peer:
         assert peer.keys() == {"ipBlock"}
         return f"{peer['ipBlock']['cidr']} but those inside"
@@ -59,7 +59,7 @@ def named(peer: Object) -> str:
 
 
 def allowed(overlay: str, labels: Object) -> Iterator[str]:
-    """What pods with these labels may do."""
+    """The allowed connections of pods with these labels."""
     for policy in of_kind(overlay, "NetworkPolicy"):
         if matches(policy["spec"]["podSelector"], labels):
             for way, word in (("ingress", "from"), ("egress", "to")):

@@ -1,4 +1,4 @@
-"""Dashboards and alerts speak of metrics that there are."""
+"""Dashboards and alerts use metrics that exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DASHBOARDS = sorted((ROOT / "deploy" / "dashboards").glob("*.json"))
 RULES = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
 
 TARGET_LABELS = {"job", "instance"}
-"""Prometheus adds them."""
+"""Labels that Prometheus adds."""
 
 SUFFIXES = {
     "counter": ("_total",),
@@ -26,7 +26,7 @@ SUFFIXES = {
     "gauge": ("",),
     "info": (),
 }
-"""What the series of a family end in."""
+"""Endings of the series of a family."""
 
 
 def series() -> Mapping[str, set[str]]:

@@ -143,7 +143,7 @@ def _flat(value: object) -> object:
 
 @dataclass(slots=True)
 class FaultStand:
-    """A gateway, its providers, and what it has answered and logged."""
+    """A gateway with its providers, its responses and its log."""
 
     url: str
     key: str

@@ -48,7 +48,7 @@ def samples(registry: Collector, name: str) -> Iterator[tuple[Mapping[str, str],
 
 
 def by(registry: Collector, name: str, *labels: str) -> Counter[tuple[str, ...]]:
-    """How often a counter has moved, by these labels."""
+    """Increments of a counter, by these labels."""
     counted: Counter[tuple[str, ...]] = Counter()
     for found, value in samples(registry, name):
         counted[tuple(found[label] for label in labels)] += value

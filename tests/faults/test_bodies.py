@@ -50,7 +50,7 @@ async def test_a_body_that_is_no_json_object_is_refused_without_being_quoted(
 
 
 def nested(depth: int) -> Any:
-    """A schema so deep."""
+    """A schema of this depth."""
     schema: Any = {"type": "string"}
     for _ in range(depth):
         schema = {"properties": schema}
@@ -294,7 +294,7 @@ async def test_memory_for_a_body_is_a_bounded_multiple(open_stand: OpenStand, wh
     ],
 )
 async def test_a_request_without_a_valid_key_is_401(open_stand: OpenStand, value: str) -> None:
-    """Anything that is no key of ours is 401 with the scheme to use. Rows 26, 27."""
+    """Anything but a valid key is 401 with the scheme to use. Rows 26, 27."""
     stand = await open_stand()
     headers = {"Authorization": value}
     reply = await stand.ask(headers=headers)
@@ -393,7 +393,7 @@ async def test_a_large_body_needs_a_key_that_exists(
 
 
 async def test_a_large_body_with_a_valid_key_is_read(open_stand: OpenStand) -> None:
-    """The first one, and those after it. Row 25."""
+    """The first request of a connection, and those after it. Row 25."""
     stand = await open_stand()
     stand.play(fitting)
     messages = [{"role": "user", "content": "x" * (MIB - 1000)}]

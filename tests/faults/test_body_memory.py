@@ -111,7 +111,7 @@ async def test_unfinished_bodies_are_refused_beyond_the_budget(server: Server) -
 
 @limited("edge", "service")
 async def test_large_bodies_at_once_are_served_or_refused(server: Server) -> None:
-    """Of 16 bodies of 30 MiB some are served, and the others get 503. Row 25."""
+    """Some of 16 bodies of 30 MiB are served, and the others get 503. Row 25."""
     statuses = [
         status
         for status, _ in await asyncio.gather(

@@ -34,7 +34,7 @@ ODD: Mapping[str, str] = {
     "tokens": "prompt_tokens = -5",
     "dates": "created_ms = -5",
 }
-"""What does not keep a hold from being ended."""
+"""Changes of a hold that can still be ended, as statements."""
 
 BROKEN: Mapping[str, str] = {
     "more than is held": "amount = 1000000000000000",
@@ -44,7 +44,7 @@ BROKEN: Mapping[str, str] = {
     "negative": "amount = -50",
     "negative charge": "checkpoint = -7",
 }
-"""What does, on both databases."""
+"""Changes after which a hold cannot be ended, on both databases."""
 
 BROKEN_TYPES: Mapping[str, str] = {
     "text": "amount = 'fifty'",
@@ -56,7 +56,7 @@ BROKEN_TYPES: Mapping[str, str] = {
     "no text for an account": "account = CAST(x'ff' AS TEXT)",
     "bytes for a month": "month = x'61'",
 }
-"""What does on SQLite, which keeps anything in any column."""
+"""The same on SQLite, which stores values of any type in any column."""
 
 CHARGED = """
     INSERT INTO transfers (id, debit, credit, amount, created_ms)
@@ -69,7 +69,7 @@ NO_CONSTRAINTS = """
 
 
 class State:
-    """What a gateway has left, in the hands of a stranger who writes SQL."""
+    """The state of a stopped gateway, which another program changes by SQL."""
 
     def __init__(self, folder: Path, database_url: str) -> None:
         self._file = folder / "var" / FILE
@@ -105,11 +105,11 @@ class State:
         return {row[0] for row in await self.run("SELECT id FROM holds WHERE state = 'held'")}
 
     async def charges(self) -> Mapping[str, int]:
-        """What those have cost that have been ended."""
+        """The charges of the holds that have been ended."""
         return dict(await self.run("SELECT id, charge FROM holds WHERE state <> 'held'"))
 
     async def balance(self) -> Sequence[int]:
-        """What the account has, and what of it is held."""
+        """The balance of the account, and its held amount."""
         (balance,) = await self.run("SELECT posted, held FROM accounts WHERE name = 'default'")
         return balance
 

@@ -55,14 +55,14 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 def half_close(writer: asyncio.StreamWriter) -> None:
-    """Says that it sends no more, and goes on listening."""
+    """Closes the sending direction, and goes on reading."""
     writer.write_eof()
 
 
 PROMPT_CHARGE = (-(-len(PROMPT) // 4) + 4) * 1_000
-"""What the prompt costs as the gateway counts it: a token for four bytes, four for a message."""
+"""Cost of the prompt as the gateway counts it: a token for four bytes, four for a message."""
 MAX_CHARGE = 50 * 2_000
-"""What all tokens cost that the stand's calls allow for an answer."""
+"""Cost of all tokens that the stand's calls allow for an answer."""
 
 LEAVES = pytest.mark.parametrize("leave", [close, reset, half_close])
 
@@ -90,7 +90,7 @@ async def test_disconnecting_before_the_first_token_costs_the_prompt(
 async def test_disconnecting_in_the_middle_charges_what_arrived_once(
     open_stand: OpenStand, leave: Leave
 ) -> None:
-    """What has come from the provider is charged once, and the log names the disconnect. Row 66."""
+    """The tokens received so far are charged once, and the log names the disconnect. Row 66."""
     stand = await open_stand()
     stand.play([BEGIN, STALL])
 
@@ -437,7 +437,7 @@ async def test_keep_alive_comments_are_sent_while_a_provider_thinks(open_stand: 
 CROWD = 200
 """Clients that do not read. `tests/bench/unread.py` measures a thousand."""
 EACH_BYTES_MAX = 256 * 1024
-"""What each may cost, the page tables and everything."""
+"""Most memory of each client, page tables included."""
 
 
 async def test_many_clients_that_never_read_cost_only_their_buffers(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ STARVED = (
     "-c",
     PROGRAM.format(FEW) + "runpy.run_module('services', None, '__main__')",
 )
-"""The command, in a process that may have no more."""
+"""The command, in a process that may have no more descriptors."""
 
 
 async def edge_sample(server: Server, name: str) -> float:
@@ -41,7 +41,7 @@ async def edge_sample(server: Server, name: str) -> float:
 
 
 async def refused(url: str, key: str) -> None:
-    """One more client is told to come back, in so many words."""
+    """One more client gets 503 with Retry-After."""
     headers = {"Authorization": f"Bearer {key}"}
     async with (
         aiohttp.ClientSession(headers=headers) as http,
@@ -98,14 +98,14 @@ async def test_idle_clients_do_not_take_the_descriptors_of_active_ones(tmp_path:
 
 
 async def at_most(server: Server, clients: int) -> None:
-    """Waits until no more clients are there."""
+    """Waits until all clients are disconnected."""
     async with asyncio.timeout(30):
         while await edge_sample(server, "connections") > clients:  # noqa: ASYNC110
             await asyncio.sleep(0.1)  # Nobody tells of it but by answering.
 
 
 async def refill(host: str, port: int, server: Server, stack: AsyncExitStack) -> None:
-    """Connects until there are just as many clients as are served."""
+    """Connects as many clients as are served."""
     while await edge_sample(server, "connections") < CLIENTS_MAX:
         _, writer = await asyncio.open_connection(host, port)
         stack.callback(writer.close)
@@ -138,7 +138,7 @@ async def test_grpc_connections_over_a_fifth_of_the_descriptors_are_closed(tmp_p
 
 
 async def closes(reader: asyncio.StreamReader) -> bool:
-    """Whether a server closes the connection; the first that it says is its settings."""
+    """Whether a server closes the connection; its first frame has its settings."""
     try:
         async with asyncio.timeout(20):
             return not await reader.read(1)

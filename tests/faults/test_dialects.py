@@ -35,7 +35,7 @@ CUTS: dict[str, Script] = {
 
 @pytest.fixture(params=FORMS, ids=lambda form: form.dialect)
 def form(request: pytest.FixtureRequest) -> DialectAnswers:
-    """How the providers speak."""
+    """Answers in the providers' dialect."""
     chosen: DialectAnswers = request.param
     return chosen
 
@@ -55,7 +55,7 @@ def refusal(kind: str) -> dict[str, Any]:
 
 
 def errors(stand: FaultStand, kind: str) -> float:
-    """How often a provider failed in that way."""
+    """The number of a provider's failures with that reason."""
     return sum(
         stand.metric("upstream_errors_total", channel=channel, reason=kind)
         for channel in ("first", "second")
@@ -274,7 +274,7 @@ async def test_line_endings_and_slicing_do_not_matter(
 
 
 def _chunks(body: bytes) -> list[bytes]:
-    """What a chunked body says."""
+    """The content of a chunked body."""
     pieces = []
     while body:
         size, _, body = body.partition(b"\r\n")

@@ -82,7 +82,7 @@ async def models_are_listed(stand: FaultStand, channel: grpc.aio.Channel) -> Non
 
 
 async def send(address: str, *frames: bytes) -> bytes:
-    """Says this over HTTP/2; gives what comes until nothing more does, or the other hangs up."""
+    """Sends bytes over HTTP/2; returns what arrives until silence or the end of the connection."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     said = b""
@@ -99,7 +99,7 @@ async def send(address: str, *frames: bytes) -> bytes:
 
 
 async def outcome(call: Any) -> grpc.StatusCode:
-    """How a stream ends that is read."""
+    """The status with which a stream ends."""
     with suppress(grpc.aio.AioRpcError):
         async for _ in call:
             pass
@@ -153,7 +153,7 @@ async def test_a_deadline_ends_the_call_and_cancels_the_provider(
 
 @pytest.mark.parametrize("size", [7_000, 12_000, 20_000, 200_000])
 async def test_too_much_metadata_is_a_grpc_status(open_stand: OpenStand, size: int) -> None:
-    """Too much of it is gRPC's status and no error of ours; the next call is answered. Row 114."""
+    """Too much of it gets gRPC's own status, logs no error, and harms no later call. Row 114."""
     stand = await open_stand()
     async with talking(stand) as (_, channel):
         rpc: Any = channel.unary_unary(MODELS)
@@ -167,7 +167,7 @@ async def test_too_much_metadata_is_a_grpc_status(open_stand: OpenStand, size: i
 
 
 async def test_metadata_that_is_not_base64_ends_at_most_its_call(open_stand: OpenStand) -> None:
-    """Invalid base64 ends the call at most; our own edge never sends it. Row 114."""
+    """Invalid base64 ends at most the call; the edge never sends it. Row 114."""
     stand = await open_stand(wire=True)
     stand.play(fitting)
     async with talking(stand) as (bound, channel):
@@ -221,7 +221,7 @@ BROKEN: dict[str, Sequence[bytes]] = {
 
 
 async def test_bytes_that_are_no_message_are_the_callers_error(open_stand: OpenStand) -> None:
-    """The error names none of our types, and nothing of it counts as an error of ours. Row 115."""
+    """The error names no type of the contract, and logs no error. Row 115."""
     stand = await open_stand()
     async with talking(stand) as (_, channel):
         for method in (MODELS, STREAM):
@@ -272,7 +272,7 @@ async def test_rapid_resets_leave_nothing_behind(open_stand: OpenStand) -> None:
 
 
 async def test_streams_over_the_limit_are_refused_with_retry_after(open_stand: OpenStand) -> None:
-    """Of hundreds on one connection as many run as may; the others are refused as overload.
+    """Hundreds of calls on one connection: the limit runs, and the others are refused as overload.
 
     Row 116.
     """

@@ -53,7 +53,7 @@ NAMES = [
 ]
 
 SMALL_BYTES = 64 * 2**20
-"""What 200,000 values may take beside the bytes of a body, which are few then."""
+"""Most memory of 200,000 values beside the bytes of a body, which are few then."""
 
 
 def body_of(name: str) -> bytes:
@@ -117,7 +117,7 @@ def test_a_hostile_body_of_an_operator_is_read_in_little_memory(name: str) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_hostile_json_in_a_message_is_read_in_the_memory_that_is_counted(name: str) -> None:
-    """As an unknown member of a request over gRPC, and as the arguments of a call. Row 25."""
+    """The JSON is an unknown member of a request over gRPC, or the arguments of a call. Row 25."""
     text = body_of(name).decode(errors="replace")
     spec = chat.ChatCompletionSpec(model=MODEL, extra_json=text)
     spec.messages.add(role=content_pb2.ROLE_ASSISTANT).tool_calls.add(name="f", arguments=text)

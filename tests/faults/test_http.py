@@ -31,7 +31,7 @@ SMUGGLED: dict[str, bytes] = {
 
 
 async def refused(stand: FaultStand, sent: bytes) -> Answer | None:
-    """What is answered to bytes, if anything; it is JSON, is seen, and costs nothing."""
+    """The answer to bytes, if any; it is JSON, logged and counted, and costs nothing."""
     got = await exchange(*stand.address, sent)
     assert await stand.charged() == (0, 0)
     if got is not None:

@@ -51,7 +51,7 @@ class Date:
         self.pass_by(0)
 
     def pass_by(self, seconds: float) -> None:
-        """It is so much later, at once; or earlier."""
+        """Moves the date forward at once, or back."""
         self._us += round(seconds * 1e6)
         with self.file.open("r+b" if self.file.exists() else "wb") as file:
             file.write(self._us.to_bytes(8, "little"))
@@ -71,7 +71,7 @@ class Place:
     """A client that has a key."""
 
     async def begin(self, calls: int) -> Sequence[aiohttp.ClientResponse]:
-        """Those of so many calls that are let through. The others are told when to come back."""
+        """Those of these calls that are admitted. The others get Retry-After."""
         url = f"http://{await self.server.address('http')}{PATH}"
         answers = [await self.http.post(url, json=ASKED) for _ in range(calls)]
         for refusal in answers:
@@ -81,14 +81,14 @@ class Place:
         return [answer for answer in answers if answer.status == 200]
 
     async def admitted(self, calls: int) -> int:
-        """How many of so many calls are let through, and answered."""
+        """The number of these calls that are admitted and answered."""
         answers = await self.begin(calls)
         await end(answers)
         return len(answers)
 
 
 async def code(answer: aiohttp.ClientResponse) -> object:
-    """Why a call failed."""
+    """The error code of a failed call."""
     return (await answer.json())["error"]["code"]
 
 
@@ -143,7 +143,7 @@ async def test_a_jump_of_the_date_costs_one_burst_at_most(
 async def test_an_unknown_refill_costs_one_window_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What has refilled before a jump back is not known: that costs one window at most. Row 91."""
+    """The refill before a jump back is lost, which costs one minute's amount at most. Row 91."""
     async with counting(tmp_path, f"rpm = {RPM}", monkeypatch) as place:
         assert await place.admitted(RPM) == RPM
         # In one step: Valkey looks at the date ten times a second, and must not see the window end.

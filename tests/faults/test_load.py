@@ -297,7 +297,7 @@ async def test_no_failover_to_a_channel_slower_than_the_deadline(open_stand: Ope
 
 @WIRES
 async def test_a_balance_for_ten_admits_ten_of_a_hundred(open_stand: OpenStand, wire: bool) -> None:
-    """Of a hundred calls at once on a balance for ten, ten are made. Row 104."""
+    """A hundred calls at once on a balance for ten: ten are made. Row 104."""
     stand = await open_stand(wire=wire)
     goes_on = asyncio.Event()
     stand.play([BEGIN, goes_on, END])
@@ -328,7 +328,7 @@ async def test_a_balance_for_ten_admits_ten_of_a_hundred(open_stand: OpenStand, 
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_five_slots_admit_five_of_ten(open_stand: OpenStand, stream: bool) -> None:
-    """Of ten calls at once on five slots five are made, and the others use up nothing. Row 107."""
+    """Ten calls at once on five slots: five are made, and the others use up nothing. Row 107."""
     stand = await open_stand(limits=(LimitConfig(model=MODEL, rpm=5),))
     stand.play(fitting)
 

@@ -33,7 +33,7 @@ def started(usage: Any = None, **message: Any) -> dict[str, Any]:
 
 
 def ended(reason: Any = "end_turn", usage: Any = None) -> dict[str, Any]:
-    """Why it ended, and what it took."""
+    """The end of a message: its reason and its usage."""
     counted = {"usage": usage} if usage is not None else {}
     return {"type": "message_delta", "delta": {"stop_reason": reason}, **counted}
 
@@ -208,7 +208,7 @@ COUNTS: dict[str, tuple[Any, Any]] = {
 async def test_impossible_anthropic_usage_is_replaced_by_our_count(
     anthropic: FaultStand, what: str
 ) -> None:
-    """Where usage is missing or impossible, our own count is billed. Row 65."""
+    """Missing or impossible usage is replaced by the gateway's own count. Row 65."""
     first, last = COUNTS[what]
     events = (started(first), BLOCK, FIRST, SECOND, CLOSED, ended(usage=last), STOPPED)
     anthropic.first.play([SSE_HEAD + said(*events) + LAST_CHUNK])

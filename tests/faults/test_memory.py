@@ -46,14 +46,14 @@ WIRES = pytest.mark.parametrize("wire", [False, True])
 
 
 class Gauge:
-    """How much of a container's memory is in use, as a test says."""
+    """A container's memory in use, as set by a test."""
 
     def __init__(self) -> None:
         self.memory = MemoryMonitor(lambda: self._used)
         self._used = 0.5
 
     async def at(self, stand: FaultStand, used: float) -> None:
-        """Returns when it is known."""
+        """Sets it. Returns when the process has read it."""
         self._used = used
         await stand.until(lambda: self.memory.used_share == used)
 
@@ -253,12 +253,12 @@ async def test_a_process_in_a_full_control_group_refuses_and_lives(
 
 
 async def used_share(server: Server) -> float:
-    """How much of its memory a process knows to be in use."""
+    """The share of its memory that a process reports as in use."""
     return (await server.samples())["pomogator_memory_used_ratio", frozenset()]
 
 
 async def asked(server: Server) -> tuple[int, str | None]:
-    """The status of a call, and what becomes of its connection."""
+    """The status of a call, and whether its connection is closed."""
     url = f"http://{await server.address('http')}{PATH}"
     headers = {"Authorization": f"Bearer {server.key}"}
     async with (

@@ -44,7 +44,7 @@ SEARCHED = [
 
 
 async def call(stand: FaultStand, method: MethodDescriptor, **fields: Any) -> Any:
-    """What an operator is answered."""
+    """The answer to an operator."""
     service = method.containing_service.full_name
     async with stand.service.operators_channel() as channel:
         rpc: Any = channel.unary_unary(

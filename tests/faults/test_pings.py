@@ -38,14 +38,14 @@ async def running() -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
 
 
 async def begun(channel: grpc.aio.Channel) -> tuple[int, Any]:
-    """A stream that has said its one thing: the process, and the call."""
+    """A stream whose only message has arrived: the process, and the call."""
     stream: Any = channel.unary_stream("/silent/Stream")
     call = stream(b"")
     return int(await call.read()), call
 
 
 async def asked(channel: grpc.aio.Channel, method: str, request: bytes = b"") -> bytes:
-    """What the service says."""
+    """The service's answer to a call."""
     call: Any = channel.unary_unary(f"/silent/{method}")
     answer: bytes = await call(request)
     return answer

@@ -23,7 +23,7 @@ UNAVAILABLE = {"auth_unavailable", "storage_unavailable"}
 
 @pytest.fixture
 def own_postgres() -> Iterator[str]:
-    """The URL of a server that nobody else needs."""
+    """The URL of a server of this test alone."""
     with running_postgres() as url:
         yield url
 
@@ -122,7 +122,7 @@ async def test_a_process_without_its_database_does_not_start(tmp_path: Path, url
 
 
 class Thief:
-    """Stands between us and the server, and keeps the answer to a COMMIT to itself."""
+    """A proxy in front of the server, which drops the answer to a COMMIT."""
 
     def __init__(self, server: Path) -> None:
         self._server = server
@@ -134,7 +134,7 @@ class Thief:
         self._left = nth
 
     def disarm(self) -> bool:
-        """All is passed on from now on. Whether there had been so many."""
+        """Passes everything on from now on. Returns whether there had been so many commits."""
         stole, self._left = self._left <= 0, 0
         return stole
 
@@ -164,7 +164,7 @@ class Thief:
 
 @pytest.fixture
 async def stealing(postgres_url: str, tmp_path: Path) -> AsyncIterator[tuple[Thief, str]]:
-    """A thief before a server, and the URL of the database to which he leads."""
+    """Such a proxy, and the URL of the database behind it."""
     folder = folder_of_postgres(postgres_url)
     thief = Thief(folder / SOCKET)
     async with await asyncio.start_unix_server(thief.serve, tmp_path / SOCKET):

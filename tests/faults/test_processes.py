@@ -246,7 +246,7 @@ PEPPER = {"POMOGATOR_PEPPER": "all processes have the same"}
 
 
 RESTARTS = 4
-"""Of each service. `tests/bench` makes twenty."""
+"""Restarts of each service. `tests/bench` makes twenty."""
 
 
 @pytest.mark.nightly

@@ -435,7 +435,7 @@ ODD: dict[str, bytes] = {
 
 @pytest.mark.parametrize("what", [name for name in ODD if name != "CRLF"])
 async def test_unusual_but_valid_answers_pass(stand: FaultStand, what: str) -> None:
-    """What the standard allows, and what is only new, does not harm the answer. Row 65."""
+    """Unusual but valid events, and unknown ones, do not change the answer. Row 65."""
     stand.play([SSE_HEAD + ODD[what] + sse(piece("canary-answer-")) + END])
 
     reply = await stand.ask()
@@ -523,7 +523,7 @@ async def test_bytes_after_done_are_dropped_with_their_connection(
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 async def test_redirects_are_not_followed(stand: FaultStand, status: int) -> None:
-    """Our key is sent to no other address. Row 65b."""
+    """The channel's key is sent to no other address. Row 65b."""
     elsewhere: Script = [answer(b"", status, location=f"{stand.steady.url}/chat/completions")]
     stand.play(elsewhere, second=elsewhere)
 

@@ -38,7 +38,7 @@ async def buying(stand: FaultStand, nano_usd: int, scope: keys.KeyScope) -> Asyn
 
 
 async def hold_of(stand: FaultStand) -> int:
-    """What the usual call holds."""
+    """The hold of the usual call."""
     assert (await stand.ask(model=STEADY)).status == 200
     hold: int = stand.log.of("call.ended")[-1]["hold_nano_usd"]
     return hold
@@ -174,7 +174,7 @@ ROUNDS = 20
 async def test_a_hold_is_ended_once_by_many_sweepers(
     tmp_path_factory: pytest.TempPathFactory, each_database_url: str
 ) -> None:
-    """Of all who would end a hold one does: it is charged once, whoever was first. Row 103."""
+    """Several processes end a hold at once: it is charged once, in whatever order. Row 103."""
     folder, clock = tmp_path_factory.mktemp("sweep"), SystemClock()
     database = await open_database(folder, each_database_url, clock)
     try:

@@ -55,7 +55,7 @@ async def test_configuration_metrics_and_operators_answers_hold_no_secret(
 
 
 class Sick(grpc.aio.ServerInterceptor):
-    """A guard with a bug, which quotes what it should not."""
+    """An interceptor with a bug: its error quotes a secret."""
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:  # noqa: ARG002
         """Fails."""

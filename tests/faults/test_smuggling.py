@@ -57,7 +57,7 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx on this
 
 
 async def say(proxy: Nginx, sent: bytes) -> bytes:
-    """All that the proxy answers until it hangs up, or says nothing for a while."""
+    """All bytes from the proxy until it closes the connection, or is silent for a while."""
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     writer.write(sent)
     writer.write_eof()

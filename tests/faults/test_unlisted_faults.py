@@ -178,7 +178,7 @@ async def test_slow_loris(open_stand: OpenStand) -> None:
 
 
 async def test_finishes_twice(stand: FaultStand) -> None:
-    """Of two finishes of an answer one reaches the caller."""
+    """An answer that finishes twice reaches the caller with one finish."""
     stand.play([BEGIN + sse(piece("31d0"), piece("", "stop"), piece("", "length")) + END, CUT])
 
     reply = await stand.ask()

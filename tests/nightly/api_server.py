@@ -28,7 +28,7 @@ DEFINITIONS = {
         "example/prometheus-operator-crd/*_servicemonitors.yaml"
     ],
 }
-"""Where the definitions of the kinds are that Kubernetes itself does not know."""
+"""Sources of the definitions of custom resources."""
 PROGRAMS = {
     "etcd": "go.etcd.io/etcd/server/v3",
     "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
@@ -68,7 +68,7 @@ def _module(kubernetes: Path) -> str:
 
 
 def _download(module: str, folder: Path) -> Path:
-    """Where the files of a module are."""
+    """The folder of a module's files."""
     said = _go("mod", "download", "-json", module, folder=folder)
     return Path(json.loads(said)["Dir"])
 

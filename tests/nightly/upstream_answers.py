@@ -120,7 +120,7 @@ class Attack:
             return answer.status, await answer.read()
 
     def _fault(self, end: str, text: str) -> str:
-        """What is wrong with the outcome of a call; empty where nothing is."""
+        """The fault of the outcome of a call. Empty: it has none."""
         delivery = self._case.delivery
         is_fault = end == "internal_error"
         if delivery is None or is_fault or end == "unreadable":

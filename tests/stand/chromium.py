@@ -1,4 +1,4 @@
-"""Chromium without a screen, for tests of the console, and what it complains about."""
+"""Headless Chromium for tests of the console, and its errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RUN_AXE = "async () => (await axe.run(document, {resultTypes: ['violations']})).
 
 @dataclass  # without slots: Playwright sets attributes
 class Complaints:
-    """What a browser complained about: errors of scripts, and violations of the policy."""
+    """Errors of a browser: those of scripts, and violations of the content security policy."""
 
     found: list[str] = field(default_factory=list)
 

@@ -40,7 +40,7 @@ class ControlGroup:
 
     @property
     def kills(self) -> int:
-        """How many of its processes the kernel has killed for lack of memory."""
+        """The number of its processes that the kernel has killed for lack of memory."""
         for name in ("memory.events", "memory.oom_control"):
             with suppress(FileNotFoundError):
                 lines = (self.folder / name).read_text().splitlines()
@@ -68,7 +68,7 @@ def control_group(limit_bytes: int) -> Iterator[ControlGroup]:
 
 
 def _place(root: Path, membership: Path) -> tuple[Path, str]:
-    """Where groups with a limit of memory can be made, and the file of the limit.
+    """The folder in which groups with a memory limit can be made, and the file of the limit.
 
     Raises ValueError if there is no such place.
     """

@@ -35,14 +35,14 @@ def running_postgres() -> Iterator[str]:
 
 
 def folder_of_postgres(url: str) -> Path:
-    """Where the server's socket is."""
+    """The folder of the server's socket."""
     (host,) = parse_qs(urlsplit(url).query)["host"]
     return Path(host)
 
 
 @contextmanager
 def frozen_postgres(url: str) -> Iterator[None]:
-    """The server stands still within, with all its processes: it takes bytes and says nothing."""
+    """Freezes the server with all its processes within the context: it answers nothing."""
     number, _, _ = (folder_of_postgres(url) / "postmaster.pid").read_text().partition("\n")
     server = psutil.Process(int(number))
     stopped = [server, *server.children(recursive=True)]

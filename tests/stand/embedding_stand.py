@@ -82,7 +82,7 @@ class EmbeddingStand:
             await asyncio.sleep(0.01)
 
     async def spent_nano(self, credit_nano: int = CREDIT_NANO) -> int:
-        """What the account has spent, with nothing on hold."""
+        """The charges of the account, once nothing is on hold."""
         listed = await self.accounts.ListAccounts(accounts_pb.ListAccountsRequest())
         (account,) = [each for each in listed.accounts if each.account == "acme"]
         return credit_nano - account.balance_nano_usd

@@ -24,7 +24,7 @@ from services.serving.service import Service
 
 Transport = Literal["in-process", "tcp", "unix"]
 TRANSPORTS: Sequence[Transport] = ("in-process", "tcp", "unix")
-"""How the edge reaches the service."""
+"""Transport from the edge to the service."""
 
 EDGE = EdgeConfig()
 ANY_KEYS = KeysConfig()

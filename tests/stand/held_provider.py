@@ -106,7 +106,7 @@ async def ask(gateway: Gateway, headers: Mapping[str, str] = NAMED, **fields: An
 
 
 async def audited_charges(state: Path, database_url: str = "") -> Mapping[str, int]:
-    """The charges by the state of their holds. The books are audited; nobody may use them."""
+    """The charges by the state of their holds. The books are audited; no process may use them."""
     database = await open_database(state, database_url, SystemClock())
     assert (await database.read(audit)).findings == ()
     ends = await database.read(_ends)

@@ -62,7 +62,7 @@ class Lane:
     strict: bool = False
 
     def send(self, body: Any, *, api: Api = "chat", raw: bool = False) -> Outcome:
-        """Return what becomes of a request's JSON, in the form of an API.
+        """Return the outcome of a request's JSON, in the form of an API.
 
         With `raw` it passes as it is, where the dialect takes it so.
         """
@@ -76,7 +76,7 @@ class Lane:
             return Outcome(status=error.status)
 
     def send_spec(self, spec: ChatCompletionSpec) -> Outcome:
-        """Return what becomes of a request."""
+        """Return the outcome of a request."""
         notes = Notes(strict=self.strict)
         try:
             if self.hop == "grpc":
@@ -89,7 +89,7 @@ class Lane:
         return Outcome(status=200, body=request.body, notes=said)
 
     def _passed(self, body: bytes, api: Api) -> Outcome | None:
-        """Return what becomes of a request that passes as it is. None: it is translated."""
+        """Return the outcome of a request that passes as it is. None: it is translated."""
         lane, target = RAW_LANES.get(self.dialect), self._target()
         if lane is None or lane.api != RAW_APIS.get(api):
             return None
@@ -110,12 +110,12 @@ class Lane:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a request."""
+    """Outcome of a request."""
 
     status: int
     """200: it was sent."""
     body: bytes = b""
-    """What the provider was sent."""
+    """The body that the provider was sent."""
     notes: frozenset[tuple[str, str]] = frozenset()
     """Parameter and action of each note."""
 

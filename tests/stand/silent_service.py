@@ -18,7 +18,7 @@ import grpc
 from services.rpc.listener import listening
 
 PYTHON = ctypes.PyDLL(None)
-"""The C library, whose functions are called without giving up the lock."""
+"""The C library, whose functions are called without releasing Python's global lock."""
 
 
 async def stream(_request: bytes, _context: Any) -> AsyncIterator[bytes]:

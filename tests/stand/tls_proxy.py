@@ -17,7 +17,7 @@ SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
 async def tls_proxy(
     connect: Connect, tls: ssl.SSLContext, *, asked: bytes = b""
 ) -> AsyncIterator[int]:
-    """Speaks TLS at a port, and passes on what is said to what `connect` opens.
+    """Accepts TLS at a port, and relays the bytes to the connection that `connect` opens.
 
     With `asked` clients must begin with it, are answered `S`, and speak TLS from then on;
     who begins otherwise is not served.
@@ -29,7 +29,7 @@ async def tls_proxy(
         assert here is not None
         tasks.add(here)
         try:
-            # Whoever does not trust us, or is gone, is not served.
+            # A client that does not trust the certificate, or has left, is not served.
             with suppress(OSError, asyncio.IncompleteReadError):
                 if asked:
                     if await reader.readexactly(len(asked)) != asked:

@@ -60,7 +60,7 @@ DIALECTS = tuple(form.dialect for form in dialect_answers.FORMS)
 
 
 class Said(NamedTuple):
-    """What a caller reads."""
+    """Answer as a caller reads it."""
 
     end: str
     """`whole`, or the code or type of an error; `unreadable` for what no client reads."""

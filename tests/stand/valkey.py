@@ -42,7 +42,7 @@ class Valkey:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """The server answers nothing within."""
+        """Freezes the server within the context."""
         self.process.send_signal(signal.SIGSTOP)
         try:
             yield
