@@ -24,10 +24,10 @@ async def stand(tmp_path: Path) -> AsyncIterator[ConsoleStand]:
         yield stand
 
 
-async def test_an_operator_sees_changes_with_the_name_of_who_made_them(
+async def test_an_operator_sees_changes_with_the_names_of_their_actors(
     stand: ConsoleStand,
 ) -> None:
-    """Of the name only what a log can have. The filter selects by account and by actor."""
+    """Names lose characters that no log can have. The filter selects by account and by actor."""
     await stand.billing.open_account("globex", NANO)
 
     everything = (await stand.browser.get(AUDIT)).text
@@ -40,7 +40,7 @@ async def test_an_operator_sees_changes_with_the_name_of_who_made_them(
 
 
 async def test_a_tenant_sees_the_changes_of_its_account(stand: ConsoleStand) -> None:
-    """Where its key administers the account. Names of operators are not shown."""
+    """Only a key that administers the account sees them. Names of operators are not shown."""
     await stand.billing.open_account("globex", NANO)
     admin = (await stand.billing.make_key("acme", administers_account=True)).secret
     plain = (await stand.billing.make_key("acme")).secret

@@ -41,7 +41,7 @@ async def listed(client: Browser, calls: int, query: str = "") -> list[str]:
 
 
 async def test_a_call_is_found_with_its_charge(stand: ConsoleStand) -> None:
-    """Its page has what was asked, what it cost and how it ended, and no text of it."""
+    """Its page has the model, the charge and the end of the call, and no text of it."""
     key = await stand.billing.open_account("acme", NANO)
     headers_of_one = await stand.billing.ask(key)
     assert headers_of_one.status == 200
@@ -71,8 +71,8 @@ async def test_a_call_is_found_with_its_charge(stand: ConsoleStand) -> None:
         ("?min_charge_usd=0.001", 2),
     ],
 )
-async def test_filters_select(stand: ConsoleStand, query: str, calls: int) -> None:
-    """The form keeps what was asked."""
+async def test_filters_select_calls(stand: ConsoleStand, query: str, calls: int) -> None:
+    """The form keeps the values of the filter."""
     key = await stand.billing.open_account("acme", NANO)
     for _ in range(2):
         await stand.billing.ask(key)
@@ -86,14 +86,14 @@ async def test_filters_select(stand: ConsoleStand, query: str, calls: int) -> No
 
 @pytest.mark.parametrize("query", ["?since=yesterday", "?min_charge_usd=much", "?after=x"])
 async def test_a_wrong_filter_is_refused(stand: ConsoleStand, query: str) -> None:
-    """With 400, not with calls that were not asked for."""
+    """The status is 400. A page of other calls would mislead."""
     await stand.browser.sign_in(await stand.billing.open_account("acme", NANO))
 
     assert (await stand.browser.get(CALLS + query)).status == 400
 
 
 async def test_an_export_has_the_calls_of_the_filter(stand: ConsoleStand) -> None:
-    """As CSV and as lines of JSON. It is a file to be saved."""
+    """The export is a file to be saved, as CSV or as lines of JSON."""
     key = await stand.billing.open_account("acme", NANO)
     for _ in range(3):
         await stand.billing.ask(key)
@@ -113,7 +113,7 @@ async def test_an_export_has_the_calls_of_the_filter(stand: ConsoleStand) -> Non
 
 
 async def test_tenants_see_their_own_calls_only(stand: ConsoleStand) -> None:
-    """Whatever they ask for: lists, pages, exports. Operators see all, with their channels."""
+    """They see no list, page or export of other accounts. Operators see all, with channels."""
     ours = await stand.billing.open_account("acme", NANO)
     theirs = await stand.billing.open_account("globex", NANO)
     await stand.billing.ask(ours)
@@ -138,7 +138,7 @@ async def test_tenants_see_their_own_calls_only(stand: ConsoleStand) -> None:
 
 
 async def test_usage_is_shown_by_end_user_and_tag(stand: ConsoleStand) -> None:
-    """The dearest first, with a page of days for each, without the calls of other accounts."""
+    """The highest charge is first. Each has a page by days, without the calls of other accounts."""
     key = await stand.billing.open_account("acme", NANO)
     foreign = await stand.billing.open_account("globex", NANO)
     for number, (user, secret) in enumerate((("ann", key), ("bob", key), ("bob", key),

@@ -13,7 +13,7 @@ def test_the_highest_bar_fills_the_picture() -> None:
     assert (chart.first_label, chart.last_label, chart.highest) == ("mon", "wed", 10)
 
 
-def test_nothing_is_no_error() -> None:
-    """No days, or days without a charge, have no height."""
+def test_a_chart_without_values_is_empty() -> None:
+    """Without days, or with days without a charge, no bar has a height."""
     assert bar_chart([]).highest == 0
     assert [bar.height for bar in bar_chart([("mon", 0)]).bars] == [0]

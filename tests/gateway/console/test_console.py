@@ -46,7 +46,7 @@ async def stand(tmp_path: Path) -> AsyncIterator[ConsoleStand]:
 
 
 async def test_a_key_opens_the_pages_of_its_account(stand: ConsoleStand) -> None:
-    """Without it each page leads to the sign-in."""
+    """Without a key each page leads to the sign-in."""
     key = await stand.billing.open_account("acme", 5 * NANO)
     for path in PAGES:
         answer = await stand.browser.get(path)
@@ -68,8 +68,8 @@ async def test_a_key_opens_the_pages_of_its_account(stand: ConsoleStand) -> None
     assert all(key not in page.text for page in pages)
 
 
-async def test_all_pages_have_the_headers_of_a_safe_page(stand: ConsoleStand) -> None:
-    """Also a failure, and the sign-in."""
+async def test_all_pages_have_security_headers(stand: ConsoleStand) -> None:
+    """A failure and the sign-in have them, too."""
     key = await stand.billing.open_account("acme", NANO)
     answers = [await stand.browser.get("/console/sign-in")]
     answers.append(await stand.browser.post("/console/sign-in", {"key": "wrong"}))
@@ -87,10 +87,10 @@ async def test_all_pages_have_the_headers_of_a_safe_page(stand: ConsoleStand) ->
         assert answer.headers["Cache-Control"] == "no-store"
 
 
-async def test_whatever_fails_there_is_a_page(
+async def test_every_failure_has_a_page(
     stand: ConsoleStand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also for unknown paths, and where the gateway itself is at fault, without the fault."""
+    """Unknown paths have one, and so has a fault of the gateway, without its details."""
     await stand.browser.sign_in(TOKEN)
     unknown = await stand.browser.get("/console/no-such/page")
     monkeypatch.setattr("gateway.console.process_pages.MEMORY_STAGES", ((None, "no.text"),))
@@ -118,7 +118,7 @@ async def test_the_session_is_a_cookie_that_no_script_reads(stand: ConsoleStand)
 
 
 async def test_over_tls_the_cookie_is_bound_to_the_host(tmp_path: Path) -> None:
-    """A trusted proxy says that the browser speaks TLS; another one's word does not count."""
+    """Only a trusted proxy may say that the browser speaks TLS."""
     trusting = replace(EDGE, trusted_proxies=("127.0.0.0/8",))
     for edge, name in ((trusting, "__Host-pomogator-"), (EDGE, "pomogator-")):
         state = tmp_path / name
@@ -144,7 +144,7 @@ async def test_a_wrong_key_is_refused(stand: ConsoleStand, key: str) -> None:
 
 
 async def test_guesses_are_throttled(stand: ConsoleStand) -> None:
-    """After a burst of failures the sign-in says when to try again. A valid key works still."""
+    """After a burst of failures the sign-in says when to try again. A valid key still works."""
     key = await stand.billing.open_account("acme", NANO)
     statuses = [(await stand.browser.sign_in(new_secret())).status for _ in range(FAILURES)]
 
@@ -157,7 +157,7 @@ async def test_guesses_are_throttled(stand: ConsoleStand) -> None:
 
 
 async def test_guesses_count_by_the_address_of_the_browser(tmp_path: Path) -> None:
-    """As a trusted proxy names it. Another address may still guess, also at the token."""
+    """A trusted proxy names the address. Another address may still guess, also at the token."""
     trusting = replace(EDGE, trusted_proxies=("127.0.0.0/8",))
     async with console_stand(tmp_path, trusting) as stand:
         await stand.browser.get("/console/sign-in")
@@ -176,7 +176,7 @@ async def test_guesses_count_by_the_address_of_the_browser(tmp_path: Path) -> No
 
 
 async def test_a_change_needs_the_token_of_the_session(stand: ConsoleStand) -> None:
-    """Without it, with another one's, or from another site, nothing happens."""
+    """Without it, with another session's, or from another site, nothing is changed."""
     key = await stand.billing.open_account("acme", NANO)
     await stand.browser.sign_in(key)
     own = stand.browser.csrf
@@ -203,7 +203,7 @@ async def test_a_change_needs_the_token_of_the_session(stand: ConsoleStand) -> N
     assert (await stand.browser.get("/console")).status == 303
 
 
-async def test_only_forms_are_taken(stand: ConsoleStand) -> None:
+async def test_only_forms_are_accepted(stand: ConsoleStand) -> None:
     """JSON, files and large bodies are refused before they are read."""
     await stand.browser.get("/console/sign-in")
     csrf, url = stand.browser.csrf, f"{stand.url}/console/sign-in"
@@ -213,7 +213,7 @@ async def test_only_forms_are_taken(stand: ConsoleStand) -> None:
         assert response.status == 413
 
 
-async def test_the_playground_streams_over_the_own_api(stand: ConsoleStand) -> None:
+async def test_the_playground_streams_over_the_public_api(stand: ConsoleStand) -> None:
     """Its events have the cost, which the account pays. It needs a session."""
     key = await stand.billing.open_account("acme", NANO)
     await stand.browser.get("/console/sign-in")
@@ -238,7 +238,7 @@ async def test_the_playground_streams_over_the_own_api(stand: ConsoleStand) -> N
 
 
 async def test_a_revoked_key_ends_the_session(stand: ConsoleStand) -> None:
-    """At the next page: the session holds nothing but the key."""
+    """The next page leads to the sign-in, since the session holds nothing but the key."""
     made = await stand.billing.make_key("acme")
     await stand.browser.sign_in(made.secret)
     assert (await stand.browser.get("/console")).status == 200
@@ -255,7 +255,7 @@ async def test_a_revoked_key_ends_the_session(stand: ConsoleStand) -> None:
 
 
 async def test_two_tenants_see_their_own_account_only(stand: ConsoleStand) -> None:
-    """At the same time, whichever page they load."""
+    """They load pages at the same time."""
     ours = await stand.billing.open_account("acme", 5 * NANO)
     theirs = await stand.billing.open_account("globex", 7 * NANO)
     await stand.billing.settled(ours)
@@ -282,7 +282,7 @@ async def test_two_tenants_see_their_own_account_only(stand: ConsoleStand) -> No
     ids=["curl", "openai", "anthropic", "grpc"],
 )
 async def test_quick_starts_work_as_they_are(stand: ConsoleStand, name: str, command: str) -> None:
-    """Copied from the page, with the key in the variable that they name."""
+    """Each is copied from the page, with the key in the variable that it names."""
     if name == "curl" and not shutil.which("curl"):
         pytest.skip("curl is not installed")
     key = await stand.billing.open_account("acme", NANO)
@@ -303,8 +303,8 @@ async def test_quick_starts_work_as_they_are(stand: ConsoleStand, name: str, com
     assert await stand.billing.balance(key) < NANO
 
 
-def test_quick_starts_have_what_is_known() -> None:
-    """GRPC only where its listener is known, over TLS where the API is."""
+def test_quick_starts_have_grpc_only_with_a_listener() -> None:
+    """It has TLS where the REST API has it."""
     url = "https://api.example"
     names = {start.name for start in quick_starts(url, MODEL)}
     found = {start.name: start.code for start in quick_starts(url, MODEL, "grpc.example:443")}
@@ -315,7 +315,7 @@ def test_quick_starts_have_what_is_known() -> None:
 
 
 async def test_usage_is_shown_by_day_and_model(stand: ConsoleStand) -> None:
-    """Of the account, whichever of its keys made the calls. The charts show the same sums."""
+    """The page has the usage of all keys of the account. The charts show the same sums."""
     key = await stand.billing.open_account("acme", NANO)
     other = (await stand.billing.make_key("acme")).secret
     for each in (key, key, other):
@@ -332,7 +332,7 @@ async def test_usage_is_shown_by_day_and_model(stand: ConsoleStand) -> None:
 
 
 async def test_language_and_theme_are_kept(stand: ConsoleStand) -> None:
-    """They come back to the page that they were chosen at, and to no other site."""
+    """The answer leads back to the page of the choice, and to no other site."""
     assert "Sign in" in (await stand.browser.get("/console/sign-in")).text
     for back, to in (
         ("/console/sign-in", "/console/sign-in"),
@@ -352,7 +352,7 @@ async def test_language_and_theme_are_kept(stand: ConsoleStand) -> None:
 
 
 async def test_names_are_escaped(stand: ConsoleStand) -> None:
-    """A name of a key cannot become a part of the page."""
+    """The name of a key cannot become a part of the page's markup."""
     request = keys_pb.CreateKeyRequest(account="acme", display_name="<script>alert(1)</script>")
     made = await stand.billing.keys.CreateKey(request)
     await stand.browser.sign_in(made.secret)
@@ -365,7 +365,7 @@ async def test_names_are_escaped(stand: ConsoleStand) -> None:
 
 @pytest.mark.parametrize("name", ASSETS)
 async def test_assets_are_compressed_and_kept(stand: ConsoleStand, name: str) -> None:
-    """By their version for ever; without it for no time."""
+    """Browsers keep an asset with its version for ever, without a version not at all."""
     url = f"/console/static/{name}"
     kept = await stand.browser.get(f"{url}?v={ASSETS[name].version}")
     other = await stand.browser.get(url, {"Accept-Encoding": "identity"})
@@ -378,8 +378,8 @@ async def test_assets_are_compressed_and_kept(stand: ConsoleStand, name: str) ->
     assert (await stand.browser.get("/console/static/no.css")).status == 404
 
 
-async def test_the_public_listener_serves_it_where_enabled(tmp_path: Path) -> None:
-    """And otherwise has no such page. The base URL is the configured one, or the browser's."""
+async def test_the_public_listener_serves_the_console_where_enabled(tmp_path: Path) -> None:
+    """Elsewhere the page is unknown. The base URL is the configured one, or the browser's."""
     for number, edge in enumerate((EDGE, replace(EDGE, public_url="https://api.example"))):
         state = tmp_path / str(number)
         state.mkdir()
@@ -395,7 +395,7 @@ async def test_the_public_listener_serves_it_where_enabled(tmp_path: Path) -> No
 
 
 async def test_edges_with_one_secret_accept_each_others_sessions(tmp_path: Path) -> None:
-    """As the replicas behind a load balancer. With other secrets they do not."""
+    """Replicas behind a load balancer share it. Edges with other secrets refuse them."""
     async with running(tmp_path, edge=EDGE) as gateway:
         service = gateway.service
         for secret, status in ((EDGE.console_secret, 200), ("another" * 6, 303)):
@@ -412,7 +412,7 @@ async def test_edges_with_one_secret_accept_each_others_sessions(tmp_path: Path)
 
 
 async def test_gateways_on_one_host_keep_their_sessions_apart(tmp_path: Path) -> None:
-    """A sign-in or sign-out at one port changes nothing at another: browsers share cookies."""
+    """Browsers share cookies between ports, so a sign-in at one port must not end another."""
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
     async with (
@@ -439,7 +439,7 @@ async def test_gateways_on_one_host_keep_their_sessions_apart(tmp_path: Path) ->
 async def test_a_sign_out_ends_all_copies_of_the_session(
     stand: ConsoleStand, is_operator: bool
 ) -> None:
-    """Also those of a cookie that somebody else has."""
+    """A copied cookie is no longer valid either."""
     credential = TOKEN if is_operator else await stand.billing.open_account("acme", NANO)
     first = "/console/accounts" if is_operator else "/console/models"
     await stand.browser.sign_in(credential)
@@ -463,7 +463,7 @@ async def test_a_sign_out_ends_all_copies_of_the_session(
 async def test_a_page_that_refreshes_itself_does_not_prolong_the_session(
     stand: ConsoleStand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only pages that a person loads do."""
+    """Only pages that a person loads prolong it."""
     monkeypatch.setattr(sessions, "RENEWAL_S", 0)
     await stand.browser.sign_in(TOKEN)
     by_script = await stand.browser.get("/console/load", {"Sec-Fetch-Dest": "empty"})

@@ -38,7 +38,7 @@ def test_templates_have_no_inline_scripts_or_styles(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [*TEMPLATES, *STATIC], ids=lambda path: path.name)
 def test_no_file_names_another_host(path: Path) -> None:
-    """All is served from here. The namespace of SVG is a name, not an address."""
+    """The edge serves all files. The namespace of SVG is a name, not an address."""
     text = path.read_text("utf-8").replace('xmlns="http://www.w3.org/2000/svg"', "")
 
     assert not OTHER_HOST.search(text)

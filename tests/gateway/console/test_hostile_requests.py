@@ -51,7 +51,7 @@ FORMS: tuple[tuple[str, Mapping[str, str]], ...] = (
 async def test_a_field_beyond_all_bounds_is_refused(
     stand: ConsoleStand, path: str, fields: Mapping[str, str]
 ) -> None:
-    """The page names the field."""
+    """The page of the failure names the field."""
     answer = await stand.browser.post(path, {"once_id": "a", **fields})
 
     assert answer.status == 400
@@ -83,7 +83,7 @@ async def test_a_field_beyond_all_bounds_is_refused(
 async def test_a_query_beyond_all_bounds_is_refused(
     stand: ConsoleStand, query: str, status: int
 ) -> None:
-    """Dates, names, tokens and paths that no link has."""
+    """No link of the console has such dates, names, tokens and paths."""
     url = URL(f"{stand.url}/console/{query}", encoded=True)
     async with stand.browser.http.get(url, allow_redirects=False) as answer:
         assert answer.status == status, await answer.text()
@@ -105,7 +105,7 @@ async def test_a_query_beyond_all_bounds_is_refused(
 async def test_a_body_that_is_no_form_is_refused(
     stand: ConsoleStand, media_type: str, body: bytes, status: int
 ) -> None:
-    """Before anything is done, without a sign-in, too."""
+    """It is refused before anything is done, also without a sign-in."""
     url, headers = f"{stand.url}/console/sign-in", {"Content-Type": media_type}
     async with stand.browser.http.post(url, data=body, headers=headers) as answer:
         assert answer.status == status, await answer.text()
@@ -113,7 +113,7 @@ async def test_a_body_that_is_no_form_is_refused(
 
 @pytest.mark.parametrize("origin", ["http://[", "null", "", "http://evil.example", "127.0.0.1"])
 async def test_a_form_of_another_origin_is_refused(stand: ConsoleStand, origin: str) -> None:
-    """Also where the header is no URL."""
+    """A header that is no URL is refused, too."""
     answer = await stand.browser.post("/console/sign-out", {}, {"Origin": origin})
 
     assert answer.status == 403

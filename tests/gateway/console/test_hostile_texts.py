@@ -66,7 +66,7 @@ async def newest_call(client: Browser) -> str:
 
 
 async def test_no_text_of_others_is_markup_for_a_tenant(stand: tuple[ConsoleStand, str]) -> None:
-    """Names of keys, end users, sessions, tags, and errors of providers."""
+    """The texts are names of keys, end users, sessions, tags, and errors of providers."""
     console, key = stand
     client = console.browser
     await client.sign_in(key)
@@ -92,7 +92,7 @@ async def test_no_text_of_others_is_markup_for_a_tenant(stand: tuple[ConsoleStan
 
 
 async def test_no_text_of_others_is_markup_for_an_operator(stand: tuple[ConsoleStand, str]) -> None:
-    """Reasons of disablements and failures of channels, too."""
+    """The texts include reasons of disabled channels and failures of channels."""
     client = stand[0].browser
     await client.sign_in(TOKEN, name=HOSTILE)
     await client.get("/console/channels")

@@ -56,8 +56,8 @@ async def test_a_tenant_makes_changes_and_revokes_keys(stand: ConsoleStand) -> N
     assert (await send(stand, action="destroy", key_id=key.key_id)).status == 400
 
 
-async def test_keys_of_others_cannot_be_touched(stand: ConsoleStand) -> None:
-    """As if they did not exist, whatever the form says."""
+async def test_keys_of_other_accounts_do_not_exist(stand: ConsoleStand) -> None:
+    """Every form that names one gets the answer for an unknown key."""
     theirs = await stand.billing.open_account("globex", NANO)
     (foreign,) = await stand.keys_of("globex")
     assert foreign.key_id not in (await stand.browser.get(KEYS)).text

@@ -48,7 +48,7 @@ async def page_of(stand: ConsoleStand, path: str) -> str:
 
 
 async def test_a_token_opens_the_pages_of_operators(stand: ConsoleStand) -> None:
-    """The first one is that of accounts. Pages of tenants lead to the sign-in."""
+    """The first page is that of accounts. Pages of tenants lead to the sign-in."""
     home = await stand.browser.get("/console")
     assert (home.status, home.headers["Location"]) == (303, "/console/accounts")
     for path in PAGES:
@@ -57,7 +57,7 @@ async def test_a_token_opens_the_pages_of_operators(stand: ConsoleStand) -> None
 
 
 async def test_tenants_have_no_page_of_operators(stand: ConsoleStand) -> None:
-    """Neither to look at, nor to change something."""
+    """They can neither see one nor send its forms."""
     key = await stand.billing.open_account("acme", NANO)
     async with browser(stand.url) as tenant:
         await tenant.sign_in(key)
@@ -119,7 +119,7 @@ async def test_a_wrong_field_is_refused(
 
 
 async def test_a_secret_is_shown_once(stand: ConsoleStand) -> None:
-    """By the page that made it. The same form again makes no second key."""
+    """Only the page that made it shows it. The same form again makes no second key."""
     await stand.billing.open_account("acme", NANO)
     text = await page_of(stand, "/console/accounts/acme")
     (once_id, *_) = ONCE_ID.findall(text)
@@ -164,7 +164,7 @@ async def test_a_key_is_rotated_and_revoked(stand: ConsoleStand) -> None:
 
 
 async def test_terms_of_a_key_are_changed(stand: ConsoleStand) -> None:
-    """A field that was emptied is cleared. An expiry time of which the day stays, stays whole."""
+    """An emptied field is cleared. An expiry time whose day stays keeps its time of day."""
     await stand.billing.open_account("acme", NANO)
     expires = Timestamp(seconds=4_102_444_800 + 3600)
     made = await stand.billing.make_key(
@@ -200,7 +200,7 @@ async def test_channels_are_listed(stand: ConsoleStand) -> None:
 
 
 async def test_a_channel_is_disabled_and_enabled(stand: ConsoleStand) -> None:
-    """Calls fail meanwhile, as there is no other channel. A reason is required."""
+    """Calls fail meanwhile, since there is no other channel. A reason is required."""
     key = await stand.billing.open_account("acme", NANO)
     await stand.browser.get("/console/channels")
     assert (
@@ -221,7 +221,7 @@ async def test_a_channel_is_disabled_and_enabled(stand: ConsoleStand) -> None:
 
 
 async def test_a_channel_is_tested(stand: ConsoleStand) -> None:
-    """Also a disabled one, with the answer's figures or the provider's error. No account pays."""
+    """The page shows the answer's figures or the provider's error. No account pays."""
     key = await stand.billing.open_account("acme", NANO)
     await stand.browser.get("/console/channels")
     fields = {"channel": "house", "model": MODEL, "key_number": "0"}
@@ -245,7 +245,7 @@ async def test_a_channel_is_tested(stand: ConsoleStand) -> None:
 
 
 async def test_a_call_in_flight_is_seen_and_aborted(stand: ConsoleStand) -> None:
-    """With a reason. Its stream ends with an error; an ID of no call is refused."""
+    """Its stream ends with an error. An ID of no call is refused."""
     key = await stand.billing.open_account("acme", NANO)
     never = asyncio.Event()
     stand.billing.script = [SSE_HEAD, sse(piece("Hi")), never]
@@ -270,7 +270,7 @@ async def test_a_call_in_flight_is_seen_and_aborted(stand: ConsoleStand) -> None
 
 
 async def test_a_request_is_explained(stand: ConsoleStand) -> None:
-    """With the body that its channel would get. Nothing is sent."""
+    """The page shows the body that the channel would get. Nothing is sent."""
     await stand.browser.get("/console/explain")
     asked = {"model": MODEL, "text": "<b>How</b>?"}
     answer = await stand.browser.post("/console/explain", asked)
@@ -285,7 +285,7 @@ async def test_a_request_is_explained(stand: ConsoleStand) -> None:
 
 
 async def test_the_ledger_is_verified(stand: ConsoleStand) -> None:
-    """The page has the counts of what was checked."""
+    """The page has the counts of the verification."""
     await stand.billing.open_account("acme", NANO)
     await stand.browser.get("/console/ledger")
     answer = await stand.browser.post("/console/ledger", {})
@@ -296,7 +296,7 @@ async def test_the_ledger_is_verified(stand: ConsoleStand) -> None:
 
 
 async def test_actions_are_logged(stand: ConsoleStand, caplog: pytest.LogCaptureFixture) -> None:
-    """With the ID of the request, which the service logs, too; without what the form had."""
+    """The line has the ID of the request, which the service logs, too, and no field of the form."""
     await stand.billing.open_account("acme", NANO)
     with caplog.at_level(logging.INFO):
         fields = {"action": "credit", "amount_usd": "7", "once_id": "invoice-7"}
@@ -310,7 +310,7 @@ async def test_actions_are_logged(stand: ConsoleStand, caplog: pytest.LogCapture
 
 
 async def test_a_wrong_token_is_refused(tmp_path: Path) -> None:
-    """And any token where operators cannot sign in."""
+    """Where operators cannot sign in, every token is refused."""
     async with console_stand(tmp_path) as stand:
         for token in (TOKEN[:-1], TOKEN + "x", ""):
             assert (await stand.browser.sign_in(token)).status == 401

@@ -36,8 +36,8 @@ def sessions(time: Time) -> Sessions:
 
 
 @given(st.binary(max_size=2000))
-def test_what_is_sealed_can_be_read_with_the_secret_alone(plain: bytes) -> None:
-    """And two seals of one text differ."""
+def test_only_the_secret_opens_a_seal(plain: bytes) -> None:
+    """Two seals of one text differ."""
     seal = Seal(SECRET, "a")
     text = seal.seal(plain)
 
@@ -49,8 +49,8 @@ def test_what_is_sealed_can_be_read_with_the_secret_alone(plain: bytes) -> None:
 
 
 @given(st.binary(min_size=1, max_size=200), st.data())
-def test_a_changed_seal_is_not_read(plain: bytes, data: st.DataObject) -> None:
-    """Whichever character was changed, added or left out."""
+def test_a_changed_seal_is_not_opened(plain: bytes, data: st.DataObject) -> None:
+    """Any character may be changed, added or left out."""
     seal = Seal(SECRET, "a")
     text = seal.seal(plain)
     place = data.draw(st.integers(0, len(text) - 2))  # The last one has unused bits.
@@ -62,8 +62,8 @@ def test_a_changed_seal_is_not_read(plain: bytes, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "A", "é", "A" * 40, "!" * 80, "A" * (SEALED_CHARS_MAX + 1)])
-def test_other_text_is_not_read(text: str) -> None:
-    """Too short, too long, or in another alphabet."""
+def test_other_text_is_no_seal(text: str) -> None:
+    """It is too short, too long, or in another alphabet."""
     assert Seal(SECRET, "a").unseal(text) is None
 
 
@@ -97,7 +97,7 @@ def test_an_idle_session_ends(sessions: Sessions, time: Time) -> None:
 def test_an_ended_session_stays_ended(
     sessions: Sessions, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as its cookie could be valid; others are not touched, and memory is bounded."""
+    """It is remembered until its cookie expires. Others go on, and memory is bounded."""
     cookie = sessions.to_cookie(ended := sessions.tenant(KEY))
     other = sessions.to_cookie(sessions.tenant(KEY))
     sessions.end(ended)
@@ -122,7 +122,7 @@ def test_a_session_in_use_is_renewed_once_a_minute(sessions: Sessions, time: Tim
 
 
 def test_another_token_ends_the_sessions_of_operators(sessions: Sessions) -> None:
-    """And so does none. The token itself is not in the session."""
+    """Without any token they end, too. The token itself is not in the session."""
     session = sessions.operator(TOKEN, "ann")
     cookie = sessions.to_cookie(session)
 

@@ -30,7 +30,7 @@ def placeholders(text: str) -> set[str | None]:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_each_language_has_all_texts(language: str) -> None:
-    """With the same values in them, and none of them empty."""
+    """All languages have the same values in them, and no text is empty."""
     texts = TEXTS[language]
 
     assert list(texts.names) == list(ENGLISH.names)
@@ -39,7 +39,7 @@ def test_each_language_has_all_texts(language: str) -> None:
         assert placeholders(texts(name)) == placeholders(ENGLISH(name)), name
 
 
-def test_pages_and_texts_fit() -> None:
+def test_pages_use_each_text() -> None:
     """Each text of a template exists, and each text is on a page or chosen by code."""
     known = set(ENGLISH.names)
     chosen = {name for path in FOLDER.glob("*.py") for name in found(IN_CODE, path)}
@@ -53,7 +53,7 @@ def test_pages_and_texts_fit() -> None:
 
 
 def test_russian_is_russian() -> None:
-    """Of its texts, only those without letters of a language are the same as the English ones."""
+    """Only texts without letters of a language are the same as the English ones."""
     same = {name for name in ENGLISH.names if TEXTS["ru"](name) == ENGLISH(name)}
 
     assert same == {"call.surface", "key.id"}
@@ -76,7 +76,7 @@ def test_russian_is_russian() -> None:
 def test_the_language_is_the_chosen_or_an_accepted_one(
     chosen: str, accepted: str, language: str
 ) -> None:
-    """Of the accepted ones, the one with the highest weight."""
+    """Among the accepted languages the highest weight decides."""
     assert preferred(chosen, accepted).language == language
 
 
@@ -94,13 +94,13 @@ def test_the_language_is_the_chosen_or_an_accepted_one(
 def test_amounts_are_written_as_the_language_does(
     nano_usd: int, english: str, russian: str
 ) -> None:
-    """With its marks and spaces, and at least two decimals."""
+    """They have its marks and spaces, and at least two decimals."""
     assert FIGURES["en"].usd(nano_usd) == english
     assert FIGURES["ru"].usd(nano_usd) == russian
 
 
-def test_other_figures() -> None:
-    """Counts, decimals, prices of a million tokens and times."""
+def test_counts_prices_and_times_have_their_forms() -> None:
+    """Prices are for a million tokens."""
     assert FIGURES["ru"].count(1234567) == "1\u202f234\u202f567"
     assert FIGURES["en"].decimal(1234.56) == "1,234.6"
     assert FIGURES["en"].per_mtok(3_000_000) == "$3.00"

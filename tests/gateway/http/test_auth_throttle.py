@@ -53,7 +53,7 @@ def test_the_number_of_addresses_is_bounded() -> None:
 
 
 async def test_wrong_keys_are_throttled_and_right_ones_are_not(tmp_path: Path) -> None:
-    """From one address: wrong keys get 401, then 429 with Retry-After; the right key works."""
+    """At one address wrong keys get 401, then 429 with Retry-After. A valid key works."""
     async with held_gateway(tmp_path) as (gateway, _, _):
         wrong = {"Authorization": "Bearer sk-pg-wrong"}
         replies = [await ask(gateway, wrong) for _ in range(FAILURES + 10)]

@@ -44,7 +44,7 @@ def config() -> EdgeConfig:
     ],
 )
 async def test_only_json_is_accepted(edge: Edge, kind: str | None, status: int) -> None:
-    """Or a body without a type."""
+    """A body without a type is JSON."""
     edge.script.answer = service.answer()
     line = f"Content-Type: {kind}\r\n".encode() if kind else b""
     sent = HEAD + line + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
@@ -78,7 +78,7 @@ async def test_compressed_bodies_are_refused(edge: Edge, coding: str, body: byte
     ids=["declared", "far", "chunked", "sent at once"],
 )
 async def test_a_large_body_is_refused_before_it_is_read(edge: Edge, sent: bytes) -> None:
-    """By its declared length, or once so much has arrived; the connection closes."""
+    """The declared length or the bytes so far decide. The connection closes."""
     received = await exchange(edge.host, edge.port, sent)
     assert received is not None
     assert (received.status, received.headers["connection"]) == (413, "close")
@@ -86,7 +86,7 @@ async def test_a_large_body_is_refused_before_it_is_read(edge: Edge, sent: bytes
 
 @pytest.mark.parametrize("sent", [b"", b" "])
 async def test_a_body_that_does_not_arrive_times_out(edge: Edge, sent: bytes) -> None:
-    """408, which SDKs retry."""
+    """SDKs retry the status 408."""
     received = await exchange(edge.host, edge.port, HEAD + b"Content-Length: 500\r\n\r\n" + sent)
     assert received is not None
     assert received.status == 408
@@ -104,14 +104,14 @@ async def test_a_refusal_before_the_body_closes_the_connection(edge: Edge) -> No
 
 
 async def test_half_a_body_never_reaches_the_service(edge: Edge) -> None:
-    """The client is gone, and gets no answer."""
+    """The client has disconnected, and gets no answer."""
     sent = HEAD + b"Content-Length: 100\r\n\r\n" + BODY
     assert await exchange(edge.host, edge.port, sent, half_close=True) is None
     assert edge.script.specs == []
 
 
 async def test_broken_chunks_are_refused(edge: Edge) -> None:
-    """400, whatever the JSON."""
+    """The status is 400, whatever the JSON is."""
     sent = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
     writer.write(sent)
@@ -124,7 +124,7 @@ async def test_broken_chunks_are_refused(edge: Edge) -> None:
 
 
 async def test_a_body_in_chunks_is_read(edge: Edge) -> None:
-    """Also byte by byte."""
+    """A chunk may be a single byte."""
     edge.script.answer = service.answer()
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY)
     sent = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"

@@ -157,7 +157,7 @@ def assert_error(answer: Answer | None, *statuses: int) -> None:
 
 
 async def test_malformed_http_is_refused_in_json(address: tuple[str, int]) -> None:
-    """By both parsers, and the connection closes: the place of the next request is unknown."""
+    """Both parsers refuse it. The connection closes, since the next request has no known start."""
     for name, sent in NOT_HTTP.items():
         answer = await exchange(*address, sent)
         assert answer is not None, name
@@ -166,7 +166,7 @@ async def test_malformed_http_is_refused_in_json(address: tuple[str, int]) -> No
 
 
 async def test_odd_requests_are_refused_in_json(address: tuple[str, int]) -> None:
-    """The parsers may differ about them, but the status is never 5xx."""
+    """The parsers may differ about their status, which is never 5xx."""
     for name, sent in ODD.items():
         answer = await exchange(*address, sent)
         assert answer is not None, name
@@ -174,7 +174,7 @@ async def test_odd_requests_are_refused_in_json(address: tuple[str, int]) -> Non
 
 
 async def test_large_heads_are_refused(address: tuple[str, int]) -> None:
-    """431 for a long line, a long header and many headers."""
+    """A long line, a long header and many headers get 431."""
     for name, sent in TOO_LARGE.items():
         answer = await exchange(*address, sent)
         assert answer is not None, name
@@ -232,7 +232,7 @@ async def test_any_bytes_are_answered_with_4xx_or_not_at_all(
 
 @pytest.mark.parametrize("sent", [b"", POST])
 async def test_idle_connections_are_closed(short_idle_edge: Edge, sent: bytes) -> None:
-    """Before a request, and in the middle of its headers."""
+    """They wait for a request, or for the end of its headers."""
     reader, writer = await asyncio.open_connection(short_idle_edge.host, short_idle_edge.port)
     writer.write(sent)
     assert await reader.read() == b""
@@ -284,7 +284,7 @@ async def test_the_timeout_of_heads_closes_no_idle_connection(
 
 @pytest.mark.parametrize("before", ["no request", "a request through aiohttp"])
 async def test_a_head_that_does_not_end_is_given_up(short_head_edge: Edge, before: str) -> None:
-    """Counted from its first byte, though more bytes arrive all the time."""
+    """Its time counts from the first byte, although more bytes keep arriving."""
     short_head_edge.script.answer = answer()
     reader, writer = await asyncio.open_connection(short_head_edge.host, short_head_edge.port)
     sent = BEFORE_IDLE[before]
@@ -308,7 +308,7 @@ async def test_a_head_that_does_not_end_is_given_up(short_head_edge: Edge, befor
 
 @pytest.mark.parametrize("edge", ["direct"], indirect=True)
 async def test_pipelined_requests_are_answered_in_order(edge: Edge) -> None:
-    """A hundred of them at once on one connection."""
+    """The connection carries a hundred of them."""
     edge.script.answer = answer()
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
     writer.write(
@@ -345,7 +345,7 @@ FORMS: dict[str, list[bytes]] = {
 @pytest.mark.parametrize("edge", ["direct"], indirect=True)
 @pytest.mark.parametrize("form", FORMS)
 async def test_every_form_of_a_request_gets_the_same_answer(edge: Edge, form: str) -> None:
-    """The same headers and the same body, repeatedly on one connection."""
+    """The same headers and the same body come back, repeatedly on one connection."""
     edge.script.answer = answer()
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
     for _ in range(2):
@@ -371,7 +371,7 @@ async def test_every_form_of_a_request_gets_the_same_answer(edge: Edge, form: st
 @pytest.mark.parametrize("edge", ["direct"], indirect=True)
 @pytest.mark.parametrize("first", range(3))
 async def test_a_connection_takes_all_kinds_of_requests(edge: Edge, first: int) -> None:
-    """Ordinary ones, others, and those of other routes, in any order and all at once."""
+    """Requests of both paths and of other routes come in any order and all at once."""
     edge.script.answer = answer()
     kinds = [
         (GOOD, 200),
@@ -402,7 +402,7 @@ async def test_a_connection_takes_all_kinds_of_requests(edge: Edge, first: int) 
 async def test_a_last_request_closes_the_connection(
     edge: Edge, *, old: bytes, new: bytes, connection: str | None, streamed: bool
 ) -> None:
-    """`Connection: close` or HTTP/1.0. The answer is whole."""
+    """It has `Connection: close` or is HTTP/1.0. The answer is whole."""
     edge.script.answer = answer()
     edge.script.steps = [[started(), choice_finished(), finished()]]
     body = BODY[:-1] + (b',"stream":true}' if streamed else b"}")
@@ -487,7 +487,7 @@ LAST = GOOD.replace(b"Host: a", b"Host: a\r\nConnection: close")
 async def test_a_client_that_does_not_read_its_last_answer_is_cut_off(
     short_write_edge: Edge, asked: bytes
 ) -> None:
-    """Over both ways, and whatever makes the answer the last."""
+    """The edge closes the connection on both paths, whatever makes the answer the last."""
     short_write_edge.script.answer = answer(content.ContentPart(text="a" * 10_000_000))
     with pytest.raises(ConnectionError):
         async with asyncio.timeout(10):
@@ -518,7 +518,7 @@ async def full_edge(
 async def test_excess_calls_get_503_with_retry_after(
     full_edge: Edge, refusals: list[float]
 ) -> None:
-    """Without a call to the service, and the connection stays open."""
+    """The service gets no call, and the connection stays open."""
     full_edge.script.answer = answer(content.ContentPart(text="Hi"))
     refusals += [1.5, 1.25]
     reader, writer = await asyncio.open_connection(full_edge.host, full_edge.port)

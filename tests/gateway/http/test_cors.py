@@ -32,14 +32,14 @@ async def open_edge(
 
 
 def allowed(request: pytest.FixtureRequest) -> str:
-    """What answers to `ORIGIN` allow."""
+    """Return the CORS headers of an answer to `ORIGIN`."""
     return "*" if "any" in request.node.callspec.id else ORIGIN
 
 
 async def test_a_preflight_request_needs_no_key(
     open_edge: Edge, request: pytest.FixtureRequest
 ) -> None:
-    """The answer allows the method and the headers, and says how long."""
+    """The answer allows the method and the headers, for a limited time."""
     asked = {"Origin": ORIGIN, "Authorization": "", **PREFLIGHT}
     async with open_edge.http.options(URL, headers=asked) as response:
         assert await response.read() == b""
@@ -95,8 +95,8 @@ async def test_other_origins_are_not_allowed(open_edge: Edge, headers: dict[str,
         assert response.headers["Vary"] == "Origin"
 
 
-async def test_a_preflight_request_for_nothing_is_404(open_edge: Edge) -> None:
-    """And OPTIONS that is no preflight request is refused as ever."""
+async def test_a_preflight_request_for_an_unknown_url_is_404(open_edge: Edge) -> None:
+    """OPTIONS that is no preflight request is refused as without CORS."""
     asked = {"Origin": ORIGIN, **PREFLIGHT}
     async with open_edge.http.options("/v1/nothing", headers=asked) as response:
         assert response.status == 404
@@ -106,7 +106,7 @@ async def test_a_preflight_request_for_nothing_is_404(open_edge: Edge) -> None:
 
 @pytest.mark.parametrize("edge", ["direct"], indirect=True)
 async def test_without_origins_there_is_no_cors(edge: Edge) -> None:
-    """It is off unless it is configured."""
+    """CORS is off by default."""
     asked = {"Origin": ORIGIN, **PREFLIGHT}
     async with edge.http.options(URL, headers=asked) as response:
         assert response.status == 405

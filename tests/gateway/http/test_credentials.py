@@ -22,7 +22,7 @@ def test_a_bearer_key_is_read(value: str) -> None:
     ids=["missing", "no scheme", "no key", "another scheme", "malformed", "repeated"],
 )
 def test_any_other_authorization_is_refused(values: list[str]) -> None:
-    """With 401, without a call."""
+    """The status is 401, and the service gets no call."""
     with pytest.raises(ApiError) as refused:
         api_key(CIMultiDict([("Authorization", value) for value in values]))
     assert refused.value.status == 401
@@ -30,7 +30,7 @@ def test_any_other_authorization_is_refused(values: list[str]) -> None:
 
 
 def test_a_refusal_names_the_header_at_fault() -> None:
-    """The first credential header where there is none, else that which was sent."""
+    """Without any credential it names the first credential header."""
     for sent, named in (({}, "`x-api-key: sk-pg"), ({"Authorization": "x"}, "`Authorization: B")):
         with pytest.raises(ApiError, match="Invalid API key: ") as refused:
             api_key(CIMultiDict(sent), EITHER)

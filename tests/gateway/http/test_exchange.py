@@ -33,7 +33,7 @@ def reply(*, keep_alive: bool = True) -> Reply:
 
 @pytest.mark.parametrize("keep_alive", [True, False])
 async def test_aiohttp_knows_the_answer_that_was_sent(*, keep_alive: bool) -> None:
-    """The status, and whether the connection may be used again."""
+    """It gets the status, and whether the connection may be used again."""
     answered = reply(keep_alive=keep_alive)
     answered.send(200, b"{}", {})
     sent = AlreadySentResponse(answered)
@@ -51,7 +51,7 @@ class TestRoutedByAiohttp:
         return EdgeConfig(write_timeout_s=0.2, drain_timeout_s=0.1)
 
     async def test_a_whole_answer_has_all_headers(self, edge: Edge) -> None:
-        """Those of the error border and those of the service."""
+        """It has those of the error border and those of the service."""
         edge.script.answer = service.answer()
         edge.script.initial_metadata = [("x-ratelimit-limit-requests", "60")]
         headers = {"X-Request-Id": "mine-1", "Content-Type": "application/json"}
@@ -79,7 +79,7 @@ class TestRoutedByAiohttp:
         assert (fields["status"], fields["stream"], fields["path"]) == (200, True, URL)
 
     async def test_a_failure_has_its_status(self, edge: Edge) -> None:
-        """And a JSON body."""
+        """It has a JSON body."""
         async with edge.http.post(
             URL, data=in_chunks({"model": "m"}), headers={"Content-Type": "application/json"}
         ) as response:
@@ -87,7 +87,7 @@ class TestRoutedByAiohttp:
         assert response.status == 400
 
     async def test_a_client_that_leaves_cancels_the_call(self, edge: Edge) -> None:
-        """In the middle of a stream."""
+        """The client disconnects in the middle of a stream."""
         pause = Pause()
         edge.script.steps = [[service.started()], pause]
         async with edge.http.post(
@@ -100,7 +100,7 @@ class TestRoutedByAiohttp:
     async def test_a_client_that_does_not_read_is_cut_off(
         self, edge: Edge, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """After a bounded buffer and a bounded wait. The log does not call it malformed."""
+        """The buffer and the wait are bounded. The log does not call the request malformed."""
         caplog.set_level(logging.INFO, "gateway.access")
         steps = Endless()
         edge.script.steps = steps

@@ -16,7 +16,7 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 async def test_idle_connections_are_closed_early_near_the_limit(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A connection in use stays, and new clients find a place where there was none."""
+    """A connection in use stays, and new clients are accepted again."""
     caplog.set_level("INFO")
     async with (
         grpc.aio.insecure_channel("127.0.0.1:9") as channel,
@@ -42,8 +42,8 @@ async def test_idle_connections_are_closed_early_near_the_limit(
     assert "idle_connections.closed" in caplog.messages
 
 
-async def test_idle_connections_stay_below_that() -> None:
-    """Four of ten connections are no reason to close any."""
+async def test_idle_connections_stay_far_below_the_limit() -> None:
+    """Four of ten connections are open."""
     async with (
         grpc.aio.insecure_channel("127.0.0.1:9") as channel,
         serving_rest(channel, "127.0.0.1:0", EdgeConfig(connections_max=10)) as address,

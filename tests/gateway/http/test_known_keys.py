@@ -24,7 +24,7 @@ class Service:
 
 
 async def test_the_service_is_asked_once_a_minute() -> None:
-    """About each key that it accepts."""
+    """Each accepted key is known for a minute."""
     service, now = Service("a"), [0.0]
     keys = KnownKeys(service, lambda: now[0])
     for _ in range(3):
@@ -37,7 +37,7 @@ async def test_the_service_is_asked_once_a_minute() -> None:
 
 
 async def test_a_refused_key_stays_unknown() -> None:
-    """Each time it is refused."""
+    """The service refuses it each time."""
     keys = KnownKeys(Service())
     for _ in range(2):
         with pytest.raises(ApiError, match="Invalid API key"):

@@ -37,7 +37,7 @@ def head(writer: RecordingWriter) -> Answer:
 
 
 def test_a_whole_answer_is_one_write(writer: RecordingWriter) -> None:
-    """With its length, request id, time, and the headers of every answer."""
+    """It has its length, request ID, time, and the headers of every answer."""
     Reply(writer, "req-1", time.perf_counter()).send(404, b"{}", {"X-A": "b"})
     (sent,) = writer.sent
     answer = head(writer)
@@ -73,7 +73,7 @@ def test_a_stream_is_a_write_for_each_piece(writer: RecordingWriter) -> None:
 
 
 def test_a_write_reports_a_client_that_is_behind(writer: RecordingWriter) -> None:
-    """Every piece of a stream, and a whole answer."""
+    """Each piece of a stream reports it, and so does a whole answer."""
     reply = Reply(writer, "req-1", time.perf_counter())
     reply.begin({})
     assert [reply.write(b"a"), reply.write(b"a" * 1001), reply.end(b"a")] == [False, True, False]
@@ -81,7 +81,7 @@ def test_a_write_reports_a_client_that_is_behind(writer: RecordingWriter) -> Non
 
 
 def test_a_stream_of_one_piece_has_a_head(writer: RecordingWriter) -> None:
-    """In the write of its end."""
+    """The head is in the write of its end."""
     reply = Reply(writer, "req-1", time.perf_counter())
     reply.begin({})
     reply.end(b"c")

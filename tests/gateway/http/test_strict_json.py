@@ -35,7 +35,7 @@ def nested(depth: int) -> bytes:
 
 @given(st.dictionaries(st.text(), JSON))
 def test_every_object_is_read(value: dict[str, object]) -> None:
-    """Member for member, without those that are `null`."""
+    """The result has each member but those that are `null`."""
     members = parse(json.dumps(value).encode())
     read = {name: json.loads(bytes(raw)) for name, raw in members.items()}
     assert read == {name: member for name, member in value.items() if member is not None}
@@ -43,7 +43,7 @@ def test_every_object_is_read(value: dict[str, object]) -> None:
 
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_an_object_or_refused(body: bytes) -> None:
-    """With 400; no other error is raised."""
+    """The refusal is 400. No other error is raised."""
     try:
         parse(body)
     except ApiError as error:
@@ -90,7 +90,7 @@ def test_ambiguous_json_is_refused(body: bytes, code: str) -> None:
 
 @pytest.mark.parametrize("depth", [1, 34, DEPTH_MAX])
 def test_nesting_within_the_limit_is_read(depth: int) -> None:
-    """The limit included."""
+    """The limit itself is allowed."""
     assert parse(nested(depth)).keys() == {"a"}
 
 
@@ -105,7 +105,7 @@ def test_a_byte_order_mark_is_skipped() -> None:
 
 
 def test_numbers_keep_all_digits() -> None:
-    """They are passed on as text."""
+    """Numbers are passed on as text."""
     digits = "9" * 5000
     assert bytes(parse(f'{{"a":{digits},"b":1.10}}'.encode())["a"]) == digits.encode()
 
@@ -142,7 +142,7 @@ MANY = VALUES_MAX + 1
     ],
 )
 def test_too_many_values_are_refused(body: bytes) -> None:
-    """Whatever the values are and wherever they stand."""
+    """Any kind of value at any place counts."""
     for read in (parse, refuse_too_many_values):
         with pytest.raises(ApiError) as refused:
             read(body)
@@ -183,7 +183,7 @@ def test_a_long_body_is_read_as_a_short_one() -> None:
     ],
 )
 def test_a_key_twice_in_a_long_body_is_refused(twice: bytes) -> None:
-    """On whatever level, also where one of the two is written with an escape sequence."""
+    """Any level counts, also where one of the two has an escape sequence."""
     text = b'"%b"' % (b'\\"a\\":1,' * LARGE_BYTES)
     with pytest.raises(ApiError) as refused:
         parse(twice % text)
@@ -193,7 +193,7 @@ def test_a_key_twice_in_a_long_body_is_refused(twice: bytes) -> None:
 @pytest.mark.parametrize("odd", [0, 1, 2, 3])
 @pytest.mark.parametrize("escaped", [b"\\\\", b'\\"', b"\\n"])
 def test_a_slice_never_ends_within_an_escape_sequence(odd: int, escaped: bytes) -> None:
-    """Wherever the slices of a long string end."""
+    """The slices of a long string may end anywhere else."""
     body = b'{"a":"%b%b%b","b":[1]}' % (b"x" * odd, escaped * LARGE_BYTES, b"[{,:" * VALUES_MAX)
     assert outside_strings(body, b"[{,:") == b"{:,:["
     assert parse(body).keys() == {"a", "b"}
@@ -201,7 +201,7 @@ def test_a_slice_never_ends_within_an_escape_sequence(odd: int, escaped: bytes) 
 
 @pytest.mark.parametrize("before", [0, 1, 2, 3])
 def test_the_place_of_a_byte_that_is_not_utf8_is_right(before: int) -> None:
-    """In a long body, too."""
+    """The place is right in a long body, too."""
     head = b'{"a":"' + b"x" * before + "😀".encode() * (LARGE_BYTES // 2)
     with pytest.raises(ApiError, match=f"not valid UTF-8 at byte {len(head)}"):
         parse(head + b'\xff"}')

@@ -55,7 +55,7 @@ def headers(**values: str) -> CIMultiDict[str]:
     ],
 )
 def test_the_rightmost_address_that_is_no_proxys_counts(value: str, client: str) -> None:
-    """What clients have put on its left does not."""
+    """Clients can invent every address on its left."""
     assert PROXIES.client("10.0.0.1", headers(x_forwarded_for=value)) == client
 
 
@@ -78,8 +78,8 @@ def test_forwarded_is_read_by_its_rfc(value: str, client: str) -> None:
     assert PROXIES.client("10.0.0.1", headers(forwarded=value)) == client
 
 
-def test_headers_that_disagree_name_nobody() -> None:
-    """The proxy sends one of them, the client may have sent the other one."""
+def test_headers_that_disagree_name_no_client() -> None:
+    """The proxy sends one of them, and the client may have sent the other one."""
     both = headers(x_forwarded_for=CLIENT, forwarded=f"for={INVENTED}")
     assert PROXIES.client("10.0.0.1", both) == "10.0.0.1"
     agreed = headers(x_forwarded_for=CLIENT, forwarded=f"for={CLIENT}")
@@ -88,14 +88,14 @@ def test_headers_that_disagree_name_nobody() -> None:
 
 @pytest.mark.parametrize("peer", [CLIENT, "2001:db8::1", ""])
 def test_other_peers_are_clients_themselves(peer: str) -> None:
-    """Whatever their headers say."""
+    """Their headers are ignored."""
     assert PROXIES.client(peer, headers(x_forwarded_for=INVENTED)) == peer
     assert TrustedProxies().client("10.0.0.1", headers(x_forwarded_for=INVENTED)) == "10.0.0.1"
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_any_value_has_an_address(forwarded_for: str, forwarded: str) -> None:
-    """And raises nothing."""
+def test_any_value_of_a_header_has_an_address(forwarded_for: str, forwarded: str) -> None:
+    """No value raises an error."""
     assert PROXIES.client("10.0.0.1", headers(x_forwarded_for=forwarded_for, forwarded=forwarded))
 
 
@@ -137,7 +137,7 @@ async def test_the_throttle_counts_clients_behind_a_proxy(
 async def test_real_proxies_name_their_clients(
     edge_behind_proxy: Edge, tmp_path: Path, name: str
 ) -> None:
-    """As the documentation configures them: a client that invents addresses is still throttled."""
+    """They are configured as documented. A client that invents addresses is still throttled."""
     if PROGRAMS[name] is None:
         pytest.skip(f"there is no {name} on this machine")
     statuses: Counter[tuple[str, int]] = Counter()

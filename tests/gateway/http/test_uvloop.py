@@ -35,7 +35,7 @@ uvloop.run(main())
 
 
 def test_unsent_bytes_are_bounded_and_connections_counted() -> None:
-    """As on asyncio's own loop."""
+    """Both work as on asyncio's own loop."""
     done = subprocess.run(
         (sys.executable, "-c", PROGRAM),
         capture_output=True,

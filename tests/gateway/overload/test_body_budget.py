@@ -9,7 +9,7 @@ KIB = 1024
 
 
 def test_a_body_counts_at_its_cost_until_its_request_ends() -> None:
-    """Less once it is decoded, and nothing afterwards, however often that is said."""
+    """It counts less once it is decoded. Releasing it again changes nothing."""
     budget = BodyBudget(100 * KIB)
     body = budget.open("a")
     assert body.add(3 * KIB) is None
@@ -24,7 +24,7 @@ def test_a_body_counts_at_its_cost_until_its_request_ends() -> None:
 
 
 def test_a_body_beyond_the_budget_is_refused() -> None:
-    """It counts no more, so that another one has its memory at once."""
+    """A refused body counts no more, so another one gets its memory at once."""
     budget = BodyBudget(100 * KIB)
     bodies = [budget.open(key) for key in "abc"]
     refusals = [body.add(8 * KIB) for body in (*bodies, bodies[0])]
@@ -48,7 +48,7 @@ def test_one_key_takes_half_of_the_budget_at_most() -> None:
 
 
 def test_the_log_has_one_line_a_second(caplog: pytest.LogCaptureFixture) -> None:
-    """However many bodies are refused."""
+    """The number of refused bodies does not matter."""
     now = [0.0]
     budget = BodyBudget(1, lambda: now[0])
     for _ in range(3):
@@ -59,5 +59,5 @@ def test_the_log_has_one_line_a_second(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_without_a_setting_there_is_a_budget() -> None:
-    """Of the container's memory, or the machine's."""
+    """It is a share of the container's memory, or of the machine's."""
     assert BodyBudget().bytes_max == body_memory_max() > 0

@@ -49,7 +49,7 @@ def root(tmp_path: Path) -> Path:
     ],
 )
 def test_usage_has_a_limit(root: Path, version: int, folder: str, membership: str) -> None:
-    """With either version, in an own namespace or not."""
+    """Both versions of control groups are read, with and without a namespace of the container."""
     group(root / folder, 100 * MIB, 80 * MIB, version=version)
     assert used_share(root, "2:cpuset:/", membership) == 0.8
 

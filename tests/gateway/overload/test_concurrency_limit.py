@@ -124,7 +124,7 @@ async def test_calls_of_one_loop_turn_count_at_once(load: Load) -> None:
 
 
 async def test_the_log_has_one_line_a_second(load: Load, caplog: pytest.LogCaptureFixture) -> None:
-    """However many calls are refused."""
+    """The number of refused calls does not matter."""
     load.limit.lower(2)
     with caplog.at_level(logging.WARNING, "gateway"):
         await load.offer(100)
@@ -134,7 +134,7 @@ async def test_the_log_has_one_line_a_second(load: Load, caplog: pytest.LogCaptu
 
 @pytest.mark.parametrize("edge", ["tcp", "unix"], indirect=True)
 async def test_an_edge_calls_no_overloaded_service(edge: Edge) -> None:
-    """Above the learned limit nothing is sent to the service, below it everything."""
+    """Above the learned limit the service gets no call, below it all calls."""
     held = edge.script.answer = Pause()
     running = asyncio.create_task(edge.http.post(PATH, json=ASKED))
     await held.reached.wait()

@@ -38,7 +38,7 @@ def test_far_too_many_connections_exceed_the_hard_limit() -> None:
 
 
 def test_the_idle_timeout_shrinks_near_the_limit() -> None:
-    """All of it holds up to four fifths of the limit, half at nine tenths, nothing at the limit."""
+    """Up to four fifths of the limit it is whole, at nine tenths half, at the limit 0."""
     limit = ConnectionLimit(10)
     shares = []
     for limit.open in (0, 8, 9, 10, 12):

@@ -103,7 +103,7 @@ FAST_PATH = FastPath([ENDPOINT, MESSAGES], AuthThrottle(), body_bytes_max=1000)
 
 
 def test_an_ordinary_request_is_read() -> None:
-    """Its headers in any case, and the place of its body; more may follow."""
+    """Header names may be in any case, and another request may follow."""
     head = FAST_PATH.read(ORDINARY + b"POST")
     assert head is not None
     assert (ORDINARY + b"POST")[head.body_start : head.body_end] == b"{}"
@@ -114,7 +114,7 @@ def test_an_ordinary_request_is_read() -> None:
 
 @pytest.mark.parametrize("credential", [b"X-API-Key: k", b"Authorization: Bearer k"])
 def test_an_endpoint_is_found_by_its_path(credential: bytes) -> None:
-    """Its key may be in any of its credential headers."""
+    """The key may be in any of its credential headers."""
     data = ORDINARY.replace(b"/chat/completions", b"/messages")
     head = FAST_PATH.read(data.replace(b"Authorization: Bearer k", credential))
     assert head is not None
@@ -124,7 +124,7 @@ def test_an_endpoint_is_found_by_its_path(credential: bytes) -> None:
 
 @pytest.mark.parametrize("more", [b"/", b"?", b"?beta=true", b"/?a=%20&b=/?:@!$'()*+,;~-._"])
 def test_the_path_may_have_a_query_or_a_slash(more: bytes) -> None:
-    """`?beta=true` is Anthropic's SDK's; the rest of the request is as ever."""
+    """Anthropic's SDK sends `?beta=true`."""
     data = ORDINARY.replace(b"completions ", b"completions" + more + b" ")
     head = FAST_PATH.read(data)
     assert head is not None
@@ -134,13 +134,13 @@ def test_the_path_may_have_a_query_or_a_slash(more: bytes) -> None:
 
 @pytest.mark.parametrize("name", EXTRAORDINARY)
 def test_any_other_request_is_left_to_aiohttp(name: str) -> None:
-    """Whether it is allowed or not."""
+    """The fast path does not decide whether it is valid."""
     assert FAST_PATH.read(EXTRAORDINARY[name]) is None
 
 
 @given(st.binary(max_size=30), st.integers(0, len(ORDINARY)))
 def test_any_bytes_are_read_or_left_to_aiohttp(inserted: bytes, at: int) -> None:
-    """Whatever is inserted, nothing is raised, and the place of the body is right."""
+    """No inserted byte raises an error or moves the body."""
     data = ORDINARY[:at] + inserted + ORDINARY[at:]
     head = FAST_PATH.read(data)
     if head is not None:
