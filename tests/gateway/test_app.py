@@ -23,7 +23,7 @@ RENDERED = {
 
 
 async def test_models_are_listed_in_openais_form(edge: Edge) -> None:
-    """With the four members that its SDKs read, also by a service that knows no more."""
+    """Each has the four members that its SDKs read, also from an older service."""
     edge.script.models = [CLAUDE]
     async with edge.http.get("/v1/models") as response:
         listed = await response.json()
@@ -35,7 +35,7 @@ async def test_models_are_listed_in_openais_form(edge: Edge) -> None:
 
 @pytest.mark.parametrize("name", ["anthropic/claude-sonnet-4-5", "anthropic%2Fclaude-sonnet-4-5"])
 async def test_a_models_name_may_contain_slashes(edge: Edge, name: str) -> None:
-    """Escaped or not: SDKs escape them."""
+    """SDKs escape them, other clients do not."""
     edge.script.models = [CLAUDE]
     received = await exchange(
         edge.host,
@@ -75,7 +75,7 @@ async def test_models_need_a_key(edge: Edge, path: str) -> None:
 async def test_an_unknown_route_is_refused_in_json(
     edge: Edge, method: str, path: str, status: int, code: str
 ) -> None:
-    """With the API's own error body and headers."""
+    """The error body and the headers are those of the API."""
     async with edge.http.request(method, path) as response:
         body = await response.json()
     assert (response.status, body["error"]["code"]) == (status, code)
@@ -95,8 +95,8 @@ async def test_an_unknown_route_is_refused_in_json(
         ),
     ],
 )
-async def test_a_404_names_what_there_is(edge: Edge, path: str, wanted: str) -> None:
-    """The nearest URL, or all of them; it does not quote the path."""
+async def test_a_404_names_the_nearest_url_or_all(edge: Edge, path: str, wanted: str) -> None:
+    """It does not quote the path."""
     async with edge.http.post(path) as response:
         body = await response.json()
     assert response.status == 404
@@ -117,7 +117,7 @@ async def test_a_404_of_a_base_url_lists_all(edge: Edge, path: str) -> None:
 @pytest.mark.parametrize("more", ["/", "?a=b", "/?a=b"])
 @pytest.mark.parametrize("header", ["X", "Expect"])
 async def test_a_slash_or_a_query_changes_nothing(edge: Edge, more: str, header: str) -> None:
-    """For a completion on the fast path and through aiohttp, and for the models."""
+    """Completions on both paths, and models, accept them."""
     edge.script.models, edge.script.answer = [CLAUDE], answer()
     async with edge.http.get(f"/v1/models{more}") as response:
         (model,) = (await response.json())["data"]
@@ -132,7 +132,7 @@ async def test_a_slash_or_a_query_changes_nothing(edge: Edge, more: str, header:
     "path", ["/", "/health", "/healthz", "/readyz", "/openapi.json", "/v1/models", "/v1/balance"]
 )
 async def test_head_is_served_wherever_get_is(edge: Edge, path: str) -> None:
-    """With the status and the headers of GET, and no body."""
+    """It has the status and the headers of GET, and no body."""
     edge.script.models = [CLAUDE]
     async with edge.http.get(path) as response:
         got = await response.read()
@@ -143,8 +143,8 @@ async def test_head_is_served_wherever_get_is(edge: Edge, path: str) -> None:
     assert head.headers["Content-Type"] == response.headers["Content-Type"]
 
 
-async def test_the_root_says_what_this_is(edge: Edge) -> None:
-    """Without a key, and without a version."""
+async def test_the_root_describes_the_gateway(edge: Edge) -> None:
+    """It needs no key, and shows no version."""
     async with edge.http.get("/", headers={"Authorization": ""}) as response:
         body = await response.json()
     assert (response.status, body["service"], body["base_url"]) == (200, "pomogator", "/v1")
@@ -154,7 +154,7 @@ async def test_the_root_says_what_this_is(edge: Edge) -> None:
 
 
 async def test_every_answer_has_the_common_headers(edge: Edge) -> None:
-    """Request id, time, and headers for browsers and caches; no version."""
+    """They are request ID, time, and headers for browsers and caches. None has a version."""
     async with edge.http.get("/v1/models") as response:
         headers = response.headers
     assert headers["x-request-id"].startswith("req-")
@@ -181,8 +181,8 @@ async def test_probes_show_liveness_and_readiness(edge: Edge) -> None:
             assert response.status == status
 
 
-async def test_a_large_body_for_a_key_that_nothing_proves_is_not_read(edge: Edge) -> None:
-    """Also of methods without a handler of their own: it is refused by its length alone."""
+async def test_a_large_body_of_a_transcoded_method_is_not_read(edge: Edge) -> None:
+    """Its key is not known. The declared length is enough to refuse it."""
     received = await exchange(
         edge.host,
         edge.port,

@@ -35,7 +35,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return last
 
 
-def test_an_address_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_that_is_taken_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     """The error has the address and the system's message."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

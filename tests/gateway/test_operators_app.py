@@ -57,7 +57,7 @@ async def listeners(tmp_path: Path) -> AsyncIterator[Listeners]:
 
 
 async def test_an_account_can_be_managed(listeners: Listeners) -> None:
-    """Created, credited once for each request ID, changed, listed and shown."""
+    """It is created, credited once for each request ID, changed, listed and shown."""
     ask = listeners.ask
     status, opened = await ask("POST", "/v1/accounts", {"account": "acme", "credit_nano_usd": "5"})
     assert (status, opened["account"], opened["balance_nano_usd"]) == (200, "acme", "5")
@@ -109,7 +109,7 @@ async def test_a_key_can_be_changed(listeners: Listeners) -> None:
 
 
 async def test_a_key_can_be_managed(listeners: Listeners) -> None:
-    """Created, accepted by the public listener, listed without its secret, and revoked."""
+    """It is created, accepted by the public listener, listed without its secret, and revoked."""
     status, made = await listeners.ask(
         "POST", "/v1/keys", {"account": "acme", "scope": {"models": ["m"], "strict": True}}
     )
@@ -148,7 +148,7 @@ async def test_the_ledger_can_be_verified(listeners: Listeners) -> None:
 async def test_errors_have_the_form_of_the_public_api(
     listeners: Listeners, verb: str, path: str, body: object, status: int, param: str
 ) -> None:
-    """With the field at fault."""
+    """They name the field at fault."""
     answered, refusal = await listeners.ask(verb, path, body)
 
     assert (answered, refusal["error"]["param"]) == (status, param)
@@ -189,7 +189,7 @@ async def test_the_call_log_takes_the_credential_of_its_listener(
 
 @pytest.mark.parametrize(("verb", "path"), ROUTES)
 async def test_operators_routes_are_not_public(listeners: Listeners, verb: str, path: str) -> None:
-    """On the public listener their paths are unknown, also with the token."""
+    """Their paths are unknown on the public listener, also with the token."""
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     async with (
         aiohttp.ClientSession(listeners.public, headers=bearer) as client,

@@ -27,7 +27,7 @@ from tests.stand.service import Pause, ScriptedService
 
 
 async def test_an_unreachable_service_is_503() -> None:
-    """With a Retry-After; readiness is false, too."""
+    """The answer has Retry-After. Readiness is false, too."""
     async with (
         open_channel("127.0.0.1:1") as channel,
         serving_rest(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1)) as address,
@@ -143,7 +143,7 @@ async def test_a_drain_ends_requests_at_its_timeout(tmp_path: Path, transport: s
 
 
 async def test_a_drain_closes_idle_connections(tmp_path: Path) -> None:
-    """At once, while a stream is still running."""
+    """It closes them at once, while a stream is still running."""
     pause = Pause()
     script = ScriptedService(
         steps=[[service.started()], pause, [service.choice_finished(), service.finished()]]

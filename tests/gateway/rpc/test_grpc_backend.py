@@ -24,7 +24,7 @@ from tests.stand.service import Fault, Pause, ScriptedModels, ScriptedService, f
 async def test_a_key_that_passes_the_services_check_is_valid(
     transport: str, tmp_path: Path
 ) -> None:
-    """The model without a name does not exist: that is said after the check of the key."""
+    """The service checks the key first, and then finds no model without a name."""
     async with scripted_channel(ScriptedService(), transport, tmp_path) as channel:
         assert await GrpcBackend(channel).check_key(KEY, "req-1")
 
@@ -38,10 +38,10 @@ async def test_a_key_that_passes_the_services_check_is_valid(
         (grpc.StatusCode.UNIMPLEMENTED, "", False),
     ],
 )
-async def test_only_the_services_word_refuses_a_key(
+async def test_only_the_services_refusal_makes_a_key_invalid(
     monkeypatch: pytest.MonkeyPatch, code: grpc.StatusCode, reason: str, refused: bool
 ) -> None:
-    """A service that does not say whether a key is valid never makes it invalid."""
+    """A service that cannot check a key never makes it invalid."""
 
     async def get_model(
         _self: ScriptedModels, _request: models.GetModelRequest, context: object
@@ -104,7 +104,7 @@ async def test_closing_a_stream_ends_its_call(transport: str, tmp_path: Path) ->
 
 
 async def test_calls_of_a_closed_channel_are_to_be_repeated(tmp_path: Path) -> None:
-    """The edge is shutting down, or has a channel with another certificate."""
+    """The edge shuts down, or has a channel with another certificate."""
     pause = Pause()
     script = ScriptedService(answer=pause)
     async with scripted_channel(script, "tcp", tmp_path) as channel:

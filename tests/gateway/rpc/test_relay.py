@@ -204,7 +204,7 @@ def receivers(monkeypatch: pytest.MonkeyPatch) -> list[RelayStream]:
 
 
 async def test_calls_share_one_stream(stand: Stand, receivers: list[RelayStream]) -> None:
-    """Each gets its own answer, and its facts arrive."""
+    """Each gets its own answer, and the service gets the facts of each."""
     texts = [f"Hello number {number}" for number in range(50)]
     answers = await asyncio.gather(
         *(whole_text(stand.backend, text) for text in texts),
@@ -222,7 +222,7 @@ async def test_calls_share_one_stream(stand: Stand, receivers: list[RelayStream]
 
 
 async def test_headers_arrive_before_the_first_batch(stand: Stand) -> None:
-    """As they do over a stream of the call's own."""
+    """The order is that of a stream of the call's own."""
     assert (await stand.backend.whole(asking("Hello"), CALL)).headers == HEADERS
     reply = stand.backend.stream(asking("Hello"), CALL)
     async with aclosing(reply.batches) as batches:
@@ -232,7 +232,7 @@ async def test_headers_arrive_before_the_first_batch(stand: Stand) -> None:
 
 @pytest.mark.parametrize("prompt", ["refuse", "break"])
 async def test_failures_are_those_of_a_stream_of_the_calls_own(stand: Stand, prompt: str) -> None:
-    """Reason, message, parameter, Retry-After and headers."""
+    """Reason, message, parameter, Retry-After and headers are equal."""
     errors = []
     for backend in (stand.backend, GrpcBackend(stand.channel)):
         for call in (whole_text, stream_text):
@@ -251,7 +251,7 @@ async def test_failures_are_those_of_a_stream_of_the_calls_own(stand: Stand, pro
 
 
 async def test_an_unread_stream_is_held_back_alone(stand: Stand) -> None:
-    """The service stops at the stream's room, other calls pass, and reading lets it go on."""
+    """The service stops when its credit is used up. Other calls pass, and reading lets it go on."""
     async with aclosing(stand.backend.stream(asking("endless"), CALL).batches) as batches:
         await anext(batches)
         for _ in range(20):
@@ -264,7 +264,7 @@ async def test_an_unread_stream_is_held_back_alone(stand: Stand) -> None:
 
 
 async def test_a_stream_that_its_reader_leaves_ends_in_the_service(stand: Stand) -> None:
-    """At once, wherever it is."""
+    """It ends at once, at any point."""
     async with aclosing(stand.backend.stream(asking("endless"), CALL).batches) as batches:
         await anext(batches)
     await asyncio.wait_for(stand.core.cancelled.wait(), 10)
@@ -278,7 +278,7 @@ async def test_a_stream_that_its_reader_leaves_ends_in_the_service(stand: Stand)
 
 @pytest.mark.parametrize("prompt", ["wait", "pause"])
 async def test_a_call_ends_at_its_deadline(stand: Stand, prompt: str) -> None:
-    """At both ends, whether an answer has begun or not."""
+    """It ends on both sides, with and without a begun answer."""
     hurried = CallOptions(key="sk", request_id="req-1", deadline_s=0.2)
     with pytest.raises(ApiError) as refused:
         await stream_text(stand.backend, prompt, hurried)
@@ -290,7 +290,7 @@ async def test_a_call_ends_at_its_deadline(stand: Stand, prompt: str) -> None:
 async def test_a_large_request_has_a_stream_of_its_own(
     stand: Stand, receivers: list[RelayStream]
 ) -> None:
-    """It would hold up the calls behind it."""
+    """It would delay the calls behind it."""
     large = msgspec.structs.replace(CALL, request_bytes=RELAYED_BYTES_MAX + 1)
     assert await whole_text(stand.backend, "Hello", large) == "Hello"
     assert await stream_text(stand.backend, "Hello", large) == "Hello"
@@ -300,7 +300,7 @@ async def test_a_large_request_has_a_stream_of_its_own(
 
 
 async def test_calls_of_one_turn_may_be_large_together(stand: Stand) -> None:
-    """Their frames are spread over messages that gRPC accepts, both ways."""
+    """Their frames are spread over messages that gRPC accepts, in both directions."""
     request = "y" * (RELAYED_BYTES_MAX - 1000)
     requests = [whole_text(stand.backend, request) for _ in range(220)]
     answers = [whole_text(stand.backend, f"make {2**20}") for _ in range(60)]
@@ -322,7 +322,7 @@ async def test_an_answer_that_is_too_large_fails_alone(stand: Stand) -> None:
 
 
 async def test_a_service_without_relay_is_called_by_its_public_methods() -> None:
-    """An older release, for instance."""
+    """Older releases have no relay."""
     core = ScriptedCore()
     async with (
         serving(core, relayed=False) as (address, _),
@@ -336,7 +336,7 @@ async def test_a_service_without_relay_is_called_by_its_public_methods() -> None
 
 
 async def test_calls_of_a_broken_link_fail() -> None:
-    """With the error of an unreachable service, as over streams of their own."""
+    """Their error is that of an unreachable service, as over streams of their own."""
     core = ScriptedCore()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(AsyncExitStack())
@@ -360,7 +360,7 @@ async def test_calls_of_a_broken_link_fail() -> None:
 
 
 async def test_a_service_that_shuts_down_finishes_its_calls(stand: Stand) -> None:
-    """New calls go elsewhere, here over streams of their own. The shutdown waits for neither."""
+    """New calls have streams of their own. The shutdown waits for neither."""
     running = asyncio.create_task(stream_text(stand.backend, "pause and finish"))
     await until(lambda: stand.core.contexts)
 
@@ -374,7 +374,7 @@ async def test_a_service_that_shuts_down_finishes_its_calls(stand: Stand) -> Non
 
 
 async def test_the_links_are_counted() -> None:
-    """Zero says that each call has a stream of its own."""
+    """At 0 each call has a stream of its own."""
     metrics = EdgeMetrics()
     async with linked(ScriptedCore()) as stand:
         stand.links.declare_metrics(metrics)
@@ -426,7 +426,7 @@ async def test_links_are_renewed_under_their_calls(monkeypatch: pytest.MonkeyPat
         await until(lambda: len(stand.streams) <= 2)
 
 
-async def test_frames_that_break_the_contract() -> None:
+async def test_frames_that_break_the_contract_fail_alone_or_end_the_stream() -> None:
     """A request that is no message fails alone. A number that comes twice ends the stream."""
     async with serving(ScriptedCore()) as (address, _), open_channel(address) as channel:
         stub: Any = pb_grpc.RelayServiceStub(channel)

@@ -50,7 +50,7 @@ async def nginx_before(service: str, folder: Path) -> AsyncIterator[str]:
 async def test_a_call_may_be_silent_for_longer_than_nginx_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also on a link that has been replaced: edge and service send something from time to time."""
+    """Edge and service send empty messages, also on a link that has been replaced."""
     monkeypatch.setattr(relay_link, "SILENCE_MAX_S", 0.5)
     monkeypatch.setattr(relay_links, "LINK_AGE_MAX_S", 0.2)
     core = ScriptedCore()

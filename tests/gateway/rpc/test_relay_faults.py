@@ -99,7 +99,7 @@ async def test_a_service_that_ends_its_links_is_not_flooded(
 
 
 async def test_links_are_found_after_a_change_of_the_certificate() -> None:
-    """Also where the old certificate made no connection."""
+    """The old certificate need not have made a connection."""
     async with serving(ScriptedCore()) as (address, _):
         addresses = iter(["127.0.0.1:1", address])
         versions = iter([1, 2])
@@ -115,7 +115,7 @@ async def test_links_are_found_after_a_change_of_the_certificate() -> None:
 
 
 async def test_a_call_that_is_cancelled_within_the_service_ends() -> None:
-    """The edge learns of it at once, not at its deadline."""
+    """The edge gets the end at once, not at the deadline."""
     async with linked(CancellingCore()) as stand:
         with pytest.raises(ApiError) as failed:
             async with asyncio.timeout(10):
@@ -151,7 +151,7 @@ async def test_a_service_that_refuses_calls_gets_no_more_than_its_share() -> Non
 
 
 async def test_services_of_an_older_release_keep_their_share() -> None:
-    """Calls have streams of their own while one of the services has no relay."""
+    """While one of the services has no relay, calls have streams of their own."""
     cores = [ScriptedCore(), ScriptedCore()]
     async with (
         serving(cores[0]) as (first, _),

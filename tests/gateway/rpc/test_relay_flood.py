@@ -44,7 +44,7 @@ async def still(core: ScriptedCore) -> int:
 
 
 async def test_unread_answers_keep_further_calls_waiting() -> None:
-    """The service takes in no more than it can say, and goes on when it is read."""
+    """The service takes in no more than it can answer, and goes on when it is read."""
     core = ScriptedCore()
     async with serving(core) as (address, _), open_channel(address) as channel:
         stream = pb_grpc.RelayServiceStub(channel).Relay()

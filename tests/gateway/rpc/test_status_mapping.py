@@ -136,7 +136,7 @@ def test_documented_details_and_metadata_reach_clients(documented: DocumentedRea
 
 @pytest.mark.parametrize("code", list(C))
 def test_the_text_of_a_foreign_status_is_not_shown(code: grpc.StatusCode) -> None:
-    """The text may hold a secret. With any code, the answer is 500, 503 or 504."""
+    """The text may hold a secret. The answer is 500, 503 or 504, whatever the code."""
     error = to_api_error(rpc_error(code, "secret sk-123"), "req-1")
     assert "secret" not in error.message
     assert error.status in {500, 503, 504}
@@ -175,13 +175,13 @@ def test_the_librarys_resource_exhaustion_is_not_a_rate_limit(details: str, stat
 
 
 def test_the_code_of_the_provider_takes_precedence() -> None:
-    """Over that of the reason; the status stays."""
+    """It replaces that of the reason. The status stays."""
     status = status_bytes("UPSTREAM_INVALID_REQUEST", providerCode="unsupported_value")
     error = to_api_error(rpc_error(C.INVALID_ARGUMENT, status=status), "req-1")
     assert (error.status, error.code) == (400, "unsupported_value")
 
 
 def test_an_unreachable_service_gives_a_retry_after() -> None:
-    """Clients retry after a second."""
+    """Clients wait a second."""
     error = to_api_error(rpc_error(C.UNAVAILABLE), "req-1")
     assert (error.code, error.retry_after_s) == ("service_unavailable", 1.0)

@@ -20,13 +20,13 @@ def test_the_notes_header_holds_whole_notes() -> None:
 
 
 def test_a_note_that_is_too_long_is_counted() -> None:
-    """It is not lost in silence."""
+    """Another header has the number."""
     note = Note(param="p", action="dropped", detail="x" * NOTES_MAX_BYTES)
     assert notes_header([note]) == {"x-pomogator-notes-omitted": "1"}
 
 
 def test_notes_have_the_names_of_an_api() -> None:
-    """Where they differ from those of the contract."""
+    """Some differ from those of the contract."""
     notes = [Note(param=param, action="dropped", detail="d") for param in ("a[0].b", "c.d")]
     (header,) = notes_header(notes, {"a": "x"}).values()
     assert [note["param"] for note in json.loads(header)] == ["x", "c.d"]

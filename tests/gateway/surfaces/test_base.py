@@ -76,7 +76,7 @@ async def client(request: pytest.FixtureRequest, edge: Edge) -> AsyncIterator[To
 
 
 async def test_a_whole_answer_has_its_form(edge: Edge, client: ToyClient) -> None:
-    """And the headers of every answer, those of the service among them."""
+    """It has the headers of every answer, and those of the service."""
     edge.script.answer = service.answer(content.ContentPart(text="Good day"))
     edge.script.initial_metadata = [("x-ratelimit-limit-requests", "60")]
     async with client.post(SAID) as response:
@@ -89,7 +89,7 @@ async def test_a_whole_answer_has_its_form(edge: Edge, client: ToyClient) -> Non
 
 
 async def test_a_stream_has_its_events(edge: Edge, client: ToyClient) -> None:
-    """Named, and no end marker follows the last one."""
+    """They are named, and no end marker follows the last one."""
     edge.script.steps = [WORDS, END]
     async with client.post(LIVE) as response:
         text = await response.text()
@@ -102,7 +102,7 @@ async def test_a_stream_has_its_events(edge: Edge, client: ToyClient) -> None:
 
 
 async def test_a_silent_stream_has_its_keep_alive(edge: Edge, client: ToyClient) -> None:
-    """An event in place of a comment."""
+    """The keep-alive is an event instead of a comment."""
     pause = Pause()
     edge.script.steps = [pause, WORDS, END]
     async with client.post(LIVE) as response:
@@ -112,7 +112,7 @@ async def test_a_silent_stream_has_its_keep_alive(edge: Edge, client: ToyClient)
 
 
 async def test_a_broken_stream_ends_with_its_event(edge: Edge, client: ToyClient) -> None:
-    """After what was sent before the failure."""
+    """The event follows the events before the failure."""
     edge.script.steps = [WORDS, CUT]
     async with client.post(LIVE) as response:
         text = await response.text()
@@ -138,7 +138,7 @@ async def test_a_failure_has_its_body(
     status: int,
     code: str,
 ) -> None:
-    """And its headers, wherever in the shared code the request fails."""
+    """Its headers are there, too, wherever the shared code fails."""
     edge.script.answer = NO_MONEY
     async with client.post(asked, **extra) as response:
         answer = await response.json()
@@ -148,14 +148,14 @@ async def test_a_failure_has_its_body(
 
 
 async def test_a_reason_may_have_its_status(edge: Edge, client: ToyClient) -> None:
-    """529 where OpenAI's surface has 503."""
+    """The toy API has 529 where OpenAI's surface has 503."""
     edge.script.answer = Fault(code=grpc.StatusCode.UNAVAILABLE, reason="OVERLOADED")
     async with client.post(SAID) as response:
         assert (response.status, (await response.json())["type"]) == (OVERLOADED, "error")
 
 
 async def test_a_client_that_leaves_cancels_the_call(edge: Edge, client: ToyClient) -> None:
-    """As on every surface."""
+    """Every surface does so."""
     pause = Pause()
     edge.script.steps = [WORDS, pause]
     async with client.post(LIVE) as response:
@@ -165,7 +165,7 @@ async def test_a_client_that_leaves_cancels_the_call(edge: Edge, client: ToyClie
 
 
 async def test_another_method_has_the_toys_error(client: ToyClient) -> None:
-    """Errors before the handler have the form of the path, too."""
+    """Errors before the handler have the form of the path."""
     async with client.http.get(URL) as response:
         assert (response.status, (await response.json())["type"]) == (405, "error")
 
@@ -173,7 +173,7 @@ async def test_another_method_has_the_toys_error(client: ToyClient) -> None:
 async def test_the_access_log_names_its_path(
     edge: Edge, client: ToyClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the model, as for every surface."""
+    """The line has the model, as for every surface."""
     edge.script.answer = service.answer(content.ContentPart(text="Good day"))
     with caplog.at_level(logging.INFO, "gateway.access"):
         async with client.post(SAID) as response:

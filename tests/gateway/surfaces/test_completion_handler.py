@@ -81,7 +81,7 @@ async def test_a_stream_is_role_deltas_finish_done(edge: Edge) -> None:
 async def test_a_failure_before_the_answer_has_its_status(
     edge: Edge, asked: Mapping[str, object]
 ) -> None:
-    """And OpenAI's error body, for whole answers and streams."""
+    """Whole answers and streams have OpenAI's error body."""
     edge.script.answer = NO_MONEY
     edge.script.steps = [NO_MONEY]
     async with edge.http.post(URL, json=asked) as response:
@@ -124,7 +124,7 @@ async def test_a_stream_that_ends_without_finishing_is_an_error(edge: Edge) -> N
 
 
 async def test_an_empty_stream_is_an_error_with_a_status(edge: Edge) -> None:
-    """500, since nothing was sent."""
+    """The status is 500, since nothing was sent."""
     edge.script.steps = []
     async with edge.http.post(URL, json=STREAMED) as response:
         body = await response.json()
@@ -145,7 +145,7 @@ async def test_usage_is_included_on_request(edge: Edge) -> None:
 
 
 async def test_thinking_models_answer_with_parts(edge: Edge) -> None:
-    """If the requested name ends in `-thinking`, unless the client asks for text or JSON."""
+    """The requested name ends in `-thinking`, and the client asks for neither text nor JSON."""
     edge.script.answer = service.answer(
         content.ContentPart(reasoning=content.ReasoningPart(text="Думаю...")),
         content.ContentPart(text="x = 4"),
@@ -171,7 +171,7 @@ async def test_thinking_models_answer_with_parts(edge: Edge) -> None:
 
 
 async def test_notes_and_limits_are_headers(edge: Edge) -> None:
-    """Of streams and whole answers. Other metadata is not shown."""
+    """Streams and whole answers have them. Other metadata is not shown."""
     note = chat.Note(param="top_k", action=chat.NOTE_ACTION_DROPPED, detail="Нет такого.")
     whole = service.answer()
     whole.notes.append(note)
@@ -192,7 +192,7 @@ async def test_notes_and_limits_are_headers(edge: Edge) -> None:
 
 
 async def test_only_known_headers_reach_the_service(edge: Edge) -> None:
-    """Key, request id, trace, idempotency key, policy and deadline; over gRPC the API, too."""
+    """They are key, request ID, trace, idempotency key, policy and deadline."""
     edge.script.answer = service.answer()
     headers = {
         "X-Request-Id": "mine-1",
@@ -235,7 +235,7 @@ async def test_only_known_headers_reach_the_service(edge: Edge) -> None:
     ],
 )
 async def test_without_a_key_there_is_no_call(edge: Edge, authorization: str) -> None:
-    """The API page's 401, without a call to the service."""
+    """The answer is 401, and the service gets no call."""
     headers = {"Authorization": authorization}
     async with edge.http.post(URL, json=ASKED, headers=headers) as response:
         body = await response.json()
@@ -263,7 +263,7 @@ async def test_the_scheme_may_be_written_in_lower_case(edge: Edge) -> None:
 async def test_a_client_that_leaves_before_the_answer_cancels_the_call(
     edge: Edge, asked: Mapping[str, object]
 ) -> None:
-    """Of a whole answer and of a stream."""
+    """The answer would be whole or a stream."""
     pause = Pause()
     edge.script.answer = pause
     edge.script.steps = [pause]
@@ -274,7 +274,7 @@ async def test_a_client_that_leaves_before_the_answer_cancels_the_call(
 
 
 async def test_a_client_that_leaves_within_the_answer_cancels_the_call(edge: Edge) -> None:
-    """After the first event."""
+    """It disconnects after the first event."""
     pause = Pause()
     edge.script.steps = [[service.started()], pause]
     async with edge.http.post(URL, json=STREAMED) as response:
@@ -328,7 +328,7 @@ class TestSilence:
 async def test_the_session_of_a_request_reaches_the_service(
     edge: Edge, path: str, stream: bool
 ) -> None:
-    """From the headers of any API, and without them from the body; none is invented."""
+    """Headers of any API name it, or else the body. No session is invented."""
     edge.script.answer = service.answer(content.ContentPart(text="Hello"))
     edge.script.steps = [[service.started(), service.choice_finished(), service.finished()]]
     asked = {**ASKED, "stream": stream, "max_tokens": 9}

@@ -40,7 +40,7 @@ def config() -> EdgeConfig:
 async def test_a_client_that_does_not_read_is_cut_off(
     edge: Edge, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After a bounded buffer and a bounded wait. Its call ends, too."""
+    """The buffer and the wait are bounded. The call ends, too."""
     steps = Endless()
     edge.script.steps = steps
     with caplog.at_level(logging.INFO, "gateway.access"):

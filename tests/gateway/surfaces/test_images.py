@@ -31,7 +31,7 @@ def reader(bytes_max: int = 1024) -> ImageReader:
 @pytest.mark.parametrize(("mime_type", "head"), HEADS.items())
 @pytest.mark.parametrize("length", [20, 21, 22])
 def test_the_media_type_comes_from_the_bytes(mime_type: str, head: bytes, length: int) -> None:
-    """Whatever the client declares. The base64 stays unchanged."""
+    """The declared type does not matter. The base64 stays unchanged."""
     image_bytes = head.ljust(length, b"\0")
     image = reader().read("p", data_url(image_bytes, "image/bmp"))
     assert image.mime_type == mime_type

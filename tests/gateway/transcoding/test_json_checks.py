@@ -127,8 +127,8 @@ def test_numbers_and_bytes_are_read_exactly(
 
 @settings(deadline=None)
 @given(data=st.data())
-def test_what_protobuf_writes_is_read_back(sample: CompiledService, data: st.DataObject) -> None:
-    """Protobuf's own writer is the measure: in either spelling, with numbers for enums or names."""
+def test_the_output_of_protobuf_is_read_back(sample: CompiledService, data: st.DataObject) -> None:
+    """Protobuf's own writer has either spelling, and numbers or names for enums."""
     thing = data.draw(messages(sample.service.file.message_types_by_name["Thing"]))
     text = json_format.MessageToJson(
         thing,

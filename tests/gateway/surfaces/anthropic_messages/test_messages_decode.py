@@ -105,8 +105,8 @@ def refused(**fields: Any) -> ApiError:
     return raised.value
 
 
-def test_a_full_request() -> None:
-    """Every field and block arrives at its place."""
+def test_every_field_of_a_request_is_decoded() -> None:
+    """Each field and block is at its place."""
     request = decode(json.dumps(FULL).encode(), CONFIG)
     spec = request.spec
     mark = json.dumps(MARK).encode()
@@ -137,15 +137,15 @@ def test_a_full_request() -> None:
     assert (spec.service_tier, spec.cache_control_json, spec.extra_json) == ("auto", mark, b"")
 
 
-def test_a_failed_tool_is_told() -> None:
-    """A result that is an error keeps this."""
+def test_the_result_of_a_failed_tool_is_marked() -> None:
+    """The message has `is_error`."""
     block = {"type": "tool_result", "tool_use_id": "t", "content": "no", "is_error": True}
     (message,) = spec_of(messages=[{"role": "user", "content": [block]}]).messages
     assert (message.role, message.is_error, message.extra_json) == ("tool", True, b"")
 
 
 def test_claude_codes_billing_line_is_no_instruction() -> None:
-    """It differs between conversations, and has a note in place of a place in the prompt."""
+    """It differs between conversations. It has a note, and is not part of the prompt."""
     line = "x-anthropic-billing-header: cc_version=2.1.197; cc_entrypoint=cli;"
     blocks = [{"type": "text", "text": text} for text in (line, "Be brief.")]
     spec = spec_of(system=blocks)
@@ -168,7 +168,7 @@ def test_claude_codes_billing_line_is_no_instruction() -> None:
     ids=lambda sealed: repr(sealed[:20]),
 )
 def test_sealed_json_is_read_as_strictly_as_the_body(sealed: bytes) -> None:
-    """A client may seal what it likes: base64 hides it from the reader of the body."""
+    """A client may seal any JSON, and base64 hides it from the reader of the body."""
     data = f"pomogator.details.{base64.b64encode(sealed).decode()}"
     block = {"type": "redacted_thinking", "data": data}
     error = refused(messages=[{"role": "assistant", "content": [block]}])
@@ -176,7 +176,7 @@ def test_sealed_json_is_read_as_strictly_as_the_body(sealed: bytes) -> None:
 
 
 def test_omitted_reasoning_is_left_out() -> None:
-    """`display: omitted`, and its state is asked for in one piece."""
+    """`display: omitted` excludes the reasoning and its details."""
     thinking = spec_of(thinking={"type": "adaptive", "display": "omitted"}).thinking
     assert thinking == Thinking(mode="adaptive", excluded=True)
 
@@ -237,7 +237,7 @@ def _objects(value: Any, path: Path = ()) -> Iterator[Path]:
 
 @pytest.mark.parametrize("path", list(_objects(FULL)), ids=str)
 def test_an_unknown_member_is_kept(path: Path) -> None:
-    """Wherever it is, at any depth: encoders then send it or say that they do not."""
+    """It may be at any depth. Encoders then send it, or note that they do not."""
     request: Any = copy.deepcopy(FULL)
     place = request
     for step in path:
@@ -271,7 +271,7 @@ BLOCKS = st.dictionaries(
     st.lists(st.tuples(TYPES, BLOCKS), max_size=4), st.sampled_from(["user", "assistant", "system"])
 )
 def test_any_blocks_are_decoded_or_refused(blocks: list[tuple[str, Any]], role: str) -> None:
-    """Never an internal error."""
+    """No block causes an internal error."""
     content = [{**members, "type": kind} for kind, members in blocks]
     with suppress(ApiError):
         spec_of(messages=[{"role": role, "content": content}])
@@ -283,7 +283,7 @@ def test_any_blocks_are_decoded_or_refused(blocks: list[tuple[str, Any]], role: 
     ids=["values", "members"],
 )
 def test_a_body_of_many_values_is_refused_unread(more: str) -> None:
-    """Objects of so many values take a hundred times their bytes, and seconds."""
+    """Objects of so many values would take a hundred times their bytes, and seconds."""
     body = f'{{"model": "m","max_tokens":5,"messages":[1],{more}}}'.encode()
 
     for decode_unread in (decode_raw, decode_raw_prompt):

@@ -69,7 +69,7 @@ def details(*items: dict[str, Any]) -> bytes:
 
 
 def test_usage_has_uncached_input_apart() -> None:
-    """Input tokens do not include those read from the cache, or written to it."""
+    """Input tokens include neither cache reads nor cache writes."""
     end = (TextDelta("a"), STOP, Finished(usage=USAGE))
     usage = whole(*end)["usage"]
     assert (usage["input_tokens"], usage["output_tokens"]) == (10, 12)
@@ -83,7 +83,7 @@ def test_usage_has_uncached_input_apart() -> None:
 
 
 def test_a_call_makes_the_reason_tool_use() -> None:
-    """Also where the provider says `stop`."""
+    """A provider that says `stop` is overruled."""
     events = (TextDelta("I call."), call(0, "{}", id="c", name="f"), STOP, Finished())
     assert whole(*events)["stop_reason"] == "tool_use"
     assert streamed(*events)[-2]["delta"]["stop_reason"] == "tool_use"
@@ -109,14 +109,14 @@ def test_interleaved_calls_do_not_overlap() -> None:
 
 
 def test_a_whole_call_ends_before_the_next() -> None:
-    """So that later calls are streamed, too."""
+    """Later calls are streamed without a wait."""
     renderer = EventRenderer()
     renderer.render([STARTED, call(0, "{}", id="c0", name="f")])
     assert b'"name":"g"' in renderer.render([call(1, '{"b"', id="c1", name="g")])
 
 
 def test_reasoning_after_text_is_another_block() -> None:
-    """Never a delta of a block that is closed."""
+    """No delta belongs to a closed block."""
     events = (
         ReasoningDelta("One."),
         TextDelta("Two."),
@@ -155,8 +155,8 @@ def test_anthropics_seals_are_in_place() -> None:
     assert whole(*events)["content"][:2] == expected
 
 
-def test_seals_of_others_are_one_block() -> None:
-    """With all that their provider wants back."""
+def test_the_seals_of_another_provider_are_one_block() -> None:
+    """It has everything that the provider wants back."""
     item = {"type": "reasoning.encrypted", "format": "google-gemini-v1", "data": "eA==", "id": "c"}
     events = (
         ReasoningDelta("", details_json=details(item)),
@@ -180,7 +180,7 @@ def test_seals_of_others_are_one_block() -> None:
     ids=str,
 )
 def test_reasoning_is_shown_whatever_the_form_of_its_details(item: dict[str, Any]) -> None:
-    """A text that the details do not have in a known place is that of the delta."""
+    """Details without a known text leave that of the delta."""
     events = (ReasoningDelta("Hm.", details_json=details(item)), TextDelta("Yes."), STOP)
     for blocks in (whole(*events, Finished())["content"], blocks_of(streamed(*events, Finished()))):
         assert [block.get("thinking") or block["text"] for block in blocks] == ["Hm.", "Yes."]
@@ -195,14 +195,14 @@ def test_a_member_of_the_answer_does_not_rename_an_event() -> None:
 
 
 def test_a_state_without_other_seals_is_a_block() -> None:
-    """As where the reasoning is left out of the answer."""
+    """The reasoning may be left out of the answer."""
     events = (TextDelta("Yes."), ReasoningStateDelta("c3RhdGU"), STOP, Finished())
     for blocks in (blocks_of(streamed(*events)), whole(*events)["content"]):
         assert {"type": "redacted_thinking", "data": "pomogator.state.c3RhdGU"} in blocks
 
 
 def test_the_stop_sequence_is_named() -> None:
-    """Where the provider says which it was."""
+    """Some providers name the one that ended the answer."""
     for extra in (b'{"stop_sequence":"END"}', b'{"stop_reason":"END"}'):
         end = ChoiceFinished(finish_reason="stop", extra_json=extra)
         message = whole(TextDelta("a"), end, Finished(), stops=["END"])
@@ -210,7 +210,7 @@ def test_the_stop_sequence_is_named() -> None:
 
 
 def test_a_refusal_has_its_reason() -> None:
-    """Its text, or the provider's explanation."""
+    """It has its text, or the provider's explanation."""
     message = whole(RefusalDelta("I cannot."), STOP, Finished())
     assert (message["stop_reason"], message["content"][0]["text"]) == ("refusal", "I cannot.")
     end = ChoiceFinished(
@@ -233,7 +233,7 @@ def test_citations_are_of_the_text() -> None:
 
 
 def test_blocks_of_other_types_are_kept() -> None:
-    """Such as those of a search that the provider ran."""
+    """Searches that the provider ran have such blocks."""
     block = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}}
     extra = json.dumps({"content_parts": [block]}).encode()
     events = (TextDelta("Found."), ExtraDelta(extra), STOP, Finished())
@@ -242,7 +242,7 @@ def test_blocks_of_other_types_are_kept() -> None:
 
 
 def test_a_failure_is_the_last_event() -> None:
-    """With Anthropic's type."""
+    """It has Anthropic's type."""
     error = ApiError(ErrorReason.UPSTREAM_OVERLOADED, "Busy.")
     assert json.loads(EventRenderer().error(error).split(b"data: ")[1]) == {
         "type": "error",

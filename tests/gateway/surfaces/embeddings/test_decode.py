@@ -21,8 +21,8 @@ JSON = st.recursive(
 )
 
 
-def test_all_fields() -> None:
-    """Fields that are not known stay as JSON; `null` is absent; `extra_body` is unpacked."""
+def test_each_field_is_decoded() -> None:
+    """Unknown fields stay as JSON, `null` is absent, and `extra_body` is unpacked."""
     body = {
         "model": "m",
         "input": ["a", "b"],
@@ -62,8 +62,8 @@ def test_all_fields() -> None:
         (f"[{' ' * 100}[1]]", [], [[1]]),
     ],
 )
-def test_forms_of_the_input(raw: str, texts: list[str], token_ids: list[list[int]]) -> None:
-    """A text, texts, token IDs, or lists of them. The service refuses what is empty."""
+def test_the_input_has_four_forms(raw: str, texts: list[str], token_ids: list[list[int]]) -> None:
+    """It is a text, texts, token IDs, or lists of them. The service refuses empty ones."""
     spec = decode(f'{{"model":"m","input":{raw}}}'.encode()).spec
 
     assert (spec.texts, spec.token_ids) == (texts, token_ids)
@@ -72,7 +72,7 @@ def test_forms_of_the_input(raw: str, texts: list[str], token_ids: list[list[int
 @settings(max_examples=60)
 @given(JSON, st.dictionaries(st.sampled_from(["dimensions", "user", "encoding_format"]), JSON))
 def test_any_json_is_a_request_or_refused(entries: Any, fields: dict[str, Any]) -> None:
-    """With a status of 4xx, which names the field."""
+    """The refusal is 4xx, and names the field."""
     body = json.dumps({"model": "m", "input": entries, **fields}).encode()
     refusal = None
     try:
@@ -99,7 +99,7 @@ def test_any_json_is_a_request_or_refused(entries: Any, fields: dict[str, Any]) 
     ],
 )
 def test_a_body_that_is_no_request_is_refused(body: bytes) -> None:
-    """Whatever the bytes."""
+    """Any bytes may be sent."""
     with pytest.raises(ApiError) as refused:
         decode(body)
 

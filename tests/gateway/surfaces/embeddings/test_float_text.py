@@ -26,7 +26,7 @@ def test_the_same_float32_is_read(vector: list[float]) -> None:
 
 @given(st.decimals(min_value=-2, max_value=2, places=6))
 def test_few_digits_stay_few(number: object) -> None:
-    """What a provider writes with up to seven digits is written so again."""
+    """A vector of numbers with up to seven digits is written with the same digits."""
     text = f"{float(str(number)):.7g}"
 
     assert numbers_json(struct.pack("<f", float(text))) == f"[{text}]".encode().replace(
@@ -38,6 +38,6 @@ def test_few_digits_stay_few(number: object) -> None:
     ("number", "text"),
     [(0.1, "0.1"), (1, "1"), (-0.0, "-0.0"), (0.0069292835, "0.0069292835"), (1e-10, "1e-10")],
 )
-def test_known_numbers(number: float, text: str) -> None:
+def test_float32_is_not_written_as_a_double(number: float, text: str) -> None:
     """A float32 of 0.1 is not 0.10000000149011612."""
     assert numbers_json(struct.pack("<f", number)) == f"[{text}]".encode()

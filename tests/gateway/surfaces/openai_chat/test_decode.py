@@ -94,7 +94,7 @@ def test_each_field_is_decoded(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCALARS)
 def test_null_means_absent(name: str) -> None:
-    """As in OpenAI's API."""
+    """OpenAI's API reads it so."""
     assert decoded(**{name: None}) == decoded()
 
 
@@ -114,7 +114,7 @@ def test_integers_may_have_a_point() -> None:
 
 
 def test_messages_use_the_terms_of_json() -> None:
-    """Not those of the decoder's types."""
+    """The decoder's types are not shown."""
     assert refused(max_tokens="5").message.endswith("Expected number, got string.")
 
 
@@ -126,7 +126,7 @@ def test_a_number_beyond_a_double_is_refused() -> None:
 
 
 def test_a_stop_may_be_one_string() -> None:
-    """Or a list of them."""
+    """A list of them is the other form."""
     assert decoded(stop="a").spec.stop == decoded(stop=["a"]).spec.stop == ["a"]
 
 
@@ -146,7 +146,7 @@ def test_stream_options_need_a_stream() -> None:
 
 
 def test_unknown_fields_are_kept_unchanged() -> None:
-    """Digit for digit. Channels decide whether they pass."""
+    """Each digit stays. Channels decide whether they are sent."""
     body = b'{"model":"m","messages":[],"x":[1.10,1e5],"y":{"z":12345678901234567890},"w":null}'
     assert (
         decode(body, CONFIG).spec.extra_json == b'{"x":[1.10,1e5],"y":{"z":12345678901234567890}}'
@@ -154,7 +154,7 @@ def test_unknown_fields_are_kept_unchanged() -> None:
 
 
 def test_known_fields_are_not_among_the_unknown() -> None:
-    """So none is sent twice."""
+    """No field is sent twice."""
     full = {name: value for name, (value, _) in SCALARS.items() if name != "reasoning"}
     assert decoded(**full, api_base="x").spec.extra_json == b'{"api_base":"x"}'
 
@@ -182,7 +182,7 @@ def test_reasoning_must_not_contradict_itself() -> None:
 
 
 def test_functions_are_tools() -> None:
-    """The whole vocabulary of 2023."""
+    """All fields of 2023 are read."""
     old = decoded(functions=[{"name": "f", "parameters": {}}], function_call={"name": "f"})
     new = decoded(
         tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}],
@@ -199,7 +199,7 @@ def test_functions_are_tools() -> None:
 
 
 def test_members_of_extra_body_are_fields() -> None:
-    """Those of the contract, and those that are unknown; null is absent there, too."""
+    """Known and unknown members are fields, and `null` is absent."""
     sent = {"temperature": 0.5, "seed": None, "stream": True, "thinking": {"type": "enabled"}}
     nested = decoded(extra_body={**sent, "min_tokens": 3}, temperature=0.5)
 
@@ -216,7 +216,7 @@ def test_extra_body_is_checked_like_the_body() -> None:
 
 @pytest.mark.parametrize("value", [{"google": {"cached_content": "x"}}, "text", 5, [1], True])
 def test_other_extra_body_stays_an_unknown_field(value: object) -> None:
-    """Google's own member, and what is no object, are passed on or noted like other fields."""
+    """Google's own member, and any other value than an object, stay."""
     assert json.loads(decoded(extra_body=value).spec.extra_json) == {"extra_body": value}
 
 
@@ -273,7 +273,7 @@ MESSAGES = st.lists(
     )
 )
 def test_anything_is_a_request_or_refused(body: bytes | dict[str, object]) -> None:
-    """With 4xx and a message; no other error is raised, whatever the bytes. The contract has it."""
+    """The refusal is 4xx with a message. The contract can hold every request."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
         spec = decode(sent, CONFIG).spec
@@ -328,8 +328,10 @@ def test_long_lists_are_refused_by_name(param: str, fields: dict[str, object]) -
         ),
     ],
 )
-def test_cache_marks_of_tools(fields: dict[str, Any], mark: str, extra: str) -> None:
-    """Beside the function or in it. A second one is kept as an unknown member."""
+def test_cache_marks_of_tools_are_read_at_both_places(
+    fields: dict[str, Any], mark: str, extra: str
+) -> None:
+    """One may be beside the function or in it. A second one is an unknown member."""
     (tool,) = decoded(**fields).spec.tools
 
     assert json.loads(tool.cache_control_json) == json.loads(mark)
@@ -338,14 +340,14 @@ def test_cache_marks_of_tools(fields: dict[str, Any], mark: str, extra: str) -> 
     )
 
 
-def test_a_cache_mark_of_the_whole_prompt() -> None:
-    """It has a field, too."""
+def test_a_cache_mark_of_the_whole_prompt_has_a_field() -> None:
+    """It is not among the unknown fields."""
     assert decoded(cache_control={"type": "ephemeral"}).spec.cache_control_json
     assert not decoded(cache_control=None).spec.cache_control_json
 
 
 def test_words_of_one_provider_are_kept() -> None:
-    """Efforts and formats that the contract does not have."""
+    """The contract does not have these efforts and formats."""
     form = {"type": "grammar", "grammar": "root ::= x", "y": {"z": 1.50}}
     spec = decoded(reasoning_effort="default", response_format=form).spec
 
@@ -360,7 +362,7 @@ def test_words_of_one_provider_are_kept() -> None:
 
 
 def test_tools_of_other_types_are_kept() -> None:
-    """Whole, in their place; a function may be without its type."""
+    """Each is whole and at its place. A function may be without its type."""
     search = {"type": "web_search_20250305", "name": "web_search", "json": 1, "max_uses": 5}
     builtin = {"type": "builtin_function", "function": {"name": "$x"}, "cache_control": {"t": 1}}
     bare, searching, built = decoded(

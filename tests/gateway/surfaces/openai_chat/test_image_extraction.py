@@ -54,7 +54,7 @@ def test_other_bodies_stay_unchanged(plain: bytes) -> None:
 
 
 def test_extracted_images_are_in_the_request() -> None:
-    """As without the extraction; also where the URL is a plain string."""
+    """The request is the same as without extraction, also where the URL is a plain string."""
     parts = [{"type": "image_url", "image_url": URL}, {"type": "text", "text": "a"}]
     messages = [{"role": "user", "content": parts}]
     spec = decode(json.dumps({"model": "m", "messages": messages}).encode(), CONFIG).spec
@@ -62,7 +62,7 @@ def test_extracted_images_are_in_the_request() -> None:
 
 
 def test_data_urls_in_other_fields_stay_unchanged() -> None:
-    """Also beside an image that is extracted."""
+    """An image beside them may be extracted."""
     spec = decode(body(URL, unknown={"url": URL}), CONFIG).spec
     assert json.loads(spec.extra_json) == {"unknown": {"url": URL}}
     assert spec.messages[0].content[0] == ImagePart(base64=PNG, mime_type="image/png")
@@ -70,7 +70,7 @@ def test_data_urls_in_other_fields_stay_unchanged() -> None:
 
 @pytest.mark.parametrize("fault", ['\\"', "{", "é", "*", "=A", "\n"])
 def test_other_text_than_base64_is_refused(fault: str) -> None:
-    """Also where it would hide a quote or a bracket."""
+    """It could hide a quote or a bracket."""
     raw = body(URL).replace(PNG[-40:].encode(), fault.encode() + PNG[-40:].encode())
     with pytest.raises(ApiError) as caught:
         decode(raw, CONFIG)

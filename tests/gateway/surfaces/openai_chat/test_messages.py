@@ -33,7 +33,7 @@ def refused(*messages: object) -> str | None:
 
 
 def test_content_is_a_string_or_parts() -> None:
-    """With the same meaning."""
+    """Both have the same meaning."""
     assert decoded({"role": "user", "content": "a"}) == decoded(
         {"role": "user", "content": [{"type": "text", "text": "a"}]}
     )
@@ -41,7 +41,7 @@ def test_content_is_a_string_or_parts() -> None:
 
 @pytest.mark.parametrize("role", ["system", "developer", "user", "assistant", "tool"])
 def test_each_role_is_kept(role: str) -> None:
-    """OpenAI's five roles."""
+    """OpenAI has five roles."""
     assert decoded({"role": role})[0].role == role
 
 
@@ -68,12 +68,12 @@ def test_each_role_is_kept(role: str) -> None:
     ],
 )
 def test_an_error_has_the_path_of_the_fault(message: object, param: str) -> None:
-    """In the names of the client."""
+    """The path has the client's names."""
     assert refused(message) == param
 
 
 def test_a_turn_of_an_assistant_is_decoded_whole() -> None:
-    """Reasoning first, its sealed forms unchanged, and the tool calls."""
+    """Reasoning is first, its sealed forms are unchanged, and the tool calls follow."""
     (message,) = decoded(
         {
             "role": "assistant",
@@ -98,7 +98,7 @@ def test_a_turn_of_an_assistant_is_decoded_whole() -> None:
 
 
 def test_an_answer_can_be_sent_back_unchanged() -> None:
-    """Its reasoning is in it twice, and is decoded once."""
+    """It has its reasoning twice, which is decoded once."""
     (message,) = decoded(
         {
             "role": "assistant",
@@ -122,14 +122,14 @@ def test_empty_reasoning_of_a_call_is_kept() -> None:
 
 
 def test_cache_marks_stay_unchanged() -> None:
-    """They may be on any part."""
+    """Any part may have one."""
     part = {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}
     (message,) = decoded({"role": "system", "content": [part]})
     assert json.loads(message.content[0].cache_control_json) == {"type": "ephemeral"}
 
 
 def test_cache_marks_of_messages_and_calls_stay_unchanged() -> None:
-    """Beside a text, a tool's result, a refusal and a call."""
+    """They are beside a text, a tool's result, a refusal and a call."""
     call = {"id": "c", "type": "function", "function": {"name": "f"}, "cache_control": {"t": 1}}
     refusal = {"type": "refusal", "refusal": "no", "cache_control": {"t": 2}}
     asked, called, answered, refused, plain = decoded(
@@ -176,7 +176,7 @@ def test_result_of_a_function_that_was_not_called_is_kept() -> None:
 
 
 def test_audio_and_files_are_decoded() -> None:
-    """By value and by reference."""
+    """They come by value and by reference."""
     (message,) = decoded(
         {
             "role": "user",
@@ -195,7 +195,7 @@ def test_audio_and_files_are_decoded() -> None:
 
 
 def test_parts_of_other_types_are_kept_whole() -> None:
-    """In their place, with a mark in its field."""
+    """Each is at its place, with its mark in a field."""
     video = {"type": "video_url", "video_url": {"url": "https://a.example/v"}, "json": 1, "fps": 2}
     marked = {"type": "custom_part", "cache_control": {"t": 1}, "x": None}
     (message,) = decoded(
@@ -210,8 +210,8 @@ def test_parts_of_other_types_are_kept_whole() -> None:
     assert json.loads(second.cache_control_json) == {"t": 1}
 
 
-def test_levels_of_detail() -> None:
-    """One that the contract does not have is kept as an unknown member."""
+def test_unknown_levels_of_detail_are_kept() -> None:
+    """A level that the contract does not have is an unknown member."""
 
     def image(detail: str) -> ImagePart:
         url = {"url": "https://a.example/b.png", "detail": detail}

@@ -80,7 +80,7 @@ def test_each_kind_of_delta_has_its_key() -> None:
 
 
 def test_the_first_piece_of_a_tool_call_has_its_name() -> None:
-    """And its id and type; every piece has its index."""
+    """It has ID and type, too. Every piece has its index."""
     chunks = rendered(
         call(0, id="c", name="f", type="function"),
         call(0, arguments='{"a"'),
@@ -96,7 +96,7 @@ def test_the_first_piece_of_a_tool_call_has_its_name() -> None:
 
 
 def test_requests_with_functions_get_function_calls() -> None:
-    """With the finish reason from before there were tools. Further calls are in the new form."""
+    """The finish reason is that of function calls. Further calls are in the new form."""
     *chunks, last = rendered(
         call(0, id="c", name="f", type="function"),
         call(0, arguments="{}"),
@@ -114,7 +114,7 @@ def test_requests_with_functions_get_function_calls() -> None:
 
 
 def test_every_choice_begins_with_its_role() -> None:
-    """In its first event, also if that is its last."""
+    """The role is in its first event, also where that is its last."""
     chunks = rendered(TextDelta("a", 1), ChoiceFinished(index=2, finish_reason="stop"))
     first: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
@@ -125,7 +125,7 @@ def test_every_choice_begins_with_its_role() -> None:
 
 
 def test_log_probabilities_are_beside_the_delta() -> None:
-    """On one line, as the provider sent them."""
+    """They are on one line, as the provider sent them."""
     *_, chunk = rendered(TextDelta("a", logprobs_json=b'{\r\n"content": []}'))
     assert chunk["choices"][0]["logprobs"] == {"content": []}
     assert chunk["choices"][0]["finish_reason"] is None
@@ -133,7 +133,7 @@ def test_log_probabilities_are_beside_the_delta() -> None:
 
 @pytest.mark.parametrize("reason", [*get_args(FinishReason), "99"])
 def test_finish_reasons_are_openais(reason: Any) -> None:
-    """For all of the domain's, and `stop` for others; the provider's own word is beside them."""
+    """Others than the domain's are `stop`. The provider's own word is beside them."""
     *_, chunk = rendered(ChoiceFinished(finish_reason=reason, native_finish_reason="end_turn"))
     (choice,) = chunk["choices"]
     assert choice["finish_reason"] == ("stop" if reason in {"", "99"} else reason)
@@ -183,7 +183,7 @@ def whole(
 
 
 def test_content_is_null_beside_tool_calls_alone() -> None:
-    """Also if the model reasoned first."""
+    """The model may have reasoned first."""
     message = Message(
         role="assistant",
         content=[ReasoningPart(text="r")],
@@ -201,7 +201,7 @@ def test_content_is_null_beside_tool_calls_alone() -> None:
 
 
 def test_further_calls_are_beside_the_function_call() -> None:
-    """The form that preceded tools has room for one call; nothing of the others is lost."""
+    """The form that preceded tools has one call; nothing of the others is lost."""
     calls = [ToolCall(id=each, name="f", arguments="{}") for each in "abc"]
     one = whole(Message(role="assistant", tool_calls=calls[:1]), functions=True)
     three = whole(Message(role="assistant", tool_calls=calls), functions=True)
@@ -212,18 +212,18 @@ def test_further_calls_are_beside_the_function_call() -> None:
 
 
 def test_an_empty_answer_is_an_empty_string() -> None:
-    """If there are no tool calls either."""
+    """Beside tool calls it is null."""
     assert whole(Message(role="assistant"))["content"] == ""
 
 
 def test_without_reasoning_content_stays_a_string() -> None:
-    """Also for models whose name promises thinking."""
+    """The name of the model may promise thinking."""
     message = Message(role="assistant", content=[TextPart(text="a")])
     assert whole(message, thinking_parts=True)["content"] == "a"
 
 
 def test_extra_members_of_a_message_never_replace_ours() -> None:
-    """Such as a provider's `content`."""
+    """A provider may send its own `content`."""
     message = Message(
         role="assistant",
         content=[TextPart(text="a")],

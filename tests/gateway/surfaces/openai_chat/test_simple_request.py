@@ -57,14 +57,14 @@ def outcome(read: object, body: bytes) -> object:
 def test_usual_requests_are_decoded_alike_on_both_ways(
     fields: dict[str, object], ascii_only: bool, indent: int | None
 ) -> None:
-    """Whatever the white space and escapes of their JSON."""
+    """White space and escapes may be anywhere in their JSON."""
     body = json.dumps(fields, ensure_ascii=ascii_only, indent=indent).encode()
     assert outcome(decode, body) == outcome(decode_any, body)
 
 
 @given(_odd)
 def test_odd_requests_are_decoded_alike_on_both_ways(fields: dict[str, object]) -> None:
-    """With the same errors."""
+    """Their errors are equal."""
     body = json.dumps(fields).encode()
     assert outcome(decode, body) == outcome(decode_any, body)
 
@@ -73,7 +73,7 @@ def test_odd_requests_are_decoded_alike_on_both_ways(fields: dict[str, object]) 
 def test_broken_requests_are_decoded_alike_on_both_ways(
     fields: dict[str, object], inserted: bytes, at: int
 ) -> None:
-    """Whatever bytes are inserted."""
+    """Any bytes are inserted."""
     body = json.dumps(fields).encode()
     body = body[:at] + inserted + body[at:]
     assert outcome(decode, body) == outcome(decode_any, body)
@@ -90,7 +90,7 @@ def test_broken_requests_are_decoded_alike_on_both_ways(
     ],
 )
 def test_usual_requests_are_simple(fields: dict[str, object]) -> None:
-    """Those that most clients send."""
+    """Most clients send such requests."""
     assert read_simple(json.dumps(fields).encode()) is not None
 
 
@@ -109,7 +109,7 @@ def test_usual_requests_are_simple(fields: dict[str, object]) -> None:
     ],
 )
 def test_duplicate_keys_are_refused(body: bytes) -> None:
-    """At any level, and also where one of them is escaped."""
+    """They may be at any level, and one of them may be escaped."""
     assert read_simple(body) is None
     with pytest.raises(ApiError) as refused:
         decode(body, CONFIG)

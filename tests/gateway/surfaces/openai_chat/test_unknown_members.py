@@ -136,7 +136,7 @@ def without_extra(value: Any) -> Any:
 
 @pytest.mark.parametrize(("request_", "path"), PLACES)
 def test_a_member_is_kept_in_every_object(request_: Mapping[str, Any], path: Path) -> None:
-    """Once, and nothing else of the request changes."""
+    """It is kept once, and nothing else of the request changes."""
     spec = planted(request_, path, {"a": [1.5, None]})
     assert found(plain(spec)) == [{"a": [1.5, None]}]
     expected = decode(json.dumps(request_).encode(), CONFIG).spec
@@ -145,7 +145,7 @@ def test_a_member_is_kept_in_every_object(request_: Mapping[str, Any], path: Pat
 
 @pytest.mark.parametrize(("request_", "path"), PLACES)
 def test_null_means_absent_in_every_object(request_: Mapping[str, Any], path: Path) -> None:
-    """As at the top of the request."""
+    """It means absent at the top of the request, too."""
     assert planted(request_, path, None) == decode(json.dumps(request_).encode(), CONFIG).spec
 
 
@@ -161,13 +161,13 @@ JSON = st.recursive(
 
 @given(st.sampled_from([place.values for place in PLACES]), JSON)
 def test_any_value_is_kept(place: Sequence[Any], member: object) -> None:
-    """Whatever the JSON."""
+    """It may be any JSON."""
     request_, path = place
     assert found(plain(planted(request_, path, member))) == [member]
 
 
 def test_unknown_members_stand_at_their_places() -> None:
-    """In OpenAI's form, without the members that fields have."""
+    """The form is OpenAI's, without the members that fields have."""
     body = {
         "model": "m",
         "messages": [
@@ -208,8 +208,8 @@ def test_unknown_members_stand_at_their_places() -> None:
     assert json.loads(spec.response_format.extra_json) == {"schema": {"type": "object"}}
 
 
-def test_what_belongs_to_another_type_is_kept() -> None:
-    """Such as a schema beside `json_object`, or a function beside a custom tool."""
+def test_members_of_another_type_are_kept() -> None:
+    """A schema may be beside `json_object`, or a function beside a custom tool."""
     fields = {
         "messages": [{"role": "assistant", "tool_calls": [{**CALLS[1], **CALLS[0]}]}],
         "response_format": {"type": "json_object", "json_schema": SCHEMA},
@@ -242,7 +242,7 @@ def test_a_fault_beside_an_unknown_member_is_named(fields: dict[str, Any], param
 
 
 def test_an_escaped_type_is_understood() -> None:
-    """As in a request without unknown members."""
+    """Unknown members beside it change nothing."""
     tool = b'{"type":"f\\u0075nction","function":{"name":"f"},"x":1.50}'
     (read,) = decode(b'{"model":"m","messages":[],"tools":[%b]}' % tool, CONFIG).spec.tools
     assert (read.name, read.extra_json) == ("f", b'{"x":1.50}')

@@ -38,7 +38,7 @@ def request(**fields: Any) -> ResponsesRequest:
 
 
 def spec(**fields: Any) -> ChatCompletionSpec:
-    """What that request asks for."""
+    """The spec of that request."""
     return request(**fields).spec
 
 
@@ -81,8 +81,8 @@ def test_messages_with_and_without_type() -> None:
     assert told.role == "developer"
 
 
-def test_parts_of_a_message() -> None:
-    """Text, an image by value, files by value, URL and ID."""
+def test_each_part_of_a_message_is_decoded() -> None:
+    """Texts, an image by value, and files by value, URL and ID have parts."""
     parts = [
         {"type": "input_text", "text": "A"},
         {"type": "text", "text": "B"},
@@ -169,22 +169,22 @@ PART = {"type": "input_text", "text": "D"}
 
 
 def test_two_messages_of_the_assistant_stay_two() -> None:
-    """Unless a call or reasoning joins them."""
+    """A call or reasoning between them would join them."""
     said = {"role": "assistant", "content": "A"}
     asked = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     assert len(messages(said, said)) == 2
     assert len(messages(said, asked, said)) == 1
 
 
-def test_a_refusal_comes_back() -> None:
-    """As that of the assistant's message."""
+def test_a_refusal_is_the_refusal_of_its_message() -> None:
+    """It is no part of the content."""
     part = {"type": "refusal", "refusal": "No."}
     (message,) = messages({"type": "message", "role": "assistant", "content": [part]})
     assert (message.refusal, message.content) == ("No.", [])
 
 
-def test_reasoning_of_openai_comes_back() -> None:
-    """With its ID, its summary and its seal, in OpenRouter's form."""
+def test_reasoning_of_openai_has_openrouters_form() -> None:
+    """Its ID, its summary and its seal are kept."""
     item = {
         "type": "reasoning",
         "id": "rs_1",
@@ -212,8 +212,8 @@ def test_each_reasoning_of_openai_is_before_what_it_led_to() -> None:
     assert [len(message.tool_calls) for message in found] == [0, 1]
 
 
-def test_open_reasoning_comes_back() -> None:
-    """As a part; a summary without a seal, too."""
+def test_open_reasoning_is_a_part() -> None:
+    """A summary without a seal is one, too."""
     text = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm."}]}
     summary = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]}
     for item in (text, summary):
@@ -255,7 +255,7 @@ def test_a_broken_seal_is_refused(seal: str) -> None:
 
 
 def test_items_of_other_types_are_kept() -> None:
-    """For OpenAI's own Responses."""
+    """OpenAI's own Responses take them."""
     item = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {}}
     (message,) = messages(item)
     (part,) = message.content
@@ -264,14 +264,14 @@ def test_items_of_other_types_are_kept() -> None:
 
 
 def test_a_reference_is_not_found() -> None:
-    """No item is kept. Without reasoning a conversation goes on: that is noted."""
+    """No item is kept. A conversation goes on without reasoning, which has a note."""
     error = refused(input=[{"type": "item_reference", "id": "msg_1"}])
     assert (error.param, "store" in error.message) == ("input[0].id", True)
     (message,) = messages({"type": "item_reference", "id": "rs_1"})
     assert json.loads(message.extra_json) == {"item_reference": "rs_1"}
 
 
-def test_tools() -> None:
+def test_each_tool_is_decoded() -> None:
     """Functions are flat; a grammar has the form of chat completions."""
     grammar = {"type": "grammar", "syntax": "lark", "definition": "start: /a/"}
     found = spec(
@@ -307,15 +307,15 @@ def test_tools() -> None:
         (None, None),
     ],
 )
-def test_strict_by_default(schema: Any, is_strict: bool | None) -> None:
-    """Where the schema allows that, and nothing else was asked for."""
+def test_functions_are_strict_by_default(schema: Any, is_strict: bool | None) -> None:
+    """Their schema must allow that."""
     tool = {"type": "function", "name": "f", "parameters": schema}
     assert spec(tools=[tool]).tools[0].strict is is_strict
     assert spec(tools=[{**tool, "strict": False}]).tools[0].strict is False
 
 
 def test_namespaces_are_flat() -> None:
-    """The first tool tells what the namespace is for; calls and the choice have flat names."""
+    """The first tool has the description of its namespace. Calls and the choice have flat names."""
     inner = [{"type": "function", "name": "read", "description": "Read."}]
     space = {"type": "namespace", "name": "files", "description": "Files.", "tools": inner}
     called = {"type": "function_call", "call_id": "c", "name": "read", "namespace": "files"}
@@ -332,8 +332,8 @@ def test_namespaces_are_flat() -> None:
 
 
 @pytest.mark.parametrize("plain_first", [False, True])
-def test_a_flat_name_is_of_one_tool(plain_first: bool) -> None:
-    """Else a call of it could be of either."""
+def test_two_tools_with_one_flat_name_are_refused(plain_first: bool) -> None:
+    """A call of it could mean either."""
     plain = {"type": "function", "name": "files__read"}
     inner = [{"type": "function", "name": "read"}]
     space = {"type": "namespace", "name": "files", "tools": inner}
@@ -342,7 +342,7 @@ def test_a_flat_name_is_of_one_tool(plain_first: bool) -> None:
 
 
 def test_long_names_are_cut() -> None:
-    """Each to another one, of the length that all providers take."""
+    """Each becomes another name, of the length that all providers take."""
     inner = [{"type": "function", "name": f"{'n' * 60}{end}"} for end in "ab"]
     space = {"type": "namespace", "name": "files", "description": "", "tools": inner}
     names = [tool.name for tool in spec(tools=[space]).tools]
@@ -362,13 +362,13 @@ def test_long_names_are_cut() -> None:
         ({"type": "web_search"}, ToolChoice(mode="", other_json=b'{"type":"web_search"}')),
     ],
 )
-def test_tool_choice(given: Any, made: ToolChoice) -> None:
-    """A mode, a tool, some tools, or one that the provider runs."""
+def test_each_tool_choice_is_decoded(given: Any, made: ToolChoice) -> None:
+    """It is a mode, a tool, some tools, or one that the provider runs."""
     assert spec(tool_choice=given).tool_choice == made
 
 
-def test_the_form_of_a_text() -> None:
-    """It is flat here."""
+def test_the_response_format_is_flat() -> None:
+    """Its members are those of the schema."""
     form = {"type": "json_schema", "name": "city", "schema": {"type": "object"}, "strict": True}
     found = spec(text={"format": form, "verbosity": "low"})
     assert found.response_format is not None
@@ -377,13 +377,13 @@ def test_the_form_of_a_text() -> None:
 
 
 def test_a_form_without_a_schema_is_repeated() -> None:
-    """As null: the service refuses it."""
+    """The schema is null in the response. The service refuses it."""
     repeated = request(text={"format": {"type": "json_schema", "name": "s"}}).form.repeated
     assert json.loads(msgspec.json.encode(repeated["text"]))["format"]["schema"] is None
 
 
-def test_reasoning_options() -> None:
-    """The answer shows reasoning where a summary is asked for, and its seal where included."""
+def test_reasoning_is_shown_and_sealed_on_request() -> None:
+    """A summary asks for its text, `include` for its seal."""
     made = request(
         reasoning={"effort": "low", "summary": "auto"},
         include=["reasoning.encrypted_content"],
@@ -397,8 +397,8 @@ def test_reasoning_options() -> None:
     assert request().form.shown == Shown(text=False, seals=True)
 
 
-def test_fields_with_another_name() -> None:
-    """And those that have the same."""
+def test_fields_have_their_names_in_the_spec() -> None:
+    """Some have another name there, others the same."""
     found = spec(
         max_output_tokens=50,
         top_logprobs=3,
@@ -415,7 +415,7 @@ def test_fields_with_another_name() -> None:
 
 
 def test_unknown_fields_are_kept() -> None:
-    """But for those that ask for what is done anyway."""
+    """Only fields that ask for the default behaviour are dropped."""
     assert extra(client_metadata={"a": 1}, max_tool_calls=3, text={"odd": 1}) == {
         "client_metadata": {"a": 1},
         "max_tool_calls": 3,
@@ -428,7 +428,7 @@ def test_unknown_fields_are_kept() -> None:
 
 
 def test_unknown_members_of_items_are_kept() -> None:
-    """At any depth."""
+    """They may be at any depth."""
     (message,) = messages(
         {"type": "message", "role": "assistant", "phase": "commentary"}
         | {"content": [{"type": "output_text", "text": "A", "odd": 1}]}
@@ -456,8 +456,8 @@ def test_unknown_members_of_items_are_kept() -> None:
         ({"reasoning": {"summary": "odd"}}, "reasoning.summary", "invalid_value"),
     ],
 )
-def test_refusals(fields: dict[str, Any], param: str, code: str) -> None:
-    """Each names the field at fault."""
+def test_a_refusal_names_the_field_at_fault(fields: dict[str, Any], param: str, code: str) -> None:
+    """The path is that of the request."""
     error = refused(**fields)
     assert (error.param, error.code) == (param, code)
 
@@ -483,7 +483,7 @@ def test_the_form_of_the_answer_keeps_no_body() -> None:
 
 
 def test_a_count_needs_no_other_fields() -> None:
-    """The prompt alone."""
+    """The prompt is enough."""
     body = {"model": "m", "input": "Hi.", "tools": [{"type": "function", "name": "f"}]}
     found = decode_count(json.dumps(body).encode(), CONFIG)
     assert (len(found.messages), len(found.tools)) == (1, 1)

@@ -14,7 +14,7 @@ from services.domain.spec import ChatCompletionSpec
 
 @pytest.mark.parametrize(("name", "own"), NAMES.items())
 def test_fields_have_the_names_of_this_api(name: str, own: str) -> None:
-    """In the error's `param`, and in its message."""
+    """The error's `param` and its message have them."""
     assert name in ChatCompletionSpec.__struct_fields__
     for param in (name, f"{name}[0].x", f"{name}.x"):
         error = ApiError(ErrorReason.INVALID_FIELD, f"`{param}` must be odd.", param=param)
@@ -22,8 +22,8 @@ def test_fields_have_the_names_of_this_api(name: str, own: str) -> None:
         assert (body["param"], body["message"]) == (own, f"`{own}` must be odd.")
 
 
-def test_a_delay_of_weeks_is_not_told() -> None:
-    """Codex would wait. One that the SDKs honour is."""
+def test_a_delay_of_weeks_is_left_out() -> None:
+    """Codex would wait so long. A delay that the SDKs honour stays."""
     for delay, told in ((59.0, "59"), (3e6, None)):
         error = ApiError(ErrorReason.BUDGET_EXCEEDED, "No more.", retry_after_s=delay)
         headers = render_error(error).headers

@@ -82,8 +82,8 @@ def details(*items: dict[str, Any]) -> bytes:
     return json.dumps(items, separators=(",", ":")).encode()
 
 
-def test_a_text() -> None:
-    """Its events in the order of the API, with all members of each."""
+def test_a_text_has_its_events_in_order() -> None:
+    """Each event has all members of the API."""
     events = streamed(TextDelta("High "), TextDelta("tide."), STOP, Finished(usage=USAGE))
     assert names(events) == [
         "output_item.added",
@@ -101,8 +101,8 @@ def test_a_text() -> None:
     ]
 
 
-def test_usage() -> None:
-    """Input tokens include those of the cache; both details are always there."""
+def test_usage_includes_cached_input() -> None:
+    """Both objects with details are always there."""
     for response in (last(STOP, Finished(usage=USAGE)), whole(STOP, Finished(usage=USAGE))):
         assert response["usage"] == {
             "input_tokens": 100,
@@ -113,8 +113,8 @@ def test_usage() -> None:
         }
 
 
-def test_calls_of_functions_and_custom_tools() -> None:
-    """Each with its own events; names in namespaces have both parts."""
+def test_each_kind_of_call_has_its_own_events() -> None:
+    """A name in a namespace has both parts."""
     form = AnswerForm(names={"files__read": QualifiedName("read", "files")})
     events = streamed(
         call(0, '{"a":', id="c0", name="files__read"),
@@ -154,8 +154,8 @@ def test_interleaved_calls_do_not_overlap() -> None:
     assert [item.get("arguments") for item in response["output"]] == ['{"a":1}', '{"b":2}', None]
 
 
-def test_open_reasoning() -> None:
-    """It is content of an item, where a summary was asked for; else the item is empty."""
+def test_open_reasoning_is_content_where_a_summary_is_asked_for() -> None:
+    """Otherwise the item is empty."""
     events = (ReasoningDelta("Hm."), TextDelta("Yes."), STOP, Finished())
     (item, _) = last(*events)["output"]
     assert item["content"] == [{"type": "reasoning_text", "text": "Hm."}]
@@ -164,8 +164,8 @@ def test_open_reasoning() -> None:
     assert (item["summary"], item["content"], "encrypted_content" in item) == ([], [], False)
 
 
-def test_summaries_of_openai() -> None:
-    """Each part has its events, and the seal is in the item's end alone."""
+def test_each_part_of_a_summary_has_its_events() -> None:
+    """Only the end of the item has the seal."""
     own = {"id": "rs_7", "format": "openai-responses-v1"}
     part = {"type": "reasoning.summary", **own}
     seal = {"type": "reasoning.encrypted", "data": "c2VhbA==", "index": 2, **own}
@@ -205,7 +205,7 @@ def test_summaries_of_openai() -> None:
 
 
 def test_another_id_is_another_item() -> None:
-    """OpenAI's models may reason in several items, one after the other."""
+    """OpenAI's models may reason in several items, one after another."""
     items: list[dict[str, Any]] = [
         {"type": "reasoning.summary", "summary": name, "index": 0, "id": f"rs_{name}"}
         | {"format": "openai-responses-v1"}
@@ -215,8 +215,8 @@ def test_another_id_is_another_item() -> None:
     assert [item["id"] for item in last(*deltas, STOP, Finished())["output"]] == ["rs_a", "rs_b"]
 
 
-def test_seals_of_others() -> None:
-    """What another provider wants back is one string of the item that it is of."""
+def test_the_seals_of_another_provider_are_one_string() -> None:
+    """The string belongs to the item of the reasoning."""
     item = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0}
     events = (
         ReasoningDelta("Hm.", details_json=details({**item, "text": "Hm."})),
@@ -231,16 +231,16 @@ def test_seals_of_others() -> None:
         assert response["output"][0]["encrypted_content"].startswith("pomogator.details.")
 
 
-def test_a_state_alone() -> None:
-    """It is an item of its own at the end, where nothing else has a seal."""
+def test_a_state_without_other_seals_is_an_item() -> None:
+    """It is the last item."""
     events = (TextDelta("Yes."), ReasoningStateDelta("c3RhdGU"), STOP, Finished())
     for response in (last(*events), whole(*events)):
         assert response["output"][-1]["encrypted_content"] == "pomogator.state.c3RhdGU"
     assert len(last(*events, form=HIDDEN)["output"]) == 1
 
 
-def test_a_refusal() -> None:
-    """It is a part of the message, with events of its own."""
+def test_a_refusal_is_a_part_of_the_message() -> None:
+    """It has events of its own."""
     events = (TextDelta("Well."), RefusalDelta("I "), RefusalDelta("cannot."), STOP, Finished())
     response = last(*events)
     assert response["output"][0]["content"][1] == {"type": "refusal", "refusal": "I cannot."}
@@ -250,8 +250,8 @@ def test_a_refusal() -> None:
     ]
 
 
-def test_annotations() -> None:
-    """Those in the form of chat completions lose the object around their members."""
+def test_annotations_are_flat() -> None:
+    """Those of chat completions lose the object around their members."""
     cited = {"url": "https://example.org", "title": "Tides", "start_index": 0, "end_index": 4}
     extra = json.dumps({"annotations": [{"type": "url_citation", "url_citation": cited}]})
     flat = {"type": "url_citation", **cited}
@@ -261,8 +261,8 @@ def test_annotations() -> None:
         assert response["output"][0]["content"][0]["annotations"] == [flat]
 
 
-def test_annotations_after_a_call() -> None:
-    """They are of the message before it, at the end of the response."""
+def test_annotations_after_a_call_are_of_the_message_before() -> None:
+    """They are in the response at the end."""
     annotation = {"type": "file_path", "file_id": "f", "index": 1}
     events = (
         TextDelta("Tides."),
@@ -274,8 +274,8 @@ def test_annotations_after_a_call() -> None:
     assert whole(*events)["output"][0]["content"][0]["annotations"] == [annotation]
 
 
-def test_log_probabilities() -> None:
-    """Those of a delta, and all of them at the end of the part; only where they were asked for."""
+def test_log_probabilities_are_shown_on_request() -> None:
+    """A delta has its own, and the end of the part has all."""
     position = {"token": "é", "logprob": -0.5, "top_logprobs": [{"token": "e", "logprob": -1}]}
     logprobs = json.dumps({"content": [position]}).encode()
     events = (TextDelta("é", 0, logprobs), STOP, Finished())
@@ -293,8 +293,8 @@ def test_log_probabilities() -> None:
 @pytest.mark.parametrize(
     ("reason", "word"), [("length", "max_output_tokens"), ("content_filter", "content_filter")]
 )
-def test_an_incomplete_answer(reason: Any, word: str) -> None:
-    """The response and its last item say so."""
+def test_an_incomplete_answer_has_its_status(reason: Any, word: str) -> None:
+    """The response and its last item have it."""
     events = (TextDelta("High"), ChoiceFinished(finish_reason=reason), Finished(usage=USAGE))
     assert streamed(*events)[-1]["type"] == "response.incomplete"
     for response in (last(*events), whole(*events)):
@@ -313,7 +313,7 @@ def failed(error: ApiError, *events: Event) -> dict[str, Any]:
 
 @pytest.mark.parametrize("reason", ErrorReason)
 def test_a_failure_has_a_code(reason: ErrorReason) -> None:
-    """Each reason, also before the provider has begun."""
+    """Each reason has one, also before the provider has begun."""
     for events in ((STARTED, TextDelta("High")), ()):
         response = failed(ApiError(reason, "It broke."), *events)
         code = CODES.get(reason, "server_error")
@@ -322,13 +322,13 @@ def test_a_failure_has_a_code(reason: ErrorReason) -> None:
 
 
 def test_a_delay_is_in_the_message() -> None:
-    """Codex looks for it there."""
+    """Codex reads it there."""
     error = ApiError(ErrorReason.RATE_LIMIT_EXCEEDED, "Too fast.", retry_after_s=1.5)
     assert failed(error)["error"]["message"] == "Too fast. Please try again in 1.5s."
 
 
-def test_items_of_other_types() -> None:
-    """Such as those of tools that OpenAI runs: they are items of the output as they are."""
+def test_items_of_other_types_are_output_as_they_are() -> None:
+    """Tools that OpenAI runs have such items."""
     item = {"id": "ws_1", "type": "web_search_call", "status": "completed"}
     item["action"] = {"type": "search", "query": "tides"}  # type: ignore[assignment]
     extra = {"content_parts": [{"type": "openai_responses_item", "item": item}]}
@@ -337,8 +337,8 @@ def test_items_of_other_types() -> None:
     assert item in whole(*events)["output"]
 
 
-def test_other_members_of_a_message() -> None:
-    """They are those of its item, or of the response where there is no message."""
+def test_other_members_of_a_message_are_in_its_item() -> None:
+    """Without a message they are in the response."""
     end = (ExtraDelta(b'{"images":[1],"type":"odd"}'), STOP, Finished())
     for response in (last(TextDelta("A"), *end), whole(TextDelta("A"), *end)):
         (item,) = response["output"]
@@ -346,8 +346,8 @@ def test_other_members_of_a_message() -> None:
     assert last(*end)["images"] == [1]
 
 
-def test_phases() -> None:
-    """Each message has its own from the beginning; one that is told late is in the response."""
+def test_each_message_has_its_phase() -> None:
+    """It has the phase from its beginning; a late one is in the response."""
     first = ExtraDelta(b'{"phases":["commentary"]}')
     second = ExtraDelta(b'{"phases":["final_answer"]}')
     events = streamed(
