@@ -74,7 +74,7 @@ async def leave_after_sending(stand: BillingStand, key: str, form: str = "sse") 
 
 
 async def used(stand: BillingStand, key: str) -> tuple[int, int, int]:
-    """Prompt tokens, completion tokens and cost of an account's calls."""
+    """Return prompt tokens, completion tokens and cost of an account's calls."""
     (row,) = (await stand.get(key, "/usage"))["usage"]
     return (
         int(row["prompt_token_count"]),
@@ -185,7 +185,7 @@ async def test_abandoned_calls_count_against_limits(tmp_path: Path, bills: bool)
 async def test_a_provider_may_bill_nothing_for_abandoned_calls(
     tmp_path: Path, each_database_url: str, form: str
 ) -> None:
-    """Where the channel says so, leaving before the answer is free."""
+    """On a channel that says so, leaving before the answer is free."""
     async with billing_stand(
         tmp_path, database_url=each_database_url, channel={"bills_abandoned": False}
     ) as stand:
@@ -205,7 +205,7 @@ async def test_a_provider_may_bill_nothing_for_abandoned_calls(
 async def test_a_request_that_never_left_is_free(
     tmp_path: Path, form: str, channel: dict[str, str]
 ) -> None:
-    """No connection, no address: nothing is charged, and limits get it back."""
+    """The address could not be reached. Nothing is charged, and limits get the request back."""
     url = channel["base_url"].format(port=free_port())
     rules = [LimitConfig(key="*", rpm=1)]
     async with billing_stand(
@@ -265,7 +265,7 @@ EFFORTS: Sequence[Effort | None] = (None, *BUDGETS)
 async def test_leaving_before_the_usage_pays_for_unseen_reasoning(
     tmp_path: Path, effort: Effort | None, max_tokens: int | None, n: int
 ) -> None:
-    """What the effort is worth is charged for every choice, within what the call allows."""
+    """The tokens of the effort are charged for every choice, within the limit of the call."""
     fields: dict[str, Any] = {"n": n}
     if effort:
         fields["reasoning_effort"] = effort
@@ -291,7 +291,7 @@ async def test_leaving_before_the_usage_pays_for_unseen_reasoning(
 async def test_reasoning_that_is_shown_is_not_estimated(
     tmp_path: Path, row: dict[str, Any]
 ) -> None:
-    """Nor is that of a model that does not reason: what was passed on is charged."""
+    """Nor is that of a model that does not reason. Only text that was passed on is charged."""
     async with billing_stand(tmp_path, price={**REASONS, **row}) as stand:
         stand.script = [SSE_HEAD, sse(piece(WORD)), STALL]
         key = await stand.open(credit_nano=100 * NANO)
@@ -337,7 +337,7 @@ async def ask_and_leave(stand: BillingStand, key: str) -> None:
 
 
 async def goes_past(_: UpstreamConnection) -> None:
-    """Let the gateway read what was sent."""
+    """Wait until the gateway has read the bytes that were sent."""
     await asyncio.sleep(0.05)
 
 
@@ -358,7 +358,7 @@ async def test_an_answer_that_a_decoder_fails_at_is_charged(
     bills: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The fault is ours, and the provider bills its answer, whatever it bills of abandoned ones."""
+    """The fault is the gateway's, and the provider bills its answer."""
     monkeypatch.setitem(registry.DIALECTS, "echo", EchoDialect())
     channel = {"dialect": "echo", "bills_abandoned": bills}
     async with billing_stand(tmp_path, database_url=each_database_url, channel=channel) as stand:

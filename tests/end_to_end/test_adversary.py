@@ -83,7 +83,7 @@ ATTACKS: Mapping[str, Fields] = {
 
 
 class Provider:
-    """Bills each request as dearly as it may."""
+    """Provider that bills each request at the highest price."""
 
     def __init__(self) -> None:
         self.bills: list[int] = []
@@ -120,7 +120,7 @@ async def ask(stand: BillingStand, key: str, body: Fields, **headers: str) -> in
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dialect", ["openai", "openrouter"])
 async def test_a_cent_buys_no_more_than_a_cent(tmp_path: Path, dialect: str, form: str) -> None:
-    """Of calls of each kind at once: no bill of the provider exceeds credit and steps."""
+    """Calls of each kind come at once. No bill of the provider exceeds credit and steps."""
     channel = {"dialect": dialect, "pass_through": ("harmless", "annotations")}
     async with billing_stand(
         tmp_path, price=PRICE, billing=BillingConfig(), channel=channel

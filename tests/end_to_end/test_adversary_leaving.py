@@ -68,7 +68,7 @@ LEAVING: Mapping[str, Fields] = {
 
 
 class Provider:
-    """Bills each request as dearly as it may, and answers when it is let."""
+    """Provider that bills each request at the highest price, and answers when the test lets it."""
 
     def __init__(self) -> None:
         self.bills: list[int] = []
@@ -90,7 +90,7 @@ class Provider:
 
 
 async def leave(stand: BillingStand, provider: Provider, key: str, form: str, **more: Any) -> None:
-    """Make calls at once, and leave all that were not refused when the provider has them."""
+    """Make calls at once, and leave those that reach the provider."""
     provider.bills.clear()
     provider.may_answer.clear()
     body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1, **more}
@@ -104,8 +104,8 @@ async def leave(stand: BillingStand, provider: Provider, key: str, form: str, **
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_calls_that_are_left_cost_what_the_provider_bills(tmp_path: Path, form: str) -> None:
-    """For prompts of each kind: the account is charged all bills, but for a step of each call."""
+async def test_abandoned_calls_cost_the_providers_bills(tmp_path: Path, form: str) -> None:
+    """The account is charged all bills, but for a step of each call, whatever the prompt is."""
     channel = {"dialect": "openrouter", "pass_through": ("harmless", "annotations")}
     async with billing_stand(
         tmp_path, price=PRICE, billing=BillingConfig(), channel=channel
@@ -141,7 +141,7 @@ BEGINNING = sse(
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_drain_for_the_prompt_ends_when_it_is_counted(tmp_path: Path, form: str) -> None:
-    """The rest of the answer is not made for a caller that has left: it would cost more."""
+    """The rest of the answer would cost more than the estimate."""
     async with billing_stand(
         tmp_path,
         price=PRICE,

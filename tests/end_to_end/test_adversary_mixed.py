@@ -49,7 +49,7 @@ KINDS = list({**ATTACKS, **LEAVING}.values())
 
 
 class Provider:
-    """Answers with a part of what it was allowed, or all of it."""
+    """Provider that answers with a random share of the allowed tokens, or all of them."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -133,7 +133,7 @@ async def call(
 async def test_no_mix_of_attacks_is_worth_more_than_the_bound(
     tmp_path: Path, each_database_url: str, seed: int
 ) -> None:
-    """No round has the provider bill more than the credit and a step of each call, or for free."""
+    """In no round does the provider bill more than the credit and a step of each call."""
     chance = random.Random(seed)  # noqa: S311 - for tests
     channel = {
         "dialect": chance.choice(["openai", "openrouter"]),

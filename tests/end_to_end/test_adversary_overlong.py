@@ -41,7 +41,7 @@ async def stand(tmp_path: Path) -> AsyncIterator[BillingStand]:
 
 
 def overlong(kind: str) -> Script:
-    """An answer that is larger than what is read of any."""
+    """An answer that is larger than the most that the gateway reads."""
     if kind == "document":
         head = json.dumps(completion(USAGE))[:-1].encode() + b', "more": "'
         pieces = [b"x" * PIECE] * (DOCUMENT_MAX // PIECE + 1)
@@ -52,7 +52,7 @@ def overlong(kind: str) -> Script:
 
 @pytest.mark.parametrize("kind", ["document", "stream"])
 async def test_an_answer_that_is_too_large_is_charged(stand: BillingStand, kind: str) -> None:
-    """The provider has made it: it costs what it may, and no other provider is asked."""
+    """The provider has generated it. It costs the call's hold, and no other provider is asked."""
     stand.script = overlong(kind)
     key = await stand.open_account("adversary", credit_nano=NANO)
     form = "json" if kind == "document" else "sse"

@@ -89,7 +89,9 @@ def node_package(name: str) -> Any:
         )
     ],
 )
-async def test_vercel(stand: DialectStand, package: str, form: str) -> None:
+async def test_vercels_providers_keep_the_thinking(
+    stand: DialectStand, package: str, form: str
+) -> None:
     """Vercel's `ai` 5 and 6: the providers for chat completions drop the reasoning, others keep it.
 
     Over Responses it needs `store: false`: else it sends references to stored items.
@@ -102,8 +104,10 @@ async def test_vercel(stand: DialectStand, package: str, form: str) -> None:
 
 @pytest.mark.parametrize("api", ["openai", "openrouter", "responses"])
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_pydantic_ai(stand: DialectStand, api: str, *, streamed: bool) -> None:
-    """Pydantic AI, over its models for OpenAI's two APIs and for OpenRouter's."""
+async def test_pydantic_ai_keeps_the_thinking(
+    stand: DialectStand, api: str, *, streamed: bool
+) -> None:
+    """Its models for OpenAI's two APIs and for OpenRouter's are used."""
     pytest.importorskip("pydantic_ai")
     from tests.end_to_end.pydantic_agent import ask  # noqa: PLC0415 - it needs the package
 
@@ -118,7 +122,7 @@ async def test_pydantic_ai(stand: DialectStand, api: str, *, streamed: bool) -> 
 async def test_pydantic_ai_sees_a_broken_stream(
     stand: DialectStand, api: str, breaks_off: Break
 ) -> None:
-    """It fails, and takes half an answer for none."""
+    """The agent fails, and does not take half an answer for a whole one."""
     pytest.importorskip("pydantic_ai")
     from pydantic_ai.exceptions import AgentRunError  # noqa: PLC0415 - it needs the package
 
@@ -144,8 +148,10 @@ LANGCHAIN: Mapping[str, Any] = {
 
 @pytest.mark.parametrize("api", LANGCHAIN)
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_langchain(stand: DialectStand, api: str, *, streamed: bool) -> None:
-    """LangChain's model for OpenAI's APIs: chat completions, of which it drops the reasoning."""
+async def test_langchain_keeps_the_thinking(
+    stand: DialectStand, api: str, *, streamed: bool
+) -> None:
+    """Its model for chat completions drops the reasoning, which the gateway restores."""
     bound = ChatOpenAI(
         model=MODEL,
         api_key=SecretStr(stand.gateway.key),

@@ -102,8 +102,8 @@ async def asked(gateway: Gateway, **fields: Any) -> Any:
     return answer.events[:-1] if answer.streamed else answer.json
 
 
-async def test_a_whole_answer_has_them(gateway: Gateway) -> None:
-    """At their places, without the operator's bill."""
+async def test_a_whole_answer_has_unknown_members(gateway: Gateway) -> None:
+    """Each is at its place. The operator's bill is not shown."""
     answer = await asked(gateway)
 
     assert {name: answer.get(name) for name in (*BESIDE, *OWN)} == BESIDE | dict.fromkeys(OWN)
@@ -114,8 +114,8 @@ async def test_a_whole_answer_has_them(gateway: Gateway) -> None:
     assert message["tool_calls"] == [CALL]
 
 
-async def test_a_stream_has_them(gateway: Gateway) -> None:
-    """Those beside the choices are in the first chunk, the fingerprint is in all of them."""
+async def test_a_stream_has_unknown_members(gateway: Gateway) -> None:
+    """Members beside the choices are in the first chunk, the fingerprint is in all chunks."""
     first, *others = await asked(gateway, stream=True)
 
     assert {name: first.get(name) for name in (*BESIDE, *OWN)} == BESIDE | dict.fromkeys(OWN)
@@ -141,10 +141,10 @@ async def test_a_stream_has_them(gateway: Gateway) -> None:
         ("Hello!", {}, None),
     ],
 )
-async def test_streams_have_what_whole_answers_have(
+async def test_streams_have_the_members_of_whole_answers(
     gateway: Gateway, question: str, fields: Any, named: str | None
 ) -> None:
-    """Beside the choices; the provider of OpenRouter's form is named in all chunks."""
+    """OpenRouter's form has the provider in all chunks."""
     said = {"messages": [{"role": "user", "content": question}], **fields}
     whole = await asked(gateway, **said)
     chunks = await asked(gateway, stream=True, **said)
@@ -162,7 +162,7 @@ async def test_streams_have_what_whole_answers_have(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_usage_has_its_details(gateway: Gateway, *, stream: bool) -> None:
-    """The provider's, beside those that the gateway always gives."""
+    """The provider's details are beside those that the gateway always gives."""
     options = {"stream_options": {"include_usage": True}} if stream else {}
 
     answer = await asked(gateway, stream=stream, **options)
@@ -183,8 +183,8 @@ async def test_usage_has_its_details(gateway: Gateway, *, stream: bool) -> None:
     }
 
 
-async def test_the_official_sdk_sees_them(gateway: Gateway) -> None:
-    """Also its helper, which takes the fingerprint of the last chunk."""
+async def test_the_official_sdk_reads_unknown_members(gateway: Gateway) -> None:
+    """Its helper takes the fingerprint of the last chunk."""
     async with AsyncOpenAI(api_key=gateway.key, base_url=gateway.base_url, max_retries=0) as client:
         whole = await client.chat.completions.create(model=MODEL, messages=[QUESTION])
         async with client.chat.completions.stream(model=MODEL, messages=[QUESTION]) as stream:
@@ -196,7 +196,7 @@ async def test_the_official_sdk_sees_them(gateway: Gateway) -> None:
     assert whole.model_extra["citations"] == BESIDE["citations"]
 
 
-async def test_callers_of_stubs_have_them(gateway: Gateway) -> None:
+async def test_callers_of_stubs_get_unknown_members(gateway: Gateway) -> None:
     """A whole answer is the fold of the stream."""
     metadata = (("authorization", f"Bearer {gateway.key}"),)
     user = content_pb2.Message(

@@ -13,8 +13,8 @@ pytestmark = needs_node
 SCRIPT = "anthropic_sdk.mjs"
 
 
-async def test_whole_and_streamed(stand: DialectStand) -> None:
-    """The answer is the same."""
+async def test_whole_and_streamed_answers_are_the_same(stand: DialectStand) -> None:
+    """Both have the text, the reason to stop and the tokens."""
     stand.provider.say(GREETING)
     for scene in ("whole", "stream"):
         told = await printed_by_node(stand.gateway, MODEL, SCRIPT, scene)
@@ -23,7 +23,7 @@ async def test_whole_and_streamed(stand: DialectStand) -> None:
         assert (told["usage"]["input_tokens"], told["usage"]["output_tokens"]) == (21, 13)
 
 
-async def test_tools_with_reasoning(stand: DialectStand) -> None:
+async def test_a_tool_round_keeps_the_reasoning(stand: DialectStand) -> None:
     """The SDK sends its messages back unchanged, and the model goes on."""
     turns: dict[str, Any] = {}
     for scene in ("tools", "streamedTools"):
@@ -42,8 +42,8 @@ async def test_tools_with_reasoning(stand: DialectStand) -> None:
             assert sent[0]["signature"] == "c2lnbmVk"
 
 
-async def test_counts_and_failures(stand: DialectStand) -> None:
-    """Numbers are numbers, and failures have Anthropic's form."""
+async def test_counts_are_numbers_and_failures_have_anthropics_form(stand: DialectStand) -> None:
+    """A broken stream is a failure, too."""
     stand.provider.say(Answer(parts=[text("Half")], breaks_off="cut"))
     assert (await printed_by_node(stand.gateway, MODEL, SCRIPT, "count"))["input_tokens"] > 0
     for scene, status, kind in (

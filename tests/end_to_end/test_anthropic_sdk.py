@@ -69,8 +69,10 @@ async def _stream(client: AsyncAnthropic, **fields: Any) -> tuple[list[Any], Mes
         return raw, await stream.get_final_message()
 
 
-async def test_whole(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """A whole answer has the text, the reason to stop and the tokens."""
+async def test_a_whole_answer_has_text_reason_and_tokens(
+    stand: DialectStand, claude: AsyncAnthropic
+) -> None:
+    """They are those of the provider."""
     stand.provider.say(GREETING)
 
     message = await _create(claude)
@@ -86,8 +88,10 @@ async def test_whole(stand: DialectStand, claude: AsyncAnthropic) -> None:
     assert message._request_id.startswith("req-")
 
 
-async def test_stream(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """A stream has Anthropic's events in their order, and makes the same message."""
+async def test_a_stream_has_anthropics_events_in_order(
+    stand: DialectStand, claude: AsyncAnthropic
+) -> None:
+    """Its events make the same message as the whole answer."""
     stand.provider.say(GREETING)
 
     events, message = await _stream(claude)
@@ -106,8 +110,10 @@ async def test_stream(stand: DialectStand, claude: AsyncAnthropic) -> None:
     assert message.usage.input_tokens == 21
 
 
-async def test_reasoning(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """Reasoning is a block before the text, streamed or whole; its seal comes back unchanged."""
+async def test_reasoning_is_a_block_before_the_text(
+    stand: DialectStand, claude: AsyncAnthropic
+) -> None:
+    """It is there whole and streamed. Its seal comes back unchanged."""
     stand.provider.say(REASONED)
     whole = await _create(claude, model=THINKING, thinking=ENABLED)
     _, streamed = await _stream(claude, model=THINKING, thinking=ENABLED)
@@ -140,8 +146,10 @@ async def test_reasoning(stand: DialectStand, claude: AsyncAnthropic) -> None:
         assert (first["text"], first["signature"]) == ("Two and two.", "c2lnbmVk")
 
 
-async def test_tools(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """Parallel calls are blocks of their own, and their results reach the provider."""
+async def test_parallel_calls_are_blocks_of_their_own(
+    stand: DialectStand, claude: AsyncAnthropic
+) -> None:
+    """Their results reach the provider."""
     stand.provider.say(CALLS)
     whole = await _create(claude, tools=TOOLS)
     events, streamed = await _stream(claude, tools=TOOLS)
@@ -178,8 +186,8 @@ async def test_tools(stand: DialectStand, claude: AsyncAnthropic) -> None:
     assert sent.index("18 °C") < sent.index("12:00") < sent.index("Thanks.")
 
 
-async def test_refused_key(stand: DialectStand) -> None:
-    """A key that is not valid is the SDK's error for that, from either header."""
+async def test_an_invalid_key_is_an_authentication_error(stand: DialectStand) -> None:
+    """Either header may carry the key."""
     wrong = stand.gateway.key[:-4] + "0000"
     for options in ({"api_key": wrong}, {"auth_token": wrong}):
         client = AsyncAnthropic(base_url=stand.gateway.url, max_retries=0, **options)  # type: ignore[arg-type]
@@ -189,15 +197,17 @@ async def test_refused_key(stand: DialectStand) -> None:
         assert refused.value.response.json()["error"]["type"] == "authentication_error"
 
 
-async def test_bearer(stand: DialectStand) -> None:
-    """A key is accepted in `Authorization`, too."""
+async def test_a_key_is_accepted_in_authorization(stand: DialectStand) -> None:
+    """Anthropic's own header is `x-api-key`."""
     stand.provider.say(GREETING)
     async with AsyncAnthropic(auth_token=stand.gateway.key, base_url=stand.gateway.url) as client:
         assert (await _create(client)).stop_reason == "end_turn"
 
 
-async def test_unknown_model(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """A model that does not exist is an invalid request."""
+async def test_an_unknown_model_is_an_invalid_request(
+    stand: DialectStand, claude: AsyncAnthropic
+) -> None:
+    """No provider is asked."""
     with pytest.raises(anthropic.BadRequestError) as refused:
         await _create(claude, model="house/none")
     body = refused.value.response.json()
@@ -207,8 +217,8 @@ async def test_unknown_model(stand: DialectStand, claude: AsyncAnthropic) -> Non
     assert stand.provider.bodies == []
 
 
-async def test_overloaded_provider(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """An overloaded provider is Anthropic's 529."""
+async def test_an_overloaded_provider_is_529(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """It is Anthropic's status for that."""
     stand.provider.say(Refused(status=503, kind="overloaded_error", message="Busy."))
     with pytest.raises(anthropic.InternalServerError) as refused:
         await _create(claude)
@@ -216,18 +226,20 @@ async def test_overloaded_provider(stand: DialectStand, claude: AsyncAnthropic) 
     assert refused.value.response.json()["error"]["type"] == "overloaded_error"
 
 
-async def test_broken_stream(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """A stream that breaks off ends with an event that the SDK raises."""
+async def test_a_broken_stream_ends_with_an_error_event(
+    stand: DialectStand, claude: AsyncAnthropic
+) -> None:
+    """The SDK raises it."""
     stand.provider.say(Answer(parts=[text("Half")], breaks_off="cut"))
     with pytest.raises(anthropic.APIStatusError) as broken:
         await _stream(claude)
     assert "error" in str(broken.value)
 
 
-async def test_start_of_a_stream_has_the_prompt(
+async def test_the_start_of_a_stream_has_the_tokens_of_the_prompt(
     stand: DialectStand, claude: AsyncAnthropic
 ) -> None:
-    """Its tokens: the provider's where it tells them first, else an estimate."""
+    """They are the provider's, or else an estimate."""
     stand.provider.say(GREETING)
     events, _ = await _stream(claude)
     usage = events[0].message.usage
@@ -235,8 +247,8 @@ async def test_start_of_a_stream_has_the_prompt(
     assert usage.output_tokens == (1 if stand.dialect == "anthropic" else 0)
 
 
-async def test_count_tokens(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """A longer prompt has more tokens. Only providers with an endpoint for it are asked."""
+async def test_a_longer_prompt_has_more_tokens(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """Only providers with an endpoint for counts are asked."""
     stand.provider.say(GREETING)
     short = await claude.messages.count_tokens(model=MODEL, messages=MESSAGES)
     long = await claude.messages.count_tokens(
@@ -250,8 +262,10 @@ async def test_count_tokens(stand: DialectStand, claude: AsyncAnthropic) -> None
         await claude.messages.count_tokens(model="house/none", messages=MESSAGES)
 
 
-async def test_a_failed_tool(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """The model learns that the tool failed."""
+async def test_the_model_learns_that_a_tool_failed(
+    stand: DialectStand, claude: AsyncAnthropic
+) -> None:
+    """The result has `is_error`."""
     stand.provider.say(GREETING)
     use = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
     result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "no", "is_error": True}
@@ -269,8 +283,8 @@ async def test_a_failed_tool(stand: DialectStand, claude: AsyncAnthropic) -> Non
         assert sent.get("content", sent.get("output")) == "Error: no"
 
 
-async def test_models(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """The SDK lists models in its own form, and pages through them."""
+async def test_models_are_listed_in_pages(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """The form is Anthropic's, and the SDK reads all pages."""
     listed = [model async for model in claude.models.list(limit=1)]
     assert [model.id for model in listed] == [MODEL, THINKING]
     for model in listed:
@@ -287,14 +301,16 @@ async def test_models(stand: DialectStand, claude: AsyncAnthropic) -> None:
         await claude.models.list(limit=0)
 
 
-async def test_models_of_other_clients(stand: DialectStand) -> None:
-    """They have OpenAI's form."""
+async def test_models_of_other_clients_have_openais_form(stand: DialectStand) -> None:
+    """They do not send Anthropic's header."""
     async with stand.gateway.http.get(f"{stand.gateway.url}/v1/models") as response:
         assert (await response.json())["object"] == "list"
 
 
-async def test_what_is_not_served(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """Batches are not: the refusal has Anthropic's form, as everywhere for its clients."""
+async def test_an_unknown_path_is_refused_in_anthropics_form(
+    stand: DialectStand, claude: AsyncAnthropic
+) -> None:
+    """Batches are not served."""
     with pytest.raises(anthropic.NotFoundError) as refused:
         await claude.messages.batches.list()
     assert refused.value.response.json()["type"] == "error"
@@ -305,7 +321,7 @@ async def test_what_is_not_served(stand: DialectStand, claude: AsyncAnthropic) -
 async def test_reasoning_between_texts_keeps_its_place(
     stand: DialectStand, claude: AsyncAnthropic
 ) -> None:
-    """Streamed, whole and sent back: Anthropic's model thinks between text and call."""
+    """It stays between text and call, streamed, whole and sent back."""
     parts: list[Part] = [
         thought("One.", signature="b25l"),
         text("First."),
@@ -337,7 +353,7 @@ async def test_reasoning_between_texts_keeps_its_place(
 async def test_blocks_of_the_providers_tools_come_back(
     stand: DialectStand, claude: AsyncAnthropic
 ) -> None:
-    """To Anthropic as they are; elsewhere they have a note."""
+    """Anthropic gets them as they are; elsewhere they have a note."""
     stand.provider.say(GREETING)
     use = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
     found = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
@@ -356,8 +372,8 @@ async def test_blocks_of_the_providers_tools_come_back(
         assert "tools that Anthropic has run" in raw.headers["x-pomogator-notes"]
 
 
-async def test_betas(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """They reach Anthropic as sent, with what belongs to them; elsewhere they have notes."""
+async def test_betas_reach_anthropic(stand: DialectStand, claude: AsyncAnthropic) -> None:
+    """Their members do, too. Elsewhere they have notes."""
     stand.provider.say(GREETING)
     tools: Any = [{**TOOLS[0], "eager_input_streaming": True}]
     managed = {"edits": [{"type": "clear_thinking_20251015"}]}
@@ -385,8 +401,10 @@ async def test_betas(stand: DialectStand, claude: AsyncAnthropic) -> None:
         assert "context_management" in notes
 
 
-async def test_many_stop_sequences(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """Anthropic gets them all; elsewhere the first four are sent, with a note."""
+async def test_stop_sequences_beyond_four_have_a_note(
+    stand: DialectStand, claude: AsyncAnthropic
+) -> None:
+    """Anthropic gets them all; other providers get the first four."""
     stand.provider.say(GREETING)
     stops = ["END", "STOP", "HALT", "FIN", "QUIT"]
     raw = await claude.messages.with_raw_response.create(
@@ -400,8 +418,10 @@ async def test_many_stop_sequences(stand: DialectStand, claude: AsyncAnthropic) 
         assert "stop" in raw.headers["x-pomogator-notes"]
 
 
-async def test_cited_documents(stand: DialectStand, claude: AsyncAnthropic) -> None:
-    """Anthropic gets them to cite from; elsewhere they are files, and a note says the rest."""
+async def test_cited_documents_are_files_elsewhere(
+    stand: DialectStand, claude: AsyncAnthropic
+) -> None:
+    """Anthropic gets them to cite from; elsewhere a note names the citations."""
     stand.provider.say(GREETING)
     cited = [{"type": "char_location", "cited_text": "High", "document_index": 0}]
     document = {

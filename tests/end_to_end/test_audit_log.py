@@ -49,7 +49,7 @@ async def listed(gateway: Gateway, **fields: Any) -> list[audit.AuditEntry]:
 
 
 async def test_each_change_by_an_operator_has_an_entry(gateway: Gateway) -> None:
-    """With name, time, request ID and both states; repeated and refused requests have none."""
+    """It has name, time, request ID and both states. Repeated and refused requests have none."""
     async with gateway.service.operators_channel() as channel:
         account: Any = accounts_grpc.AccountServiceStub(channel)
         key: Any = keys_grpc.KeyServiceStub(channel)
@@ -93,7 +93,7 @@ async def test_each_change_by_an_operator_has_an_entry(gateway: Gateway) -> None
 
 
 async def test_a_tenant_sees_the_changes_of_its_account(gateway: Gateway) -> None:
-    """Its own with its key's ID, operators' without their names, and none of another account."""
+    """Its own have its key's ID, operators' no names. Those of other accounts are not shown."""
     acme, other = await tenant(gateway, "acme"), await tenant(gateway, "other")
     made = await acme.make(display_name="x")
     async with gateway.service.operators_channel() as channel:
@@ -139,7 +139,7 @@ async def test_a_tenant_does_not_see_the_markup(gateway: Gateway) -> None:
 
 
 async def test_the_keys_of_an_account_make_sixty_changes_a_minute(tmp_path: Path) -> None:
-    """More are 429, of other keys of the account, too, for a minute; others are not limited."""
+    """Further ones are 429 for a minute, for all of its keys. Other accounts are not limited."""
     clock = FakeClock()
     async with running_config(tmp_path, Config(), clock=clock) as gateway:
         acme, other = await tenant(gateway, "acme"), await tenant(gateway, "other")
@@ -195,8 +195,8 @@ async def _insert(database: Database, entry_id: str, created_ms: int, keep_ms: i
     await database.write(insert_entry, entry, keep_ms)
 
 
-async def test_what_the_gateway_does_of_itself_is_in_the_log(tmp_path: Path) -> None:
-    """The first key, and reloads by SIGHUP and by a change of the file, without any secret."""
+async def test_changes_by_the_gateway_itself_are_in_the_log(tmp_path: Path) -> None:
+    """They are the first key, and reloads by SIGHUP or a changed file, without any secret."""
     config = configuration("http://127.0.0.1:9/v1")
     async with running_server(tmp_path, config, "--watch-config") as server:
         (tmp_path / "pomogator.toml").write_text(config.replace("house/model", "house/new"))
@@ -239,7 +239,7 @@ def json_of(entry: audit.AuditEntry) -> Any:
 async def test_an_entry_that_the_database_does_not_take_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The reload holds all the same."""
+    """The reload takes effect all the same."""
     caplog.set_level(logging.INFO)
     async with running(tmp_path) as gateway:
         acts = gateway.service.system_reload.acts

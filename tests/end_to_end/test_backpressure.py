@@ -21,7 +21,7 @@ HELD_MAX = 24 * 1024 * 1024
 
 
 class Torrent:
-    """A provider that says more than anybody wants to hear."""
+    """Provider with a far longer answer than any buffer holds."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -29,7 +29,7 @@ class Torrent:
         self.ended = asyncio.Event()
 
     async def flow(self, line: UpstreamConnection) -> None:
-        """Sends until nothing moves, and the rest when it moves again."""
+        """Send until no byte moves, and the rest when bytes move again."""
         line.writer.transport.set_write_buffer_limits(0)
         chunk = {"choices": [{"index": 0, "delta": {"content": PIECE}, "finish_reason": None}]}
         events = sse(chunk)

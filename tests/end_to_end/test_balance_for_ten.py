@@ -25,7 +25,7 @@ REPETITIONS = int(os.environ.get("POMOGATOR_REPETITIONS", "5"))
 async def test_a_balance_for_ten_admits_ten(
     tmp_path: Path, layout: Layout, request: pytest.FixtureRequest
 ) -> None:
-    """Of 100 calls over all edges, streams and not: 10 are made, 90 are 402; nothing is left."""
+    """Of 100 calls over all edges, whole and streamed, 10 are made, 90 are 402. Nothing is left."""
     plan = PLANS[layout]
     async with FakeUpstream() as upstream, database_for(plan, request) as url:
         upstream.play(HeldProvider())

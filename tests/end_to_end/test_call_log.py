@@ -54,7 +54,7 @@ async def test_a_call_has_a_row(tmp_path: Path, transport: Transport, form: str)
 
 
 async def test_refused_calls_have_rows(log: CallLogStand) -> None:
-    """Without money, with an unknown model and with a wrong value; not with an unknown key."""
+    """They lack money, or have an unknown model or a wrong value. Unknown keys have no rows."""
     key = await log.stand.open(credit_nano=0)
     await log.stand.ask(key)
     await log.stand.ask(key, model="house/unknown")
@@ -88,7 +88,7 @@ async def test_a_broken_answer_has_its_reason_and_charge(log: CallLogStand) -> N
 
 
 async def test_the_rows_add_up_to_the_ledger(log: CallLogStand) -> None:
-    """The sums of rows, of an export and of the days are what the account was charged."""
+    """The sums of rows, of an export and of the days are the account's charges."""
     key = await log.stand.open()
     for form in FORMS * 4:
         await log.stand.ask(key, form)
@@ -128,7 +128,7 @@ async def test_pages_hold_each_call_once(log: CallLogStand) -> None:
 
 
 async def test_ids_begin_with_their_time(log: CallLogStand) -> None:
-    """The log writes its indexes of requests and answers at their ends, not all over."""
+    """Indexes of requests and answers grow at their ends alone."""
     key = await log.stand.open()
     for form in FORMS * 3:
         await log.stand.ask(key, form)
@@ -192,7 +192,7 @@ def figures(groups: Sequence[Mapping[str, Any]], *names: str) -> Mapping[tuple[s
 
 
 async def test_end_users_and_tags_are_summed_up(log: CallLogStand) -> None:
-    """Their charges are those of their calls, over REST, and in an export of the sums."""
+    """Their charges are the sums of their calls, over REST and in an export of the sums."""
     key = await log.stand.open()
     await ask_labelled(log, key, "ann", "team=a,stage=x")
     await ask_labelled(log, key, "ann", "team=b")
@@ -233,15 +233,17 @@ async def test_end_users_and_tags_are_summed_up(log: CallLogStand) -> None:
     ],
     ids=str,
 )
-async def test_labels_go_with_no_other_name(tmp_path: Path, query: dict[str, str]) -> None:
-    """Sums that are not kept are refused, and no other figure is shown for them."""
+async def test_labels_are_not_combined_with_other_groups(
+    tmp_path: Path, query: dict[str, str]
+) -> None:
+    """Such sums are not kept, so the request is refused."""
     async with billing_stand(tmp_path) as stand, call_log_stand(stand) as log:
         status, answer = await log.get(await stand.open(), "/calls:aggregate", **query)
         assert (status, answer["error"]["code"]) == (400, "invalid_value")
 
 
 async def test_labels_in_several_headers_are_one_list(log: CallLogStand) -> None:
-    """RFC 9110, section 5.3. A name that comes twice is refused, in whichever of them."""
+    """RFC 9110, section 5.3. A name that comes twice is refused, in any of them."""
     key = await log.stand.open()
     url = f"{log.stand.gateway.base_url}/chat/completions"
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}

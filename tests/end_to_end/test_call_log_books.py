@@ -35,7 +35,7 @@ FATES: Mapping[str, int] = {
 
 
 def play(request: Request) -> Script:
-    """Do what the first word of a request says."""
+    """Answer as the first word of the request demands."""
     asked = request.json()
     text = asked["messages"][0]["content"]
     match text.split()[0]:
@@ -53,7 +53,7 @@ def play(request: Request) -> Script:
 
 
 async def ask(log: CallLogStand, key: str, fate: str, number: int) -> None:
-    """Make a call, and leave it after its first line where it is abandoned."""
+    """Make a call, and leave it after its first line where its fate is `abandoned`."""
     headers = bearer(key)
     if fate == "repeated":
         headers["Idempotency-Key"] = f"i-{number}"
@@ -86,7 +86,7 @@ async def log(tmp_path: Path, each_database_url: str) -> AsyncIterator[CallLogSt
 
 
 async def test_rows_add_up_to_the_ledger_however_calls_end(log: CallLogStand) -> None:
-    """Failures, broken and abandoned streams, repeats and refusals, many at once."""
+    """Failures, broken and abandoned streams, repeats and refusals happen at once."""
     stand = log.stand
     key = await stand.open(CREDIT_NANO)
     await stand.ask(key)  # The stand's own script is played once.

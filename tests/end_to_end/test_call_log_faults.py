@@ -51,8 +51,8 @@ async def test_a_locked_table_delays_rows_alone(tmp_path: Path, postgres_url: st
         assert sum(call.charge_nano_usd for call in calls) == (1 + CALLS) * COST_NANO
 
 
-async def test_a_store_that_does_not_answer_costs_nothing(tmp_path: Path) -> None:
-    """With a log whose server accepts connections and is silent, calls and books go on."""
+async def test_a_silent_store_delays_no_call(tmp_path: Path) -> None:
+    """The log's server accepts connections and never answers. Calls and charges go on."""
     connections: list[asyncio.StreamWriter] = []
     silent = await asyncio.start_server(
         lambda _, writer: connections.append(writer), "127.0.0.1", 0

@@ -42,7 +42,7 @@ def is_complete(data: bytes) -> bool:
 
 
 def told(data: bytes) -> bytes:
-    """A recorded answer as callers get it."""
+    """Return a recorded answer as callers get it."""
     if data[:1] == b"{":
         return _with_model(data, json.loads(data))
     told = b""
@@ -68,8 +68,8 @@ def _with_model(data: bytes, response: Any) -> bytes:
 
 @pytest.mark.parametrize("slicing", SLICINGS)
 @pytest.mark.parametrize("case", cases(streamed=True))
-def test_streams_in_every_slicing(case: Case, slicing: str) -> None:
-    """Whole events, and the usage behind them."""
+def test_streams_pass_byte_for_byte_in_every_slicing(case: Case, slicing: str) -> None:
+    """Events are whole, and the usage follows them."""
     data = body(case)
     if not is_complete(data):
         pytest.skip("the recorded stream is not complete")
@@ -88,8 +88,8 @@ def test_streams_in_every_slicing(case: Case, slicing: str) -> None:
 
 
 @pytest.mark.parametrize("case", cases(streamed=False))
-def test_documents(case: Case) -> None:
-    """All bytes, and the usage beside them; an answer without an end is a failure."""
+def test_documents_pass_byte_for_byte(case: Case) -> None:
+    """The usage is beside them. An answer without an end is a failure."""
     data = body(case)
     decoder = RAW_LANE.decoder(RAW_TARGET, streamed=False)
     if not is_complete(data):
@@ -122,8 +122,8 @@ async def stand(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.mark.parametrize("streams", [False, True])
-async def test_all_through_the_gateway(stand: Stand, streams: bool) -> None:
-    """Over real sockets."""
+async def test_recorded_answers_pass_through_the_gateway(stand: Stand, streams: bool) -> None:
+    """The sockets are real."""
     url, headers = f"{stand.gateway.base_url}/responses", head_of(stand.gateway.key)
     script: Script = ()
     stand.upstream.play(lambda _: script)

@@ -41,7 +41,7 @@ NOT_COMPARED = frozenset(
 
 
 def plain(value: Any) -> Any:
-    """A value without what is not compared, and without empty lists, which older answers lack."""
+    """Return a value without the members that are not compared, and without empty lists."""
     if isinstance(value, dict):
         return {
             name: plain(each)
@@ -75,8 +75,8 @@ def events_of(events: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("case", cases(streamed=False))
-def test_whole_answers(case: Case) -> None:
-    """The output, its usage and its status are those of the provider."""
+def test_a_whole_answer_is_the_providers(case: Case) -> None:
+    """Its output, its usage and its status are equal."""
     data = body(case)
     recorded = json.loads(data)
     if recorded["status"] not in ("completed", "incomplete"):
@@ -101,8 +101,8 @@ def test_whole_answers(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", cases(streamed=True))
-def test_streams(case: Case) -> None:
-    """The events are those of the provider."""
+def test_the_events_of_a_stream_are_the_providers(case: Case) -> None:
+    """They come in the same order."""
     data = body(case)
     frames = [line[6:] for line in data.split(b"\n") if line.startswith(b"data: {")]
     recorded = [json.loads(frame) for frame in frames]

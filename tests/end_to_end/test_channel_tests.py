@@ -98,7 +98,7 @@ def request(**fields: Any) -> pb.TestChannelRequest:
 async def test_a_test_asks_one_key_of_a_disabled_channel_and_bills_no_account(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its cost is the provider's; log, metric and audit log name it; holds and calls have none."""
+    """Log, metric and audit log have the test with its cost; holds and calls have none."""
     caplog.set_level(logging.INFO)
     async with FakeUpstream() as upstream, stand(tmp_path, upstream) as it:
         upstream.play(HeldProvider())
@@ -174,7 +174,7 @@ async def test_a_test_ends_at_its_deadline_and_closes_the_connection(tmp_path: P
 
 
 async def test_the_cause_of_a_failed_connection_is_shown(tmp_path: Path) -> None:
-    """Operators get the system's words, which callers do not get."""
+    """Operators get the system's message, which callers do not get."""
     async with FakeUpstream() as upstream:
         url = f"http://127.0.0.1:{free_port()}/v1"
         async with stand(tmp_path, upstream, url) as it:
@@ -219,7 +219,7 @@ async def test_an_embedding_model_is_tested_with_one_vector(tmp_path: Path) -> N
         (request(timeout=Duration(seconds=121)), grpc.StatusCode.INVALID_ARGUMENT),
     ],
 )
-async def test_what_cannot_be_tested_is_refused(
+async def test_a_test_of_an_unknown_channel_key_or_model_is_refused(
     tmp_path: Path, asked: pb.TestChannelRequest, code: grpc.StatusCode
 ) -> None:
     """No provider is asked, and nothing is in the audit log."""

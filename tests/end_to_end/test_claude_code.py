@@ -34,7 +34,7 @@ pytestmark = [
 
 
 async def run(stand: DialectStand, folder: Path, *, model: str = MODEL) -> str:
-    """What the command prints for one prompt, with an environment of its own."""
+    """Return the output of the command for one prompt, with an environment of its own."""
     process = await asyncio.create_subprocess_exec(
         *(CLAUDE_CODE, "-p", "What does the tide say?", "--model", model),
         *("--allowedTools", "Bash"),
@@ -56,8 +56,8 @@ async def run(stand: DialectStand, folder: Path, *, model: str = MODEL) -> str:
     return out.decode()
 
 
-async def test_a_tool_round(stand: DialectStand, tmp_path: Path) -> None:
-    """The command runs the tool that the model called, and shows what it says of the result."""
+async def test_a_called_tool_is_run(stand: DialectStand, tmp_path: Path) -> None:
+    """The command runs the tool that the model called, and prints the answer to its result."""
     stand.provider.say(ASKS, TELLS)
 
     shown = await run(stand, tmp_path)
@@ -79,7 +79,7 @@ async def test_a_cut_stream_is_asked_for_whole(stand: DialectStand, tmp_path: Pa
 
 
 async def test_a_short_overload_is_waited_out(stand: DialectStand, tmp_path: Path) -> None:
-    """The command retries after what the answer says."""
+    """The command retries after the answer's Retry-After."""
     busy = Refused(status=529, kind="overloaded_error", message="Busy.")
     stand.provider.say(*[busy] * 4, TELLS)
 

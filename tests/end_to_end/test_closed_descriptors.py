@@ -46,7 +46,7 @@ async def answered(port: int, key: str) -> int:
 async def test_a_server_runs_without_standard_descriptors(
     tmp_path: Path, descriptors: Sequence[int]
 ) -> None:
-    """It serves calls, and keeps its state free of log lines: a later process reads it."""
+    """It serves calls, and its files have no log lines: a later process reads them."""
     files = ("--config", tmp_path / "pomogator.toml", "--state", tmp_path / "var")
     async with FakeUpstream() as upstream:
         upstream.play(fitting)
@@ -71,7 +71,7 @@ async def test_a_server_runs_without_standard_descriptors(
 
 
 async def test_an_edge_runs_without_standard_descriptors(tmp_path: Path) -> None:
-    """It answers, if only that its service is away."""
+    """It answers that its service cannot be reached."""
     port = free_port()
     edge = without(
         (0, 1, 2),

@@ -51,7 +51,7 @@ pytestmark = [
 
 
 async def run(gateway: Gateway, folder: Path, *, model: str = MODEL, key: str = "") -> str:
-    """What the command prints for one prompt, with an environment of its own."""
+    """Return the output of the command for one prompt, with an environment of its own."""
     home, work = folder / "home", folder / "work"
     (home / ".codex").mkdir(parents=True)
     work.mkdir()
@@ -75,8 +75,8 @@ async def run(gateway: Gateway, folder: Path, *, model: str = MODEL, key: str = 
     return out.decode()
 
 
-async def test_a_tool_round(stand: DialectStand, tmp_path: Path) -> None:
-    """The command runs the tool that the model called, and shows what it says of the result."""
+async def test_a_called_tool_is_run(stand: DialectStand, tmp_path: Path) -> None:
+    """The command runs the tool that the model called, and prints the answer to its result."""
     stand.provider.say(ASKS, TELLS)
 
     shown = await run(stand.gateway, tmp_path)
@@ -104,7 +104,7 @@ async def test_a_refusal_is_final(stand: DialectStand, tmp_path: Path) -> None:
 async def test_an_exhausted_quota_of_the_provider_is_final(
     stand: DialectStand, tmp_path: Path, status: int
 ) -> None:
-    """The command does not repeat what the operator alone can mend."""
+    """Only the operator can end that, so the command does not repeat the request."""
     message = "You exceeded your current quota, please check your plan and billing details."
     stand.provider.say(Refused(status=status, kind="insufficient_quota", message=message))
 
@@ -117,7 +117,7 @@ async def test_an_exhausted_quota_of_the_provider_is_final(
 
 @pytest.mark.parametrize("credit_nano", [1_000, 300_000_000])
 async def test_an_exhausted_balance_is_final(tmp_path: Path, credit_nano: int) -> None:
-    """Before the answer, and in its middle."""
+    """The balance may end before the answer, or in its middle."""
     price = {**PRICE, "max_output_tokens": 1_000}
     async with billing_stand(tmp_path / "state", channel=RESPONSES, price=price) as stand:
         begin, more = chunk(HEAD + BEGIN), [chunk(PIECE * 400)] * 40

@@ -61,7 +61,7 @@ OPERATOR_PAGES = (
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    """What `make run` starts, with a script in place of the model."""
+    """Start the server of `make run`, with a script in place of the model."""
     config = resources.files(local) / "scripted.toml"
     server = Server(
         *("--rest", "127.0.0.1:0", "--grpc", f"unix:{tmp_path / 'grpc.sock'}", "--metrics", ""),
@@ -110,7 +110,7 @@ async def test_a_newcomer_gets_a_streamed_answer(server: Server) -> None:
 
 
 async def test_no_message_gets_into_a_url(server: Server) -> None:
-    """Where the playground's script has not arrived, its form cannot be sent."""
+    """The form cannot be sent until the playground's script has arrived."""
     url, key = await console_url(server), await server.first_key()
     async with chromium() as (context, _):
         page = await context.new_page()
@@ -125,7 +125,7 @@ async def test_no_message_gets_into_a_url(server: Server) -> None:
 
 
 async def test_a_keyboard_is_enough(server: Server) -> None:
-    """Shortcuts open pages and the filter of a table, which hides the other rows."""
+    """Shortcuts open pages and focus the filter of a table, which hides the other rows."""
     url, key = await console_url(server), await server.first_key()
     async with chromium() as (context, complaints):
         page = await context.new_page()
@@ -188,7 +188,7 @@ async def made_key(page: Page, name: str) -> str:
 
 
 async def curl(api: str, key: str, *, stream: bool) -> asyncio.StreamReader:
-    """What curl prints of an answer. It ends with this test's loop at the latest."""
+    """Return the output of curl for an answer. It ends with this test's loop at the latest."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
     process = await asyncio.create_subprocess_exec(
         *("curl", "--silent", "--no-buffer", f"{api}/v1/chat/completions"),
@@ -235,7 +235,7 @@ async def test_a_key_is_used_found_in_the_log_and_revoked_in_a_stream(
 
 
 async def test_no_page_is_wider_than_a_phone(server: Server, tmp_path: Path) -> None:
-    """In the language with the longer words. Tables scroll in a part of their own."""
+    """The language is that with the longer words. Tables scroll in a part of their own."""
     url, key = await console_url(server), await server.first_key()
     wide: list[str] = []
     async with chromium(viewport={"width": 390, "height": 800}, locale="ru-RU") as (context, _):

@@ -24,7 +24,7 @@ pytestmark = needs_chromium
 
 
 async def test_an_operator_sees_a_failover(tmp_path: Path) -> None:
-    """Of a tenant's call: the failure of the first channel, and both attempts of the call."""
+    """The page shows the failure of the first channel, and both attempts of the call."""
     async with FakeUpstream() as broken, FakeUpstream() as upstream:
         broken.play([json_answer({"error": {"message": "No."}}, 500)])
         upstream.play(HeldProvider())
@@ -77,7 +77,7 @@ async def test_an_operator_disables_a_channel_and_calls_go_to_the_next(tmp_path:
 
 
 async def test_the_playground_shows_route_and_notes(tmp_path: Path) -> None:
-    """The model that answered, the call in the log, and what the channel does not take."""
+    """It shows the model that answered, the call in the log, and parameters that were dropped."""
     async with FakeUpstream() as upstream:
         upstream.play(HeldProvider())
         config = configuration(upstream.url, channel='quirks = { drops = ["temperature"] }\n')

@@ -75,7 +75,7 @@ async def operating(tmp_path: Path) -> AsyncIterator[Operating]:
 
 
 async def test_a_reload_is_shown_before_it_is_made(operating: Operating) -> None:
-    """Its changes, then that the file has changed since, then problems, and no secret."""
+    """The page shows the changes, a file that has changed since, and problems, but no secret."""
     page, file = operating.page, operating.file
     await page.goto(f"{operating.url}/configuration")
     await expect(page.locator("main")).to_contain_text("are the same")
@@ -103,7 +103,7 @@ async def test_a_reload_is_shown_before_it_is_made(operating: Operating) -> None
 
 
 async def test_a_limit_shows_its_use(operating: Operating) -> None:
-    """That of the calls that were made."""
+    """The use is that of the calls that were made."""
     api = f"http://{await operating.server.address('http')}"
     for _ in range(2):
         await post(api, await operating.server.first_key())
@@ -115,8 +115,8 @@ async def test_a_limit_shows_its_use(operating: Operating) -> None:
     await expect(row.locator(".uses .figure")).to_have_text(re.compile(r"^(?!0\.0)[0-2]\.\d$"))
 
 
-async def test_the_load_refreshes_itself_until_it_is_told_not_to(operating: Operating) -> None:
-    """In place, without a click."""
+async def test_the_load_refreshes_itself_until_it_is_switched_off(operating: Operating) -> None:
+    """The table changes in place, without a click."""
     page = operating.page
     await page.goto(f"{operating.url}/load")
     await expect(page.locator(".tiles")).to_contain_text("normal")
@@ -131,7 +131,7 @@ async def test_the_load_refreshes_itself_until_it_is_told_not_to(operating: Oper
 
 
 async def test_affinity_and_embeddings_are_explained(operating: Operating) -> None:
-    """A session with its channel, why a short prompt has none, and the body of embeddings."""
+    """The page has the channel of a session, the reason for none, and the body for embeddings."""
     page = operating.page
     await page.goto(f"{operating.url}/explain")
     await page.get_by_label("Model").select_option(MODEL)
@@ -154,7 +154,7 @@ async def test_affinity_and_embeddings_are_explained(operating: Operating) -> No
 
 
 async def test_an_operator_aborts_a_call(operating: Operating) -> None:
-    """It is in the table while it runs, and its caller gets an error."""
+    """The call is in the table while it runs, and its caller gets an error."""
     page, api = operating.page, f"http://{await operating.server.address('http')}"
     operating.provider.goes_on.clear()
     key = await operating.server.first_key()
@@ -173,7 +173,7 @@ async def test_an_operator_aborts_a_call(operating: Operating) -> None:
 
 
 async def test_a_channel_is_tested_with_a_click(operating: Operating) -> None:
-    """The result says what the channel has answered with, or why it has not."""
+    """The page has the channel's answer, or the reason of the failure."""
     page = operating.page
     await page.goto(f"{operating.url}/channels")
     rows = page.locator("#channels tbody tr")
@@ -186,7 +186,7 @@ async def test_a_channel_is_tested_with_a_click(operating: Operating) -> None:
 
 
 async def stream_of(api: str, key: str) -> str:
-    """All that comes of a stream."""
+    """Return all bytes of a stream."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "stream": True}
     async with (
         aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"}) as http,

@@ -42,7 +42,7 @@ async def words_until_deadline(stand: BillingStand, key: str, limit_s: str) -> i
 async def test_a_deadline_costs_the_prompt_and_what_was_passed_on(
     tmp_path: Path, each_database_url: str, transport: Transport, words: int, limit_s: str
 ) -> None:
-    """Where the request was sent in time, which a busy machine may not do."""
+    """It is charged only where the request was sent in time, which a busy machine may miss."""
     async with billing_stand(
         tmp_path, transport=transport, database_url=each_database_url
     ) as stand:

@@ -37,7 +37,7 @@ def server_tls(certificates: Certificates) -> ssl.SSLContext:
 
 
 async def status(server: Server) -> int:
-    """The status of a call."""
+    """Return the status of a call."""
     url = f"http://{await server.address('http')}/v1/chat/completions"
     asked = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
     headers = {"Authorization": f"Bearer {server.key}"}

@@ -50,7 +50,7 @@ def tokens_in(document: Mapping[str, Any]) -> int:
 async def test_a_recorded_answer_arrives(
     tmp_path: Path, name: str, exchange: Mapping[str, Any]
 ) -> None:
-    """Its vectors bit by bit, its tokens, and its failures with their message."""
+    """Its vectors are equal bit by bit, and so are its tokens, or its failure and message."""
     sent, recorded = exchange["request"]["body"], exchange["response"]
     dialect = next(DIALECTS[each] for each in DIALECTS if name.startswith(f"Test{each}."))
     texts = sent.get("input") or sent["texts"]

@@ -20,7 +20,7 @@ DIMENSIONS = 8
 
 @needs_node
 async def test_node_gets_the_same_vectors_in_both_encodings(tmp_path: Path) -> None:
-    """Its default is base64, too."""
+    """The default of the SDK is base64."""
     async with embedding_stand(tmp_path) as stand:
         found = await printed_by_node(stand.gateway, MODEL, "embeddings.mjs")
 
@@ -45,7 +45,7 @@ async def by_langchain(
 
 
 async def test_langchain_sends_texts(tmp_path: Path) -> None:
-    """As it does for models whose vocabulary is not OpenAI's."""
+    """It does so for models whose vocabulary is not OpenAI's."""
     texts = ["one", "two"]
     async with embedding_stand(tmp_path, limits=EmbeddingLimits()) as stand:
         vectors = await by_langchain(stand, texts, splits=False)
@@ -54,7 +54,7 @@ async def test_langchain_sends_texts(tmp_path: Path) -> None:
 
 
 async def test_langchain_sends_token_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default. The vocabulary is one of bytes, since OpenAI's would have to be downloaded."""
+    """It does so by default. The vocabulary here is one of bytes, which needs no download."""
     vocabulary = tiktoken.Encoding(
         "cl100k_base",
         pat_str="(?s:.)",
