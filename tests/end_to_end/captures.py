@@ -73,7 +73,7 @@ def dialect(case: Mapping[str, Any]) -> str:
 
 @dataclass
 class Seen:
-    """What a caller was given: of all choices, by index."""
+    """Answer that a caller got: of all choices, by index."""
 
     text: dict[int, str] = field(default_factory=dict)
     reasoning: dict[int, str] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Seen:
 
 
 def seen_whole(status: int, body: dict[str, Any]) -> Seen:
-    """What a JSON answer says."""
+    """Return the content of a JSON answer."""
     seen = Seen(status=status, usage=body.get("usage"), error=body.get("error"))
     for choice in body.get("choices", []):
         index, message = choice["index"], choice["message"]
@@ -97,7 +97,7 @@ def seen_whole(status: int, body: dict[str, Any]) -> Seen:
 
 
 def seen_stream(status: int, body: bytes) -> Seen:
-    """What a stream says. Asserts its grammar: role first, one finish, `[DONE]` last."""
+    """Return the content of a stream. Its grammar: role first, one finish reason, `[DONE]` last."""
     seen = Seen(status=status)
     events = [event for event in body.decode().split("\n\n") if event and event[0] != ":"]
     assert all(event.startswith("data: ") and "\n" not in event for event in events)

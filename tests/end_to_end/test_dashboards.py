@@ -90,7 +90,7 @@ ELSEWHERE = {
 
 
 class Provider:
-    """A provider that gives each answer once; the last one again and again."""
+    """Provider that gives each answer once, and the last one repeatedly."""
 
     def __init__(self, upstream: FakeUpstream) -> None:
         self._next: deque[Script] = deque()
@@ -100,7 +100,7 @@ class Provider:
         return self._next.popleft() if len(self._next) > 1 else self._next[0]
 
     def play(self, *scripts: Script) -> None:
-        """From now on these are the answers."""
+        """Set the answers."""
         self._next = deque(scripts)
 
 
@@ -114,23 +114,23 @@ class Life:
 
     @asynccontextmanager
     async def asking(self, **headers: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One stream, of which something has come."""
+        """Open a stream, of which a part has arrived."""
         async with self.http.post(PATH, json=CHAT, headers=headers) as answer:
             await answer.content.readany()
             yield answer
 
     async def whole(self, **headers: str) -> int:
-        """One stream, to its end. Its status."""
+        """Read one stream to its end. Return its status."""
         async with self.http.post(PATH, json=CHAT, headers=headers) as answer:
             await answer.read()
             return answer.status
 
     async def look(self) -> None:
-        """Looks at all metrics."""
+        """Record all metrics."""
         self.seen.add(await self.server.samples())
 
     async def until(self, name: str, value: float) -> None:
-        """Looks until a metric is at least that high."""
+        """Record metrics until one is at least that high."""
         while True:
             samples = await self.server.samples()
             self.seen.add(samples)
@@ -140,24 +140,24 @@ class Life:
 
 
 class Seen:
-    """Every value that every series had."""
+    """Values that the series of a process had."""
 
     def __init__(self) -> None:
         self._values: dict[str, dict[object, set[float]]] = defaultdict(lambda: defaultdict(set))
 
     def add(self, samples: Samples) -> None:
-        """One look at all metrics."""
+        """Add the values of one look at all metrics."""
         for (name, labels), value in samples.items():
             self._values[name][labels].add(value)
 
     def moved(self, name: str) -> bool:
-        """Whether a metric had two values, or came to be with one that is not 0."""
+        """Return whether a metric had two values, or appeared with another value than 0."""
         series = self._values.get(name, {})
         return any(len(values) > 1 or values - {0.0} for values in series.values())
 
 
 def asked_for() -> Iterator[str]:
-    """The series that dashboards and alerts ask for."""
+    """Return the series that dashboards and alerts query."""
     for _, expression in expressions():
         yield from re.findall(r"\b(?:(?:pomogator|process)_\w+|up)\b", expression)
 
@@ -208,7 +208,7 @@ async def test_every_metric_of_dashboards_and_alerts_moves(tmp_path: Path) -> No
 
 
 async def answers(life: Life, first: Provider) -> None:
-    """A stream, seen while it runs, and asked for twice more; one whose usage is absurd."""
+    """Play a stream, watched while it runs, two repeats of it, and a stream with absurd usage."""
     goes_on = asyncio.Event()
     absurd = sse(delta("", "stop"), {"id": "c", "choices": [], "usage": HUGE}, "[DONE]")
     first.play([BEGINNING, goes_on, ENDING], [BEGINNING + absurd + LAST_CHUNK])
@@ -223,7 +223,7 @@ async def answers(life: Life, first: Provider) -> None:
 
 
 async def clients(life: Life, first: Provider) -> None:
-    """One that is no client, one that leaves, one that does not read."""
+    """Play a client that is none, one that leaves, and one that does not read."""
     host, port = (await life.server.address("http")).split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"\x16\x03\x01\r\n\r\n")
@@ -252,7 +252,7 @@ async def clients(life: Life, first: Provider) -> None:
 
 
 async def state(life: Life, first: Provider, database: Path) -> None:
-    """A look at the models, a new configuration, and a database that takes nothing."""
+    """Play a list of models, a new configuration, and a database that refuses writes."""
     async with life.http.get("/v1/models") as answer:
         assert answer.status == 200
     life.server.send_signal(signal.SIGHUP)
@@ -270,7 +270,7 @@ async def state(life: Life, first: Provider, database: Path) -> None:
 
 
 async def troubles(life: Life, first: Provider, second: Provider) -> None:
-    """Providers that fail, before an answer and in it; and calls that are refused."""
+    """Play providers that fail before and in an answer, and calls that are refused."""
     first.play([BEGINNING, CUT], [BUSY])
     second.play([BEGINNING + ENDING])
     for _ in range(4):

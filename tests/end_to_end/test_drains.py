@@ -86,7 +86,7 @@ async def test_an_answer_of_unknown_cost_is_read_to_its_end(
     fields: Mapping[str, Any],
     words: int,
 ) -> None:
-    """After every chunk and before the first: the caller pays what the provider reports."""
+    """The caller leaves before the first chunk or after any, and pays the reported usage."""
     async with billing_stand(tmp_path, price={**PRICE, **row}, transport=transport) as stand:
         goes_on = asyncio.Event()
         stand.script = held_back(goes_on, words)
@@ -114,7 +114,7 @@ CANCELLED: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any
 async def test_other_answers_are_cancelled_at_once(
     tmp_path: Path, row: Mapping[str, Any], fields: Mapping[str, Any], channel: Mapping[str, Any]
 ) -> None:
-    """The provider is told to stop, which saves the rest."""
+    """The provider stops, which saves the rest of the answer."""
     async with billing_stand(tmp_path, price={**PRICE, **row}, channel=channel) as stand:
         stand.script = [SSE_HEAD, sse(piece(WORD)), STALL]
         key = await stand.open()
@@ -166,7 +166,7 @@ async def test_a_named_answer_that_was_drained_is_replayed(
 async def test_beyond_its_drains_an_account_pays_an_estimate(
     tmp_path: Path, each_database_url: str, row: Mapping[str, Any], tokens: int
 ) -> None:
-    """Reasoning included; all that the call allows where the provider bills that anyway."""
+    """It includes reasoning. Where the provider bills the whole answer, it is the call's hold."""
     async with billing_stand(
         tmp_path, price={**PRICE, **row}, database_url=each_database_url
     ) as stand:
@@ -187,7 +187,7 @@ async def test_beyond_its_drains_an_account_pays_an_estimate(
 
 
 async def test_a_drain_that_takes_too_long_costs_the_estimate(tmp_path: Path) -> None:
-    """The provider of a model that only reasons stops when the connection is closed."""
+    """A provider whose model only reasons stops when the connection is closed."""
     async with billing_stand(
         tmp_path, price={**PRICE, **REASONS}, channel={"drain_seconds": 0.1}
     ) as stand:
@@ -204,7 +204,7 @@ async def test_a_drain_that_takes_too_long_costs_the_estimate(tmp_path: Path) ->
 async def test_a_drain_ends_when_the_balance_is_gone(
     tmp_path: Path, each_database_url: str
 ) -> None:
-    """As the stream would have ended for its caller."""
+    """The stream would have ended so for its caller, too."""
     async with billing_stand(
         tmp_path,
         price={**PRICE, **REASONS},

@@ -25,7 +25,7 @@ API_KEY = Secret("AIzaSyExample")
 
 
 async def notes_of(stand: EmbeddingStand, **fields: Any) -> Mapping[str, str]:
-    """The parameters that have a note, with what became of them."""
+    """Return the actions of notes by parameter."""
     answer = await stand.ask({"input": ["a"], **fields})
     assert answer.status == 200
     notes = json.loads(answer.headers.get("x-pomogator-notes", "[]"))
@@ -34,7 +34,7 @@ async def notes_of(stand: EmbeddingStand, **fields: Any) -> Mapping[str, str]:
 
 @pytest.mark.parametrize("name", CHANNELS)
 async def test_the_answer_is_openais(tmp_path: Path, name: str) -> None:
-    """Vectors in the order of the texts, however many requests that takes; usage and charge."""
+    """Vectors are in the order of the texts, over any number of requests, with usage and charge."""
     texts = [f"text {number}" for number in range(102)]
     async with embedding_stand(tmp_path, channels=[CHANNELS[name]]) as stand:
         key = await stand.open_account()
@@ -51,8 +51,8 @@ async def test_the_answer_is_openais(tmp_path: Path, name: str) -> None:
         assert await stand.spent_nano() == answer.usage.prompt_tokens * 2_000
 
 
-async def test_requests_to_google(tmp_path: Path) -> None:
-    """The model is in the path and in each request; the key is in a header, never in the URL."""
+async def test_googles_requests_have_the_model_in_the_path(tmp_path: Path) -> None:
+    """Each entry has it, too. The key is in a header, never in the URL."""
     channel = {**CHANNELS["google"], "key": API_KEY}
     async with embedding_stand(tmp_path, channels=[channel]) as stand:
         notes = await notes_of(stand, input_type="query", title="T", user="u", dimensions=8)
@@ -77,7 +77,7 @@ async def test_requests_to_google(tmp_path: Path) -> None:
 
 
 async def test_an_access_token_is_a_bearer_token(tmp_path: Path) -> None:
-    """As Vertex AI takes it. Parameters stand beside the texts."""
+    """Vertex AI takes it so. Parameters are beside the texts."""
     channel = {**CHANNELS["vertex"], "key": Secret("ya29.example")}
     async with embedding_stand(tmp_path, channels=[channel]) as stand:
         assert await notes_of(stand, input_type="document", dimensions=8) == {
@@ -92,8 +92,8 @@ async def test_an_access_token_is_a_bearer_token(tmp_path: Path) -> None:
         }
 
 
-async def test_requests_to_bedrock(tmp_path: Path) -> None:
-    """Each family of models has its form; the path has the model's name with its signs escaped."""
+async def test_each_family_of_bedrocks_models_has_its_form(tmp_path: Path) -> None:
+    """The path has the model's name, escaped."""
     channel = {**CHANNELS["titan"], "key": Secret("bedrock-key")}
     async with embedding_stand(tmp_path / "titan", channels=[channel]) as stand:
         assert await notes_of(stand, input_type="query", normalize=False) == {
@@ -113,8 +113,8 @@ async def test_requests_to_bedrock(tmp_path: Path) -> None:
         }
 
 
-async def test_amazon_nova(tmp_path: Path) -> None:
-    """A task with one text; its purpose is the input type."""
+async def test_amazon_nova_takes_one_text(tmp_path: Path) -> None:
+    """The purpose of its task is the input type."""
     models = {MODEL: "amazon.nova-2-multimodal-embeddings-v1:0"}
     channel = {"dialect": "bedrock", "models": models}
     async with embedding_stand(tmp_path, channels=[channel]) as stand:
@@ -133,8 +133,8 @@ async def test_amazon_nova(tmp_path: Path) -> None:
         }
 
 
-async def test_a_model_of_bedrock_without_a_row(tmp_path: Path) -> None:
-    """The operator is told what its row lacks, and nothing is sent."""
+async def test_a_model_of_bedrock_without_a_row_is_refused(tmp_path: Path) -> None:
+    """The message says what the row lacks, and nothing is sent."""
     channel = {"dialect": "bedrock", "models": {MODEL: "acme.embed-v9"}}
     async with embedding_stand(tmp_path, channels=[channel]) as stand:
         answer = await stand.ask({"input": "a"})
@@ -145,7 +145,7 @@ async def test_a_model_of_bedrock_without_a_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", CHANNELS)
 async def test_token_ids_are_refused(tmp_path: Path, name: str) -> None:
-    """These APIs take texts."""
+    """These APIs take texts only."""
     async with embedding_stand(tmp_path, channels=[CHANNELS[name]]) as stand:
         answer = await stand.ask({"input": [1, 2, 3]})
         assert (answer.status, answer.json["error"]["param"]) == (400, "input")
@@ -167,7 +167,7 @@ async def test_token_ids_are_refused(tmp_path: Path, name: str) -> None:
 async def test_an_answer_without_the_vectors_is_the_providers_failure(
     tmp_path: Path, name: str, found: str
 ) -> None:
-    """Whatever it has instead."""
+    """It may have any other content."""
     async with embedding_stand(tmp_path, channels=[CHANNELS[name]]) as stand:
         stand.provider.scripts += [raw_document(found)] * 3
         answer = await stand.ask({"input": "a"})
@@ -183,10 +183,10 @@ async def test_an_answer_without_the_vectors_is_the_providers_failure(
         ("titan", 503, {"message": "Service unavailable"}, 503),
     ],
 )
-async def test_the_provider_refuses(
+async def test_a_providers_refusal_has_the_status_of_completions(
     tmp_path: Path, name: str, status: int, document: Any, code: int
 ) -> None:
-    """Its status is what it is for completions."""
+    """The mapping is the same."""
     async with embedding_stand(tmp_path, channels=[CHANNELS[name]]) as stand:
         stand.provider.scripts += [[json_answer(document, status)]] * 3
         assert (await stand.ask({"input": "a"})).status == code

@@ -35,7 +35,7 @@ async def open_and_ask(
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_call_costs_its_tokens(tmp_path: Path, transport: Transport) -> None:
-    """To the nanodollar, over all parts; a header tells it."""
+    """The charge is exact over all parts, and a header has it."""
     async with embedding_stand(tmp_path, limits=PAIRS, transport=transport) as stand:
         key = await stand.open_account()
         answer = await stand.ask({"input": ["ab", "c", "defg"]}, key)
@@ -52,7 +52,7 @@ async def test_a_call_costs_its_tokens(tmp_path: Path, transport: Transport) -> 
 async def test_tokens_that_the_provider_does_not_count_are_counted(
     tmp_path: Path, usage: Any
 ) -> None:
-    """By the size of the texts: four bytes a token."""
+    """The size of the texts counts: four bytes a token."""
     async with embedding_stand(tmp_path) as stand:
         stand.provider.usage = lambda _: usage
         assert await open_and_ask(stand, ["12345678", "1234"]) == (200, 3 * NANO_PER_TOKEN)
@@ -92,7 +92,7 @@ async def test_a_call_costs_the_parts_before_the_one_that_failed(tmp_path: Path)
 async def test_a_call_that_a_provider_fails_costs_nothing(
     tmp_path: Path, script: Script, status: int
 ) -> None:
-    """No vector came of it."""
+    """It has no vector."""
     async with embedding_stand(tmp_path) as stand:
         stand.provider.scripts += [script] * 3
         assert await open_and_ask(stand, ["abcd"]) == (status, 0)
@@ -102,7 +102,7 @@ async def test_a_call_that_a_provider_fails_costs_nothing(
 async def test_a_caller_that_leaves_pays_what_the_provider_bills(
     tmp_path: Path, bills: bool, cost: int
 ) -> None:
-    """The part that the provider has, as the gateway counts it."""
+    """It pays for the part that the provider has, as the gateway counts it."""
     async with embedding_stand(tmp_path, channels=[{"bills_abandoned": bills}]) as stand:
         key = await stand.open_account()
         stand.provider.scripts.append([STALL])
@@ -118,7 +118,7 @@ async def test_a_caller_that_leaves_pays_what_the_provider_bills(
 
 @pytest.mark.parametrize("script", [OVERLOADED, BROKEN, [CUT], raw_document('{"data":[]}')])
 async def test_another_channel_of_the_model_answers(tmp_path: Path, script: Script) -> None:
-    """Also where the first one gives an answer that cannot be read."""
+    """The first one may have given an answer that cannot be read."""
     providers = EmbeddingProvider(), EmbeddingProvider()
     async with embedding_stand(tmp_path, *providers) as stand:
         stand.provider.scripts += [script] * 3
@@ -154,7 +154,7 @@ async def test_a_late_part_costs_what_its_own_providers_bill(tmp_path: Path) -> 
 
 
 async def test_vectors_of_another_length_are_never_joined(tmp_path: Path) -> None:
-    """They are of another model, although a channel says that they are not."""
+    """They are of another model, although both channels name the same one."""
     providers = EmbeddingProvider(dimensions=8), EmbeddingProvider(dimensions=9)
     async with embedding_stand(tmp_path, *providers, limits=PAIRS) as stand:
         stand.provider.usage = _failing_after(stand.provider, 1, OVERLOADED)
@@ -164,7 +164,7 @@ async def test_vectors_of_another_length_are_never_joined(tmp_path: Path) -> Non
 
 
 async def test_an_account_without_money_is_refused(tmp_path: Path) -> None:
-    """Before a provider is asked: the hold is for the most that the tokens may be."""
+    """No provider is asked. The hold is for the most tokens that the entries may have."""
     async with embedding_stand(tmp_path) as stand:
         key = await stand.open_account(NANO_PER_TOKEN)
         answer = await stand.ask({"input": "a text of more than one token"}, key)
@@ -175,7 +175,7 @@ async def test_an_account_without_money_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_provider_that_counts_more_than_the_balance_ends_the_call(tmp_path: Path) -> None:
-    """What was answered is charged, up to what could be held."""
+    """The parts so far are charged, up to the balance."""
     credit = 40 * NANO_PER_TOKEN
     async with embedding_stand(tmp_path, limits=PAIRS) as stand:
         key = await stand.open_account(credit)
@@ -189,7 +189,7 @@ async def test_a_provider_that_counts_more_than_the_balance_ends_the_call(tmp_pa
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_limits_hold(tmp_path: Path, transport: Transport) -> None:
-    """Requests and tokens of a key, with the headers that tell of them."""
+    """A key has limits on requests and tokens, and answers have their headers."""
     async with embedding_stand(tmp_path, transport=transport) as stand:
         key = await stand.open_account(requests_per_minute=1, tokens_per_minute=1000)
         first = await stand.ask({"input": "abcd"}, key)
@@ -202,7 +202,7 @@ async def test_limits_hold(tmp_path: Path, transport: Transport) -> None:
 
 
 async def test_a_scope_without_the_model_is_refused(tmp_path: Path) -> None:
-    """Keys that may use other models only get 403."""
+    """The status is 403."""
     async with embedding_stand(tmp_path) as stand:
         key = await stand.open_account(models=["house/other"])
         answer = await stand.ask({"input": "a"}, key)
@@ -211,7 +211,7 @@ async def test_a_scope_without_the_model_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_limit_of_a_channel_sends_the_part_to_the_next(tmp_path: Path) -> None:
-    """As with completions."""
+    """Completions do the same."""
     providers = EmbeddingProvider(), EmbeddingProvider()
     rules = [LimitConfig(channel="embed-0", rpm=1)]
     async with embedding_stand(tmp_path, *providers, rules=rules, limits=PAIRS) as stand:
@@ -221,8 +221,8 @@ async def test_a_limit_of_a_channel_sends_the_part_to_the_next(tmp_path: Path) -
         assert [len(each.requests) for each in providers] == [1, 1]
 
 
-async def test_a_late_deadline_is_kept(tmp_path: Path) -> None:
-    """The call ends with 504, and its provider's request with it."""
+async def test_a_deadline_ends_the_call_and_its_request(tmp_path: Path) -> None:
+    """The status is 504."""
     async with embedding_stand(tmp_path) as stand:
         stand.provider.scripts.append([STALL])
         answer = await stand.ask({"input": "a"}, headers={"x-pomogator-timeout": "0.3"})

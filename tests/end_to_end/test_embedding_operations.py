@@ -26,7 +26,7 @@ VECTOR: Any = {"data": [{"index": 0, "embedding": [0.5]}], "usage": {"prompt_tok
 async def test_a_call_is_logged_and_counted_once(
     tmp_path: Path, transport: Transport, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As completions are, without its texts; no other RPC is logged for it."""
+    """The line has no text. No other RPC is logged for the call."""
     caplog.set_level(logging.INFO)
     async with embedding_stand(tmp_path, transport=transport) as stand:
         key = await stand.open_account()
@@ -52,7 +52,7 @@ async def test_a_call_is_logged_and_counted_once(
 
 @pytest.mark.parametrize("layout", ["one process", "split over TCP"])
 async def test_a_call_is_one_trace(tmp_path: Path, layout: Any) -> None:
-    """Edge, service and the attempt, named as OpenTelemetry names embeddings."""
+    """The spans of edge, service and attempt have OpenTelemetry's names for embeddings."""
     config = CONFIG + "embeddings = {{}}\n"  # Braces twice: it is a template.
     async with (
         running_collector() as collector,
@@ -74,7 +74,7 @@ async def test_a_call_is_one_trace(tmp_path: Path, layout: Any) -> None:
 
 
 async def test_a_revoked_key_ends_its_call(tmp_path: Path) -> None:
-    """With 401, and what the provider has is charged."""
+    """The status is 401. The part that the provider has is charged."""
     async with embedding_stand(tmp_path) as stand:
         key = await stand.open_account()
         stand.provider.scripts.append([STALL])
@@ -89,7 +89,7 @@ async def test_a_revoked_key_ends_its_call(tmp_path: Path) -> None:
 
 
 async def test_a_key_is_needed(tmp_path: Path) -> None:
-    """Without one, and with a wrong one, nothing is read."""
+    """Without a key, and with a wrong one, no body is read."""
     async with embedding_stand(tmp_path) as stand:
         for key in ("nonsense", "sk-pg-nonsense"):
             answer = await stand.ask({"input": "a"}, key)
@@ -99,7 +99,7 @@ async def test_a_key_is_needed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_large_requests_arrive(tmp_path: Path, transport: Transport) -> None:
-    """Token IDs as many as OpenAI takes, and texts of megabytes."""
+    """They have as many token IDs as OpenAI takes, or texts of megabytes."""
     provider = EmbeddingProvider(dimensions=2)
     async with embedding_stand(tmp_path, provider, transport=transport) as stand:
         ids = await stand.ask({"input": [[7] * 8000] * 37})
@@ -123,7 +123,7 @@ async def test_many_token_ids_arrive_over_grpc(tmp_path: Path) -> None:
 
 
 async def test_other_methods_of_the_path_are_refused(tmp_path: Path) -> None:
-    """As at the path of completions."""
+    """The answer is that of the path of completions."""
     async with embedding_stand(tmp_path) as stand:
         url = f"{stand.gateway.base_url}/embeddings"
         async with stand.gateway.http.get(url) as answer:

@@ -47,7 +47,7 @@ async def test_both_encodings_give_the_same_vectors(
 
 
 async def test_numbers_stay_as_the_provider_has_written_them(tmp_path: Path) -> None:
-    """No digit changes where the caller wants numbers, and the provider sends some."""
+    """No digit changes between a provider and a caller that both use numbers."""
     written = "[0.1, -1.50e-3,0.006929283495992422, 7]"
     async with embedding_stand(tmp_path) as stand:
         stand.provider.scripts.append(
@@ -59,7 +59,7 @@ async def test_numbers_stay_as_the_provider_has_written_them(tmp_path: Path) -> 
 
 
 async def test_a_text_alone_is_one_entry(tmp_path: Path) -> None:
-    """Also a text as token IDs, for a model that takes them."""
+    """So is a text as token IDs, for a model that takes them."""
     async with embedding_stand(tmp_path) as stand:
         for entry in ("Hello", [9906, 1917]):
             answer = await stand.ask({"input": entry})
@@ -69,7 +69,7 @@ async def test_a_text_alone_is_one_entry(tmp_path: Path) -> None:
 
 
 async def test_token_ids_go_to_models_that_take_them(tmp_path: Path) -> None:
-    """They are what LangChain sends by default. To other models they would be noise: 400."""
+    """LangChain sends them by default. Other models refuse them with 400."""
     entries = [[9906, 1917], [1, 2, 3]]
     async with embedding_stand(tmp_path / "a") as stand, stand.client() as client:
         answer = await client.embeddings.create(model=MODEL, input=entries)
@@ -138,7 +138,7 @@ async def test_dimensions_are_sent_and_held(tmp_path: Path) -> None:
 
 
 async def test_further_fields_are_sent_or_noted(tmp_path: Path) -> None:
-    """Those that a provider takes reach it; the others have a note, or are refused."""
+    """A field that the provider does not take has a note, or is refused."""
     limits = EmbeddingLimits()
     fields = {
         "input": "a",

@@ -100,10 +100,10 @@ def _merge(into: dict[str, Any], piece: Mapping[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_it_comes_back_and_is_sent_with_the_call(
+async def test_the_signature_comes_back_with_the_call(
     gateway: Gateway, provider: FakeUpstream, *, stream: bool
 ) -> None:
-    """Whole and streamed, whatever a channel passes on of unknown members."""
+    """It does so whole and streamed, whatever unknown members a channel passes on."""
     message = await asked(gateway, tools=TOOLS, stream=stream)
     assert message["tool_calls"][0]["extra_content"] == SIGNED
 
@@ -115,10 +115,10 @@ async def test_it_comes_back_and_is_sent_with_the_call(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_clients_of_functions_have_it_beside_the_call(
+async def test_the_signature_is_beside_a_function_call(
     gateway: Gateway, provider: FakeUpstream, *, stream: bool
 ) -> None:
-    """In the form that preceded tools."""
+    """The form is that which preceded tools."""
     functions = [tool["function"] for tool in TOOLS]
     message = await asked(gateway, functions=functions, stream=stream)
     assert message["function_call"]["extra_content"] == SIGNED
@@ -130,10 +130,8 @@ async def test_clients_of_functions_have_it_beside_the_call(
     assert sent["extra_content"] == SIGNED
 
 
-async def test_callers_of_stubs_have_the_same_field(
-    gateway: Gateway, provider: FakeUpstream
-) -> None:
-    """Whole and streamed."""
+async def test_callers_of_stubs_get_the_signature(gateway: Gateway, provider: FakeUpstream) -> None:
+    """They get it whole and streamed."""
     metadata = (("authorization", f"Bearer {gateway.key}"),)
     user = content_pb2.Message(
         role=content_pb2.ROLE_USER, content=[content_pb2.ContentPart(text="What time is it?")]

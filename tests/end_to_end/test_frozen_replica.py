@@ -13,7 +13,9 @@ from tests.stand.held_provider import ASKED, CHARGE_NANO_USD, PATH
 
 
 @pytest.mark.nightly
-async def test_its_calls_are_charged_once_and_whole(tmp_path: Path, postgres_url: str) -> None:
+async def test_calls_of_a_frozen_replica_are_charged_once_and_whole(
+    tmp_path: Path, postgres_url: str
+) -> None:
     """A stream is charged its rest, and a whole answer, which had no checkpoint, all."""
     async with fleet(tmp_path, 2, postgres_url) as gateways:
         ops = gateways.operators[1]

@@ -147,7 +147,7 @@ async def test_a_failed_call_can_be_retried_with_its_key(tmp_path: Path, stream:
 
 
 async def test_a_disconnected_call_is_made_again(tmp_path: Path) -> None:
-    """A disconnect cancels the call, and a retry makes it again."""
+    """The disconnect cancels the call, and the retry makes another one."""
     async with held_gateway(tmp_path) as (gateway, upstream, provider):
         provider.goes_on.clear()
         leaving = asyncio.create_task(ask(gateway, stream=True))
@@ -187,7 +187,7 @@ async def test_a_refused_request_does_not_use_its_key(
 
 
 async def test_calls_without_a_key_are_never_merged(tmp_path: Path) -> None:
-    """However equal they are, and whatever retry count an SDK sends."""
+    """They may be equal, and have any retry count of an SDK."""
     async with held_gateway(tmp_path) as (gateway, upstream, _):
         for count in range(3):
             reply = await ask(gateway, {"x-stainless-retry-count": str(count)})

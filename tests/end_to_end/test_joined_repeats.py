@@ -58,7 +58,7 @@ async def leave(stand: BillingStand, key: str, headers: Mapping[str, str] = SESS
 async def test_a_repeat_of_a_running_call_waits_for_its_answer(
     tmp_path: Path, streams: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In its own form: as a stream, or whole."""
+    """It gets the answer in its own form, streamed or whole."""
     goes_on = asyncio.Event()
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = held(goes_on)
@@ -86,8 +86,8 @@ async def test_a_repeat_of_a_running_call_waits_for_its_answer(
         assert await stand.balance(key) == NANO - COST_NANO
 
 
-async def test_a_repeat_of_a_drained_call(tmp_path: Path) -> None:
-    """While it is drained, and just after. Once it was delivered, an equal request is a call."""
+async def test_a_repeat_of_a_drained_call_gets_its_answer(tmp_path: Path) -> None:
+    """The drain runs or has just ended. An equal request after that is a call of its own."""
     goes_on = asyncio.Event()
     async with billing_stand(tmp_path, channel=ANTHROPIC, price=DRAINS) as stand:
         stand.script = held(goes_on)
@@ -120,7 +120,7 @@ async def test_a_repeat_of_a_failed_call_is_made_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("differs", ["session", "key", "body", "none", "cache"])
 async def test_other_calls_are_not_joined(tmp_path: Path, differs: str) -> None:
-    """Those of other sessions, keys and bodies, without a session, or with a cache's name alone."""
+    """They differ in session, key or body, or have no session."""
     goes_on = asyncio.Event()
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = held(goes_on)
@@ -158,8 +158,8 @@ async def _ask_chat_twice(stand: BillingStand, key: str) -> None:
         assert "x-pomogator-joined" not in answer.headers
 
 
-async def test_a_repeated_chat_completion(tmp_path: Path) -> None:
-    """A session of any surface has the rule."""
+async def test_a_repeated_chat_completion_is_joined(tmp_path: Path) -> None:
+    """Sessions of all surfaces have the rule."""
     goes_on = asyncio.Event()
     async with billing_stand(tmp_path) as stand:
         stand.before = [goes_on]
@@ -204,8 +204,8 @@ async def test_the_rule_can_be_switched_off(tmp_path: Path) -> None:
         assert await stand.balance(key) == NANO - 2 * COST_NANO
 
 
-async def test_a_second_repeat_after_a_whole_answer(tmp_path: Path) -> None:
-    """Two equal requests in a session, one after the other, are two calls."""
+async def test_equal_requests_one_after_another_are_two_calls(tmp_path: Path) -> None:
+    """The first answer was whole."""
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = streamed(STREAM)
         key = await stand.open()

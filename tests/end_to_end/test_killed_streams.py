@@ -46,7 +46,7 @@ async def buying(
 async def test_a_killed_stream_is_charged_its_checkpoint(
     tmp_path: Path, layout: Layout, request: pytest.FixtureRequest
 ) -> None:
-    """Words are checkpointed while the stream runs; killed, it costs those at least."""
+    """Its words are checkpointed while it runs. It costs at least those."""
     async with buying(tmp_path, layout, request) as (account, key):
         call = await account.begin(account.stand.edges[0], key, 3)
         assert isinstance(call, RunningCall)

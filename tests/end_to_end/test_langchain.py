@@ -51,8 +51,10 @@ async def gathered(pieces: AsyncIterator[Any]) -> AIMessageChunk:
 
 
 @pytest.mark.parametrize(("name", "asks"), [(MODEL, ASKS), (THINKING, ASKS_REASONING)])
-async def test_streamed_loop(stand: DialectStand, name: str, asks: Answer) -> None:
-    """A streamed loop of parallel calls; what LangChain forgets of the reasoning is not missed."""
+async def test_a_streamed_loop_of_parallel_calls_ends(
+    stand: DialectStand, name: str, asks: Answer
+) -> None:
+    """Reasoning that LangChain does not send back is restored."""
     stand.provider.say(asks, ANSWERS)
     bound = model(stand, name).bind_tools(TOOLS)
     messages: list[Any] = [HumanMessage("How is Paris, and what time is it?")]
@@ -72,8 +74,10 @@ async def test_streamed_loop(stand: DialectStand, name: str, asks: Answer) -> No
 
 
 @pytest.mark.parametrize(("name", "asks"), [(MODEL, ASKS), (THINKING, ASKS_REASONING)])
-async def test_whole_loop(stand: DialectStand, name: str, asks: Answer) -> None:
-    """The same loop with whole answers, whose content may be an array."""
+async def test_a_whole_loop_of_parallel_calls_ends(
+    stand: DialectStand, name: str, asks: Answer
+) -> None:
+    """The content of an answer may be an array."""
     stand.provider.say(asks, ANSWERS)
     bound = model(stand, name).bind_tools(TOOLS)
     messages: list[Any] = [HumanMessage("How is Paris, and what time is it?")]
@@ -89,15 +93,15 @@ async def test_whole_loop(stand: DialectStand, name: str, asks: Answer) -> None:
 
 
 @pytest.mark.parametrize("breaks_off", ["error", "cut"])
-async def test_broken_stream(stand: DialectStand, breaks_off: Break) -> None:
-    """A stream that breaks off is a failure, and no whole answer."""
+async def test_a_broken_stream_is_a_failure(stand: DialectStand, breaks_off: Break) -> None:
+    """It is no whole answer."""
     stand.provider.say(Answer(parts=[text("Hel", "lo")], breaks_off=breaks_off))
 
     with pytest.raises(APIError):
         await gathered(model(stand).astream("Hi"))
 
 
-async def test_structured_output(stand: DialectStand) -> None:
+async def test_a_typed_answer_is_parsed(stand: DialectStand) -> None:
     """A typed answer is parsed."""
     stand.provider.say(Answer(parts=[text('{"country": "France", "city": "Paris"}')]))
 

@@ -30,7 +30,7 @@ NAMES = {f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset")
 
 
 def shown(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """What an answer says of limits."""
+    """Return the limit headers of an answer."""
     lower = {name.lower(): value for name, value in headers.items()}
     return {name: value for name, value in lower.items() if name.startswith("x-ratelimit-")}
 
@@ -57,7 +57,7 @@ async def ask(
 async def test_answers_and_refusals_have_all_limit_headers(
     tmp_path: Path, transport: Transport, form: str
 ) -> None:
-    """An answer, its replay, 402, 409, 422, a provider's failure and 429: each has all six."""
+    """An answer, its replay, 402, 409, 422, 429 and a provider's failure have all six."""
     clock = FakeClock()
     async with billing_stand(tmp_path, transport=transport, limits=RULES, clock=clock) as stand:
         key = await stand.open(credit_nano=NANO)
@@ -88,7 +88,7 @@ async def test_answers_and_refusals_have_all_limit_headers(
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_402_and_409_use_up_no_limit(tmp_path: Path, form: str) -> None:
-    """A call without money, and one beside a running equal call, draw no limit."""
+    """A call without money draws no limit, nor does one beside a running equal call."""
     async with billing_stand(tmp_path, limits=RULES, clock=FakeClock()) as stand:
         poor = await stand.open(credit_nano=0)
         refused = await ask(stand, poor, form)

@@ -64,7 +64,7 @@ ALL = pb.ListLiveCallsRequest()
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """A gateway, and what operators ask of it."""
+    """Gateway with the operators' view of its calls."""
 
     stand: BillingStand
     stub: Any
@@ -126,7 +126,7 @@ async def live(state: Path, **options: Any) -> AsyncIterator[Live]:
 
 
 async def begun(answer: aiohttp.ClientResponse) -> None:
-    """Return once a stream has said its first words."""
+    """Return once a stream has its first words."""
     await answer.content.readuntil(b"Hi there")
 
 
@@ -134,7 +134,7 @@ async def begun(answer: aiohttp.ClientResponse) -> None:
 async def test_calls_in_flight_are_listed_with_their_progress(
     tmp_path: Path, transport: Transport
 ) -> None:
-    """From the wait for the provider over its answer to the end, also those of edges apart."""
+    """They wait, answer and end. Those of edges in other processes are listed, too."""
     async with live(tmp_path, transport=transport) as it:
         goes_on, begins = asyncio.Event(), asyncio.Event()
         it.stand.script = [begins, *BEGUN, goes_on, ENDING, LAST_CHUNK]
@@ -258,7 +258,7 @@ async def test_an_aborted_call_without_an_answer_gets_a_final_409(
 
 
 async def test_an_abort_closes_a_connection_that_is_drained_otherwise(tmp_path: Path) -> None:
-    """Where the provider bills the whole answer, so does the call: all tokens of its hold."""
+    """Where the provider bills the whole answer, the call costs its hold."""
     async with live(tmp_path, channel={"on_disconnect": "drain"}) as it:
         it.stand.script = [*BEGUN, STALL]
         key = await it.stand.open()
@@ -320,8 +320,8 @@ async def test_a_call_for_embeddings_is_aborted(tmp_path: Path) -> None:
     assert (answer.status, answer.code) == (409, "call_aborted")
 
 
-async def test_what_is_not_in_flight_here_is_not_found(tmp_path: Path) -> None:
-    """Nothing is in the audit log; a call that has ended cannot be aborted, nor another's."""
+async def test_an_abort_of_no_call_in_flight_is_not_found(tmp_path: Path) -> None:
+    """The audit log has no entry. A call that has ended cannot be aborted."""
     async with live(tmp_path) as it:
         it.stand.script = [*BEGUN, STALL]
         key = await it.stand.open()
@@ -352,10 +352,10 @@ async def test_what_is_not_in_flight_here_is_not_found(tmp_path: Path) -> None:
     assert len(aborts) == 1
 
 
-async def test_acts_hold_where_the_database_does_not_take_their_entries(
+async def test_acts_take_effect_though_the_audit_log_fails(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An abort and a reload succeed, and the log has their entries whole."""
+    """The log has the entries of an abort and a reload whole."""
     caplog.set_level(logging.INFO)
     async with live(tmp_path) as it:
         it.stand.script = [*BEGUN, STALL]

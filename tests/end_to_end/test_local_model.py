@@ -64,8 +64,8 @@ async def client(gateway: Gateway) -> AsyncIterator[AsyncOpenAI]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_python_sdk_whole(client: AsyncOpenAI, model: str) -> None:
-    """A whole answer has text, a reason to stop and the tokens that it took."""
+async def test_a_whole_answer_has_text_reason_and_tokens(client: AsyncOpenAI, model: str) -> None:
+    """The client is the official Python SDK."""
     response = await client.chat.completions.create(
         model=model,
         messages=MESSAGES,  # type: ignore[arg-type]
@@ -81,8 +81,8 @@ async def test_python_sdk_whole(client: AsyncOpenAI, model: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_python_sdk_streams_what_it_gives_whole(client: AsyncOpenAI, model: str) -> None:
-    """With one seed and no chance, the pieces of the stream are the whole answer's text."""
+async def test_a_stream_has_the_text_of_the_whole_answer(client: AsyncOpenAI, model: str) -> None:
+    """The seed is fixed, and the temperature 0."""
     request = {"model": model, "messages": MESSAGES, "max_tokens": 16, "temperature": 0, "seed": 7}
     if model == MODELS[1]:
         del request["seed"]  # The Messages API has none; at temperature 0 there is no chance.
@@ -99,8 +99,8 @@ async def test_python_sdk_streams_what_it_gives_whole(client: AsyncOpenAI, model
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_tools_that_it_does_not_see_are_noted(client: AsyncOpenAI, model: str) -> None:
-    """Its answer is text although a call is demanded, and a header says why."""
+async def test_tools_that_the_model_cannot_use_have_a_note(client: AsyncOpenAI, model: str) -> None:
+    """The answer is text although a call is demanded."""
     response = await client.chat.completions.with_raw_response.create(  # type: ignore[call-overload]
         model=model,
         messages=MESSAGES,
@@ -198,7 +198,7 @@ async def test_the_documented_javascript_works(gateway: Gateway, script: str) ->
     assert said["streamed"]
 
 
-async def test_it_computes_embeddings(tmp_path: Path) -> None:
+async def test_the_local_model_computes_embeddings(tmp_path: Path) -> None:
     """The same weights serve vectors of 576 dimensions, equal in both encodings."""
     name = "local/smollm2-135m-embeddings"
     local = "smollm2-135m-embeddings"
@@ -220,7 +220,7 @@ async def test_it_computes_embeddings(tmp_path: Path) -> None:
     assert default.usage.prompt_tokens > 3
 
 
-async def test_it_continues_a_text(client: AsyncOpenAI) -> None:
+async def test_the_local_model_continues_a_text(client: AsyncOpenAI) -> None:
     """The older completions, whole and streamed, with log probabilities in their older form."""
     request: Any = {"model": MODELS[0], "prompt": "One, two, three,", "max_tokens": 4, "seed": 1}
     whole = await client.completions.create(**request, temperature=0, logprobs=1)

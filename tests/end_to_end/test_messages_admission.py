@@ -43,7 +43,7 @@ async def ask(
 async def test_the_charge_is_price_times_usage(
     tmp_path: Path, transport: Transport, form: str
 ) -> None:
-    """Exact to the nano-dollar, as for a chat completion."""
+    """The charge is exact, as for a chat completion."""
     async with billing_stand(tmp_path, transport=transport) as stand:
         key = await stand.open()
         answer = await ask(stand, key, form)
@@ -56,7 +56,7 @@ async def test_the_charge_is_price_times_usage(
 
 
 async def test_a_count_is_free(tmp_path: Path) -> None:
-    """It takes nothing from the balance, and needs none; but a key that may use the model."""
+    """It needs no balance, but a key that may use the model."""
     async with billing_stand(tmp_path) as stand:
         key = await stand.open(credit_nano=0)
         counted = await ask(stand, key, path="/count_tokens")
@@ -72,8 +72,8 @@ async def test_a_count_is_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_without_money(tmp_path: Path, form: str) -> None:
-    """It is Anthropic's billing error, which SDKs do not retry."""
+async def test_a_message_without_money_is_a_billing_error(tmp_path: Path, form: str) -> None:
+    """Anthropic's SDKs do not retry it."""
     async with billing_stand(tmp_path) as stand:
         key = await stand.open(credit_nano=COST_NANO - 1)
         refused = await ask(stand, key, form)
@@ -110,8 +110,8 @@ async def test_a_repeated_call_is_made_once(tmp_path: Path, form: str) -> None:
         assert await stand.balance(key) == NANO - COST_NANO
 
 
-async def test_what_is_dropped_has_a_note(tmp_path: Path) -> None:
-    """Or is refused in strict mode."""
+async def test_dropped_parameters_have_a_note(tmp_path: Path) -> None:
+    """In strict mode they are refused."""
     async with billing_stand(tmp_path) as stand:
         key = await stand.open()
         answer = await ask(stand, key, container="c")
@@ -124,7 +124,7 @@ async def test_what_is_dropped_has_a_note(tmp_path: Path) -> None:
 async def test_the_access_log_has_its_path(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the model, as for every surface."""
+    """The line has the model, as for every surface."""
     async with billing_stand(tmp_path) as stand:
         key = await stand.open()
         with caplog.at_level(logging.INFO, "gateway.access"):

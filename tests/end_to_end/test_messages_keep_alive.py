@@ -58,8 +58,8 @@ async def _final(client: AsyncAnthropic) -> str:
         return await stream.get_final_text()
 
 
-async def test_the_router_serves_it_too(tmp_path: Path) -> None:
-    """As for a client that waits for `100 Continue`: the events are the same."""
+async def test_the_router_sends_the_same_events(tmp_path: Path) -> None:
+    """The client waits for `100 Continue`."""
     async with FakeUpstream() as upstream:
         upstream.play([SSE_HEAD, START, REST, LAST_CHUNK])
         channel = ChannelConfig(

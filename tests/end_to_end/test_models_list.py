@@ -130,7 +130,7 @@ def charge_of(pricing: Pricing, usage: Mapping[str, Any]) -> int:
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_the_ledger_charges_the_listed_price(stand: BillingStand, form: str) -> None:
-    """Whatever the account's markup, for each usage that the provider reports."""
+    """The account may have a markup, and the provider may report any usage."""
     key = await stand.open(credit_nano=1000 * NANO)
     spent = 0
     for markup_bp in (0, 1, 1_250):
@@ -148,7 +148,7 @@ async def test_the_ledger_charges_the_listed_price(stand: BillingStand, form: st
 
 
 async def test_the_list_has_the_facts_of_a_model(stand: BillingStand) -> None:
-    """Where OpenRouter's has them; what is free is listed as free."""
+    """They are at OpenRouter's places. A free model is listed as free."""
     key = await stand.open()
     models = await listed(stand, key)
 
@@ -186,8 +186,8 @@ async def test_sdks_read_the_list(stand: BillingStand) -> None:
     assert not one.capabilities.pdf_input.supported
 
 
-async def test_the_contract_has_the_same(stand: BillingStand) -> None:
-    """Typed, over gRPC."""
+async def test_the_contract_has_the_same_prices(stand: BillingStand) -> None:
+    """They are typed there."""
     key = await stand.open()
     async with stand.gateway.service.channel() as channel:
         found = await ModelServiceStub(channel).GetModel(

@@ -33,8 +33,8 @@ ANSWERS_REASONING = Answer(parts=[thought("All clear.", signature="Zg=="), text(
 pytestmark = needs_node
 
 
-async def test_whole_and_streamed(stand: DialectStand) -> None:
-    """Whole, iterated and by the SDK's helper, the answer is the same, piece by piece."""
+async def test_whole_and_streamed_answers_are_the_same(stand: DialectStand) -> None:
+    """Whole, iterated and by the SDK's helper the text is the same, piece by piece."""
     stand.provider.say(GREETING)
 
     whole = await printed_by_node(stand.gateway, MODEL, "openai_contract.mjs", "whole")
@@ -47,8 +47,8 @@ async def test_whole_and_streamed(stand: DialectStand) -> None:
     assert whole["usage"]["total_tokens"] == 34
 
 
-async def test_parse(stand: DialectStand) -> None:
-    """A typed answer is parsed, whole and streamed."""
+async def test_a_typed_answer_is_parsed(stand: DialectStand) -> None:
+    """It is parsed whole and streamed."""
     stand.provider.say(CAPITAL)
 
     found = await printed_by_node(stand.gateway, MODEL, "openai_contract.mjs", "parse")
@@ -58,8 +58,8 @@ async def test_parse(stand: DialectStand) -> None:
 
 
 @pytest.mark.parametrize("scene", ["loop_whole", "loop_helper", "loop_runner"])
-async def test_loop(stand: DialectStand, scene: str) -> None:
-    """A loop of parallel calls, by hand, by the stream's helper and by `runTools`."""
+async def test_a_loop_of_parallel_calls_ends(stand: DialectStand, scene: str) -> None:
+    """It runs by hand, by the stream's helper and by `runTools`."""
     stand.provider.say(ASKS, ANSWERS)
 
     found = await printed_by_node(stand.gateway, MODEL, "openai_contract.mjs", scene)
@@ -69,8 +69,8 @@ async def test_loop(stand: DialectStand, scene: str) -> None:
 
 
 @pytest.mark.parametrize("scene", ["loop_whole", "loop_helper"])
-async def test_thinking_loop(stand: DialectStand, scene: str) -> None:
-    """The sealed reasoning goes back by itself, whole and from the helper's message."""
+async def test_sealed_reasoning_goes_back_in_a_loop(stand: DialectStand, scene: str) -> None:
+    """It is in the whole message and in the helper's."""
     stand.provider.say(ASKS_REASONING, ANSWERS_REASONING)
 
     found = await printed_by_node(stand.gateway, THINKING, "openai_contract.mjs", scene)
@@ -96,7 +96,9 @@ async def test_thinking_loop_of_run_tools(stand: DialectStand) -> None:
         assert [block["type"] for block in blocks[:2]] == ["thinking", "redacted_thinking"]
 
 
-async def test_refused_call(stand: DialectStand) -> None:
+async def test_an_error_before_the_first_token_has_status_code_and_class(
+    stand: DialectStand,
+) -> None:
     """An error before the first token has its status, its code and its class."""
     stand.provider.say(Refused(status=429, kind="rate_limit_error", message="Slow down."))
 
@@ -106,8 +108,10 @@ async def test_refused_call(stand: DialectStand) -> None:
 
 
 @pytest.mark.parametrize("breaks_off", ["error", "cut"])
-async def test_broken_stream(stand: DialectStand, breaks_off: Break) -> None:
-    """An error after the first token is thrown, with its code."""
+async def test_an_error_after_the_first_token_is_thrown(
+    stand: DialectStand, breaks_off: Break
+) -> None:
+    """It has its code."""
     stand.provider.say(Answer(parts=[text("Hel")], breaks_off=breaks_off))
 
     found = await printed_by_node(stand.gateway, MODEL, "openai_contract.mjs", "error")
@@ -135,8 +139,10 @@ async def test_broken_stream(stand: DialectStand, breaks_off: Break) -> None:
         )
     ],
 )
-async def test_vercel_broken_stream(stand: DialectStand, package: str, breaks_off: Break) -> None:
-    """Vercel's `ai` 5 and 6 report an error after the first token, and no finished answer."""
+async def test_vercel_reports_an_error_after_the_first_token(
+    stand: DialectStand, package: str, breaks_off: Break
+) -> None:
+    """`ai` 5 and 6 report no finished answer."""
     stand.provider.say(Answer(parts=[text("Hel", "lo")], breaks_off=breaks_off))
 
     found = await printed_by_node(stand.gateway, MODEL, "vercel_failure.mjs", package)
@@ -146,7 +152,7 @@ async def test_vercel_broken_stream(stand: DialectStand, package: str, breaks_of
     assert found["finishReasons"] == ["error"]
 
 
-async def test_vercel_loop(stand: DialectStand) -> None:
+async def test_vercel_streams_a_loop_of_parallel_calls(stand: DialectStand) -> None:
     """Vercel's AI SDK streams a loop of parallel calls."""
     stand.provider.say(ASKS, ANSWERS)
 

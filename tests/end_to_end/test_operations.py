@@ -96,7 +96,7 @@ Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def moved(before: Samples, after: Samples) -> dict[str, float]:
-    """What counters have moved by, without the process's own. Labels follow the name."""
+    """Return the increase of each counter but the process's own. Labels follow the name."""
     moves = {}
     for (name, labels), value in after.items():
         if not name.startswith("pomogator_") or not name.endswith(("_total", "_count")):

@@ -52,7 +52,7 @@ async def begin(stand: BillingStand, credit_nano: int) -> str:
 async def test_a_stream_ends_when_the_balance_is_gone(
     tmp_path: Path, each_database_url: str, transport: Transport
 ) -> None:
-    """What was passed on is paid, and the balance is overspent by less than a step."""
+    """Text that was passed on is paid. The overspending is less than a step."""
     async with billing_stand(
         tmp_path, transport=transport, database_url=each_database_url
     ) as stand:
@@ -72,7 +72,7 @@ async def test_a_stream_ends_when_the_balance_is_gone(
 async def test_a_whole_answer_ends_when_the_balance_is_gone(
     tmp_path: Path, each_database_url: str
 ) -> None:
-    """Where it is read as a stream from the provider."""
+    """The gateway reads it as a stream from the provider."""
     price = {**PRICE, "thinking": "effort", "thinking_default": "always", "thinking_shown": True}
     async with billing_stand(tmp_path, price=price, database_url=each_database_url) as stand:
         stand.script = script(ENDLESS)
@@ -105,7 +105,7 @@ async def test_a_stream_with_money_goes_on(
 async def test_a_budget_ends_a_stream_of_an_unlimited_account(
     tmp_path: Path, each_database_url: str
 ) -> None:
-    """Money of the key is money as well."""
+    """The budget is the key's."""
     async with billing_stand(tmp_path, database_url=each_database_url) as stand:
         stand.script = script(ENDLESS)
         budget = 1_000_000 + 2 * STEP_NANO
@@ -164,7 +164,7 @@ def message(*parts: Mapping[str, Any]) -> Any:
 async def test_media_of_unknown_size_need_the_price_of_the_most_they_may_take(
     tmp_path: Path, each_database_url: str, part: Mapping[str, Any], tokens: int
 ) -> None:
-    """A call that the balance could not pay reaches no provider; what is used is charged."""
+    """A call beyond the balance reaches no provider. Only used tokens are charged."""
     async with billing_stand(tmp_path, price=TOKEN, database_url=each_database_url) as stand:
         poor = await stand.open(credit_nano=tokens * MICRO)
         rich = await stand.open_account("rich", credit_nano=(tokens + 100) * MICRO)
@@ -207,7 +207,7 @@ async def test_a_million_tokens_that_are_reported_at_last_overspend_by_a_step(
 
 
 async def test_the_sdk_raises_when_the_balance_is_gone(tmp_path: Path) -> None:
-    """In the middle of a stream, after all that was paid for."""
+    """It raises in the middle of a stream, after all text that was paid for."""
     async with billing_stand(tmp_path) as stand:
         stand.script = script(ENDLESS)
         key = await stand.open(credit_nano=1_000_000 + 2 * STEP_NANO)

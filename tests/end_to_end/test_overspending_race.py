@@ -29,7 +29,7 @@ CALLS = 200
 
 
 def play(_: Request) -> Script:
-    """An answer that ignores its limit, and says so."""
+    """Return an answer that ignores its limit."""
     usage = {**USAGE, "completion_tokens": 6_000, "total_tokens": 6_011}
     rest = sse(piece(None), {"choices": [], "usage": usage}, "[DONE]")
     pieces = [sse(piece(PIECE)) for _ in range(60)]
@@ -39,7 +39,7 @@ def play(_: Request) -> Script:
 async def ask_until_decided(
     client: Client, edge: int, secret: str, body: Mapping[str, Any]
 ) -> tuple[int, str]:
-    """The status and code of a call, repeated while a busy gateway sheds it."""
+    """Return status and code of a call, which is repeated while a busy gateway sheds it."""
     while (answer := await client.ask(edge, secret, **body))[0] == 503:  # noqa: ASYNC110 - as told
         await asyncio.sleep(0.1)
     return answer

@@ -50,7 +50,7 @@ async def ask(
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_the_provider_counts(tmp_path: Path, transport: Transport) -> None:
-    """It gets the bytes of the caller, but for the model's name, and nothing is charged."""
+    """The provider gets the caller's bytes, but for the model's name. Nothing is charged."""
     async with billing_stand(tmp_path, transport=transport, channel=ANTHROPIC) as stand:
         stand.script = COUNT
         key = await stand.open()
@@ -63,7 +63,7 @@ async def test_the_provider_counts(tmp_path: Path, transport: Transport) -> None
 
 
 async def test_a_prompt_of_responses_is_counted_by_openai(tmp_path: Path) -> None:
-    """Where a channel of OpenAI's has a model of Responses. It gets what makes the prompt alone."""
+    """A channel of OpenAI's has a model of Responses, and gets the fields of the prompt alone."""
     async with billing_stand(tmp_path, channel=OPENAI) as stand:
         stand.script = COUNT
         key = await stand.open()
@@ -76,8 +76,8 @@ async def test_a_prompt_of_responses_is_counted_by_openai(tmp_path: Path) -> Non
         assert sent.json().keys() == {"model", "input"}
 
 
-async def test_what_may_not_pass_is_translated(tmp_path: Path) -> None:
-    """A caller that pays gets the count of what a completion would send."""
+async def test_a_prompt_that_may_not_pass_is_translated(tmp_path: Path) -> None:
+    """A caller that pays gets the count of the completion's own request."""
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = COUNT
         key = await stand.open()
@@ -120,8 +120,8 @@ async def test_a_provider_that_does_not_count_is_left_alone(tmp_path: Path, scri
         assert (await ask(stand, key)).body == {"input_tokens": 2095}
 
 
-async def test_its_failures_do_not_count_against_the_channel(tmp_path: Path) -> None:
-    """A completion goes to a channel that cannot count, and operators see no failure of it."""
+async def test_failed_counts_do_not_count_against_the_channel(tmp_path: Path) -> None:
+    """A completion goes to the channel, and operators see no failure of it."""
     async with billing_stand(
         tmp_path, channel={**ANTHROPIC, "dialect": "openai", **OPENAI}
     ) as stand:
@@ -152,7 +152,7 @@ async def test_a_slow_provider_is_not_waited_for(
 
 
 async def test_the_refusal_of_a_request_that_passed_is_the_callers(tmp_path: Path) -> None:
-    """A request that a completion would be refused for is refused for its count, too."""
+    """The provider refuses the count as it would the completion."""
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         message = "messages: roles must alternate"
         error = {"type": "invalid_request_error", "message": message}
@@ -164,7 +164,7 @@ async def test_the_refusal_of_a_request_that_passed_is_the_callers(tmp_path: Pat
 
 
 async def test_limits_on_requests_apply(tmp_path: Path) -> None:
-    """Of a key and of a channel: beyond them there are estimates, and a completion is refused."""
+    """Beyond the limits of key and channel there are estimates, and a completion is refused."""
     for rule in (LimitConfig(key="*", rpm=2), LimitConfig(channel="house", rpm=2)):
         state = tmp_path / (rule.channel or "key")
         state.mkdir()
@@ -183,7 +183,7 @@ async def test_limits_on_requests_apply(tmp_path: Path) -> None:
 async def test_counts_at_a_time_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those beyond the bound are estimated at once."""
+    """Further ones are estimated at once."""
     monkeypatch.setattr(prompt_counts, "REQUESTS_MAX", 1)
     go_on = asyncio.Event()
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:

@@ -98,7 +98,7 @@ def marks(body: Json) -> list[str]:
 
 
 async def test_instructions_that_come_again_are_marked(stand: Stand) -> None:
-    """From the second conversation on, with a note; after five minutes they are new again."""
+    """The second conversation has the mark and a note. After five minutes they are new again."""
     first, notes = await stand.ask(SYSTEM, said("user", "One?"))
     assert marks(first) == []
     assert not notes
@@ -113,7 +113,7 @@ async def test_instructions_that_come_again_are_marked(stand: Stand) -> None:
 
 
 async def test_a_conversation_that_goes_on_is_marked_at_its_ends(stand: Stand) -> None:
-    """Where the earlier prompt ended and at its own end: at most four marks, of each request."""
+    """The marks are at the end of the earlier prompt and at its own: at most four in a request."""
     turns = [said("user", LONG)]
     seen = []
     for _ in range(4):
@@ -148,8 +148,8 @@ async def test_marks_of_the_caller_are_left_alone(stand: Stand) -> None:
         assert not notes
 
 
-async def test_what_is_short_or_another_accounts_is_not_marked(stand: Stand) -> None:
-    """Prompts of different accounts are different, whatever they say."""
+async def test_short_prompts_and_those_of_other_accounts_are_not_marked(stand: Stand) -> None:
+    """Equal prompts of two accounts are different."""
     for _ in range(3):
         body, _ = await stand.ask(said("user", "Hello"))
         assert marks(body) == []
@@ -173,10 +173,10 @@ async def test_messages_pass_as_they_are(stand: Stand) -> None:
     ("dialect", "cache"),
     [("anthropic", PromptCacheConfig(marks=False)), ("openai", PromptCacheConfig())],
 )
-async def test_no_marks_where_they_are_not_wanted(
+async def test_no_marks_where_they_are_switched_off(
     tmp_path: Path, clock: FakeClock, dialect: str, cache: PromptCacheConfig
 ) -> None:
-    """By configuration, and at other dialects."""
+    """Other dialects get none either."""
     async for stand in opened(tmp_path, clock, dialect, cache):
         for _ in range(3):
             body, notes = await stand.ask(SYSTEM, said("user", "One?"))
@@ -192,7 +192,7 @@ PRICE: Mapping[str, Any] = {
 
 
 async def test_a_call_that_is_abandoned_pays_for_the_marks(tmp_path: Path) -> None:
-    """As cache writes, which the provider bills, from the second call on; the hold covers them."""
+    """The provider bills them as cache writes from the second call on. The hold covers them."""
     charges = []
     async with billing_stand(tmp_path, price=PRICE, channel={"dialect": "anthropic"}) as stand:
         key = await stand.open(credit_nano=NANO)

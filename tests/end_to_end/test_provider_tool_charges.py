@@ -89,10 +89,10 @@ async def charged(stand: BillingStand, key: str) -> int:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("ending", [CUT, STALL])
-async def test_searches_of_an_answer_that_does_not_end(
+async def test_searches_of_a_broken_or_abandoned_answer_are_charged(
     tmp_path: Path, path: str, ending: Any
 ) -> None:
-    """The provider breaks off, or the caller leaves: what was searched is charged."""
+    """The provider breaks off, or the caller leaves."""
     channel = {**ANTHROPIC, "on_disconnect": "cancel"}
     async with billing_stand(tmp_path, channel=channel, billing=CHARGE) as stand:
         stand.script = [SSE_HEAD, chunk(started()), ending]
@@ -105,10 +105,10 @@ async def test_searches_of_an_answer_that_does_not_end(
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("usage", [{}, {"input_tokens": 40, "output_tokens": 9}])
-async def test_searches_that_a_provider_does_not_count(
+async def test_searches_without_a_count_are_counted_by_blocks(
     tmp_path: Path, path: str, streams: bool, usage: Mapping[str, int]
 ) -> None:
-    """They are counted by the blocks of the answer."""
+    """The provider reports no number."""
     whole = {"id": "msg_1", "type": "message", "role": "assistant", "content": BLOCKS,
              "stop_reason": "end_turn", "usage": usage}  # fmt: skip
     end = frame(END) if usage else frame(json.dumps({**json.loads(END), "usage": {}}))
@@ -124,7 +124,7 @@ async def test_searches_that_a_provider_does_not_count(
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_an_answer_with_searches_is_drained(tmp_path: Path, path: str) -> None:
-    """Only its end has the tokens of what was found: the caller pays them, and later searches."""
+    """The caller pays for the tokens of the results, which only its end has, and later searches."""
     goes_on = asyncio.Event()
     end = json.loads(END)
     end["usage"] |= {"input_tokens": 30_000, "server_tool_use": {"web_search_requests": 5}}
@@ -153,7 +153,7 @@ async def test_tools_that_callers_run_change_nothing(tmp_path: Path, path: str) 
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_the_balance_must_cover_searches(tmp_path: Path, path: str) -> None:
-    """As many as the request allows, or five where it says nothing."""
+    """It covers as many as the request allows, by default five."""
     async with billing_stand(tmp_path, channel=ANTHROPIC, billing=CHARGE) as stand:
         stand.script = [SSE_HEAD, chunk(started()), STALL]
         key = await stand.open(credit_nano=6 * SEARCH_NANO)
@@ -174,7 +174,7 @@ RESPONSES: Mapping[str, Any] = {"dialect": "openai-responses", "models": {MODEL:
 TOOL_PRICE = {**PRICE, "provider_tools_usd": {"web_search": Decimal("0.01")}}
 
 
-async def test_searches_over_responses_of_an_answer_that_does_not_end(tmp_path: Path) -> None:
+async def test_searches_over_responses_of_a_broken_answer_are_charged(tmp_path: Path) -> None:
     """They are charged, too."""
     item = {"type": "web_search_call", "id": "ws_1", "status": "completed",
             "action": {"type": "search", "query": "tick"}}  # fmt: skip

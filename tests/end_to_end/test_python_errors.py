@@ -38,7 +38,7 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a provider refuses, and what becomes of it."""
+    """Refusal of a provider, and the error that the caller gets."""
 
     refused: Refused
     kind: type[openai.APIStatusError]
@@ -81,17 +81,17 @@ REFUSALS = [
 
 
 async def ask(client: AsyncOpenAI, **fields: Any) -> Any:
-    """A completion, or the first chunk of it."""
+    """Return a completion, or the first chunk of it."""
     request: Any = {"model": MODEL, "messages": MESSAGES} | fields
     answer = await client.chat.completions.create(**request)
     return await anext(aiter(answer)) if fields.get("stream") else answer
 
 
 @pytest.mark.parametrize(("fields", "param", "code"), FAULTS)
-async def test_faults(
+async def test_a_request_with_a_fault_is_refused_with_its_field(
     stand: DialectStand, client: AsyncOpenAI, fields: dict[str, Any], param: str, code: str
 ) -> None:
-    """A request with a fault is refused with the field's name, and no provider is called."""
+    """No provider is called."""
     stand.provider.say(GREETING)
 
     with pytest.raises(openai.BadRequestError) as refused:
@@ -104,10 +104,10 @@ async def test_faults(
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.code)
-async def test_refusals(
+async def test_a_providers_refusal_has_class_status_and_code(
     stand: DialectStand, client: AsyncOpenAI, refusal: Refusal, streamed: bool
 ) -> None:
-    """What a provider refuses has the SDK's class, a status and a code; a stream no less."""
+    """Streams have the same."""
     refused = refusal.refused
     stand.provider.say(refused)
 
@@ -124,8 +124,10 @@ async def test_refusals(
 
 
 @pytest.mark.parametrize("breaks_off", ["error", "cut"])
-async def test_broken_stream(stand: DialectStand, client: AsyncOpenAI, breaks_off: Break) -> None:
-    """What came before the break is given; then the SDK raises, and there is no ending."""
+async def test_a_broken_stream_raises_after_its_text(
+    stand: DialectStand, client: AsyncOpenAI, breaks_off: Break
+) -> None:
+    """There is no finish reason."""
     stand.provider.say(Answer(parts=[text("Hel", "lo")], breaks_off=breaks_off))
     pieces: list[str] = []
     endings: list[str | None] = []
@@ -153,15 +155,19 @@ BROKEN_CODES = {
 """What the providers' own words for it mean."""
 
 
-async def test_unknown_key(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """A key that nobody has made is no key."""
+async def test_an_unknown_key_is_an_authentication_error(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """It is well-formed."""
     with pytest.raises(openai.AuthenticationError) as refused:
         await ask(client.with_options(api_key=new_secret()))
 
     assert refused.value.code == "invalid_api_key"
 
 
-async def test_forbidden_model(stand: DialectStand, client: AsyncOpenAI) -> None:
+async def test_a_model_out_of_the_keys_scope_is_403(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
     """A key for other models may not use this one."""
     scope = KeyScope(models=frozenset({"house/other"}))
     _, secret = await stand.gateway.service.key_maker.make("default", scope=scope)
@@ -173,7 +179,9 @@ async def test_forbidden_model(stand: DialectStand, client: AsyncOpenAI) -> None
     assert not stand.provider.requests
 
 
-async def test_no_money(stand: DialectStand, client: AsyncOpenAI) -> None:
+async def test_an_account_without_money_is_402_and_not_retried(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
     """An account without money is told so, and the SDK does not try again."""
     _, secret = await stand.gateway.service.key_maker.make("poor")
 
@@ -185,14 +193,16 @@ async def test_no_money(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert not stand.provider.requests
 
 
-async def test_no_such_model_to_list(stand: DialectStand, client: AsyncOpenAI) -> None:
+async def test_an_unknown_model_is_not_found(stand: DialectStand, client: AsyncOpenAI) -> None:
     """Looking up a model that is not there finds nothing."""
     with pytest.raises(openai.NotFoundError):
         await client.models.retrieve("house/unknown")
 
 
-async def test_strict_mode(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """Who is strict is refused what others get left out."""
+async def test_strict_mode_refuses_dropped_parameters(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """Other callers get a note."""
     stand.provider.say(GREETING)
 
     with pytest.raises(openai.BadRequestError) as refused:
@@ -202,8 +212,8 @@ async def test_strict_mode(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert not stand.provider.requests
 
 
-async def test_sdk_tries_again(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """The SDK's own retries get what a patient caller would."""
+async def test_the_sdks_own_retries_succeed(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """They follow the answer's Retry-After."""
     limited = Refused(status=429, kind="rate_limit_error", message="Slow down.", retry_after_s=0)
     stand.provider.say(limited, GREETING)
 

@@ -40,7 +40,9 @@ async def _chunks(client: AsyncOpenAI, **fields: Any) -> list[ChatCompletionChun
     return [chunk async for chunk in await client.chat.completions.create(**request)]
 
 
-async def test_whole(stand: DialectStand, client: AsyncOpenAI) -> None:
+async def test_a_whole_answer_has_text_reason_and_tokens(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
     """A whole answer has the text, the reason to stop and the tokens."""
     stand.provider.say(GREETING)
 
@@ -57,8 +59,8 @@ async def test_whole(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert completion.usage.total_tokens == 34
 
 
-async def test_cost(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """What was charged, to the last digit: in a header, and in the usage for who asks for it."""
+async def test_the_cost_is_exact(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """It is in a header, and on request in the usage."""
     stand.provider.say(GREETING)
     asking = {"usage": {"include": True}}
 
@@ -74,8 +76,8 @@ async def test_cost(stand: DialectStand, client: AsyncOpenAI) -> None:
         assert str(usage.model_dump()["cost"]) == charged
 
 
-async def test_stream(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """A stream gives the provider's pieces one by one, under one identity, and one ending."""
+async def test_a_stream_has_the_providers_pieces(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """All chunks have one ID, and one has the finish reason."""
     stand.provider.say(GREETING)
 
     chunks = await _chunks(client)
@@ -88,8 +90,10 @@ async def test_stream(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert all("usage" not in chunk.model_fields_set for chunk in chunks)
 
 
-async def test_stream_with_usage(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """With `include_usage` every chunk has `usage`: null, but for a last one without choices."""
+async def test_usage_of_a_stream_is_in_an_extra_last_chunk(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """With `include_usage` every other chunk has `usage: null`."""
     stand.provider.say(GREETING)
 
     chunks = await _chunks(client, stream_options={"include_usage": True})
@@ -102,7 +106,9 @@ async def test_stream_with_usage(stand: DialectStand, client: AsyncOpenAI) -> No
     assert last.usage.total_tokens == 34
 
 
-async def test_stream_helper(stand: DialectStand, client: AsyncOpenAI) -> None:
+async def test_the_sdks_helper_makes_the_whole_answer(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
     """The SDK's own accumulation of a stream is the whole answer."""
     stand.provider.say(GREETING)
 
@@ -115,8 +121,8 @@ async def test_stream_helper(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert completion.choices[0].finish_reason == "stop"
 
 
-async def test_parse(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """A typed answer is parsed, and the provider is held to the schema in its own form."""
+async def test_a_typed_answer_is_parsed(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """The provider gets the schema in its own form."""
     stand.provider.say(CAPITAL)
 
     completion = await client.chat.completions.parse(
@@ -137,7 +143,9 @@ async def test_parse(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert schema["additionalProperties"] is False
 
 
-async def test_parse_stream(stand: DialectStand, client: AsyncOpenAI) -> None:
+async def test_a_typed_answer_is_parsed_from_a_stream(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
     """A typed answer is parsed from a stream too."""
     stand.provider.say(CAPITAL)
 
@@ -149,8 +157,10 @@ async def test_parse_stream(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert completion.choices[0].message.parsed == Capital(country="France", city="Paris")
 
 
-async def test_parse_thinking(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """A typed answer of a model that reasons is a string: there is no array to stumble over."""
+async def test_a_typed_answer_of_a_model_that_reasons_is_a_string(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """The SDK cannot parse an array."""
     stand.provider.say(Answer(parts=[thought("Hm."), *CAPITAL.parts]))
 
     completion = await client.chat.completions.parse(
@@ -162,8 +172,10 @@ async def test_parse_thinking(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert message.reasoning_content == "Hm."
 
 
-async def test_thinking_whole(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """A `-thinking` name gives the content array of the API's page, and the plain reasoning."""
+async def test_a_thinking_name_gives_the_content_array(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """The plain reasoning is beside it."""
     stand.provider.say(REASONED)
 
     completion = await client.chat.completions.create(
@@ -181,8 +193,8 @@ async def test_thinking_whole(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert usage.completion_tokens_details.reasoning_tokens == 17
 
 
-async def test_thinking_as_text(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """Typed programs ask for a plain string, and get one."""
+async def test_thinking_may_be_asked_for_as_text(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """Typed programs need a string."""
     stand.provider.say(REASONED)
 
     completion = await client.chat.completions.create(
@@ -194,8 +206,10 @@ async def test_thinking_as_text(stand: DialectStand, client: AsyncOpenAI) -> Non
     assert message.reasoning_content == "Two and two."
 
 
-async def test_thinking_stream(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """A stream gives reasoning and text apart, and the sealed reasoning once and whole."""
+async def test_a_stream_gives_reasoning_and_text_apart(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """The sealed reasoning comes once and whole."""
     stand.provider.say(REASONED)
 
     chunks = await _chunks(client, model=THINKING)
@@ -208,8 +222,8 @@ async def test_thinking_stream(stand: DialectStand, client: AsyncOpenAI) -> None
     assert len(states) == stand.is_signed
 
 
-async def test_refusal(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """A refusal is in its own field, whole and streamed, and ends with the filter's reason."""
+async def test_a_refusal_is_in_its_own_field(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """It ends with the filter's reason, whole and streamed."""
     stand.provider.say(Answer(refusal="I cannot help with that.", stop="content_filter"))
 
     completion = await client.chat.completions.create(model=MODEL, messages=MESSAGES)
@@ -223,7 +237,7 @@ async def test_refusal(stand: DialectStand, client: AsyncOpenAI) -> None:
         assert choice.finish_reason == "content_filter"
 
 
-async def test_length(stand: DialectStand, client: AsyncOpenAI) -> None:
+async def test_an_answer_cut_by_its_limit_says_so(stand: DialectStand, client: AsyncOpenAI) -> None:
     """An answer that was cut off by its limit says so."""
     stand.provider.say(Answer(parts=[text("Once upon")], stop="length"))
 
@@ -236,8 +250,10 @@ async def test_length(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert body.get("max_tokens", body.get("max_output_tokens")) == 20
 
 
-async def test_several_answers(client: AsyncOpenAI, stand: DialectStand) -> None:
-    """Several answers come apart, with their log probabilities, or are refused: never fewer."""
+async def test_several_answers_come_apart_or_are_refused(
+    client: AsyncOpenAI, stand: DialectStand
+) -> None:
+    """They have their log probabilities, and there are never fewer."""
     stand.provider.say(GREETING)
     wanted: Any = {"model": MODEL, "messages": MESSAGES, "n": 2, "logprobs": True}
     if stand.dialect != "openai":
@@ -259,8 +275,10 @@ async def test_several_answers(client: AsyncOpenAI, stand: DialectStand) -> None
             assert "".join(t.token for t in choice.logprobs.content or ()) == "Привет! 🌍"
 
 
-async def test_notes(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """What was left out on the way is told in a header, whole and streamed."""
+async def test_dropped_parameters_have_notes_in_a_header(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """Whole answers and streams have it."""
     stand.provider.say(GREETING)
     create = client.chat.completions.with_raw_response.create
 

@@ -53,13 +53,13 @@ ANSWERS = Answer(parts=[thought("I have it all."), text("18 °C, ", "noon.")])
 
 
 def unsigned(answer: Answer) -> Answer:
-    """The same without what models say that do not reason."""
+    """Return the answer without the parts of models that reason."""
     parts = [part for part in answer.parts if not isinstance(part, Redacted)]
     return Answer(parts=[p for p in parts if not hasattr(p, "signature")], stop=answer.stop)
 
 
 def results(message: Any) -> list[dict[str, Any]]:
-    """What the tools say that were called."""
+    """Return the results of the tools that were called."""
     return [
         {"role": "tool", "tool_call_id": call["id"], "content": RESULTS[call["function"]["name"]]}
         for call in message["tool_calls"]
@@ -104,8 +104,10 @@ async def ask_stream(client: AsyncOpenAI, messages: list[Any], **more: Any) -> d
 
 @pytest.mark.parametrize("ask", [ask_whole, ask_helper, ask_stream])
 @pytest.mark.parametrize("model", [MODEL, THINKING])
-async def test_loop(stand: DialectStand, client: AsyncOpenAI, ask: Any, model: str) -> None:
-    """Three turns with parallel calls: each message goes back as it came, and is accepted."""
+async def test_a_loop_of_parallel_calls_ends(
+    stand: DialectStand, client: AsyncOpenAI, ask: Any, model: str
+) -> None:
+    """Three messages go back unchanged, and the provider accepts them."""
     answers = [ASKS, ASKS_AGAIN, ANSWERS]
     stand.provider.say(*(answers if model == THINKING else map(unsigned, answers)))
     messages: list[Any] = [QUESTION]
@@ -123,8 +125,10 @@ async def test_loop(stand: DialectStand, client: AsyncOpenAI, ask: Any, model: s
     assert arguments == [{"city": "Paris"}, {}]
 
 
-async def test_loop_of_two_ways(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """A conversation that began as a stream goes on whole, and the reverse."""
+async def test_a_loop_may_change_between_streams_and_whole_answers(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """Either may come first."""
     stand.provider.say(ASKS, ASKS_AGAIN, ANSWERS)
 
     message = await ask_helper(client, [QUESTION], model=THINKING)
@@ -136,8 +140,10 @@ async def test_loop_of_two_ways(stand: DialectStand, client: AsyncOpenAI) -> Non
     assert message["content"] == "18 °C, noon."
 
 
-async def test_loop_with_reasoning_left_out(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """Where calls of another gateway have no reasoning, the model goes on without, and says so."""
+async def test_a_loop_without_reasoning_goes_on_with_a_note(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """Calls of another gateway have no reasoning."""
     stand.provider.say(ASKS, ANSWERS)
     message = await ask_whole(client, [QUESTION], model=THINKING)
     message.pop("reasoning_state", None)
@@ -154,8 +160,10 @@ async def test_loop_with_reasoning_left_out(stand: DialectStand, client: AsyncOp
     assert [note["param"] for note in notes] == lost
 
 
-async def test_reasoning_details(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """What OpenRouter's clients keep, `reasoning_details`, is taken instead of our string."""
+async def test_reasoning_details_come_back_instead_of_the_state(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """OpenRouter's clients keep them."""
     stand.provider.say(ASKS, ANSWERS)
     message = await ask_whole(client, [QUESTION], model=THINKING)
     message.pop("reasoning_state", None)
@@ -204,8 +212,8 @@ class weather(BaseModel):  # noqa: N801 - the tool's name
     city: str
 
 
-async def test_parsed_arguments(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """The SDK parses the arguments of a typed tool, whole and streamed."""
+async def test_typed_arguments_are_parsed(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """The SDK parses them, whole and streamed."""
     stand.provider.say(unsigned(ASKS_AGAIN))
     wanted: Any = {
         "model": MODEL,
@@ -225,7 +233,9 @@ async def test_parsed_arguments(stand: DialectStand, client: AsyncOpenAI) -> Non
         assert function.parsed_arguments == weather(city="Rome")
 
 
-async def test_forced_choice(stand: DialectStand, client: AsyncOpenAI) -> None:
+async def test_a_forced_tool_has_the_providers_form(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
     """A tool that must be called is named to the provider in its own form."""
     stand.provider.say(unsigned(ASKS_AGAIN))
     chosen: Any = {"type": "function", "function": {"name": "weather"}}
@@ -239,7 +249,9 @@ async def test_forced_choice(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert stand.provider.bodies[0]["tool_choice"] == theirs.get(stand.dialect, chosen)
 
 
-async def test_broken_arguments(stand: DialectStand, client: AsyncOpenAI) -> None:
+async def test_arguments_that_are_no_json_stay_as_they_are(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
     """Arguments that are no JSON reach the caller as the model wrote them."""
     broken = Answer(parts=[call("toolu_1", "weather", '{"city": ')], stop="tool_calls")
     stand.provider.say(broken)
@@ -249,8 +261,10 @@ async def test_broken_arguments(stand: DialectStand, client: AsyncOpenAI) -> Non
     assert message["tool_calls"][0]["function"]["arguments"] == '{"city": '
 
 
-async def test_functions(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """Programs from before there were tools call functions, whole and streamed."""
+async def test_functions_of_before_tools_are_called(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """They are called whole and streamed."""
     stand.provider.say(unsigned(ASKS_AGAIN), unsigned(ASKS_AGAIN), unsigned(ANSWERS))
     request: Any = {"model": MODEL, "functions": [TOOLS[0]["function"]]}
 
@@ -271,8 +285,10 @@ async def test_functions(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert answer.choices[0].message.content == "18 °C, noon."
 
 
-async def test_further_calls_of_functions(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """A provider that calls twice although it was told not to: both calls arrive, and come back."""
+async def test_further_calls_arrive_beside_a_function_call(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """The provider calls twice although it may call once. Both calls come back."""
     twice = Answer(
         parts=[call("toolu_1", "weather", '{"city":"Rome"}'), call("toolu_2", "time", "{}")],
         stop="tool_calls",

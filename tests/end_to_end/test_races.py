@@ -53,7 +53,7 @@ async def account_of(
 
 
 async def named(account: TrackedAccount, key: Key, edge: str, prompt: str = SAME) -> Outcome:
-    """What becomes of a call under the one name."""
+    """Return the outcome of a call with the one idempotency key."""
     planned = account.stand.provider.answers.setdefault(prompt, PlannedAnswer(5, held=True))
     _, answer = await account.post(edge, key, planned, stream=True, named="order", prompt=prompt)
     await answer.read_to_end()

@@ -31,8 +31,8 @@ def raw(*, stream: bool, **fields: Any) -> pb.RawRequest:
     return pb.RawRequest(**{"api": MESSAGES, "body": request_body(stream=stream), **fields})
 
 
-async def test_whole_and_streamed(tmp_path: Path) -> None:
-    """The bytes of the provider, and the usage and cost beside them."""
+async def test_the_bytes_of_the_provider_arrive(tmp_path: Path) -> None:
+    """Usage and cost are beside them, whole and streamed."""
     async with (
         billing_stand(tmp_path, channel=ANTHROPIC) as stand,
         stand.gateway.service.channel() as channel,
@@ -82,8 +82,10 @@ async def test_whole_and_streamed(tmp_path: Path) -> None:
         ({"headers": {"anthropic-beta": "a\r\nx-api-key: k"}}, "raw.headers"),
     ],
 )
-async def test_a_wrong_request(tmp_path: Path, fields: dict[str, Any], at: str) -> None:
-    """INVALID_ARGUMENT with the path of the field, and no provider is asked."""
+async def test_a_wrong_request_is_invalid_argument(
+    tmp_path: Path, fields: dict[str, Any], at: str
+) -> None:
+    """It has the path of the field, and no provider is asked."""
     async with (
         billing_stand(tmp_path, channel=ANTHROPIC) as stand,
         stand.gateway.service.channel() as channel,

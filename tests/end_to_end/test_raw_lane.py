@@ -43,7 +43,7 @@ ODD = '"stop_sequences" :["a"],"temperature":1.0,'
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("streams", FORMS)
 async def test_bytes_pass_both_ways(tmp_path: Path, transport: Transport, streams: bool) -> None:
-    """But for the model's name: unknown members, spacing, blocks, events. The charge is exact."""
+    """Only the name of the model changes, neither spacing nor events. The charge is exact."""
     async with billing_stand(tmp_path, transport=transport, channel=ANTHROPIC) as stand:
         stand.script = streamed(STREAM) if streams else document()
         key = await stand.open()
@@ -91,8 +91,8 @@ async def test_events_leave_when_they_arrive(tmp_path: Path) -> None:
         assert received == told(START + BEGIN + PIECE + END)
 
 
-async def test_a_provider_with_the_same_name_of_the_model(tmp_path: Path) -> None:
-    """What it calls itself in its answer passes, too."""
+async def test_another_name_of_the_model_in_the_answer_passes(tmp_path: Path) -> None:
+    """The request's name is the provider's."""
     async with FakeUpstream() as upstream:
         upstream.play(document())
         channel = ChannelConfig(
@@ -105,7 +105,7 @@ async def test_a_provider_with_the_same_name_of_the_model(tmp_path: Path) -> Non
 
 
 async def test_an_error_within_a_stream_reaches_the_client_once(tmp_path: Path) -> None:
-    """As the provider sent it. What was passed on is charged."""
+    """It is as the provider sent it. Text that was passed on is charged."""
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = streamed(START + BEGIN + PIECE, OVERLOADED)
         key = await stand.open()
@@ -115,7 +115,7 @@ async def test_an_error_within_a_stream_reaches_the_client_once(tmp_path: Path) 
 
 
 async def test_a_cut_stream_ends_with_an_error(tmp_path: Path) -> None:
-    """In the form of the API, behind the whole events that came."""
+    """The error has the form of the API, and follows whole events."""
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = broken(START + BEGIN + PIECE + PIECE[:20])
         key = await stand.open()
@@ -138,10 +138,10 @@ async def test_a_cut_stream_ends_with_an_error(tmp_path: Path) -> None:
         (529, "overloaded_error", 529, "overloaded_error"),
     ],
 )
-async def test_a_refusal(
+async def test_a_refusal_has_the_status_and_type_of_the_table(
     tmp_path: Path, streams: bool, theirs: int, kind: str, status: int, told_kind: str
 ) -> None:
-    """It has the status and type of the table of errors, and costs nothing."""
+    """It costs nothing."""
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         error = {"type": "error", "error": {"type": kind, "message": "Out of the ordinary."}}
         stand.script = [json_answer(error, theirs)]
@@ -154,7 +154,7 @@ async def test_a_refusal(
 @pytest.mark.parametrize("begins", ["status", "start"])
 @pytest.mark.parametrize("streams", FORMS)
 async def test_another_dialect_takes_over(tmp_path: Path, streams: bool, begins: str) -> None:
-    """Until the first content: the request is translated, and its answer has the API's form."""
+    """Before the first content the request is translated, and its answer has the API's form."""
     first: Any = [json_answer({"error": {"message": "Busy"}}, 529)]
     if streams and begins == "start":
         first = streamed(START[: START.index(PING)] + PING, OVERLOADED)
@@ -216,10 +216,8 @@ COSTLY = {
 
 
 @pytest.mark.parametrize("name", COSTLY)
-async def test_what_costs_more_than_tokens_is_not_sent_for_those_who_pay(
-    tmp_path: Path, name: str
-) -> None:
-    """The request is translated: it has a note, or is refused. Unlimited accounts may send it."""
+async def test_costly_members_are_not_sent_for_limited_accounts(tmp_path: Path, name: str) -> None:
+    """The request is translated with a note, or refused. Unlimited accounts may send them."""
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = document()
         key = await stand.open()
@@ -232,8 +230,8 @@ async def test_what_costs_more_than_tokens_is_not_sent_for_those_who_pay(
         assert stand.upstream.requests[before].body.count(COSTLY[name].encode()) == 1
 
 
-async def test_the_limit_of_those_who_pay(tmp_path: Path) -> None:
-    """One above the model's longest answer is clamped, with a note: its hold is for that."""
+async def test_the_limit_of_limited_accounts_is_clamped(tmp_path: Path) -> None:
+    """The model's longest answer is the most. A note says so."""
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = document()
         key = await stand.open(credit_nano=2 * NANO)
@@ -245,8 +243,8 @@ async def test_the_limit_of_those_who_pay(tmp_path: Path) -> None:
         assert stand.upstream.requests[1].json()["max_tokens"] == 200_000
 
 
-async def test_betas_of_those_who_pay(tmp_path: Path) -> None:
-    """One that may change the price of a token is not sent, and has a note."""
+async def test_costly_betas_of_limited_accounts_are_not_sent(tmp_path: Path) -> None:
+    """They may change the price of a token, and have a note."""
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = document()
         key = await stand.open()
@@ -289,8 +287,8 @@ async def test_an_answer_without_usage_is_counted(tmp_path: Path, streams: bool)
     assert charge > 1_000_000
 
 
-async def test_a_client_that_leaves(tmp_path: Path) -> None:
-    """The answer is cancelled, and what was passed on is charged."""
+async def test_a_client_that_leaves_pays_for_what_was_passed_on(tmp_path: Path) -> None:
+    """The provider's answer is cancelled."""
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = [SSE_HEAD, chunk(START + BEGIN + PIECE), STALL]
         key = await stand.open()
@@ -301,7 +299,7 @@ async def test_a_client_that_leaves(tmp_path: Path) -> None:
 
 
 async def test_an_answer_is_drained(tmp_path: Path) -> None:
-    """Where the provider bills it to its end: the caller pays what it reports."""
+    """The provider bills it to its end, and the caller pays the reported usage."""
     goes_on = asyncio.Event()
     price = {**PRICE, "billed_to_end": True}
     async with billing_stand(tmp_path, channel=ANTHROPIC, price=price) as stand:
@@ -314,7 +312,7 @@ async def test_an_answer_is_drained(tmp_path: Path) -> None:
 
 
 async def test_a_revoked_key_ends_its_stream(tmp_path: Path) -> None:
-    """With an error in the form of the API."""
+    """The error has the form of the API."""
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = [SSE_HEAD, chunk(START + BEGIN + PIECE), STALL]
         await stand.open()
@@ -338,8 +336,8 @@ async def test_an_exhausted_balance_ends_a_stream(tmp_path: Path) -> None:
         assert await stand.balance(key) <= 0
 
 
-async def test_repeated_with_an_idempotency_key(tmp_path: Path) -> None:
-    """The same bytes come again; the other form of the answer says the same. One charge."""
+async def test_a_repeated_call_gets_the_same_bytes(tmp_path: Path) -> None:
+    """The other form of the answer has the same content. There is one charge."""
     async with billing_stand(tmp_path, channel=ANTHROPIC) as stand:
         stand.script = streamed(STREAM)
         key = await stand.open()
@@ -372,7 +370,7 @@ async def test_a_repeated_document_becomes_a_stream(tmp_path: Path) -> None:
 
 
 async def test_the_key_of_the_provider_is_the_channels(tmp_path: Path) -> None:
-    """That of the caller stays here."""
+    """The caller's key is not sent."""
     async with FakeUpstream() as upstream:
         upstream.play(document())
         channel = ChannelConfig(

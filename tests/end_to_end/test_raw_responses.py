@@ -52,7 +52,7 @@ MESSAGE: Mapping[str, Any] = {"role": "user", "content": "Hello"}
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("streams", FORMS)
 async def test_bytes_pass_both_ways(tmp_path: Path, transport: Transport, streams: bool) -> None:
-    """But for the model's name: unknown members, spacing, items, events, IDs."""
+    """Only the model's name changes. Unknown members, spacing, items, events and IDs stay."""
     async with billing_stand(tmp_path, transport=transport, channel=RESPONSES) as stand:
         stand.script = streamed(STREAM) if streams else script_of(DOCUMENT)
         body = request_body(stream=streams, more=ODD)
@@ -69,7 +69,7 @@ async def test_bytes_pass_both_ways(tmp_path: Path, transport: Transport, stream
 
 @pytest.mark.parametrize("streams", FORMS)
 async def test_the_charge_is_exact(tmp_path: Path, streams: bool) -> None:
-    """As of the translated answer, whichever limit the request has."""
+    """It is that of the translated answer, with any limit in the request."""
     limit = b'"max_output_tokens":20,'
     credit = 10 * NANO  # For an answer without a limit.
     for number, (passes, body) in enumerate(
@@ -122,7 +122,7 @@ STORED = [
 
 @pytest.mark.parametrize(("stored", "sent"), STORED)
 async def test_nothing_is_stored(tmp_path: Path, stored: str, sent: bytes) -> None:
-    """The provider is told so, and its seals come back to clients that rely on what is stored."""
+    """The request says so, and clients that rely on stored items get the seals."""
     async with billing_stand(tmp_path, channel=RESPONSES) as stand:
         stand.script = script_of(DOCUMENT)
         body = request_body(stream=False, stored=stored, more='"include":["odd.part"],')
@@ -160,8 +160,10 @@ REFUSED: list[Any] = [
 
 
 @pytest.mark.parametrize("more", TRANSLATED)
-async def test_what_the_provider_cannot_read_is_translated(tmp_path: Path, more: Any) -> None:
-    """Seals of other providers, items that are not kept, and what the model does not take."""
+async def test_a_request_that_the_provider_cannot_read_is_translated(
+    tmp_path: Path, more: Any
+) -> None:
+    """It has seals of other providers, or items that are not kept."""
     async with billing_stand(tmp_path, channel=RESPONSES) as stand:
         stand.script = script_of(DOCUMENT)
         body = {"model": MODEL, "input": "Hello", "store": False, **more}
@@ -175,8 +177,8 @@ async def test_what_the_provider_cannot_read_is_translated(tmp_path: Path, more:
 
 
 @pytest.mark.parametrize("more", REFUSED)
-async def test_what_relies_on_what_is_kept_is_refused(tmp_path: Path, more: Any) -> None:
-    """For all accounts, before any provider is called."""
+async def test_a_request_that_relies_on_stored_items_is_refused(tmp_path: Path, more: Any) -> None:
+    """No provider is called, for any account."""
     async with billing_stand(tmp_path, channel=RESPONSES) as stand:
         body = {"model": MODEL, "input": "Hello", **more}
         status, _, received = await ask(stand, stand.gateway.key, json.dumps(body).encode())
@@ -186,7 +188,7 @@ async def test_what_relies_on_what_is_kept_is_refused(tmp_path: Path, more: Any)
 
 
 async def test_a_failed_response_passes_once(tmp_path: Path) -> None:
-    """As the provider sent it, behind what was passed on, which is charged."""
+    """It is as the provider sent it, after the events before it, which are charged."""
     async with billing_stand(tmp_path, channel=RESPONSES) as stand:
         stand.script = streamed(HEAD + BEGIN + PIECE, failed("insufficient_quota"))
         key = await stand.open()
@@ -200,7 +202,7 @@ async def test_a_failed_response_passes_once(tmp_path: Path) -> None:
     [ERROR, b"", failed("server_error", SECRET)],
 )
 async def test_a_broken_stream_ends_with_a_failed_response(tmp_path: Path, ending: bytes) -> None:
-    """That of the provider, with the next number, behind the whole events that came."""
+    """It is the provider's response, with the next number, after whole events."""
     async with billing_stand(tmp_path, channel=RESPONSES) as stand:
         stand.script = broken(HEAD + BEGIN + PIECE + (ending or PIECE[:20]))
         key = await stand.open()
@@ -219,7 +221,7 @@ async def test_a_broken_stream_ends_with_a_failed_response(tmp_path: Path, endin
 
 
 async def test_text_before_an_event_that_cannot_be_read_is_passed_on(tmp_path: Path) -> None:
-    """Also where both come in one piece."""
+    """Both may come in one piece."""
     unreadable = frame('{"type":"response.output_item.done"}').replace(b"}", b"\xff}")
     async with billing_stand(tmp_path, channel=RESPONSES) as stand:
         stand.script = streamed(HEAD + BEGIN + PIECE + unreadable)
@@ -234,7 +236,7 @@ async def test_text_before_an_event_that_cannot_be_read_is_passed_on(tmp_path: P
 @pytest.mark.parametrize("begins", ["status", "head", "failed"])
 @pytest.mark.parametrize("streams", FORMS)
 async def test_another_dialect_takes_over(tmp_path: Path, streams: bool, begins: str) -> None:
-    """Until the first item: the request is translated, and its answer has the API's form."""
+    """Before the first item the request is translated, and its answer has the API's form."""
     first: Any = [json_answer({"error": {"message": "Busy"}}, 503)]
     if streams and begins != "status":
         first = streamed(HEAD + PING, ERROR if begins == "head" else failed("server_error"))
@@ -287,10 +289,8 @@ COSTLY = {
 
 
 @pytest.mark.parametrize("name", COSTLY)
-async def test_what_costs_more_than_tokens_is_not_sent_for_those_who_pay(
-    tmp_path: Path, name: str
-) -> None:
-    """The request is translated: it has a note, or is refused. Unlimited accounts may send it."""
+async def test_costly_members_are_not_sent_for_limited_accounts(tmp_path: Path, name: str) -> None:
+    """The request is translated with a note, or refused. Unlimited accounts may send them."""
     async with billing_stand(tmp_path, channel=RESPONSES) as stand:
         stand.script = script_of(DOCUMENT)
         key = await stand.open(credit_nano=10 * NANO)
@@ -326,8 +326,8 @@ async def test_searches_are_charged(tmp_path: Path, passes: Any, streams: bool) 
         assert await stand.balance(key) == 10 * NANO - COST_NANO - SEARCH_NANO
 
 
-async def test_a_client_that_leaves(tmp_path: Path) -> None:
-    """The answer is cancelled, and what was passed on is charged."""
+async def test_a_client_that_leaves_pays_for_what_was_passed_on(tmp_path: Path) -> None:
+    """The provider's answer is cancelled."""
     async with billing_stand(tmp_path, channel={**RESPONSES, "on_disconnect": "cancel"}) as stand:
         stand.script = [SSE_HEAD, chunk(HEAD + BEGIN + PIECE), STALL]
         key = await stand.open()
@@ -338,7 +338,7 @@ async def test_a_client_that_leaves(tmp_path: Path) -> None:
 
 
 async def test_an_answer_is_drained(tmp_path: Path) -> None:
-    """Where the provider bills it to its end: the caller pays what it reports."""
+    """The provider bills it to its end, and the caller pays the reported usage."""
     goes_on = asyncio.Event()
     price = {**PRICE, "billed_to_end": True}
     async with billing_stand(tmp_path, channel=RESPONSES, price=price) as stand:
@@ -364,8 +364,8 @@ async def test_an_exhausted_balance_ends_a_stream(tmp_path: Path) -> None:
         assert await stand.balance(key) <= 0
 
 
-async def test_repeated_with_an_idempotency_key(tmp_path: Path) -> None:
-    """The same bytes come again; the other form of the answer says the same. One charge."""
+async def test_a_repeated_call_gets_the_same_bytes(tmp_path: Path) -> None:
+    """The other form of the answer has the same content. There is one charge."""
     async with billing_stand(tmp_path, channel=RESPONSES) as stand:
         stand.script = streamed(STREAM)
         key = await stand.open()
@@ -397,8 +397,8 @@ async def test_the_form_that_was_not_asked_for_is_translated(tmp_path: Path, str
 
 
 @pytest.mark.parametrize("more", ["", SEARCH])
-async def test_a_channel_with_both_apis(tmp_path: Path, more: str) -> None:
-    """Requests of Responses pass to OpenAI's, with and without tools."""
+async def test_a_channel_with_both_apis_gets_responses(tmp_path: Path, more: str) -> None:
+    """Requests of Responses may have tools or none."""
     channel = {"dialect": "openai", "models": {MODEL: UPSTREAM_MODEL}}
     async with billing_stand(tmp_path, channel=channel) as stand:
         stand.script = script_of(DOCUMENT)

@@ -104,8 +104,8 @@ def _only(found: set[Any]) -> Any:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_round_trip(stand: DialectStand, *, streamed: bool) -> None:
-    """The provider, which checks its signatures, gets back what it gave."""
+async def test_the_provider_gets_its_reasoning_back(stand: DialectStand, *, streamed: bool) -> None:
+    """It checks its signatures."""
     stand.provider.say(ASKS, ANSWERS)
 
     first = await asked(stand, reasoning=REASONING, stream=streamed)
@@ -137,7 +137,7 @@ async def test_round_trip(stand: DialectStand, *, streamed: bool) -> None:
 async def test_other_forms_get_no_details(
     stand: DialectStand, fields: dict[str, Any], *, streamed: bool
 ) -> None:
-    """OpenAI's and Anthropic's callers get `reasoning_content` alone."""
+    """OpenAI's and Anthropic's clients get `reasoning_content` alone."""
     stand.provider.say(ASKS)
 
     first = await asked(stand, stream=streamed, **fields)
@@ -149,7 +149,7 @@ async def test_other_forms_get_no_details(
 
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_earlier_details_ask_for_the_form(stand: DialectStand, *, streamed: bool) -> None:
-    """A client that sends them speaks OpenRouter's form, whatever else its request has."""
+    """A client that sends them speaks OpenRouter's form."""
     stand.provider.say(ANSWERS)
     earlier = {"role": "assistant", "content": "Hi.", "reasoning_details": [PLAIN]}
 
@@ -161,7 +161,7 @@ async def test_earlier_details_ask_for_the_form(stand: DialectStand, *, streamed
 
 @pytest.mark.parametrize("fields", [{"reasoning": {"exclude": True}}, {"include_reasoning": False}])
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_excluded_reasoning(
+async def test_excluded_reasoning_is_not_readable(
     stand: DialectStand, fields: dict[str, Any], *, streamed: bool
 ) -> None:
     """Nothing readable of it is in the answer."""

@@ -66,7 +66,7 @@ async def stand(tmp_path: Path, dialect: str, *, remember: bool) -> AsyncIterato
 async def asked(
     stand: DialectStand, messages: list[Any], *, streamed: bool = False, key: str = "", **more: Any
 ) -> dict[str, Any]:
-    """Return what a forgetful client keeps of an answer."""
+    """Return the parts of an answer that a forgetful client keeps."""
     body = {"model": THINKING, "messages": messages, "tools": TOOLS, "stream": streamed, **more}
     headers = {"Authorization": f"Bearer {key or stand.gateway.key}"}
     url = f"{stand.gateway.base_url}/chat/completions"
@@ -168,8 +168,10 @@ def earlier_reasoning(stand: DialectStand) -> list[list[str]]:
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("strict", [False, True])
-async def test_three_rounds(stand: DialectStand, *, streamed: bool, strict: bool) -> None:
-    """Each request has the reasoning of all earlier turns, and the caller sees no note of it."""
+async def test_three_rounds_keep_all_earlier_reasoning(
+    stand: DialectStand, *, streamed: bool, strict: bool
+) -> None:
+    """The caller gets no note of it."""
     stand.provider.say(*ROUNDS)
     stand.gateway.http.headers["x-pomogator-mode"] = "strict" if strict else "adapt"
     messages: list[Any] = [QUESTION]
@@ -188,8 +190,8 @@ async def test_three_rounds(stand: DialectStand, *, streamed: bool, strict: bool
     assert (metric("pomogator_remembered_reasoning_bytes") or 0) > 0
 
 
-async def test_another_account(stand: DialectStand) -> None:
-    """It gets nothing of the first one's reasoning, though it knows the calls."""
+async def test_another_account_gets_no_reasoning(stand: DialectStand) -> None:
+    """It knows the calls of the first one."""
     stand.provider.say(*ROUNDS)
     message = await asked(stand, [QUESTION])
     async with stand.gateway.service.operators_channel() as channel:
@@ -202,8 +204,8 @@ async def test_another_account(stand: DialectStand) -> None:
     assert earlier_reasoning(stand) == [[]]
 
 
-async def test_another_key_of_the_account(stand: DialectStand) -> None:
-    """It is the same caller: keys are rotated."""
+async def test_another_key_of_the_account_gets_the_reasoning(stand: DialectStand) -> None:
+    """Keys are rotated."""
     stand.provider.say(*ROUNDS)
     message = await asked(stand, [QUESTION])
     _, other = await stand.gateway.service.key_maker.make("default")
@@ -214,8 +216,8 @@ async def test_another_key_of_the_account(stand: DialectStand) -> None:
 
 
 @pytest.mark.parametrize("remember", [False])
-async def test_switched_off(stand: DialectStand) -> None:
-    """The configuration says that nothing is kept. The loop goes on without reasoning."""
+async def test_without_memory_the_loop_goes_on_without_reasoning(stand: DialectStand) -> None:
+    """The configuration switches it off."""
     stand.provider.say(*ROUNDS)
     message = await asked(stand, [QUESTION])
 
@@ -224,8 +226,8 @@ async def test_switched_off(stand: DialectStand) -> None:
     assert earlier_reasoning(stand) == [[]]
 
 
-async def test_details_that_a_client_has_merged(stand: DialectStand) -> None:
-    """Blocks are restored as they were: a merged one has no valid signature."""
+async def test_details_that_a_client_has_merged_are_restored(stand: DialectStand) -> None:
+    """A merged block has no valid signature."""
     blocks: list[Part] = [thought("One."), thought("Two.", signature="dHdv")]
     blocks.append(call("toolu_1", "clock", "{}"))
     stand.provider.say(Answer(parts=blocks, stop="tool_calls"), ROUNDS[-1])
@@ -238,8 +240,8 @@ async def test_details_that_a_client_has_merged(stand: DialectStand) -> None:
     assert earlier_reasoning(stand) == [["c2lnbmVk", "dHdv"]]
 
 
-async def test_a_fallback_gets_what_it_can_read(tmp_path: Path) -> None:
-    """A provider of another dialect gets none of it, and no note says so."""
+async def test_a_fallback_of_another_dialect_gets_no_sealed_reasoning(tmp_path: Path) -> None:
+    """It has no note."""
     async with FakeProvider("anthropic") as first, FakeProvider("openai") as second:
         claude, known = configuration("anthropic", first.url)
         spare = ChannelConfig(

@@ -112,8 +112,8 @@ def is_told(way: Path, notes: frozenset[str], before: frozenset[str]) -> bool:
     return bool(notes - before) or any(is_about(param, way) for param in notes)
 
 
-async def test_members_of_rest_requests(stand: Stand) -> None:
-    """In every object of every request."""
+async def test_no_member_of_a_rest_request_is_lost(stand: Stand) -> None:
+    """Every object of every request has one."""
     for name, path in PLACES:
         status, before = await stand.post(REQUESTS[name])
         if status != 200:
@@ -125,8 +125,8 @@ async def test_members_of_rest_requests(stand: Stand) -> None:
         assert status == 400 or stand.arrived() or is_told(plant.way, notes, before), plant
 
 
-async def test_fields_of_stubs(stand: Stand) -> None:
-    """In every message of every request: other members, and each field that holds text."""
+async def test_no_field_of_a_stubs_request_is_lost(stand: Stand) -> None:
+    """Every message of every request has other members, and each field that holds text is set."""
     for name, path, field in stub_places():
         value = {"planted": TOKEN} if field.endswith("_json") else TOKEN
         plant = StubPlant(name, path, field, value)

@@ -42,7 +42,7 @@ async def ask(
 async def test_the_charge_is_price_times_usage(
     tmp_path: Path, transport: Transport, form: str
 ) -> None:
-    """Exact to the nano-dollar, as for a chat completion; a count is free."""
+    """The charge is exact, as for a chat completion. A count is free."""
     async with billing_stand(tmp_path, transport=transport) as stand:
         key = await stand.open()
         answer = await ask(stand, key, form)
@@ -56,7 +56,7 @@ async def test_the_charge_is_price_times_usage(
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_without_money(tmp_path: Path, form: str) -> None:
+async def test_a_response_without_money_is_refused(tmp_path: Path, form: str) -> None:
     """The refusal has OpenAI's code, and SDKs do not retry."""
     async with billing_stand(tmp_path) as stand:
         key = await stand.open(credit_nano=COST_NANO - 1)

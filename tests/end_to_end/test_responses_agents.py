@@ -39,8 +39,8 @@ def assert_reasoning_came_back(stand: DialectStand) -> None:
 @pytest.mark.parametrize(
     ("api", "form"), [("responses", "streamed"), ("responses", "whole"), ("chat", "streamed")]
 )
-async def test_agents_sdk(stand: DialectStand, api: str, form: str) -> None:
-    """OpenAI's Agents SDK, over both APIs. Over chat completions the gateway restores the seal."""
+async def test_the_agents_sdk_keeps_its_reasoning(stand: DialectStand, api: str, form: str) -> None:
+    """It uses both APIs. Over chat completions the gateway restores the seal."""
     stand.provider.say(ASKS, ANSWERS)
 
     program = str(HERE / "agents_sdk_loop.py")
@@ -51,8 +51,8 @@ async def test_agents_sdk(stand: DialectStand, api: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["streamed", "whole"])
-async def test_langchain(stand: DialectStand, form: str) -> None:
-    """LangChain with `use_responses_api`, as it uses it for new models by itself."""
+async def test_langchain_keeps_its_reasoning(stand: DialectStand, form: str) -> None:
+    """It has `use_responses_api`, its default for new models."""
     stand.provider.say(ASKS, ANSWERS)
     bound = ChatOpenAI(
         model=THINKING,
@@ -84,7 +84,7 @@ async def test_langchain(stand: DialectStand, form: str) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_pydantic_ai(stand: DialectStand, *, streamed: bool) -> None:
+async def test_pydantic_ai_keeps_its_reasoning(stand: DialectStand, *, streamed: bool) -> None:
     """Pydantic AI's model for Responses, which is that of names that begin with `openai:`.
 
     It asks for no seal, so that a request which passes as it is has none to send back.
@@ -112,8 +112,10 @@ async def test_pydantic_ai(stand: DialectStand, *, streamed: bool) -> None:
         ("@ai-sdk/openai", "streamed"),
     ],
 )
-async def test_vercel(stand: DialectStand, package: str, form: str) -> None:
-    """Vercel's `ai` with both models of its provider for OpenAI."""
+async def test_vercels_provider_keeps_its_reasoning(
+    stand: DialectStand, package: str, form: str
+) -> None:
+    """Both models of its provider for OpenAI are used."""
     stand.provider.say(ASKS, ANSWERS)
 
     told = await printed_by_node(stand.gateway, THINKING, "vercel_agent.mjs", package, form)

@@ -45,8 +45,8 @@ def failed(received: bytes) -> Any:
 
 
 @each_lane
-async def test_an_exhausted_balance(tmp_path: Path, lane: str) -> None:
-    """402 whole and streamed; a failed response where only events are accepted."""
+async def test_an_exhausted_balance_is_402_or_a_failed_response(tmp_path: Path, lane: str) -> None:
+    """The latter is for clients that accept events alone."""
     async with billing_stand(tmp_path, channel=CHANNELS[lane]) as stand:
         key = await stand.open(credit_nano=1_000)
         for accept, stream in (("*/*", True), ("application/json", True), (EVENTS, False)):
@@ -79,7 +79,7 @@ async def test_a_provider_account_without_money(tmp_path: Path, lane: str, statu
             assert (answered, headers["x-should-retry"]) == (502, "false")
 
 
-async def test_what_a_repeat_may_mend_keeps_its_status(tmp_path: Path) -> None:
+async def test_a_failure_that_a_repeat_may_mend_keeps_its_status(tmp_path: Path) -> None:
     """Clients wait and repeat the request."""
     async with billing_stand(tmp_path, channel=RESPONSES) as stand:
         stand.script = [json_answer({"error": {"message": "Busy."}}, 503)]

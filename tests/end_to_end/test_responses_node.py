@@ -14,8 +14,8 @@ pytestmark = needs_node
 SCRIPT = "openai_responses.mjs"
 
 
-async def test_whole_and_streamed(stand: DialectStand) -> None:
-    """The answer is the same."""
+async def test_whole_and_streamed_answers_are_the_same(stand: DialectStand) -> None:
+    """Both have the text, the status and the tokens."""
     stand.provider.say(GREETING)
     for scene in ("whole", "stream"):
         told = await printed_by_node(stand.gateway, MODEL, SCRIPT, scene)
@@ -23,7 +23,7 @@ async def test_whole_and_streamed(stand: DialectStand) -> None:
         assert (told["usage"]["input_tokens"], told["usage"]["output_tokens"]) == (21, 13)
 
 
-async def test_tools_with_reasoning(stand: DialectStand) -> None:
+async def test_a_tool_round_keeps_the_reasoning(stand: DialectStand) -> None:
     """The SDK sends the items back unchanged, and the model goes on."""
     for scene in ("tools", "streamedTools"):
         stand.provider.say(ASKS, ANSWERS)
@@ -42,7 +42,7 @@ async def test_tools_with_reasoning(stand: DialectStand) -> None:
         assert ("c2lnbmVk" in json.dumps(sent)) == stand.is_signed
 
 
-async def test_counts_and_refusals(stand: DialectStand) -> None:
+async def test_counts_are_numbers_and_refusals_have_openais_form(stand: DialectStand) -> None:
     """Numbers are numbers, and refusals have OpenAI's form."""
     counted = await printed_by_node(stand.gateway, MODEL, SCRIPT, "count")
     assert counted["object"] == "response.input_tokens"

@@ -35,8 +35,8 @@ TOOLS: Any = [
 ]
 
 
-async def test_a_whole_answer(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """A text, with usage and what the request said."""
+async def test_a_whole_answer_has_text_and_usage(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """It repeats fields of the request."""
     stand.provider.say(GREETING)
 
     response = await client.responses.create(
@@ -52,7 +52,7 @@ async def test_a_whole_answer(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert "Be brief." in str(stand.provider.bodies[-1])
 
 
-async def test_a_stream(stand: DialectStand, client: AsyncOpenAI) -> None:
+async def test_the_sdks_helper_reads_a_stream(stand: DialectStand, client: AsyncOpenAI) -> None:
     """The SDK's helper puts the events together."""
     stand.provider.say(GREETING)
 
@@ -65,8 +65,10 @@ async def test_a_stream(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert response.output_text == "High tide."
 
 
-async def test_a_tool_round(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """Items that come back, reasoning with its seal among them, are the provider's turn again."""
+async def test_a_tool_round_keeps_the_providers_turn(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """Items come back, among them reasoning with its seal."""
     stand.provider.say(ASKS, GREETING)
     include: Any = ["reasoning.encrypted_content"]
     options: Any = {"model": MODEL, "tools": TOOLS, "store": False, "include": include}
@@ -111,8 +113,8 @@ async def test_parsed_answers(stand: DialectStand, client: AsyncOpenAI) -> None:
     assert response.text.format.type == "json_schema"
 
 
-async def test_raw_events(stand: DialectStand) -> None:
-    """Each event has the form of the API, over real sockets as well."""
+async def test_each_event_has_the_form_of_the_api(stand: DialectStand) -> None:
+    """The sockets are real."""
     stand.provider.say(ASKS)
     body = {
         "model": MODEL,
@@ -134,8 +136,8 @@ async def test_raw_events(stand: DialectStand) -> None:
     assert shown[0]["text"] == "I have to look."
 
 
-async def test_counts(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """The number of a prompt's tokens grows with the prompt. Providers that count are asked."""
+async def test_a_longer_prompt_has_more_tokens(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """Providers that count are asked."""
     counts = [
         (await client.responses.input_tokens.count(model=MODEL, input=given)).input_tokens
         for given in ("Hi.", "Hi. " * 50)
@@ -145,7 +147,7 @@ async def test_counts(stand: DialectStand, client: AsyncOpenAI) -> None:
 
 
 async def test_hosted_tools_are_only_offered(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """They have a note; a request that demands one is refused."""
+    """They have a note. A request that demands one is refused."""
     stand.provider.say(GREETING)
     hosted: Any = [*TOOLS, {"type": "file_search", "vector_store_ids": ["vs_1"]}]
     raw = await client.responses.with_raw_response.create(
@@ -170,8 +172,8 @@ async def test_hosted_tools_are_only_offered(stand: DialectStand, client: AsyncO
     assert len(stand.provider.bodies) == 2
 
 
-async def test_namespaces(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """The provider sees flat names, the client both parts. OpenAI has namespaces itself."""
+async def test_namespaces_are_flat_for_providers(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """The client sees both parts. OpenAI has namespaces itself."""
     stand.provider.say(Answer(parts=[call("call_1", "home__weather", "{}")], stop="tool_calls"))
     space: Any = [{"type": "namespace", "name": "home", "description": "Home.", "tools": TOOLS}]
     response = await client.responses.create(model=MODEL, input="The weather?", tools=space)
@@ -184,7 +186,9 @@ async def test_namespaces(stand: DialectStand, client: AsyncOpenAI) -> None:
 
 
 @pytest.mark.parametrize("broken", ["cut", "error"])
-async def test_a_broken_stream(stand: DialectStand, client: AsyncOpenAI, broken: Any) -> None:
+async def test_a_broken_stream_ends_with_response_failed(
+    stand: DialectStand, client: AsyncOpenAI, broken: Any
+) -> None:
     """It ends with `response.failed`."""
     stand.provider.say(Answer(parts=[text("High")], breaks_off=broken))
     stream = await client.responses.create(model=MODEL, input="The tide?", stream=True)
@@ -194,7 +198,9 @@ async def test_a_broken_stream(stand: DialectStand, client: AsyncOpenAI, broken:
     assert events[-1].response.error.code == "server_error"
 
 
-async def test_an_incomplete_answer(stand: DialectStand, client: AsyncOpenAI) -> None:
+async def test_an_incomplete_answer_has_its_reason(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
     """It says why."""
     stand.provider.say(Answer(parts=[text("High")], stop="length"))
     response = await client.responses.create(model=MODEL, input="The tide?")
@@ -207,7 +213,7 @@ async def test_an_incomplete_answer(stand: DialectStand, client: AsyncOpenAI) ->
 async def test_refusals_before_the_start(
     stand: DialectStand, client: AsyncOpenAI, streamed: bool
 ) -> None:
-    """They have their own status, a stream no less, and the field of this API."""
+    """A stream has the same status, and the field has the name of this API."""
     too_long = Refused(
         status=400, kind="invalid_request_error", message="prompt is too long: 9 > 8"
     )

@@ -140,8 +140,8 @@ async def message_of(stand: Stand, messages: Sequence[Any], **fields: Any) -> Js
     return found
 
 
-async def test_tools_with_reasoning(stand: Stand) -> None:
-    """They go to Responses, whose answer is a chat completion; without tools chat will do."""
+async def test_tools_with_reasoning_go_to_responses(stand: Stand) -> None:
+    """The caller gets a chat completion. Requests without tools go to chat completions."""
     stand.api.answers = [ASKS]
 
     answer = await stand.client.chat.completions.create(
@@ -186,8 +186,8 @@ async def test_a_conversation_goes_on_with_its_reasoning(stand: Stand, keeps_sta
     ]
 
 
-async def test_a_channel_that_never_uses_responses(tmp_path: Path) -> None:
-    """Reasoning is off then, with a note; a strict request is refused."""
+async def test_a_channel_without_responses_turns_reasoning_off(tmp_path: Path) -> None:
+    """There is a note, and a strict request is refused."""
     async with standing(tmp_path, "never") as stand:
         create = stand.client.chat.completions.with_raw_response.create
         answer = await create(model=MODEL, messages=[QUESTION], tools=TOOLS)
@@ -204,8 +204,8 @@ async def test_a_channel_that_never_uses_responses(tmp_path: Path) -> None:
             )
 
 
-async def test_a_channel_that_always_uses_responses(tmp_path: Path) -> None:
-    """Without tools, too."""
+async def test_a_channel_may_always_use_responses(tmp_path: Path) -> None:
+    """Requests without tools use them, too."""
     async with standing(tmp_path, "always") as stand:
         stand.api.answers = [ANSWERS]
         answer = await stand.client.chat.completions.create(model=MODEL, messages=[QUESTION])
@@ -227,8 +227,8 @@ ENDINGS: Mapping[str, tuple[Sequence[Json], int, str]] = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-async def test_failures_before_the_answer(stand: Stand, ending: str) -> None:
-    """They have a status of their own; after a piece of text the stream ends with the error."""
+async def test_failures_before_the_answer_have_their_status(stand: Stand, ending: str) -> None:
+    """After a piece of text the stream ends with the error."""
     events, status, code = ENDINGS[ending]
     end = CUT if ending == "cut" else LAST_CHUNK
     script = [SSE_HEAD, *(chunk(event(each, str(each["type"]))) for each in events), end]
@@ -293,7 +293,7 @@ async def test_a_channel_that_wants_responses_alone_gets_nothing_else(tmp_path: 
     ],
 )
 async def test_another_thing_that_is_missing_is_no_missing_api(stand: Stand, error: Json) -> None:
-    """A model, an item or a file: chat completions would not have it either."""
+    """Chat completions would not have the model, item or file either."""
     stand.api.answers = [[json_answer({"error": error}, 404)]]
     with pytest.raises(APIStatusError):
         await message_of(stand, [QUESTION])

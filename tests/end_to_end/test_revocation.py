@@ -27,7 +27,7 @@ from tests.stand.held_provider import (
 
 @asynccontextmanager
 async def streaming(gateway: Gateway) -> AsyncIterator[aiohttp.ClientResponse]:
-    """A stream that has said its first word."""
+    """Open a stream that has its first word."""
     body = {**ASKED, "stream": True}
     async with gateway.http.post(gateway.url + PATH, json=body) as answer:
         assert answer.status == 200
@@ -38,7 +38,7 @@ async def streaming(gateway: Gateway) -> AsyncIterator[aiohttp.ClientResponse]:
 
 
 async def revoke(gateway: Gateway) -> None:
-    """Revokes all keys, as operators do."""
+    """Revoke all keys, as operators do."""
     async with gateway.service.operators_channel() as channel:
         stub = keys_grpc.KeyServiceStub(channel)
         for key in (await stub.ListKeys(keys.ListKeysRequest())).keys:
@@ -53,7 +53,7 @@ def events(body: bytes) -> list[str]:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_revoking_a_key_ends_its_stream(tmp_path: Path, transport: Transport) -> None:
-    """It ends with the reason, the provider is cancelled, what came is paid; new calls are 401."""
+    """The stream has the reason, the provider is cancelled, its text is paid. New calls are 401."""
     async with held_gateway(tmp_path, transport) as (gateway, upstream, provider):
         provider.goes_on.clear()
         async with streaming(gateway) as answer:

@@ -77,7 +77,7 @@ async def test_a_whole_stream_is_no_failure(client: Path, stand: DialectStand) -
 async def test_a_stream_that_breaks_off_is_a_failure(
     client: Path, stand: DialectStand, breaks_off: Break
 ) -> None:
-    """The client gets what came before, an error, and no finish reason."""
+    """The client gets the text before it, an error, and no finish reason."""
     stand.provider.say(Answer(parts=[text("Hel", "lo")], breaks_off=breaks_off))
 
     found = await run(client, stand)

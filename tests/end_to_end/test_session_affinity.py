@@ -165,7 +165,7 @@ async def test_sessions_stay_and_move_only_from_a_lost_channel(tmp_path: Path) -
 async def test_every_name_of_a_session_names_the_same(
     tmp_path: Path, headers: Mapping[str, str], fields: Mapping[str, str]
 ) -> None:
-    """Whatever else the request has, over gRPC, too."""
+    """The rest of the request does not matter. gRPC has the same names."""
     async with opened(tmp_path) as stand:
         place = await stand.turn({"x-session-id": "s"})
         for text in ("More. ", "Another. "):
@@ -207,7 +207,7 @@ async def test_a_conversation_without_a_name_stays(tmp_path: Path) -> None:
 
 
 async def test_messages_that_pass_as_they_are_stay(tmp_path: Path) -> None:
-    """By the session that their client names, or by how they begin."""
+    """Their client names the session, or else their beginning does."""
     first = {"role": "user", "content": LONG}
     said = [{"role": "assistant", "content": "Hi"}, {"role": "user", "content": "More"}]
     code = {"X-Claude-Code-Session-Id": "s-1"}

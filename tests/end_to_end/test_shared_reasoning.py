@@ -43,8 +43,8 @@ async def asked(address: str, key: str, messages: list[Any]) -> dict[str, Any]:
     return {name: message.get(name) for name in ("role", "content", "tool_calls")}
 
 
-async def test_a_process_that_takes_over(tmp_path: Path) -> None:
-    """The next process of a service, whose memory is new, restores the thinking of the first."""
+async def test_another_process_restores_the_reasoning(tmp_path: Path) -> None:
+    """It is the next process of the service, whose memory is new."""
     config, state = tmp_path / "pomogator.toml", tmp_path / "var"
     async with FakeProvider("anthropic") as provider:
         provider.say(ASKS, ANSWERS)

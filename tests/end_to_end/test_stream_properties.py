@@ -41,7 +41,7 @@ def calls(draw: st.DrawFn, number: int) -> Call:
 
 @st.composite
 def answers(draw: st.DrawFn) -> Answer:
-    """Any answer: it thinks or not, speaks or not, calls or not."""
+    """Any answer: with and without reasoning, text and calls."""
     parts: list[Part] = []
     if draw(st.booleans()):
         parts.append(Thought(draw(PIECES), "c2ln"))
@@ -157,7 +157,7 @@ def folded(events: Sequence[Json]) -> Json:
 @PROPERTY
 @given(answer=answers())
 async def test_an_answer_is_the_providers(stand: DialectStand, answer: Answer) -> None:
-    """Text, reasoning, arguments, the reason to stop and the tokens are the provider's own."""
+    """Text, reasoning, arguments, finish reason and tokens are equal."""
     stand.provider.say(answer)
 
     found = folded(await streamed(stand))
@@ -230,7 +230,7 @@ async def far_talk(
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_disconnecting_cancels_the_call(far_talk: DialectStand, stream: bool) -> None:
-    """When the client disconnects, the gateway does too, before the provider has finished."""
+    """The gateway disconnects from the provider before that has finished."""
     far_talk.provider.say(Answer(parts=[Text(("Hello",))], breaks_off="stall"))
     request = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
     url = f"{far_talk.gateway.base_url}/chat/completions"

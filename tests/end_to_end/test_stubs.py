@@ -58,7 +58,7 @@ class Workshop:
     """What its programs are told."""
 
     async def run(self, *command: str | Path, cwd: Path | None = None) -> str:
-        """What a program says, which must succeed."""
+        """Return the output of a program, which must succeed."""
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=cwd or self.folder,
@@ -128,8 +128,8 @@ async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
 
 @pytest.mark.nightly
 @pytest.mark.skipif(GO is None, reason="Go is not installed")
-async def test_go(workshop: Workshop) -> None:
-    """A Go client compiles against the stubs, and gets a whole and a streamed answer."""
+async def test_a_go_client_compiles_and_gets_answers(workshop: Workshop) -> None:
+    """They are whole and streamed."""
     shutil.copytree(HERE / "go", workshop.folder, dirs_exist_ok=True)
     in_module = Workshop(workshop.folder, {**workshop.env, "module": "example.com/client"})
 
@@ -141,8 +141,8 @@ async def test_go(workshop: Workshop) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.skipif(GO is None, reason="Go is not installed")
-async def test_an_official_grpc_gateway(workshop: Workshop) -> None:
-    """Its JSON has the list of models, one model, and details of failures."""
+async def test_grpc_gateway_serves_models_and_failures(workshop: Workshop) -> None:
+    """Its JSON has the list, one model, and details of failures."""
     shutil.copytree(HERE / "go_gateway", workshop.folder, dirs_exist_ok=True)
     in_module = Workshop(workshop.folder, {**workshop.env, "module": "example.com/gateway"})
     await in_module.generate(MAKE_GATEWAY)
@@ -162,7 +162,7 @@ async def test_an_official_grpc_gateway(workshop: Workshop) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.skipif(GO is None, reason="Go is not installed")
-async def test_tools_that_use_reflection(workshop: Workshop) -> None:
+async def test_tools_call_methods_by_reflection(workshop: Workshop) -> None:
     """`grpcurl` describes and calls a method, `ghz` calls it by its name."""
     await workshop.generate(INSTALL_TOOLS)
     method = "pomogator.models.v1.ModelService.ListModels"
@@ -187,8 +187,8 @@ async def test_tools_that_use_reflection(workshop: Workshop) -> None:
     not (NODE_MODULES and shutil.which("node")),
     reason="POMOGATOR_NODE_MODULES is not set: Node's packages are not at hand",
 )
-async def test_typescript(workshop: Workshop) -> None:
-    """A TypeScript client passes the strictest check, and gets a whole and a streamed answer."""
+async def test_a_typescript_client_compiles_and_gets_answers(workshop: Workshop) -> None:
+    """It passes the strictest check. The answers are whole and streamed."""
     (workshop.folder / "node_modules").symlink_to(NODE_MODULES)
     (workshop.folder / "package.json").write_text('{"type": "module"}')
     for name in ("client.ts", "tsconfig.json"):

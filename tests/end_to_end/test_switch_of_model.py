@@ -44,7 +44,7 @@ ROLES = {
 
 
 def faults(body: dict[str, Any]) -> dict[str, bool]:
-    """What the vendor of the model refuses in a request, by the begin of the model's name."""
+    """Return the faults of a request by the beginning of the model's name, as vendors see them."""
     messages = body["messages"]
     roles = [message["role"] for message in messages]
     ids = [call["id"] for message in messages for call in message.get("tool_calls", ())]
@@ -99,10 +99,10 @@ async def gateway(tmp_path: Path, provider: FakeUpstream) -> AsyncIterator[Gatew
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", MODELS)
-async def test_it_goes_on(
+async def test_the_conversation_goes_on(
     gateway: Gateway, provider: FakeUpstream, model: str, *, stream: bool
 ) -> None:
-    """Whole and streamed, with notes of what was changed, and without a lost word."""
+    """Changes have notes, and no word is lost, whole and streamed."""
     body = {"model": f"house/{model}", "messages": TALK, "stream": stream}
     async with gateway.http.post(f"{gateway.base_url}/chat/completions", json=body) as response:
         answer = await read(response)
@@ -115,8 +115,8 @@ async def test_it_goes_on(
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_it_goes_on_for_callers_of_stubs(gateway: Gateway, model: str) -> None:
-    """Whole and streamed."""
+async def test_the_conversation_of_a_stub_goes_on(gateway: Gateway, model: str) -> None:
+    """It does so whole and streamed."""
     metadata = (("authorization", f"Bearer {gateway.key}"),)
     messages = [
         content_pb2.Message(

@@ -196,7 +196,7 @@ async def test_an_account_keeps_a_key_that_administers_it(gateway: Gateway) -> N
 
 
 async def test_of_concurrent_rotations_of_one_version_one_is_made(gateway: Gateway) -> None:
-    """The others get 409, so that no caller has a secret that another one has replaced."""
+    """The others get 409, so that no caller has a replaced secret."""
     acme = await tenant(gateway, "acme")
     made = await acme.make()
     body = {"etag": await acme.etag(made.key_id)}
@@ -213,7 +213,7 @@ async def test_of_concurrent_rotations_of_one_version_one_is_made(gateway: Gatew
 
 
 async def test_an_account_has_no_more_valid_keys_than_allowed(gateway: Gateway) -> None:
-    """Also of keys that are made at once; a revoked one makes room."""
+    """Keys that are made at once count, too. A revoked one does not."""
     acme = await tenant(gateway, "acme")
 
     answers = await asyncio.gather(
@@ -249,7 +249,7 @@ async def test_keys_that_have_expired_take_no_room_until_they_are_extended(
         assert (await acme.ask("PATCH", path, {"scope": late}))[0] == 200
 
 
-async def test_grpc_serves_the_same(gateway: Gateway) -> None:
+async def test_grpc_serves_the_same_methods(gateway: Gateway) -> None:
     """A stub makes and lists keys with the key in the metadata."""
     metadata = (("authorization", f"Bearer {gateway.key}"),)
     async with gateway.service.channel() as channel:

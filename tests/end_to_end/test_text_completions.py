@@ -74,15 +74,15 @@ async def served(
 
 
 async def ask(gateway: Gateway, **body: Any) -> ReadResponse:
-    """Posts a request for a completion of a text."""
+    """Post a request for a completion of a text."""
     url, sent = f"{gateway.base_url}/completions", {"model": MODEL, **body}
     async with gateway.http.post(url, json=sent) as answer:
         return await read(answer)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_whole(tmp_path: Path, transport: Transport) -> None:
-    """The provider gets the prompt and what comes after the answer; the answer is billed."""
+async def test_a_whole_answer_is_billed(tmp_path: Path, transport: Transport) -> None:
+    """The provider gets the prompt and the suffix."""
     async with served(tmp_path, transport) as (_, upstream, client):
         upstream.play([json_answer(document("return x"))])
         raw = await client.completions.with_raw_response.create(
@@ -111,8 +111,8 @@ async def test_whole(tmp_path: Path, transport: Transport) -> None:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_streamed(tmp_path: Path, transport: Transport) -> None:
-    """Piece by piece, with the usage where it is asked for."""
+async def test_a_stream_has_the_providers_pieces(tmp_path: Path, transport: Transport) -> None:
+    """It has the usage on request."""
     async with served(tmp_path, transport) as (gateway, upstream, client):
         upstream.play(STREAM)
         stream = await client.completions.create(
@@ -135,7 +135,7 @@ async def test_streamed(tmp_path: Path, transport: Transport) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_log_probabilities_have_the_older_form(tmp_path: Path, stream: bool) -> None:
-    """As lists, with where each token begins."""
+    """They are lists, with the offset of each token."""
     script: Script = [json_answer(document("return", logprobs=LOGPROBS))]
     if stream:
         pieces = [
@@ -173,8 +173,8 @@ async def test_an_echo_begins_with_the_prompt(tmp_path: Path) -> None:
     assert shown["logprobs"] == {**lists, "text_offset": [0, 2]}
 
 
-async def test_several_answers(tmp_path: Path) -> None:
-    """`n` of them; candidates that are billed and not shown are refused."""
+async def test_several_answers_come_apart(tmp_path: Path) -> None:
+    """Candidates that are billed and not shown are refused."""
     async with served(tmp_path) as (gateway, upstream, client):
         upstream.play([json_answer(document("a", "b"))])
         answer = await client.completions.create(model=MODEL, prompt=["x"], n=2, best_of=2)
@@ -215,7 +215,7 @@ async def test_a_wrong_request_names_its_fault(
 
 @pytest.mark.parametrize("dialect", ["anthropic", "openrouter"])
 async def test_other_dialects_refuse_texts(tmp_path: Path, dialect: str) -> None:
-    """A prompt is no conversation: it is not made one in silence."""
+    """A prompt is not turned into a conversation in silence."""
     async with served(tmp_path, dialect=dialect) as (_, upstream, client):
         with pytest.raises(BadRequestError) as refused:
             await client.completions.create(model=MODEL, prompt="a")
@@ -225,7 +225,7 @@ async def test_other_dialects_refuse_texts(tmp_path: Path, dialect: str) -> None
 
 
 async def test_fields_of_conversations_are_noted(tmp_path: Path) -> None:
-    """Nothing is lost in silence; in strict mode it is refused."""
+    """In strict mode they are refused."""
     async with served(tmp_path) as (gateway, upstream, _):
         upstream.play([json_answer(document("b"))])
         answer = await ask(gateway, prompt="a", tools=[{"type": "function"}], guided_regex="b+")
@@ -237,7 +237,7 @@ async def test_fields_of_conversations_are_noted(tmp_path: Path) -> None:
 
 
 async def test_a_stream_that_breaks_off_ends_with_an_error(tmp_path: Path) -> None:
-    """And without a finish reason."""
+    """It has no finish reason."""
     async with served(tmp_path) as (gateway, upstream, _):
         upstream.play([SSE_HEAD + sse(chunk("re")), CUT])
         answer = await ask(gateway, prompt="a", stream=True)

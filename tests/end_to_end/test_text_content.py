@@ -54,7 +54,7 @@ async def plain_key(stand: DialectStand) -> str:
 
 
 async def content(stand: DialectStand, *, key: str = "", **headers: str) -> Any:
-    """Return the content of a whole answer, and what the header says of it."""
+    """Return the content of a whole answer, and its header about the content."""
     headers["Authorization"] = f"Bearer {key or stand.gateway.key}"
     body = {"model": THINKING, "messages": [{"role": "user", "content": "Is it?"}]}
     url = f"{stand.gateway.base_url}/chat/completions"
@@ -74,7 +74,7 @@ async def listed(stand: DialectStand, key: str = "") -> list[str]:
 
 
 async def test_a_key_asks_for_text(stand: DialectStand) -> None:
-    """Its answers say so, also a replayed one; those of other keys stay arrays."""
+    """Its answers are strings, also replayed ones. Those of other keys stay arrays."""
     key = await plain_key(stand)
 
     assert await content(stand) == (ARRAY, None)
@@ -97,11 +97,11 @@ async def test_a_key_hides_thinking_names(stand: DialectStand) -> None:
 
 @pytest.mark.parametrize("reasoning", [ReasoningConfig(content="text", list_thinking_names=False)])
 async def test_the_configuration_asks_for_both(stand: DialectStand) -> None:
-    """For every key."""
+    """It does so for every key."""
     assert await content(stand) == ("Yes.", "text")
     assert await listed(stand) == [MODEL]
 
 
 async def test_a_call_asks_for_text(stand: DialectStand) -> None:
-    """By a header."""
+    """It has a header."""
     assert await content(stand, **{"x-pomogator-content": "text"}) == ("Yes.", None)

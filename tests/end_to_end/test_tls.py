@@ -224,7 +224,7 @@ async def refusal(
 async def test_plain_text_beyond_loopback_is_refused_by_name(
     tmp_path: Path, arguments: tuple[str, ...], name: str
 ) -> None:
-    """What would leave the machine unencrypted is refused at the start, by name."""
+    """The server does not start, and the message names the link."""
     env = {"POMOGATOR_OPS_TOKEN": "0" * 32}
     said = await refusal(tmp_path, *arguments, env=env)
 

@@ -200,7 +200,7 @@ async def assert_a_trace(traced: Traced, *, stream: bool) -> None:
 
 
 async def test_a_channel_with_trace_context_passes_the_trace_on(tmp_path: Path) -> None:
-    """Then the provider's request bears the ID of its own attempt."""
+    """The provider's request has the ID of its own attempt."""
     config = CONFIG.replace("priority = 1", "priority = 1\ntrace_context = true")
     async with (
         running_collector() as collector,

@@ -176,7 +176,7 @@ TYPED: Mapping[str, st.SearchStrategy[Any]] = {
 
 @st.composite
 def hostile(draw: st.DrawFn) -> Json:
-    """Fields that nobody should be able to set."""
+    """Return fields that no caller should be able to set."""
     names = draw(st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=5, unique=True))
     return {name: draw(TYPED.get(name, VALUES)) for name in names}
 
@@ -184,7 +184,7 @@ def hostile(draw: st.DrawFn) -> Json:
 async def sent(
     stand: DialectStand, fields: Json, headers: Mapping[str, str] | None = None
 ) -> Request:
-    """What the provider is sent for a request with these fields and headers."""
+    """Return the body that the provider gets for a request with these fields and headers."""
     request = {"model": MODEL, "messages": [QUESTION]} | fields
     url = f"{stand.gateway.base_url}/chat/completions"
     before = len(stand.provider.requests)
@@ -224,7 +224,7 @@ async def test_a_parameter_is_translated_or_left_out(stand: DialectStand, case: 
 
 
 async def test_members_of_extra_body_are_fields(stand: DialectStand) -> None:
-    """What the body may not have, `extra_body` may not have either; the rest is sent."""
+    """A member that is not sent from the body is not sent from `extra_body` either."""
     stand.provider.say(GREETING)
     fields = dict.fromkeys(HOSTILE, "x") | SAID["system"] | {"temperature": 0.5}
     fields = {name: value for name, value in fields.items() if name not in TYPED}
@@ -285,7 +285,7 @@ async def test_fields_for_routing_and_billing_are_not_forwarded(
 async def test_nested_fields_for_routing_are_not_forwarded(
     stand: DialectStand, fields: Json
 ) -> None:
-    """Nor do they within a message, a tool, an image or a format."""
+    """They are within a message, a tool, an image or a format."""
     link = {"url": "https://example.com/a.png"}
     picture = {"type": "image_url", "image_url": link}
     messages = [{"role": "user", "content": [{"type": "text", "text": "Hi"}, picture]}]

@@ -71,7 +71,7 @@ async def test_images_are_passed_in_the_providers_form(
 async def test_an_invalid_image_is_refused_with_its_position(
     stand: DialectStand, client: AsyncOpenAI
 ) -> None:
-    """What cannot be an image is refused, and the error names its position."""
+    """The bytes are those of no image."""
     stand.provider.say(SEEN)
     page = base64.b64encode(b"<!doctype html>").decode()
 

@@ -56,7 +56,7 @@ def children(server: Server) -> set[int]:
 
 
 def content(process: int, file: str) -> str:
-    """Return what the kernel says of a process."""
+    """Return the file of a process in `/proc`."""
     return Path(f"/proc/{process}/{file}").read_text()
 
 
@@ -111,7 +111,7 @@ async def test_workers_hold_no_secret(server: Server) -> None:
 
 
 async def test_a_killed_worker_is_replaced(server: Server, upstream: FakeUpstream) -> None:
-    """The other one takes new calls meanwhile."""
+    """The other one takes new calls in the meantime."""
     upstream.play([json_answer(ANSWER)])
     before = children(server)
     os.kill(min(before), signal.SIGKILL)
@@ -165,7 +165,7 @@ async def test_workers_need_a_service_beside_them(tmp_path: Path) -> None:
 
 
 async def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
-    """By a program that does not share it, such as another gateway."""
+    """Another program, such as another gateway, has it and does not share it."""
     async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as listener:
         host, port = listener.sockets[0].getsockname()
         (tmp_path / "pomogator.toml").write_text("defaults = true")
