@@ -85,7 +85,7 @@ def create_app(  # noqa: PLR0913 - all that an edge is made of
     in JSON.
     """
     backend = backend or GrpcBackend(channel)
-    calls, learned = InFlightCalls(), None
+    calls, learned = InFlightCalls(learns_limit=call_limit is None), None
     if call_limit is None:
         call_limit, learned = calls.limit.retry_after_s, calls.limit
     admission = BodyAdmission(

@@ -57,7 +57,7 @@ class ConcurrencyLimit:
         self.refused = 0
         """Calls that the edge refused so far."""
         self._starting = 0
-        """Calls that were admitted in this loop turn and are not in flight yet."""
+        """Calls under a limit that were admitted in this loop turn and are not in flight yet."""
         self._step = 1
         self._grows_at = 0.0
         self._next_log_at = 0.0
@@ -67,13 +67,14 @@ class ConcurrencyLimit:
 
         None: the call is admitted. It starts in this loop turn or the next one, if at all.
         """
-        if self.calls_max is not None:
-            calls = self._in_flight() + self._starting
-            if calls >= self.calls_max:
-                self._grow(self.calls_max)
-            if calls >= self.calls_max and not self._is_spare(self.calls_max, calls, caller):
-                self._count_refusal()
-                return random_retry_after_s()
+        if self.calls_max is None:
+            return None
+        calls = self._in_flight() + self._starting
+        if calls >= self.calls_max:
+            self._grow(self.calls_max)
+        if calls >= self.calls_max and not self._is_spare(self.calls_max, calls, caller):
+            self._count_refusal()
+            return random_retry_after_s()
         if not self._starting:
             asyncio.get_running_loop().call_soon(self._clear_starting)
         self._starting += 1

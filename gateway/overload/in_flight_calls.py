@@ -14,7 +14,9 @@ from services.common.fair_share import FairShare
 class InFlightCalls:
     """The calls of one edge that are in flight."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, learns_limit: bool = True) -> None:
+        """`learns_limit`: whether `limit` is used, which counts the calls of each caller."""
+        self.learns_limit = learns_limit
         self.running: set[InFlightCall] = set()
         """Only the calls themselves change it, and `shares`."""
         self.shares = FairShare()
@@ -64,16 +66,18 @@ class InFlightCall(msgspec.Struct, eq=False):
         calls = self._calls
         self._calls_before = len(calls.running)
         calls.running.add(self)
-        calls.shares.enter(self._caller)
+        if calls.learns_limit:
+            calls.shares.enter(self._caller)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         calls = self._calls
         calls.running.discard(self)
-        calls.shares.leave(self._caller)
+        if calls.learns_limit:
+            calls.shares.leave(self._caller)
+            if isinstance(error, ApiError) and error.row.lowers_limit and not error.scarce:
+                calls.limit.lower(self._calls_before)
         if not calls.running and calls.drained is not None:
             calls.drained.set()
-        if isinstance(error, ApiError) and error.row.lowers_limit and not error.scarce:
-            calls.limit.lower(self._calls_before)
         if not self._cancelled or self._task is None:
             return
         has_left = self._task.uncancel() > 0  # The client, which cancelled the task, too.

@@ -43,6 +43,16 @@ async def test_only_too_many_calls_lower_the_limit(error: ApiError, calls_max: i
     assert calls.limit.calls_max == calls_max
 
 
+async def test_no_limit_is_learned_where_the_service_is_asked_before_each_call() -> None:
+    """An edge in its service's process neither lowers a limit nor counts each caller's calls."""
+    calls = InFlightCalls(learns_limit=False)
+    with calls.track("key"), calls.track("key"), calls.track("other"):
+        assert not calls.shares.is_light("other")
+    await fail(calls, refusal(ErrorReason.OVERLOADED))
+
+    assert calls.limit.calls_max is None
+
+
 async def test_a_drain_waits_for_calls() -> None:
     """The drain returns when the last call in flight has ended."""
     calls = InFlightCalls()
