@@ -53,3 +53,8 @@ def sent(
     spec = ChatCompletionSpec(model="m", messages=list(messages) or [user("Hi")], **fields)
     request = DIALECT.encode(spec, target or target_of("claude-sonnet-4-5"), notes)
     return json.loads(request.body), told(notes)
+
+
+def says(text: str) -> dict[str, str]:
+    """Return a block of text."""
+    return {"type": "text", "text": text}

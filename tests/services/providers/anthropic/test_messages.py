@@ -1,7 +1,8 @@
+"""Messages of requests as turns and blocks of the API."""
+
 from __future__ import annotations
 
 import base64
-import json
 
 import msgspec
 import pytest
@@ -12,24 +13,16 @@ from services.domain.conversation import (
     FilePart,
     ImagePart,
     Message,
-    ReasoningPart,
     Role,
     TextPart,
 )
 from services.domain.spec import Tool
 from services.errors import Failure
-from services.providers.translate.reasoning_state import (
-    Block,
-    Redacted,
-    SealedCall,
-    Text,
-    Thought,
-    pack,
-)
 from tests.services.providers.anthropic.specs import (
     assistant,
     call,
     result,
+    says,
     sent,
     system,
     user,
@@ -37,11 +30,6 @@ from tests.services.providers.anthropic.specs import (
 from tests.services.providers.targets import target_of
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(20)).decode()
-
-
-def says(text: str) -> dict[str, str]:
-    """A block of text."""
-    return {"type": "text", "text": text}
 
 
 def test_instructions_move_to_system() -> None:
@@ -156,71 +144,6 @@ def test_ids_of_other_providers() -> None:
     assert body["messages"][2]["content"][0]["tool_use_id"] == "functions_f_0"
 
 
-def test_cache_marks() -> None:
-    """Marks of prefixes to cache stay on their blocks; in a result they are the result's."""
-    mark = b'{"type":"ephemeral","ttl":"1h"}'
-    talk = [
-        Message(role="system", content=[TextPart(text="s", cache_control_json=mark)]),
-        user("x"),
-        assistant(tool_calls=[call("a")]),
-        Message(
-            role="tool",
-            tool_call_id="a",
-            content=[TextPart(text="r", cache_control_json=mark)],
-        ),
-    ]
-    body, _ = sent(*talk)
-    assert body["system"][0]["cache_control"] == json.loads(mark)
-    (block,) = body["messages"][2]["content"]
-    assert block["cache_control"] == json.loads(mark)
-    assert block["content"] == [says("r")]
-
-
-def test_cache_marks_that_are_no_objects() -> None:
-    """The error names them."""
-    marked = Message(role="user", content=[TextPart(text="x")], cache_control_json=b'"yes"')
-    with pytest.raises(Failure) as failed:
-        sent(marked)
-    assert (failed.value.reason, failed.value.param) == ("INVALID_FIELD", "cache_control")
-
-
-MARK = b'{"type":"ephemeral"}'
-MARKED = {"cache_control": {"type": "ephemeral"}}
-
-
-def test_cache_marks_of_messages_and_calls() -> None:
-    """A message's mark is on its last block, a call's on the call."""
-    marked = replace(call("b"), cache_control_json=MARK)
-    talk = [
-        Message(role="user", content=[TextPart(text="x")], cache_control_json=MARK),
-        assistant("y", tool_calls=[call("a"), marked]),
-        result("a"),
-        replace(result("b", "r"), cache_control_json=MARK),
-        assistant("z", tool_calls=[call("c")], cache_control_json=MARK),
-        result("c"),
-    ]
-    body, notes = sent(*talk)
-    asked, called, answered, again, _ = [turn["content"] for turn in body["messages"]]
-
-    assert asked == [says("x") | MARKED]
-    assert [block.get("cache_control") for block in called] == [None, None, json.loads(MARK)]
-    assert [block.get("cache_control") for block in answered] == [None, json.loads(MARK)]
-    assert [block.get("cache_control") for block in again] == [None, json.loads(MARK)]
-    assert "cache_control" not in notes
-
-
-def test_a_mark_without_a_block_is_on_the_block_before_it() -> None:
-    """Empty text makes no block. A mark at the start of a message gets a note then."""
-    empty = TextPart(text=" ", cache_control_json=MARK)
-    body, notes = sent(Message(role="user", content=[TextPart(text="x"), empty]))
-    assert body["messages"][0]["content"] == [says("x") | MARKED]
-    assert not notes
-
-    body, notes = sent(Message(role="user", content=[empty, TextPart(text="x")]))
-    assert body["messages"][0]["content"] == [says("x")]
-    assert notes == {"cache_control": "dropped"}
-
-
 def test_pictures() -> None:
     """Pictures go by value with their true type, or by URL; other types are refused."""
     by_value = ImagePart(base64=PNG, mime_type="image/jpeg")
@@ -290,86 +213,6 @@ def test_documents() -> None:
         assert refused.value.reason == "UNSUPPORTED_FEATURE"
 
 
-THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "sig"}
-REDACTED = {"type": "redacted_thinking", "data": "ciphertext"}
-USE = {"type": "tool_use", "id": "a", "name": "look", "input": {}}
-PLACES: list[Block] = [
-    Text(length=2),
-    Thought(text="Hm.", signature="sig"),
-    Text(length=3),
-    Redacted(data="ciphertext"),
-    SealedCall(id="a"),
-]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("AbCde", [says("Ab"), THOUGHT, says("Cde"), REDACTED, USE]),
-        ("\n\nCde", [THOUGHT, says("Cde"), REDACTED, USE]),
-        ("Other text", [says("Other text"), THOUGHT, REDACTED, USE]),
-        ("", [THOUGHT, REDACTED, USE]),
-    ],
-)
-def test_reasoning_comes_back_in_its_place(text: str, expected: list[object]) -> None:
-    """The sealed blocks stand where they stood, even if the text was edited since."""
-    state = pack("anthropic", PLACES)
-    turn = assistant(text, tool_calls=[call("a")], reasoning_state=state)
-    body, notes = sent(user("x"), turn, result("a", "y"))
-    assert body["messages"][1]["content"] == expected
-    assert notes == {"tools": "mapped"}
-
-
-def test_calls_that_the_state_does_not_know_are_kept() -> None:
-    """A call with another ID than the sealed one comes last; the sealed place stays empty."""
-    turn = assistant(tool_calls=[call("b")], reasoning_state=pack("anthropic", PLACES))
-    body, _ = sent(user("x"), turn, result("b", "y"))
-    assert body["messages"][1]["content"] == [THOUGHT, REDACTED, {**USE, "id": "b"}]
-
-
-def test_reasoning_of_openrouter() -> None:
-    """`reasoning_details` of a Claude behind OpenRouter are continued; others are left out."""
-    details = [
-        {
-            "type": "reasoning.text",
-            "text": "Hm.",
-            "signature": "sig",
-            "format": "anthropic-claude-v1",
-            "index": 0,
-        },
-        {"type": "reasoning.encrypted", "data": "ciphertext", "format": "anthropic-claude-v1"},
-        {"type": "reasoning.encrypted", "data": "other", "format": "openai-responses-v1"},
-    ]
-    turn = assistant("Yes.", reasoning_details_json=json.dumps(details).encode())
-    body, notes = sent(user("x"), turn, user("y"))
-    assert body["messages"][1]["content"] == [THOUGHT, REDACTED, says("Yes.")]
-    assert notes == {"messages": "dropped"}
-    with pytest.raises(Failure) as refused:
-        sent(user("x"), assistant("Yes.", reasoning_details_json=b"{"), user("y"))
-    assert refused.value.reason == "INVALID_FIELD"
-
-
-@pytest.mark.parametrize("form", [None, "", "anthropic-claude-v1anthropic-claude-v1"])
-def test_reasoning_details_whose_form_a_client_lost(form: str | None) -> None:
-    """LangChain joins the form of all fragments, and OpenRouter's SDK leaves out unknown ones."""
-    detail = {"type": "reasoning.text", "text": "Hm.", "signature": "sig", "format": form}
-    turn = assistant("Yes.", reasoning_details_json=json.dumps([detail]).encode())
-    body, notes = sent(user("x"), turn, user("y"))
-    assert body["messages"][1]["content"] == [THOUGHT, says("Yes.")]
-    assert not notes
-
-
-def test_refusals_and_plain_reasoning() -> None:
-    """A refusal is what the model said; reasoning without a seal says nothing to the API."""
-    turn = Message(
-        role="assistant",
-        content=[ReasoningPart(text="Hm.")],
-        refusal="I would rather not.",
-    )
-    body, _ = sent(user("x"), turn, user("y"))
-    assert body["messages"][1]["content"] == [says("I would rather not.")]
-
-
 def test_names_are_left_out() -> None:
     """The API has no names of participants."""
     message = msgspec.structs.replace(user("x"), name="ann")
@@ -422,46 +265,3 @@ def test_hints_about_images_are_noted() -> None:
     image = ImagePart(uri="https://a.example/b.png", mime_type="image/png", detail="low")
     _, notes = sent(Message(role="user", content=[image]))
     assert notes == {"detail": "dropped", "mime_type": "dropped"}
-
-
-def test_two_marks_at_the_end_of_a_message() -> None:
-    """One is sent, and if they differ there is a note."""
-    part = TextPart(text="x", cache_control_json=MARK)
-    for mark, noted in ((MARK, False), (b'{"type":"ephemeral","ttl":"1h"}', True)):
-        message = Message(role="user", content=[part], cache_control_json=mark)
-        body, notes = sent(message)
-        assert body["messages"][0]["content"] == [says("x") | MARKED]
-        assert bool(notes) == noted
-
-
-@pytest.mark.parametrize(
-    ("member", "noted"),
-    [({}, False), ({"id": None}, False), ({"id": "r"}, True), ({"summary": "s"}, True)],
-)
-def test_members_of_reasoning_details_that_are_not_sent(
-    member: dict[str, object], *, noted: bool
-) -> None:
-    """They have a note."""
-    detail = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0}
-    detail |= {"text": "t", "signature": "s"} | member
-    turn = Message(role="assistant", reasoning_details_json=json.dumps([detail]).encode())
-    _, notes = sent(user("x"), turn, user("y"))
-    assert ("reasoning_details" in notes) == noted
-
-
-def test_marks_that_are_too_many() -> None:
-    """The API takes four: those of the prompt and the latest of the messages stay, with a note."""
-    talk = [Message(role="system", content=[TextPart(text="s")], cache_control_json=MARK)]
-    for turn in range(4):
-        talk += [replace(user(f"u{turn}"), cache_control_json=MARK), assistant(f"a{turn}")]
-    talk.append(replace(user("last"), cache_control_json=MARK))
-    tools = [Tool(name="f", cache_control_json=MARK)]
-
-    for whole, kept in ((b"", ["u3", "last"]), (MARK, ["last"])):
-        body, notes = sent(*talk, tools=tools, cache_control_json=whole)
-        blocks = [block for turn in body["messages"] for block in turn["content"]]
-        assert [block["text"] for block in blocks if "cache_control" in block] == kept
-        assert "cache_control" in body["system"][0]
-        assert "cache_control" in body["tools"][0]
-        assert notes == {"cache_control": "dropped"}
-    assert sent(*talk[-3:], tools=tools)[1] == {}
