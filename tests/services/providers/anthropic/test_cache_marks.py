@@ -23,8 +23,8 @@ from tests.services.providers.anthropic.specs import (
 )
 
 
-def test_cache_marks() -> None:
-    """Marks of prefixes to cache stay on their blocks; in a result they are the result's."""
+def test_marks_stay_on_their_blocks() -> None:
+    """In the result of a tool they are those of the result."""
     mark = b'{"type":"ephemeral","ttl":"1h"}'
     talk = [
         Message(role="system", content=[TextPart(text="s", cache_control_json=mark)]),
@@ -43,8 +43,8 @@ def test_cache_marks() -> None:
     assert block["content"] == [says("r")]
 
 
-def test_cache_marks_that_are_no_objects() -> None:
-    """The error names them."""
+def test_marks_that_are_no_objects_are_refused() -> None:
+    """The error names the member."""
     marked = Message(role="user", content=[TextPart(text="x")], cache_control_json=b'"yes"')
     with pytest.raises(Failure) as failed:
         sent(marked)
@@ -55,8 +55,8 @@ MARK = b'{"type":"ephemeral"}'
 MARKED = {"cache_control": {"type": "ephemeral"}}
 
 
-def test_cache_marks_of_messages_and_calls() -> None:
-    """A message's mark is on its last block, a call's on the call."""
+def test_marks_of_messages_are_on_their_last_block() -> None:
+    """Marks of calls are on the calls."""
     marked = replace(call("b"), cache_control_json=MARK)
     talk = [
         Message(role="user", content=[TextPart(text="x")], cache_control_json=MARK),
@@ -88,8 +88,8 @@ def test_a_mark_without_a_block_is_on_the_block_before_it() -> None:
     assert notes == {"cache_control": "dropped"}
 
 
-def test_two_marks_at_the_end_of_a_message() -> None:
-    """One is sent, and if they differ there is a note."""
+def test_of_two_marks_at_the_end_of_a_message_one_is_sent() -> None:
+    """There is a note if they differ."""
     part = TextPart(text="x", cache_control_json=MARK)
     for mark, noted in ((MARK, False), (b'{"type":"ephemeral","ttl":"1h"}', True)):
         message = Message(role="user", content=[part], cache_control_json=mark)
@@ -98,7 +98,7 @@ def test_two_marks_at_the_end_of_a_message() -> None:
         assert bool(notes) == noted
 
 
-def test_marks_that_are_too_many() -> None:
+def test_excess_marks_are_left_out() -> None:
     """The API takes four: those of the prompt and the latest of the messages stay, with a note."""
     talk = [Message(role="system", content=[TextPart(text="s")], cache_control_json=MARK)]
     for turn in range(4):

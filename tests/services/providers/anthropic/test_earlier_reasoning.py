@@ -49,8 +49,8 @@ PLACES: list[Block] = [
         ("", [THOUGHT, REDACTED, USE]),
     ],
 )
-def test_reasoning_comes_back_in_its_place(text: str, expected: list[object]) -> None:
-    """The sealed blocks stand where they stood, even if the text was edited since."""
+def test_sealed_blocks_are_sent_in_their_places(text: str, expected: list[object]) -> None:
+    """Also if the text was edited since."""
     state = pack("anthropic", PLACES)
     turn = assistant(text, tool_calls=[call("a")], reasoning_state=state)
     body, notes = sent(user("x"), turn, result("a", "y"))
@@ -59,14 +59,14 @@ def test_reasoning_comes_back_in_its_place(text: str, expected: list[object]) ->
 
 
 def test_calls_that_the_state_does_not_know_are_kept() -> None:
-    """A call with another ID than the sealed one comes last; the sealed place stays empty."""
+    """A call with another ID comes last, and the place of the sealed one stays empty."""
     turn = assistant(tool_calls=[call("b")], reasoning_state=pack("anthropic", PLACES))
     body, _ = sent(user("x"), turn, result("b", "y"))
     assert body["messages"][1]["content"] == [THOUGHT, REDACTED, {**USE, "id": "b"}]
 
 
-def test_reasoning_of_openrouter() -> None:
-    """`reasoning_details` of a Claude behind OpenRouter are continued; others are left out."""
+def test_reasoning_details_of_claude_are_continued() -> None:
+    """Details of other models are left out."""
     details = [
         {
             "type": "reasoning.text",
@@ -97,8 +97,8 @@ def test_reasoning_details_whose_form_a_client_lost(form: str | None) -> None:
     assert not notes
 
 
-def test_refusals_and_plain_reasoning() -> None:
-    """A refusal is what the model said; reasoning without a seal says nothing to the API."""
+def test_refusals_are_text_and_plain_reasoning_is_left_out() -> None:
+    """The API takes reasoning with a signature only."""
     turn = Message(
         role="assistant",
         content=[ReasoningPart(text="Hm.")],

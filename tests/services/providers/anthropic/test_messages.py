@@ -41,8 +41,8 @@ def test_instructions_move_to_system() -> None:
     assert notes == {}
 
 
-def test_later_instructions() -> None:
-    """In the middle they are marked in the user's turn, or stand alone where that is legal."""
+def test_later_instructions_are_marked_in_the_users_turn() -> None:
+    """They are messages of their own where the model accepts that."""
     talk = [user("Hi"), system("Now in French."), user("Bye")]
     body, notes = sent(*talk)
     (turn,) = body["messages"]
@@ -54,8 +54,8 @@ def test_later_instructions() -> None:
     assert notes == {}
 
 
-def test_nothing_stands_between_calls_and_results() -> None:
-    """Instructions between calls and their results wait until the results are complete."""
+def test_instructions_between_calls_and_results_come_after_them() -> None:
+    """The API refuses anything in between."""
     talk = [
         user("Hi"),
         assistant(tool_calls=[call("a"), call("b")]),
@@ -69,7 +69,7 @@ def test_nothing_stands_between_calls_and_results() -> None:
 
 
 def test_results_come_before_the_rest_of_their_turn() -> None:
-    """The API refuses text between them, which a user may have said while a tool was running."""
+    """The API refuses text between them, which a user may send while a tool runs."""
     calls = assistant(tool_calls=[call("a"), call("b")])
     talk = [user("Hi"), calls, result("b", "2"), user("Still there?"), result("a", "1"), user("Go")]
     body, _ = sent(*talk)
@@ -78,8 +78,8 @@ def test_results_come_before_the_rest_of_their_turn() -> None:
     assert content[2:] == [says("Still there?"), says("Go")]
 
 
-def test_turns_of_one_role_are_one() -> None:
-    """Neighbours of one role are merged block by block, empty ones vanish."""
+def test_messages_of_one_role_in_a_row_are_one_turn() -> None:
+    """Blocks are appended, and empty texts left out."""
     talk = [user("a"), user("b", " "), assistant("c"), assistant("", "d"), user("e")]
     body, notes = sent(*talk)
     assert body["messages"] == [
@@ -90,8 +90,8 @@ def test_turns_of_one_role_are_one() -> None:
     assert notes == {}
 
 
-def test_the_user_begins() -> None:
-    """A conversation that the model begins, or without any turn, gets a user's turn."""
+def test_a_conversation_begins_with_a_users_turn() -> None:
+    """One is added where the assistant begins, or where there are only instructions."""
     body, notes = sent(assistant("Hello!"), user("Hi"))
     assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user"]
     assert notes == {"messages": "mapped"}
@@ -100,8 +100,8 @@ def test_the_user_begins() -> None:
     assert ("system" in body, notes) == (False, {"messages": "mapped"})
 
 
-def test_a_tool_loop() -> None:
-    """Calls become blocks of the model's turn; results come first in the user's next one."""
+def test_calls_and_results_are_blocks_of_their_turns() -> None:
+    """Results come first in the user's next turn."""
     talk = [
         user("Weather?"),
         assistant("I look.", tool_calls=[call("a", '{"city": "Oslo"}'), call("b", "")]),
@@ -129,14 +129,14 @@ def test_a_tool_loop() -> None:
 
 @pytest.mark.parametrize("arguments", ['{"city": "Os', "[1]", '"x"', "nonsense", "[" * 9999])
 def test_broken_arguments_are_wrapped(arguments: str) -> None:
-    """Arguments that a model wrote wrongly do not end the conversation."""
+    """The conversation goes on, although a model wrote arguments that are no JSON object."""
     body, notes = sent(user("x"), assistant(tool_calls=[call("a", arguments)]), result("a", "y"))
     assert body["messages"][1]["content"][0]["input"] == {"arguments": arguments}
     assert notes["messages"] == "mapped"
 
 
-def test_ids_of_other_providers() -> None:
-    """An ID with characters that the API refuses is changed alike in call and result."""
+def test_ids_that_the_api_refuses_are_changed() -> None:
+    """In the call and in its result."""
     body, _ = sent(
         user("x"), assistant(tool_calls=[call("functions.f:0")]), result("functions.f:0")
     )
@@ -144,8 +144,8 @@ def test_ids_of_other_providers() -> None:
     assert body["messages"][2]["content"][0]["tool_use_id"] == "functions_f_0"
 
 
-def test_pictures() -> None:
-    """Pictures go by value with their true type, or by URL; other types are refused."""
+def test_images_are_sent_by_value_or_by_url() -> None:
+    """By value with the type that their bytes show. Other types are refused."""
     by_value = ImagePart(base64=PNG, mime_type="image/jpeg")
     by_url = ImagePart(uri="https://example.com/a.webp")
     body, _ = sent(Message(role="user", content=[by_value, by_url]))
@@ -160,8 +160,8 @@ def test_pictures() -> None:
 
 
 @pytest.mark.parametrize("role", ["system", "assistant"])
-def test_only_the_user_shows_pictures(role: Role) -> None:
-    """Images in instructions or in the assistant's turn are refused, as the API has no form."""
+def test_images_outside_the_users_turns_are_refused(role: Role) -> None:
+    """The API has no form for them."""
     picture = ImagePart(base64=PNG, mime_type="image/png")
     with pytest.raises(Failure) as refused:
         sent(Message(role=role, content=[picture]), user("Hello"))
@@ -189,8 +189,8 @@ def test_text_files_are_text_documents(uri: str, text: str) -> None:
     assert not notes
 
 
-def test_documents() -> None:
-    """PDF documents go by value, others by URL; what has no form is refused."""
+def test_pdf_documents_are_sent_by_value_and_others_by_url() -> None:
+    """Documents without either form are refused."""
     pdf = FilePart(uri="data:application/pdf;base64,JVBERg==", filename="a.pdf")
     body, _ = sent(Message(role="user", content=[pdf]))
     assert body["messages"][0]["content"] == [
@@ -213,22 +213,22 @@ def test_documents() -> None:
         assert refused.value.reason == "UNSUPPORTED_FEATURE"
 
 
-def test_names_are_left_out() -> None:
+def test_names_of_participants_are_left_out() -> None:
     """The API has no names of participants."""
     message = msgspec.structs.replace(user("x"), name="ann")
     assert sent(message)[1] == {"messages": "dropped"}
 
 
 def test_names_of_tools_are_no_names_of_participants() -> None:
-    """Many clients repeat them in results, where the call says as much."""
+    """Many clients repeat them in results. They have no note, since the call has the name."""
     answer = msgspec.structs.replace(result("c1", "18 degrees"), name="look")
     _, told = sent(user("x"), assistant(tool_calls=[call("c1")]), answer, strict=True)
     assert "messages" not in told
 
 
 @pytest.mark.parametrize("silent", [user(""), user(" \n"), system("")])
-def test_somebody_must_say_something(silent: Message) -> None:
-    """The API takes no empty text, and no conversation of nothing."""
+def test_a_conversation_of_empty_messages_is_refused(silent: Message) -> None:
+    """The API takes no empty text, and no conversation without one."""
     with pytest.raises(Failure) as refused:
         sent(silent)
     assert (refused.value.reason, refused.value.param) == ("INVALID_FIELD", "messages")
@@ -253,7 +253,7 @@ def test_fields_of_other_roles_are_noted() -> None:
 
 
 def test_the_name_of_a_result_is_that_of_its_tool() -> None:
-    """It says nothing new then, and another name has a note."""
+    """Another name has a note."""
     for name, noted in (("look", False), ("other", True)):
         talk = [user("x"), assistant(tool_calls=[call("a")]), replace(result("a", "y"), name=name)]
         _, notes = sent(*talk, tools=[Tool(name="look")])
@@ -261,7 +261,7 @@ def test_the_name_of_a_result_is_that_of_its_tool() -> None:
 
 
 def test_hints_about_images_are_noted() -> None:
-    """How closely to look at one, and its type where the provider fetches it."""
+    """Their level of detail, and their type where the provider fetches them."""
     image = ImagePart(uri="https://a.example/b.png", mime_type="image/png", detail="low")
     _, notes = sent(Message(role="user", content=[image]))
     assert notes == {"detail": "dropped", "mime_type": "dropped"}

@@ -100,8 +100,8 @@ TALK = [
 ]
 
 
-def test_a_whole_conversation() -> None:
-    """Text, reasoning and calls come in order; the sealed reasoning once, before the end."""
+def test_text_reasoning_and_calls_come_in_their_order() -> None:
+    """The sealed reasoning comes once, before the end."""
     answer = decoded(*TALK)
     assert (answer.text, answer.reasoning) == ("Ich sehe 🐙 nach.", "Häm…")
     assert answer.calls == [
@@ -128,8 +128,8 @@ def test_a_whole_conversation() -> None:
 
 
 @given(st.lists(st.integers(1, 60), min_size=1), st.booleans())
-def test_slicing_changes_nothing(sizes: list[int], named: bool) -> None:
-    """However the bytes arrive, and with or without names of events, the same comes out."""
+def test_the_events_do_not_depend_on_the_slicing(sizes: list[int], named: bool) -> None:
+    """Nor on names of events."""
     body = wire(*TALK, named=named)
     whole, pieces = AnthropicDecoder(), AnthropicDecoder()
     expected = streamed(body, whole, iter([len(body)])) + whole.finish()
@@ -138,7 +138,7 @@ def test_slicing_changes_nothing(sizes: list[int], named: bool) -> None:
 
 
 def test_a_document_equals_its_stream() -> None:
-    """An answer that came whole folds into the same as one that came in pieces."""
+    """It is the fold of the stream."""
     document = {
         "type": "message",
         "content": [
@@ -155,8 +155,8 @@ def test_a_document_equals_its_stream() -> None:
     assert gathered(AnthropicDecoder().whole(body).events()) == decoded(*TALK)
 
 
-def test_refusals_say_why() -> None:
-    """The explanation of a refusal is the text in which the model declined."""
+def test_the_explanation_of_a_refusal_is_its_text() -> None:
+    """The finish reason is that of a content filter."""
     details = {"type": "refusal", "explanation": "That is dangerous."}
     answer = decoded(started(), closing("refusal", stop_details=details), STOP)
     assert answer.refusal == "That is dangerous."
@@ -180,8 +180,8 @@ def test_refusals_say_why() -> None:
         [more(7, "new_delta", text="of no block")],
     ],
 )
-def test_ignores_what_it_does_not_know(noise: list[dict[str, Any]]) -> None:
-    """Pings, tools of the provider's own and everything new change nothing of the answer."""
+def test_unknown_events_change_nothing(noise: list[dict[str, Any]]) -> None:
+    """Nor do pings and tools that the provider runs."""
     start, *rest = said(0, "Hi")
     plain = decoded(started(), start, *rest, closing(), STOP)
     answer = decoded(started(), start, *noise, *rest, closing(), STOP)
@@ -189,8 +189,8 @@ def test_ignores_what_it_does_not_know(noise: list[dict[str, Any]]) -> None:
     assert answer == plain
 
 
-def test_arguments_of_no_call_are_not_lost() -> None:
-    """An answer without them is an error: it must not end as if it were whole."""
+def test_arguments_without_a_call_are_an_error() -> None:
+    """Without them the answer would be incomplete."""
     stray = more(7, "input_json_delta", partial_json="{}")
     with pytest.raises(UpstreamError) as failed:
         decoded(started(), *said(0, "Hi"), stray, closing(), STOP)
@@ -215,7 +215,7 @@ def test_a_delta_without_the_start_of_its_block(index: int) -> None:
 
 
 def test_usage_is_replaced_never_added() -> None:
-    """Later figures win; missing, null and all-zero ones leave what was known."""
+    """Later figures count. Missing, null and all-zero ones change nothing."""
     start = started(input_tokens=7, cache_creation_input_tokens=5, output_tokens=3)
     final = {"input_tokens": 0, "cache_creation_input_tokens": None, "output_tokens": 9}
     usage = usage_of(decoded(start, closing(usage=final), STOP))
@@ -225,8 +225,8 @@ def test_usage_is_replaced_never_added() -> None:
     assert (usage.prompt_token_count, usage.cache_write_token_count) == (13, 5)
 
 
-def test_usage_in_detail() -> None:
-    """Cache writes for an hour, reasoning and iterations of other models are counted."""
+def test_details_of_the_usage_are_read() -> None:
+    """Cache writes for an hour, reasoning, and iterations of other models."""
     report = {
         "input_tokens": 2,
         "cache_creation_input_tokens": 30,
@@ -257,7 +257,7 @@ def test_usage_in_detail() -> None:
 
 @pytest.mark.parametrize("cut", range(1, len(TALK) - 1))
 def test_a_cut_stream_is_an_error(cut: int) -> None:
-    """A stream that ends before its finish reason never looks complete; its usage is known."""
+    """Wherever it ends before its finish reason. Its usage is known."""
     decoder, body = AnthropicDecoder(), wire(*TALK[:cut])
     streamed(body, decoder, iter([len(body)]))
     assert not decoder.done
@@ -276,8 +276,8 @@ def test_a_cut_stream_is_an_error(cut: int) -> None:
         ("api_error", "UPSTREAM_ERROR"),
     ],
 )
-def test_errors_after_success(kind: str, reason: str) -> None:
-    """An error in a stream is an error of its own kind, wherever it comes."""
+def test_an_error_in_a_stream_has_its_own_reason(kind: str, reason: str) -> None:
+    """Wherever in the stream it comes."""
     failure = {"type": "error", "error": {"type": kind, "message": "No."}, "request_id": "r"}
     for events in ([failure], [started(), *said(0, "Hi")[:2], failure]):
         decoder, body = AnthropicDecoder(), wire(*events)
@@ -363,8 +363,8 @@ def test_errors_in_other_forms(error: dict[str, Any]) -> None:
         AnthropicDecoder().whole(data)
 
 
-def test_two_beginnings() -> None:
-    """A repeated beginning is ignored; another answer in the middle of one is an error."""
+def test_a_repeated_beginning_is_ignored() -> None:
+    """Another answer in the middle of one is an error."""
     once = decoded(started(), *said(0, "Hi"), closing(), STOP)
     assert decoded(started(), started(), *said(0, "Hi"), closing(), STOP) == once
     assert decoded(started("msg_0"), started(), *said(0, "Hi"), closing(), STOP) == once
@@ -373,8 +373,8 @@ def test_two_beginnings() -> None:
     assert failed.value.reason == "UPSTREAM_BAD_RESPONSE"
 
 
-def test_nothing_counts_after_the_end() -> None:
-    """What a proxy appends to a finished answer is ignored."""
+def test_events_after_the_end_are_ignored() -> None:
+    """Proxies append some."""
     late = [*said(0, "late"), {"type": "error", "error": {"type": "api_error"}}]
     once = decoded(started(), *said(0, "Hi"), closing(), STOP)
     assert decoded(started(), *said(0, "Hi"), closing(), STOP, *late) == once
@@ -393,31 +393,31 @@ def test_nothing_counts_after_the_end() -> None:
         b'{"type":"message_start","message":' + b"[" * 100_000,
     ],
 )
-def test_garbage_is_a_bad_response(name: str, data: bytes) -> None:
-    """What cannot be read is the provider's failure, never a crash of ours."""
+def test_unreadable_events_are_a_bad_response(name: str, data: bytes) -> None:
+    """With and without the name of the event."""
     with pytest.raises(UpstreamError) as failed:
         AnthropicDecoder().feed(SseEvent(name, data))
     assert failed.value.reason == "UPSTREAM_BAD_RESPONSE"
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"delta":{"type":"text_delta","text":1}}'])
-def test_garbage_in_a_block(data: bytes) -> None:
-    """The same holds on the short way that deltas of blocks take."""
+def test_unreadable_deltas_are_a_bad_response(data: bytes) -> None:
+    """On the fast path of deltas, too."""
     with pytest.raises(UpstreamError) as failed:
         AnthropicDecoder().feed(SseEvent("content_block_delta", data))
     assert failed.value.reason == "UPSTREAM_BAD_RESPONSE"
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"<html>", b"{}", b'{"content":null}', b"[1]"])
-def test_garbage_documents(body: bytes) -> None:
-    """A document that is no message is the provider's failure."""
+def test_documents_that_are_no_message_are_a_bad_response(body: bytes) -> None:
+    """Their status of 200 does not matter."""
     with pytest.raises(UpstreamError) as failed:
         AnthropicDecoder().whole(body)
     assert failed.value.reason == "UPSTREAM_BAD_RESPONSE"
 
 
-def test_other_peoples_done() -> None:
-    """A `[DONE]` that a proxy adds says nothing."""
+def test_done_of_a_proxy_is_ignored() -> None:
+    """Only `message_stop` ends the answer."""
     decoder = AnthropicDecoder()
     assert decoder.feed(SseEvent("", b"[DONE]")) == []
     assert not decoder.done

@@ -25,12 +25,12 @@ OK = json_answer({})
 
 
 async def post(client: HttpClient, upstream: FakeUpstream, timeout_s: float = 5) -> HttpResponse:
-    """Posts to the fake."""
+    """Send a request to the scripted server."""
     return await client.post(Url.parse(upstream.url), {}, b"{}", connect_timeout_s=timeout_s)
 
 
 async def call(client: HttpClient, upstream: FakeUpstream) -> bytes:
-    """A whole exchange."""
+    """Send a request, and return the body of the response."""
     response = await post(client, upstream)
     body = b""
     while data := await response.read():
@@ -39,8 +39,10 @@ async def call(client: HttpClient, upstream: FakeUpstream) -> bytes:
     return body
 
 
-async def test_uses_a_connection_again(client: HttpClient, upstream: FakeUpstream) -> None:
-    """Calls that follow each other share a connection."""
+async def test_calls_in_a_row_share_a_connection(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """It is kept after a complete response."""
     upstream.play([OK], [SSE_HEAD + chunk(b"a") + LAST_CHUNK], [answer(b"", 500)], [OK])
 
     for _ in range(4):
@@ -49,8 +51,10 @@ async def test_uses_a_connection_again(client: HttpClient, upstream: FakeUpstrea
     assert upstream.connections == 1
 
 
-async def test_unread_but_complete_is_clean(client: HttpClient, upstream: FakeUpstream) -> None:
-    """A body that has arrived need not be read for the connection to be used again."""
+async def test_a_connection_is_reused_after_an_unread_complete_body(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """The body need not be read."""
     upstream.play([OK])
 
     for _ in range(3):
@@ -68,10 +72,10 @@ async def test_unread_but_complete_is_clean(client: HttpClient, upstream: FakeUp
         pytest.param(answer(b"ok") + answer(b"evil"), id="a second response behind"),
     ],
 )
-async def test_an_unclean_connection_is_closed(
+async def test_a_connection_with_bytes_beyond_a_response_is_closed(
     wire: bytes, client: HttpClient, upstream: FakeUpstream
 ) -> None:
-    """Bytes beyond a response are never read as the next response."""
+    """They are never read as the next response."""
     upstream.play([wire, STALL], [OK])
 
     assert await call(client, upstream) == b"ok"
@@ -80,10 +84,10 @@ async def test_an_unclean_connection_is_closed(
     assert upstream.connections == 2
 
 
-async def test_what_comes_unasked_closes_the_connection(
+async def test_bytes_on_an_idle_connection_close_it(
     client: HttpClient, upstream: FakeUpstream
 ) -> None:
-    """Bytes on an idle connection belong to no request."""
+    """They belong to no request."""
     later = asyncio.Event()
     upstream.play([answer(b"ok"), later, answer(b"evil"), STALL], [OK])
     await call(client, upstream)
@@ -97,7 +101,7 @@ async def test_what_comes_unasked_closes_the_connection(
 async def test_an_unfinished_response_closes_its_connection(
     client: HttpClient, upstream: FakeUpstream
 ) -> None:
-    """Closing a response early is felt by the server at once; closing twice does no harm."""
+    """The server sees the end at once. A second `close` changes nothing."""
     upstream.play([SSE_HEAD + chunk(b"a"), STALL], [OK])
     response = await post(client, upstream)
 
@@ -113,7 +117,7 @@ async def test_an_unfinished_response_closes_its_connection(
 async def test_a_finished_response_may_end_later(
     client: HttpClient, upstream: FakeUpstream
 ) -> None:
-    """The connection is kept when the end of the message follows what the caller needed."""
+    """The connection is kept if the end of the message follows soon."""
     finished, ended = asyncio.Event(), asyncio.Event()
 
     async def tell(_: object) -> None:
@@ -145,7 +149,7 @@ async def test_a_finished_response_may_end_later(
 async def test_a_finished_response_that_does_not_end(
     rest: list[bytes], client: HttpClient, upstream: FakeUpstream
 ) -> None:
-    """The connection is closed when more follows than the end, or nothing at all."""
+    """The connection is closed if other bytes follow, or nothing."""
     finished = asyncio.Event()
     upstream.play([SSE_HEAD + chunk(b"[DONE]"), finished, *rest], [OK])
     response = await post(client, upstream)
@@ -163,7 +167,7 @@ async def test_a_finished_response_that_does_not_end(
 async def test_a_stale_connection_is_replaced(
     end: bytes, client: HttpClient, upstream: FakeUpstream
 ) -> None:
-    """A request that a kept connection swallows without a byte is sent once more, on a new one."""
+    """A request that a closed connection has not delivered is sent once more, on a new one."""
     upstream.play([OK], [end], [answer(b"again")])
     await call(client, upstream)
 
@@ -172,7 +176,7 @@ async def test_a_stale_connection_is_replaced(
 
 
 async def test_a_new_connection_is_not_replaced(client: HttpClient, upstream: FakeUpstream) -> None:
-    """Only one reconnect: a server that hangs up on a new connection means it."""
+    """The request is not sent a second time."""
     upstream.play([OK], [CUT])
     await call(client, upstream)
 
@@ -186,7 +190,7 @@ async def test_a_new_connection_is_not_replaced(client: HttpClient, upstream: Fa
 async def test_a_request_with_a_partial_response_is_not_sent_again(
     client: HttpClient, upstream: FakeUpstream
 ) -> None:
-    """One byte of an answer is proof that the request may have been served."""
+    """The server may have processed it."""
     upstream.play([OK], [b"H", CUT], [OK])
     await call(client, upstream)
 
@@ -200,7 +204,7 @@ async def test_a_request_with_a_partial_response_is_not_sent_again(
 async def test_a_request_closed_after_a_while_is_not_sent_again(
     client: HttpClient, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that hangs up after a while may have begun to work."""
+    """The server may have begun to process it."""
     monkeypatch.setattr("services.providers.http.upstream_connection.STALE_WINDOW_S", 0.0)
     upstream.play([OK], [CUT], [OK])
     await call(client, upstream)
@@ -223,8 +227,8 @@ async def test_idle_connections_expire(upstream: FakeUpstream) -> None:
     await client.close()
 
 
-async def test_the_limit_queues(upstream: FakeUpstream) -> None:
-    """Calls over the limit wait their turn, and fail when they wait too long."""
+async def test_calls_over_the_limit_wait_for_a_connection(upstream: FakeUpstream) -> None:
+    """First come, first served. They fail after their timeout."""
     client = HttpClient(limit_per_host=1)
     go = asyncio.Event()
     upstream.play([head(content_length="2"), go, b"ok"], [OK])
@@ -245,8 +249,10 @@ async def test_the_limit_queues(upstream: FakeUpstream) -> None:
 
 
 @pytest.mark.parametrize("phase", ["queue", "connect", "head", "body"])
-async def test_cancellation_leaves_nothing_behind(phase: str, upstream: FakeUpstream) -> None:
-    """In every phase, a cancelled call closes its connection and leaves the limit."""
+async def test_a_cancelled_call_closes_its_connection_and_frees_its_slot(
+    phase: str, upstream: FakeUpstream
+) -> None:
+    """In every phase of a call."""
     client = HttpClient(limit_per_host=1)
     url = Url.parse(upstream.url)
     upstream.play([SSE_HEAD + chunk(b"a"), STALL] if phase == "body" else [STALL])
@@ -290,7 +296,7 @@ async def test_cancellation_leaves_nothing_behind(phase: str, upstream: FakeUpst
 
 
 async def _that_accepts_nothing(listener: socket.socket) -> tuple[Url, socket.socket]:
-    """A port whose queue of connections is full, and the connection that fills it."""
+    """Return a port whose queue of connections is full, and the connection that fills it."""
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)
     filler = socket.socket()
@@ -299,8 +305,8 @@ async def _that_accepts_nothing(listener: socket.socket) -> tuple[Url, socket.so
     return Url.parse(f"http://127.0.0.1:{listener.getsockname()[1]}/"), filler
 
 
-async def test_connecting_has_a_limit(client: HttpClient) -> None:
-    """A server that does not take the connection is given up."""
+async def test_connecting_has_a_timeout(client: HttpClient) -> None:
+    """The error is that of a timeout."""
     with socket.socket() as listener:
         url, filler = await _that_accepts_nothing(listener)
         with filler, pytest.raises(HttpError) as failed:
@@ -309,8 +315,8 @@ async def test_connecting_has_a_limit(client: HttpClient) -> None:
     assert failed.value.kind is HttpErrorKind.TIMEOUT
 
 
-async def test_a_refused_connection(client: HttpClient) -> None:
-    """A refused connection is told apart from a broken one."""
+async def test_a_refused_connection_is_unreachable(client: HttpClient) -> None:
+    """It is not that of a disconnected one."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = Url.parse(f"http://127.0.0.1:{unused.getsockname()[1]}/")
@@ -320,16 +326,18 @@ async def test_a_refused_connection(client: HttpClient) -> None:
     assert failed.value.kind is HttpErrorKind.UNREACHABLE
 
 
-async def test_no_such_host(client: HttpClient) -> None:
-    """A name without an address is told apart from an address without a server."""
+async def test_a_host_without_an_address_is_a_dns_error(client: HttpClient) -> None:
+    """It is not that of an address without a server."""
     with pytest.raises(HttpError) as failed:
         await client.post(Url.parse("http://nowhere.invalid/"), {}, b"", connect_timeout_s=30)
 
     assert failed.value.kind is HttpErrorKind.DNS
 
 
-async def test_tries_all_addresses(client: HttpClient, upstream: FakeUpstream) -> None:
-    """A host whose first address does not answer is reached at the next one."""
+async def test_all_addresses_of_a_host_are_tried(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """The second one, where the first does not answer."""
     upstream.play([OK])
     loop = asyncio.get_running_loop()
     url = Url.parse(upstream.url.replace("127.0.0.1", "localhost"))
@@ -342,8 +350,8 @@ async def test_tries_all_addresses(client: HttpClient, upstream: FakeUpstream) -
     response.close()
 
 
-async def test_closing_cuts_what_is_open(upstream: FakeUpstream) -> None:
-    """A closed client has no connections, and makes none."""
+async def test_a_closed_client_has_no_connections(upstream: FakeUpstream) -> None:
+    """It makes none either, and open responses fail."""
     client = HttpClient()
     upstream.play([OK], [SSE_HEAD, STALL])
     idle = await post(client, upstream)
