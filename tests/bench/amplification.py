@@ -1,10 +1,10 @@
-"""How often providers are asked while all of them fail.
+"""Retry amplification: requests to providers while all of them fail.
 
     python -m tests.bench.amplification [--seconds 20] [--callers 20]
 
-Official SDKs, which try again of themselves, call without a pause; both providers answer 503
-to everything. Counted are requests to us and requests to providers. Retries are allowed for a
-fifth of the requests and for ten more a second, of which a second's are there from the beginning.
+Official SDKs, which retry by themselves, call without a pause; both providers answer every request
+with 503. The bench counts requests to the gateway and to providers. Retries are allowed for a fifth
+of the requests and for ten more a second, of which a second's are there from the beginning.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DOWN: Script = [json_answer({"error": {"message": "down"}}, 503)]
 
 
 async def call_until(client: AsyncOpenAI, end: float) -> int:
-    """Calls without a pause; how often that failed, as it must."""
+    """Calls without a pause. Returns the number of failures, which all calls must be."""
     failed = 0
     while time.monotonic() < end:
         try:
@@ -41,7 +41,7 @@ async def call_until(client: AsyncOpenAI, end: float) -> int:
 
 
 async def measure(directory: Path, seconds: float, callers: int) -> Figure:
-    """Requests to providers for each one to us, beyond those that are free."""
+    """Requests to providers for each one to the gateway, beyond those that are free."""
     async with FakeUpstream() as first, FakeUpstream() as second:
         first.play(DOWN)
         second.play(DOWN)
@@ -62,7 +62,7 @@ async def measure(directory: Path, seconds: float, callers: int) -> Figure:
 
 
 async def main() -> int:
-    """Measures; an exit code."""
+    """Measures, and returns the exit code."""
     parser = argparse.ArgumentParser(description="How often are failing providers asked?")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--callers", type=int, default=20)

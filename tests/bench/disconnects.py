@@ -1,4 +1,4 @@
-"""How soon the provider is left when the client has left.
+"""Time from the disconnect of a client to that of its request to the provider.
 
     python -m tests.bench.disconnects [--calls 1000]
 
@@ -34,19 +34,19 @@ Leave = Callable[[asyncio.StreamWriter], None]
 
 
 def close(writer: asyncio.StreamWriter) -> None:
-    """In order."""
+    """Closes in order."""
     writer.close()
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """With an RST."""
+    """Closes with an RST."""
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 def half_close(writer: asyncio.StreamWriter) -> None:
-    """Says that nothing more will be asked."""
+    """Closes the sending direction."""
     writer.write_eof()
 
 
@@ -54,20 +54,20 @@ LEAVES: Sequence[Leave] = (close, reset, half_close)
 
 
 class Provider:
-    """Begins if it is to stream, and then falls silent until it is left."""
+    """Provider that begins a stream, and then is silent until the gateway disconnects."""
 
     def __init__(self) -> None:
         self.asked: dict[str, asyncio.Future[Request]] = {}
 
     def __call__(self, request: Request) -> Script:
-        """Tells whoever waits for this request that it is here."""
+        """Wakes the task that waits for this request."""
         body = request.json()
         self.asked.pop(body["messages"][0]["content"]).set_result(request)
         return [SSE_HEAD + FIRST, STALL] if body.get("stream") else [STALL]
 
 
 async def measure(directory: Path, topology: Topology, calls: int) -> Figure:
-    """The slowest hundredth of so many."""
+    """The 99th percentile of a number of disconnects."""
     provider = Provider()
     async with FakeUpstream() as upstream:
         upstream.play(provider)
@@ -87,7 +87,7 @@ async def measure(directory: Path, topology: Topology, calls: int) -> Figure:
 async def left_ms(
     gateway: MeasuredGateway, provider: Provider, number: int, leave: Leave, *, stream: bool
 ) -> float:
-    """From the client's last act to the end of the provider's connection."""
+    """Seconds from the client's disconnect to the end of the provider's connection."""
     name = f"call {number}"
     arrival = provider.asked[name] = asyncio.get_running_loop().create_future()
     url = urlsplit(gateway.url)
@@ -109,7 +109,7 @@ async def left_ms(
 
 
 async def main() -> int:
-    """Measures both layouts; an exit code."""
+    """Measures both layouts, and returns the exit code."""
     parser = argparse.ArgumentParser(description="How soon is the provider left?")
     parser.add_argument("--calls", type=int, default=1000)
     options = parser.parse_args()

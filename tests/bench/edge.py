@@ -1,4 +1,4 @@
-"""What the edge costs by itself: from a request's bytes to its answer's, without a service's work.
+"""CPU time of the edge alone: from a request's bytes to its answer's, without a service's work.
 
 Run from the checkout: `python -m tests.bench.edge`, with `--heap default` as glibc manages memory,
 with `--log queue` with the standard library's logging thread, with `--log none` without a log.
@@ -54,7 +54,7 @@ KEY = PREFIX + "0" * 43 + checksum("0" * 43)
 TEXT = "You are a careful assistant. Answer in one short paragraph. " * 16
 PICTURE = "data:image/png;base64,iVBORw0KGgo" + "A" * ((1 << 20) + 1)
 READ_BYTES = 256 * 1024
-"""What uvloop reads at once."""
+"""Bytes that uvloop reads at once."""
 
 MODEL = "m"
 BEGUN_S = 1_700_000_000
@@ -74,7 +74,7 @@ ANSWER = Completion(
 
 
 def stream(size: int) -> Sequence[Batch]:
-    """200 pieces of text in batches of so many."""
+    """200 pieces of text in batches of a size."""
     started = Started(completion_id="chatcmpl-1", model=MODEL, create_time_s=BEGUN_S)
     pieces: list[Batch] = [[TextDelta(" token")] * size] * (200 // size)
     return [[started], *pieces, [ChoiceFinished(finish_reason="stop"), Finished(usage=USAGE)]]
@@ -84,7 +84,7 @@ STREAMS: Mapping[str, Sequence[Batch]] = {"burst": stream(20), "paced": stream(1
 
 
 class IdleBackend(Backend):
-    """Answers without work. The model says which stream."""
+    """Backend that answers without work. The model selects the stream."""
 
     async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
         """One answer."""
@@ -132,7 +132,7 @@ class IdleBackend(Backend):
 
 
 class Wire(asyncio.Transport):
-    """Takes what is sent, and tells when an answer is whole."""
+    """Transport that takes the answer's bytes, and signals when it is whole."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,27 +140,27 @@ class Wire(asyncio.Transport):
         self._streams = False
 
     def write(self, data: Any) -> None:
-        """Looks at the two ends."""
+        """Compares the last bytes with the end of an answer."""
         if data.startswith(b"HTTP/1.1"):
             self._streams = b"chunked" in data[:600]
         if not self._streams or data.endswith(b"0\r\n\r\n"):
             self.whole.set()
 
     def is_closing(self) -> bool:
-        """Never."""
+        """The transport never closes."""
         return False
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """There is no buffer."""
+        """The buffer is always empty."""
 
     def pause_reading(self) -> None:
-        """Bodies come whether there is room or not."""
+        """Do nothing: bodies are fed in any case."""
 
     def resume_reading(self) -> None:
-        """They come anyway."""
+        """Do nothing: see `pause_reading`."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
 def body(model: str, content_json: str, *, streamed: bool = False) -> str:
@@ -184,7 +184,7 @@ CASES: Mapping[str, tuple[str, str, int]] = {
 
 
 def request(key: str, text: str, host: str) -> Sequence[bytes]:
-    """What arrives, in the pieces in which it is read."""
+    """The bytes of requests, in the pieces in which they are read."""
     sent = text.encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n"
@@ -225,7 +225,7 @@ async def main() -> None:
 
 
 def queued(handler: logging.Handler) -> logging.Handler:
-    """The standard library's way not to block: a queue, and a thread that writes."""
+    """The standard library's log handler that does not block: a queue, and a thread that writes."""
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     listener = logging.handlers.QueueListener(records, handler)
     listener.start()

@@ -1,4 +1,4 @@
-"""Figures that have a bound, and what is said about them."""
+"""Figures with bounds, and their report."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 
 class Figure(NamedTuple):
-    """Something measured, and what it is to be."""
+    """Measured figure with its bound."""
 
     name: str
     value: float
     unit: str
     bound: float
-    """The most that it may be, or the least."""
+    """Highest allowed value, or lowest."""
     at_least: bool = False
     """Whether `bound` is the least."""
 
@@ -25,7 +25,7 @@ class Figure(NamedTuple):
 
 
 def conclude(figures: Sequence[Figure]) -> int:
-    """Prints them with their bounds, and how busy the machine is. An exit code: 1 is a miss."""
+    """Prints the figures and the load average. Returns the exit code: 1 is a miss."""
     for figure in figures:
         sign = "≥" if figure.at_least else "≤"
         value = f"{figure.value:.4g} {figure.unit}".strip()

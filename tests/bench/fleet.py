@@ -23,13 +23,13 @@ class Fleet:
     edges: Sequence[Server]
     """The edges. Each calls all services in turn."""
     addresses: Sequence[tuple[str, int]]
-    """Of the edges."""
+    """The addresses of the edges."""
     key: str
     """A key without restrictions."""
 
     @property
     def url(self) -> str:
-        """Of the first edge's completions."""
+        """The URL of the first edge's completions."""
         host, port = self.addresses[0]
         return f"http://{host}:{port}/v1/chat/completions"
 

@@ -1,9 +1,9 @@
-"""What others notice of one key that asks three times as much as can be done.
+"""Fair share: calls of other keys while one key offers three times the capacity.
 
     python -m tests.bench.flood [--others 10] [--seconds 10] [--times 3] [--topology single]
 
 As `tests.bench.overload`, with a second key that asks for a few streams a second: first alone, then
-while the first key floods. Counted are its calls that were refused, and how long the others took.
+while the first key floods. The bench counts its refused calls, and times the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SLOWER_MAX = 1.2
 
 
 async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figure]:
-    """All that is said above."""
+    """Runs both phases, and returns the figures."""
     rig = Rig(directory)
     config = bench_configuration(f"http://127.0.0.1:{MOCK_PORT}/v1")
     body = directory / "body.json"
@@ -59,7 +59,7 @@ async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figu
 
 
 async def main() -> int:
-    """Measures; an exit code."""
+    """Measures, and returns the exit code."""
     parser = argparse.ArgumentParser(description="What do others notice of one who floods?")
     parser.add_argument("--others", type=float, default=10.0, metavar="CALLS_PER_S")
     parser.add_argument("--seconds", type=float, default=10.0)

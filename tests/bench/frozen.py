@@ -1,11 +1,11 @@
-"""How soon an edge notices that a service is dead or frozen.
+"""Time until an edge detects a dead or frozen service.
 
     python -m tests.bench.frozen [--rounds 5]
 
 An edge stands in front of two services (on one PostgreSQL), which take calls in turn. Streams
-run on both. In every round the first service is stopped (SIGSTOP) and set going again, and then
-killed and started again: counted is the time until its streams have ended with an error. From
-then on all calls must be answered, by the other one.
+run on both. In every round the first service is frozen (SIGSTOP) and continued, and then killed
+and started again: the bench times the end of its streams, which have an error. From then on all
+calls must be answered, by the other service.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHOICE = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish
 
 
 def play(request: Request) -> Script:
-    """Streams begin and fall silent; whole answers come at once."""
+    """Provider whose streams begin and are then silent; whole answers come at once."""
     if request.json().get("stream"):
         return [SSE_HEAD + FIRST, STALL]
     return [json_answer({"id": "1", "choices": [CHOICE], "usage": USAGE})]
@@ -69,7 +69,7 @@ async def noticed(
 
 
 async def measure(directory: Path, rounds: int) -> Sequence[Figure]:
-    """The worst of so many rounds."""
+    """The worst values of a number of rounds."""
     frozen_s, killed_s, failed = 0.0, 0.0, 0
     async with FakeUpstream() as upstream:
         upstream.play(play)
@@ -109,7 +109,7 @@ async def _both_answer(
 
 
 async def main() -> int:
-    """Measures; an exit code."""
+    """Measures, and returns the exit code."""
     parser = argparse.ArgumentParser(description="How soon is a dead service noticed?")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What callers notice of a call log whose database is frozen, slow, or refuses each write.
+"""Latency of calls while the database of the call log is frozen, slow, or refuses each write.
 
     python -m tests.bench.frozen_call_log [--rounds 25] [--calls 80] [--overflow 12000]
 
@@ -54,12 +54,12 @@ class LogServer:
     """The database of the log, behind a proxy that can delay it."""
 
     url: str
-    """Past the proxy."""
+    """URL of the server itself, without the proxy."""
     delay_s: float = 0.0
 
     @asynccontextmanager
     async def being(self, kind: str) -> AsyncIterator[None]:
-        """The server in such a state."""
+        """Puts the server into a state within the context."""
         if kind == "frozen":
             with frozen_postgres(self.url):
                 yield
@@ -127,7 +127,7 @@ class Stand:
         return memory / 2**20
 
     async def ask(self, calls: int) -> Sequence[float]:
-        """The milliseconds that each of so many calls takes."""
+        """The duration of each of a number of calls, in milliseconds."""
         times: list[float] = []
         url = f"http://{await self.gateway.address('http')}/v1/chat/completions"
 
@@ -170,7 +170,7 @@ async def stand(directory: Path) -> AsyncIterator[Stand]:
 
 
 async def measure(place: Stand, options: argparse.Namespace) -> Sequence[Figure]:
-    """The p99s of each kind, and what a log costs that stays frozen."""
+    """The 99th percentile of each state, and memory and drops while the log stays frozen."""
     await place.ask(options.calls)
     times: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for _ in range(options.rounds):

@@ -1,4 +1,4 @@
-"""What a frozen Valkey costs callers: `python -m tests.bench.frozen_limits`.
+"""Latency of calls while Valkey is frozen: `python -m tests.bench.frozen_limits`.
 
 A gateway in a process of its own, over REST; its provider answers at once. Times are wall times
 of whole calls, and so as quiet as the machine is.
@@ -42,7 +42,7 @@ class Place:
     server: Server
     """The gateway."""
     valkey: Valkey
-    """Where it counts."""
+    """The Valkey with its counters."""
     http: aiohttp.ClientSession
     """A client that has a key."""
 
@@ -54,7 +54,7 @@ class Place:
             return answer.status
 
     async def timeouts(self) -> float:
-        """How many calls have waited in vain."""
+        """The number of operations that timed out."""
         return (await self.server.samples())["pomogator_limit_timeouts_total", frozenset()]
 
 
@@ -72,7 +72,7 @@ async def counting(directory: Path) -> AsyncIterator[Place]:
 
 
 async def _timed(place: Place, calls: int, at_once: int) -> Sequence[float]:
-    """How long calls take, in milliseconds, so many at a time; shortest first."""
+    """The durations of concurrent calls in milliseconds, shortest first."""
     times = []
 
     async def run(number: int) -> None:

@@ -1,4 +1,4 @@
-"""What the whole gateway costs, side by side with others: `make bench`.
+"""CPU, latency and memory of the whole gateway beside others: `make bench`.
 
 It runs
 
@@ -140,7 +140,7 @@ def _round(rig: Rig, gateway: Gateway, cells: Sequence[str], seconds: float) -> 
 
 
 def ours(folder: Path) -> Sequence[Gateway]:
-    """All in one process; and the edge apart from the service."""
+    """The gateway in one process, and with its edge apart."""
     config, state = folder / "config.toml", folder / "state"
     config.write_text(CONFIG)
     run = f"{sys.executable} -m services"
@@ -187,7 +187,7 @@ def without_call_log(folder: Path, gateways: Sequence[Gateway]) -> Gateway:
 
 
 def _nginx(folder: Path) -> Sequence[Gateway]:
-    """The floor: who passes bytes on and looks at none of them."""
+    """The lower bound: proxies that pass bytes on without reading them."""
     program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin") or shutil.which("nginx")
     if program is None:
         return []
@@ -234,7 +234,7 @@ def _print(names: Sequence[str], cells: Sequence[str], results: Sequence[Result]
 
 
 def _over(least_us: float, value: Callable[[Result], float]) -> Callable[[Result], float]:
-    """How many milliseconds longer it took than without a gateway."""
+    """Added latency in milliseconds, compared with no gateway."""
     return lambda one: (value(one) - least_us) / 1000
 
 

@@ -1,4 +1,4 @@
-"""What ten thousand connections cost that ask for nothing more.
+"""Memory of ten thousand idle connections.
 
     python -m tests.bench.growth [--connections 10000]
 
@@ -33,7 +33,7 @@ NOWHERE = "http://127.0.0.1:1/v1"
 async def connect(
     gateway: MeasuredGateway, stack: ExitStack, free: asyncio.Semaphore
 ) -> asyncio.StreamReader:
-    """One client, which is answered and stays."""
+    """A client that stays connected after its answer."""
     url = urlsplit(gateway.url)
     async with free:
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
@@ -49,7 +49,7 @@ def _close(writer: asyncio.StreamWriter) -> None:
 
 
 async def measure(directory: Path, connections: int) -> Sequence[Figure]:
-    """Memory of the gateway, before and then."""
+    """Memory of the gateway, before and with the connections."""
     async with running(directory, bench_configuration(NOWHERE), "single") as gateway:
         before, began = gateway.memory_mb("gateway"), time.monotonic()
         with ExitStack() as stack:
@@ -67,7 +67,7 @@ async def measure(directory: Path, connections: int) -> Sequence[Figure]:
 
 
 async def main() -> int:
-    """Measures; an exit code."""
+    """Measures, and returns the exit code."""
     parser = argparse.ArgumentParser(description="What do idle connections cost?")
     parser.add_argument("--connections", type=int, default=10_000)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""How long hostile bodies hold the loop, and what honest calls beside them notice.
+"""Time for which hostile bodies block the event loop, and latency of honest calls beside them.
 
     python -m tests.bench.hostile_bodies [--only WORD…] [--seconds 20] [--rounds 3]
 
@@ -78,7 +78,7 @@ def send(address: tuple[str, int], key: str, body: bytes) -> int:
 
 
 def held_ms(gateway: MeasuredGateway, body: bytes, rounds: int) -> float:
-    """How long a body holds the loop."""
+    """Time for which a body blocks the event loop."""
     address = _address(gateway)
     least = ANSWER_S
     for _ in range(rounds):
@@ -119,7 +119,7 @@ async def beside(gateway: MeasuredGateway, sent: Sequence[str], ended: asyncio.E
 
 
 async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figure]:
-    """All that is said above."""
+    """Runs all measurements, and returns the figures."""
     rig = Rig(directory)
     config = bench_configuration(f"http://127.0.0.1:{MOCK_PORT}/v1")
     asked = directory / "body.json"
@@ -152,7 +152,7 @@ def _address(gateway: MeasuredGateway) -> tuple[str, int]:
 
 
 async def main() -> int:
-    """Measures; an exit code."""
+    """Measures, and returns the exit code."""
     parser = argparse.ArgumentParser(description="How long do hostile bodies hold the loop?")
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD")
     parser.add_argument("--seconds", type=float, default=20.0)

@@ -1,4 +1,4 @@
-"""Whether a request costs as much after an hour as at first.
+"""CPU time of a request and resident memory over an hour.
 
     python -m tests.bench.hour [--minutes 60] [--rate 30]
 
@@ -29,7 +29,7 @@ MEMORY_MB_MAX = 16.0
 
 
 async def measure(directory: Path, seconds: float, rate: float) -> list[Figure]:
-    """Costs in the last part against those in the second one."""
+    """The last part compared with the second one."""
     chance = random.Random(1)  # noqa: S311 - the same each time
     provider = UnreliableProvider(chance, share=0.0)
     async with opened(directory, provider, "single", chance, leaving=0.0) as (soak, load):
@@ -61,7 +61,7 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 def main() -> None:
-    """Runs as the command line says."""
+    """Runs with the options of the command line."""
     parser = argparse.ArgumentParser(description="Is a request as cheap after an hour?")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=30.0, help="requests a second")

@@ -1,4 +1,4 @@
-"""What a call to a provider costs: our client and the reading of answers beside aiohttp's client.
+"""CPU time of a call to a provider: the gateway's client and readers beside aiohttp's client.
 
 Run from the checkout: `python -m tests.bench.http_client [asyncio|uvloop]`. Prints
 microseconds of this process's CPU, which does nothing but call: the server is a process
@@ -81,7 +81,7 @@ class Server(asyncio.Protocol):
         self._path = b""
 
     def data_received(self, data: bytes) -> None:
-        """Knows requests by their first and their last bytes."""
+        """Recognizes requests by their first and their last bytes."""
         if data.startswith(b"POST"):
             self._path = data[5 : data.index(b" ", 5)]
         if not data.endswith(BODY[-9:]):
@@ -103,7 +103,7 @@ class Server(asyncio.Protocol):
 
 
 async def serve() -> None:
-    """Serves until the end, after saying where."""
+    """Prints the address, and serves until killed."""
     server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -116,16 +116,16 @@ class Deaf:
     usage: Usage | None = None
 
     def feed(self, event: SseEvent) -> list[Event]:
-        """Hears the end."""
+        """Does nothing at the end of the stream."""
         self.done = event.data == b"[DONE]"
         return [NOTHING]
 
     def finish(self) -> list[Event]:
-        """Nothing."""
+        """Does nothing."""
         return [NOTHING]
 
     def whole(self, body: bytes) -> WholeAnswer:  # noqa: ARG002
-        """Nothing."""
+        """Does nothing."""
         return WholeAnswer(choices=[])
 
 
@@ -168,7 +168,7 @@ def with_upstream(client: HttpClient, base: str, decoder: Callable[[Target], Dec
 
 
 def with_aiohttp(session: aiohttp.ClientSession, base: str) -> Call:
-    """The client that we could have used."""
+    """The client of aiohttp, for comparison."""
 
     async def call(path: str) -> None:
         async with session.post(base + path, headers=HEADERS, data=BODY) as response:

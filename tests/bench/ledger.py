@@ -1,4 +1,4 @@
-"""What admission costs: key check, limits, hold and settlement, in CPU-microseconds a request.
+"""CPU time of admission: key check, limits, hold and settlement, in microseconds a request.
 
     python -m tests.bench.ledger [REQUESTS]
 

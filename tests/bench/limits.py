@@ -1,4 +1,4 @@
-"""What limits cost a call, in CPU: `python tests/bench/limits.py [redis://…]`."""
+"""CPU time of the limits of a call: `python tests/bench/limits.py [redis://…]`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OWN = KeyLimits(rpm=PLENTY, tpm=PLENTY, concurrency=PLENTY)
 async def measure(
     name: str, counters: CounterStore, rules: list[LimitConfig], own: KeyLimits
 ) -> None:
-    """Prints what a call costs that is limited as a whole, and at one attempt."""
+    """Prints the CPU time of a call with limits on the call and on its attempt."""
     compiled, leases = LimitRules(rules), LimitLeases(counters, system_chance())
     calls = [
         (

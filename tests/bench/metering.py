@@ -1,4 +1,4 @@
-"""What metering costs a call and an event, in CPU: `python tests/bench/metering.py`."""
+"""CPU time of metering a call and an event: `python tests/bench/metering.py`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BATCH = [TextDelta(" word")] * 10
 
 
 def show(name: str, act: Callable[[], object], times: int, per: int = 1) -> None:
-    """Prints the least of some rounds."""
+    """Prints the lowest time of some rounds."""
     best = float("inf")
     for _ in range(ROUNDS):
         began = time.process_time()

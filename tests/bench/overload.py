@@ -1,4 +1,4 @@
-"""What is left of the throughput when three times as much is asked for as can be done.
+"""Goodput at three times the capacity.
 
     python -m tests.bench.overload [--streams N] [--seconds 10] [--times 3] [--topology single]
 
@@ -44,7 +44,7 @@ RECOVERED_S_MAX = 5.0
 
 
 class Answers(msgspec.Struct):
-    """What gwload tells."""
+    """Report of gwload."""
 
     ok: int
     err: int
@@ -58,25 +58,25 @@ class Answers(msgspec.Struct):
 
     @property
     def p99_ms(self) -> float:
-        """How long calls took that were answered."""
+        """Durations of the answered calls."""
         return self.lat_us.p99 / 1000
 
     @property
     def failed(self) -> int:
-        """Calls that were neither answered in full nor told to come back."""
+        """Calls that were neither answered in full nor refused with Retry-After."""
         return self.err - self.shed + self.incomplete + self.unsent
 
 
 @dataclass(frozen=True, slots=True)
 class Callers:
-    """Ask with gwload."""
+    """Offer load with gwload."""
 
     program: Path
     body: Path
     gateway: MeasuredGateway
 
     async def ask(self, *options: object) -> Answers:
-        """What became of the calls."""
+        """Outcomes of the calls."""
         url = urlsplit(self.gateway.url)
         command = ["taskset", "-c", LOAD_CORE, self.program, "-s", "-b", self.body]
         command += ["-u", url.netloc, "-P", url.path]
@@ -89,14 +89,14 @@ class Callers:
 
 
 def pin(gateway: MeasuredGateway) -> None:
-    """Leaves one core to the gateway, and it that core."""
+    """Pins the gateway to one core, and everything else to the others."""
     for server in gateway.servers.values():
         for task in Path(f"/proc/{server.pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), {int(GATEWAY_CORE)})
 
 
 async def recovered_s(callers: Callers, usual_us: float) -> float:
-    """How long until a call is as fast as it was, beyond the time that it takes."""
+    """Time until a call is as fast as before the overload, without its own duration."""
     ended = time.monotonic()
     while True:
         one = await callers.ask("-c", 1, "-n", 1)
@@ -105,7 +105,7 @@ async def recovered_s(callers: Callers, usual_us: float) -> float:
 
 
 async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figure]:
-    """All that is said above."""
+    """Runs all phases, and returns the figures."""
     rig = Rig(directory)
     topology: Topology = options.topology
     more = f"[bounds]\ncalls_max = {options.streams}\n" if options.streams else ""
@@ -136,7 +136,7 @@ async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figu
 
 
 async def main() -> int:
-    """Measures; an exit code."""
+    """Measures, and returns the exit code."""
     parser = argparse.ArgumentParser(description="What is left of the throughput in overload?")
     parser.add_argument("--streams", type=int, default=0, metavar="N")
     parser.add_argument("--seconds", type=float, default=10.0)

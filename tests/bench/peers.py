@@ -137,14 +137,14 @@ def _rolter(folder: Path, config: Path) -> Gateway:
 
 
 class Peer(NamedTuple):
-    """How a gateway is had and run."""
+    """Installation and start of a gateway."""
 
     run: Callable[[Path, Path], Gateway]
-    """Gets the folder where it is installed, and a file for its configuration."""
+    """Takes the folder where it is installed, and a file for its configuration."""
     packages: Sequence[str] = ()
-    """Of PyPI; none: it is npm's."""
+    """Packages of PyPI. Empty: it is a package of npm."""
     overrides: Sequence[str] = ()
-    """Requirements of theirs that are not held to."""
+    """Requirements of these packages that are overridden."""
 
 
 PEERS: Mapping[str, Peer] = {
@@ -166,7 +166,7 @@ PORTKEY = """{
 
 
 def peers(names: Sequence[str], installed: Path, folder: Path) -> Sequence[Gateway]:
-    """The gateways of those names. SystemExit where one is not installed."""
+    """The gateways of these names. Raises SystemExit if one is not installed."""
     found = []
     for name in names:
         if not (installed / name).is_dir():
@@ -202,7 +202,7 @@ def install(name: str, folder: Path, uv: str) -> None:
 
 
 def main() -> None:
-    """Installs those that are named, or all."""
+    """Installs the named gateways, or all."""
     parser = argparse.ArgumentParser(description="Install other gateways.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PEERS))

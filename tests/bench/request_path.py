@@ -61,19 +61,19 @@ USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
 ROUNDS = 8
 """Completions of each kind that are traced. The first of each fills caches and pools."""
 QUIET_S = 0.02
-"""How long nothing of ours runs before a call counts as settled."""
+"""Time without a call of the gateway's functions after which a request counts as settled."""
 
 
 @dataclass(slots=True)
 class Trace:
-    """The calls of our functions while a request is traced."""
+    """Calls of the gateway's functions while a request is traced."""
 
     calls: Counter[str] = field(default_factory=Counter)
     """By function, as `file:name`."""
     files: list[str] = field(default_factory=list)
     """The file of each call, in order."""
     resumptions: int = 0
-    """How often a coroutine or generator went on. Not among the calls."""
+    """Resumptions of coroutines and generators, which are not among the calls."""
     coroutines_per_message: list[int] = field(default_factory=list)
     """The coroutines that each traced message of a stream passes."""
     _started: set[FrameType] = field(default_factory=set)
@@ -127,7 +127,7 @@ def _awaits(frame: FrameType) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What a trace comes to."""
+    """Figures of a trace."""
 
     files: int
     calls: int
@@ -170,7 +170,7 @@ class PacedProvider:
         return [*steps, sse("[DONE]") + LAST_CHUNK]
 
     def release(self, number: int) -> None:
-        """Lets the event of that number go."""
+        """Releases the event of that number."""
         self._released[number].set()
 
 
@@ -181,7 +181,7 @@ def _piece(delta: Mapping[str, str], finish_reason: str | None = None) -> dict[s
 
 @contextmanager
 def tracing() -> Iterator[Trace]:
-    """A trace of what runs in this thread."""
+    """A trace of the calls in this thread."""
     trace = Trace()
     sys.setprofile(trace)
     try:
@@ -256,7 +256,7 @@ async def trace_whole(client: KeepAliveClient) -> Trace:
 
 
 async def _settled(trace: Trace) -> None:
-    """Returns when no function of ours has run for a while."""
+    """Returns when no function of the gateway has run for a while."""
     before = -1
     while before != len(trace.files):
         before = len(trace.files)

@@ -37,12 +37,12 @@ SENTENCE = "You are a careful assistant. Answer in one short paragraph. "
 
 
 class Cell(NamedTuple):
-    """One kind of work."""
+    """Cell of the bench: a kind of requests."""
 
     connections: int
-    """How many requests run at a time."""
+    """Number of concurrent requests."""
     streamed: bool = False
-    """Whether events are what is counted."""
+    """Whether events are counted in place of requests."""
     delay_us: int = 0
     """The mock's pause between two events; 0: all at once."""
     picture: bool = False
@@ -84,15 +84,15 @@ CELLS: Mapping[str, Cell] = {
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
-    """Something to measure. It asks the mock at `MOCK_PORT`."""
+    """Gateway to measure. Its provider is the mock at `MOCK_PORT`."""
 
     name: str
     command: str = ""
-    """How to start it. Empty: it is the mock itself, asked without a gateway."""
+    """Command that starts it. Empty: it is the mock itself, without a gateway."""
     port: int = MOCK_PORT
     path: str = "/v1/chat/completions"
     headers: Sequence[str] = ()
-    """Such as `Authorization: Bearer …`."""
+    """Header with its key, such as `Authorization: Bearer …`."""
     model: str = "mock"
     """The public name of the mock's model that speaks as OpenAI."""
     anthropic_model: str = ""
@@ -118,7 +118,7 @@ class Quantiles(msgspec.Struct):
 
 
 class Load(msgspec.Struct):
-    """What gwload tells."""
+    """Report of gwload."""
 
     ok: int
     err: int
@@ -131,19 +131,19 @@ class Load(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One gateway at one kind of work, once."""
+    """Result of one round: one gateway, one cell."""
 
     gateway: str
     cell: str
     cpu_us: float
-    """Per event of a stream, or else per request."""
+    """CPU microseconds per event of a stream, or else per request."""
     load: Load
     rss_mb: float
-    """Of the process tree, after the work."""
+    """Memory of the process tree, after the work."""
     idle_mb: float
-    """Of the process tree, a second after its start."""
+    """Memory of the process tree, a second after its start."""
     start_s: float
-    """From its start to its first answer."""
+    """Time from its start to its first answer."""
 
 
 class Rig:
@@ -181,7 +181,7 @@ class Rig:
             _stop(process)
 
     def measure(self, running: Running, cell: str, seconds: float) -> Result:
-        """Lets it work for so long."""
+        """Offers load for a time, and returns the result."""
         work, gateway = CELLS[cell], running.gateway
         body = self._body(gateway, work)
         with self._mock(work):
@@ -205,7 +205,7 @@ class Rig:
 
     @contextmanager
     def provider(self, *options: object) -> Iterator[None]:
-        """The mock of a provider, at `MOCK_PORT`; its options are told in its source."""
+        """The mock of a provider, at `MOCK_PORT`; its source explains its options."""
         command = ["taskset", "-c", LOAD_CORE, str(self._folder / "mockup")]
         command += ["-p", str(MOCK_PORT), *map(str, options)]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -257,18 +257,18 @@ class Running:
 
     gateway: Gateway
     pid: int
-    """0: there is no process."""
+    """ID of its process. 0: there is no process."""
     idle_mb: float
     start_s: float
 
 
 def cpu_s(pid: int) -> float:
-    """What the process and its descendants have used."""
+    """CPU time of the process and its descendants."""
     return sum(int(field) for one in _tree(pid) for field in _stat(one)[11:13]) / TICKS_PER_S
 
 
 def rss_mb(pid: int) -> float:
-    """What the process and its descendants have in memory."""
+    """Memory of the process and its descendants."""
     pages = sum(int(_stat(one)[21]) for one in _tree(pid))
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 

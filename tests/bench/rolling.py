@@ -1,11 +1,11 @@
-"""Whether callers notice when everything is restarted, one process after the other.
+"""Failed calls while all processes are restarted, one after the other.
 
     python -m tests.bench.rolling [--restarts 20] [--rate 20]
 
 Two edges in front of two services (on one PostgreSQL), behind a balancer that does as a Service
 of Kubernetes does: a connection goes to one of the edges that say they are ready, and stays
-there. Calls come at a steady rate, in streams and not; each process in turn is told to stop
-(SIGTERM), ends, and is started again. No call may fail, and no stream may be cut.
+there. Calls arrive at a steady rate, streamed and whole; each process in turn gets SIGTERM, ends,
+and is started again. No call may fail, and no stream may be cut.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from tests.stand.providers.unreliable import UnreliableProvider
 from tests.stand.upstream import FakeUpstream
 
 STOPPING = ("--shutdown-delay", "3", "--drain-timeout", "30")
-"""Longer than the balancer takes to notice, and than any answer takes."""
+"""Longer than a poll of the balancer (delay), and than any answer (timeout)."""
 PROBED_EVERY_S = 0.5
 BREATH_S = 1.0
-"""Between two restarts."""
+"""Pause between two restarts."""
 
 Address = tuple[str, int]
 
@@ -65,12 +65,12 @@ class Balancer:
                 await asyncio.sleep(PROBED_EVERY_S)
 
     async def ready(self, number: int) -> None:
-        """Returns when so many edges are."""
+        """Returns when this many edges are ready."""
         while len(self._ready) < number:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(PROBED_EVERY_S / 5)
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A client is here."""
+        """Serves the connection of a client."""
         task = asyncio.ensure_future(self._pass_on(reader, writer))
         self._piping.add(task)
         task.add_done_callback(self._piping.discard)
@@ -117,7 +117,7 @@ async def balancing(gateways: Fleet) -> AsyncIterator[tuple[Balancer, str]]:
 
 
 async def measure(directory: Path, restarts: int, rate: float) -> Sequence[Figure]:
-    """Restarts, and what callers noticed of them."""
+    """Restarts all processes, and returns the figures of the calls."""
     provider = UnreliableProvider(random.Random(1), share=0.0)  # noqa: S311 - the same each time
     async with FakeUpstream() as upstream:
         upstream.play(provider)
@@ -142,7 +142,7 @@ async def measure(directory: Path, restarts: int, rate: float) -> Sequence[Figur
 
 
 async def main() -> int:
-    """Measures; an exit code."""
+    """Measures, and returns the exit code."""
     parser = argparse.ArgumentParser(description="Do callers notice restarts?")
     parser.add_argument("--restarts", type=int, default=20)
     parser.add_argument("--rate", type=float, default=20.0, help="calls a second")

@@ -1,6 +1,4 @@
-"""What a call costs in the core alone, without an edge and without gRPC.
-
-It runs
+"""CPU time of a call in the core alone, without an edge and without gRPC.
 
     python -m tests.bench.service [--calls N] [--gc default]
 
@@ -75,7 +73,7 @@ async def measure(folder: Path, calls: int, set_gc: Callable[[], None]) -> None:
 
 @contextmanager
 def collecting() -> Iterator[Sequence[float]]:
-    """How many seconds each garbage collection took meanwhile."""
+    """Duration of each garbage collection within the context, in seconds."""
     times: list[float] = []
 
     def note(phase: str, _: Mapping[str, int]) -> None:
@@ -93,7 +91,7 @@ def collecting() -> Iterator[Sequence[float]]:
 
 
 def asking(core: Completions, model: str, authorization: str, *, streamed: bool) -> Ask:
-    """What makes one call, and takes all of its answer."""
+    """Function that makes one call, and reads all of its answer."""
     message = Message(role="user", content=[TextPart(text=PROMPT)])
     spec = ChatCompletionSpec(model=model, messages=[message], max_tokens=256, temperature=0.5)
     request = CompletionRequest(spec=spec)
@@ -112,7 +110,7 @@ def asking(core: Completions, model: str, authorization: str, *, streamed: bool)
 
 
 async def together(ask: Ask, calls: int) -> None:
-    """Makes so many calls, `CONCURRENCY` at a time."""
+    """Makes a number of calls, `CONCURRENCY` at a time."""
     left = iter(range(calls))
 
     async def caller() -> None:

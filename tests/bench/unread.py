@@ -1,12 +1,12 @@
-"""What a thousand clients cost that never read.
+"""Memory of a thousand clients that never read.
 
     python -m tests.bench.unread [--clients 1000] [--event 200]
 
-Each asks for a stream of a provider that never stops, and reads nothing. Its events have so many
-characters of text; it writes 8 KB of them at a time, as fast as it is read. Once nothing moves,
-looked at are the memory of edge and service (apart from one another), and a hundred good
-callers beside them, before and then. Clients that read nothing for a minute are cut off and
-charged: all of them have to be within 65 seconds of when the last byte could be sent.
+Each client requests a stream of a provider that never stops, and reads nothing. `--event` is the
+number of characters of an event; the provider writes 8 KB of them at a time, as fast as it is read.
+Once all streams are blocked, the bench reads the memory of edge and service (in processes of their
+own), and times a hundred good calls, which it has also done before. Clients that read nothing for a
+minute are disconnected and charged: all of them within 65 seconds of the last byte that was sent.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ GOOD_CALLS, GOOD_AT_A_TIME = 1000, 10
 GOOD_GROWTH_MAX = 1.2
 ENDED_S_MAX = 65.0
 STILL_S = 3.0
-"""How long nothing has to move to count as blocked."""
+"""Time without a write after which a stream counts as blocked."""
 SEND_BUFFER = 16 * 1024
-"""Of the provider's kernel, so that what is sent is what the gateway and its kernels hold."""
+"""Send buffer of the provider, so small that the gateway and its kernels hold what is sent."""
 WRITTEN_BYTES = 8000
 UNBOUNDED = "[bounds]\ncalls_max = 4000\ncalls_max_when_late = 4000\n"
 USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
 
 
 class Provider:
-    """Never stops, or answers at once where a whole answer is asked for."""
+    """Provider whose streams never stop. Whole answers come at once."""
 
     def __init__(self, text: int) -> None:
         choice = {"index": 0, "delta": {"content": "x" * text}}
@@ -58,10 +58,10 @@ class Provider:
         self._page = event * max(1, WRITTEN_BYTES // len(event))
         self.sent = 0
         self.sent_at = 0.0
-        """When a stream could last be written to: since then nothing moves."""
+        """Time of the last write to a stream."""
 
     def __call__(self, request: Request) -> Script:
-        """What was asked for."""
+        """The script of the requested answer."""
         if request.json().get("stream"):
             return [SSE_HEAD, self._flow]
         message = {"role": "assistant", "content": "Hi"}
@@ -79,7 +79,7 @@ class Provider:
             self.sent_at = time.monotonic()
 
     async def blocked(self) -> None:
-        """Returns once nothing has moved for a while."""
+        """Returns once all streams are blocked."""
         before = -1
         while before != self.sent:
             before = self.sent
@@ -87,7 +87,7 @@ class Provider:
 
 
 async def ask_and_not_read(gateway: MeasuredGateway, stack: ExitStack) -> None:
-    """A client that is only interested in asking."""
+    """A client that sends a request and reads nothing."""
     url = urlsplit(gateway.url)
     sock = stack.enter_context(socket.socket())
     sock.setblocking(False)
@@ -99,7 +99,7 @@ async def ask_and_not_read(gateway: MeasuredGateway, stack: ExitStack) -> None:
 
 
 async def good_ms(gateway: MeasuredGateway) -> Sequence[float]:
-    """How long good calls take."""
+    """Durations of good calls."""
     free = asyncio.Semaphore(GOOD_AT_A_TIME)
 
     async def call() -> float:
@@ -114,7 +114,7 @@ async def good_ms(gateway: MeasuredGateway) -> Sequence[float]:
 
 
 async def measure(directory: Path, clients: int, text: int) -> Sequence[Figure]:
-    """All that is said above."""
+    """Runs all phases, and returns the figures."""
     provider = Provider(text)
     async with FakeUpstream() as upstream:
         upstream.play(provider)
@@ -159,7 +159,7 @@ async def _held(gateway: MeasuredGateway, state: Path) -> int:
 
 
 def _sockets_mb() -> float:
-    """What the kernel has in the buffers of all TCP sockets of this machine."""
+    """Bytes in the kernel's buffers of all TCP sockets of this machine."""
     (line,) = [
         line for line in Path("/proc/net/sockstat").read_text().splitlines() if line[:4] == "TCP:"
     ]
@@ -167,7 +167,7 @@ def _sockets_mb() -> float:
 
 
 async def main() -> int:
-    """Measures; an exit code."""
+    """Measures, and returns the exit code."""
     parser = argparse.ArgumentParser(description="What do clients cost that never read?")
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--event", type=int, default=200)

@@ -1,4 +1,4 @@
-"""What edges in processes of their own give: calls a second, and CPU time, on all cores.
+"""Throughput and CPU time on all cores with edges in processes of their own (`--workers`).
 
     python -m tests.bench.workers [--workers 0,1,2] [--rounds N] [--seconds S]
 
