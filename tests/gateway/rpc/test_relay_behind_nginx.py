@@ -13,7 +13,7 @@ from gateway.rpc import relay_link, relay_links
 from gateway.rpc.relay_backend import RelayBackend
 from gateway.rpc.relay_links import RelayLinks
 from gateway.rpc.service_channel import open_channel
-from tests.gateway.rpc.test_relay import ScriptedCore, serving, whole_text
+from tests.gateway.rpc.relay_stand import ScriptedCore, serving, whole_text
 from tests.stand.nginx import NGINX
 from tests.stand.polling import until
 from tests.stand.ports import free_port

@@ -27,7 +27,7 @@ from services.domain.completion import Completion
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import CompletionRequest
 from services.rpc.listener import listening
-from tests.gateway.rpc.test_relay import (
+from tests.gateway.rpc.relay_stand import (
     ScriptedCore,
     asking,
     linked,

@@ -14,7 +14,7 @@ from pomogator.relay.v1 import relay_service_pb2_grpc as pb_grpc
 from gateway.rpc.service_channel import open_channel
 from services.common.contract.chat import fill_request
 from services.completions.relay_servicer import REQUEST_BYTES_MAX
-from tests.gateway.rpc.test_relay import ScriptedCore, asking, serving
+from tests.gateway.rpc.relay_stand import ScriptedCore, asking, serving
 
 CALLS = 500
 """Calls that one message starts."""
