@@ -1,9 +1,19 @@
-"""HTTP client that sends raw bytes."""
+"""HTTP client that sends raw bytes, and requests for it."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, replace
+
+from tests.gateway.conftest import KEY
+
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n"
+BODY = b'{"model":"m","messages":[]}'
+GOOD = (
+    POST + b"Authorization: Bearer " + KEY.encode() + b"\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +59,13 @@ def parsed(data: bytes) -> Answer:
         name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
     }
     return Answer(int(status_line.split(" ")[1]), headers, body)
+
+
+def assert_error(answer: Answer | None, *statuses: int) -> None:
+    """Check that the answer is an error in the API's form."""
+    assert answer is not None
+    assert answer.status in statuses
+    assert json.loads(answer.body)["error"].keys() == {"message", "type", "param", "code"}
+    assert answer.headers["x-request-id"]
+    assert answer.headers["content-type"].startswith("application/json")
+    assert "aiohttp" not in answer.headers.get("server", "")

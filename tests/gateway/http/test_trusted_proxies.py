@@ -15,8 +15,8 @@ from gateway.config import EdgeConfig
 from gateway.http.auth_throttle import FAILURES
 from gateway.http.trusted_proxies import TrustedProxies
 from tests.gateway.conftest import Edge, running_edge, scripted_channel
-from tests.gateway.http.raw import read_answer
-from tests.gateway.http.test_client_connection import GOOD, connected
+from tests.gateway.http.raw import GOOD, read_answer
+from tests.gateway.http.test_client_connection import connected
 from tests.stand.balancers import PROGRAMS, running_balancer
 from tests.stand.service import ScriptedService
 
