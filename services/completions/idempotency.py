@@ -243,7 +243,7 @@ class Idempotency:
             self._stored_since_bound[account] = counted
 
     async def _bound(self, account: str) -> None:
-        with suppress(Failure):
+        with suppress(Failure):  # The next share of the bounds applies them again.
             answers, keys = await self._database.write(bound_account, account, *self._bounds)
             if answers or keys:
                 fields = {"account": account, "answers": answers, "keys": keys}
@@ -269,7 +269,7 @@ class Idempotency:
     async def _keep_sweeping(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
-            with suppress(Failure):
+            with suppress(Failure):  # The next sweep repeats it.
                 await self.sweep()
 
 

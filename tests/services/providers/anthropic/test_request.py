@@ -142,8 +142,10 @@ MATRIX: list[tuple[str, dict[str, Any], list[Any]]] = [
         for model, cell in zip(MODELS, cells, strict=True)
     ],
 )
-def test_matrix(param: str, given_fields: dict[str, Any], model: str, expected: Any) -> None:
-    """Each parameter reaches each family in the form it takes, or a note says why not."""
+def test_each_parameter_has_the_form_of_its_family(
+    param: str, given_fields: dict[str, Any], model: str, expected: Any
+) -> None:
+    """A parameter that a family lacks has a note."""
     body, notes = sent(target=target_of(model), **given_fields)
     default = ({}, "dropped") if expected is DROPPED else (expected, None)
     wanted, action = expected if isinstance(expected, tuple) else default
@@ -154,8 +156,8 @@ def test_matrix(param: str, given_fields: dict[str, Any], model: str, expected: 
     assert set(body) <= ALLOWED
 
 
-def test_the_bare_request() -> None:
-    """Where nothing is asked, only what the API insists on is sent."""
+def test_only_required_members_are_sent_by_default() -> None:
+    """A request without parameters has those that the API demands."""
     notes = Notes()
     spec = ChatCompletionSpec(model="m", messages=[user("Hi")])
     request = DIALECT.encode(spec, target_of("claude-sonnet-4-5"), notes)
@@ -177,7 +179,7 @@ def test_the_version_is_the_channels() -> None:
 
 
 def test_the_key_has_its_own_header() -> None:
-    """The key travels in `x-api-key`."""
+    """It is `x-api-key`."""
     assert DIALECT.auth_headers("k") == {"x-api-key": "k"}
 
 
@@ -195,15 +197,15 @@ def test_the_key_has_its_own_header() -> None:
         ("some-imitation", {"thinking": Thinking(budget_tokens=5000)}, 9096),
     ],
 )
-def test_limits(model: str, fields: dict[str, Any], limit: int) -> None:
-    """The limit is the caller's, else the model's default, with room for reasoning."""
+def test_a_limit_is_always_sent(model: str, fields: dict[str, Any], limit: int) -> None:
+    """It is the caller's, else the model's default, with the tokens for reasoning."""
     body, _ = sent(target=target_of(model), **fields)
     assert body["max_tokens"] == limit
     assert body.get("thinking", {}).get("budget_tokens", 0) < limit
 
 
-def test_thinking_drops_what_does_not_go_with_it() -> None:
-    """A `-thinking` name sends no temperature and no top_k, and says so."""
+def test_reasoning_drops_parameters_that_the_api_refuses_with_it() -> None:
+    """A `-thinking` name sends neither temperature nor top_k. Both have notes."""
     target = target_of("claude-sonnet-4-5", thinking_by_name=True)
     body, notes = sent(target=target, temperature=0.7, top_k=3, top_p=0.99)
     assert body["thinking"] == {"type": "enabled", "budget_tokens": 8192}
@@ -211,8 +213,8 @@ def test_thinking_drops_what_does_not_go_with_it() -> None:
     assert notes == {"temperature": "dropped", "top_k": "dropped"}
 
 
-def test_hidden_reasoning() -> None:
-    """Reasoning that the caller does not want to see is not asked to be shown."""
+def test_excluded_reasoning_is_omitted() -> None:
+    """The API is asked to omit it from the answer."""
     thinking = Thinking(mode="enabled", excluded=True)
     body, _ = sent(target=target_of("claude-opus-4-7"), thinking=thinking)
     assert body["thinking"] == {"type": "adaptive", "display": "omitted"}
@@ -220,16 +222,18 @@ def test_hidden_reasoning() -> None:
 
 @pytest.mark.parametrize("fields", [{"n": 2}, {"logprobs": True}, {"top_logprobs": 2}])
 @pytest.mark.parametrize("model", MODELS)
-def test_refuses_what_programs_rely_on(model: str, fields: dict[str, Any]) -> None:
-    """Several answers and log probabilities are refused, whatever the model."""
+def test_several_answers_and_log_probabilities_are_refused(
+    model: str, fields: dict[str, Any]
+) -> None:
+    """For every model."""
     with pytest.raises(Failure) as refused:
         sent(target=target_of(model), **fields)
     assert refused.value.reason == "UNSUPPORTED_FEATURE"
     assert refused.value.param in fields
 
 
-def test_schemas() -> None:
-    """A schema goes into the API's own field, beside the effort; older models refuse it."""
+def test_a_schema_is_sent_in_the_field_of_the_api() -> None:
+    """Beside the effort. Requests to older models are refused."""
     wanted = ResponseFormat(type="json_schema", schema_json=SCHEMA)
     effort = "low"
     target = target_of("claude-opus-4-7")
@@ -241,8 +245,8 @@ def test_schemas() -> None:
     assert refused.value.param == "response_format"
 
 
-def test_some_json() -> None:
-    """`json_object`, which the API lacks, becomes an instruction, and a note."""
+def test_json_object_becomes_an_instruction() -> None:
+    """The API lacks it. There is a note."""
     wanted = ResponseFormat(type="json_object")
     body, notes = sent(system("Be kind."), user("Hi"), response_format=wanted)
     own, hint = body["system"]
@@ -251,8 +255,8 @@ def test_some_json() -> None:
     assert notes == {"response_format": "mapped"}
 
 
-def test_unknown_fields_stay_here() -> None:
-    """Fields that the contract does not know never reach the API; each leaves a note."""
+def test_unknown_fields_are_not_sent() -> None:
+    """Each has a note."""
     extra = b'{"mcp_servers":[],"container":"c"}'
     body, notes = sent(extra_json=extra)
     assert set(body) == BARE
@@ -260,15 +264,15 @@ def test_unknown_fields_stay_here() -> None:
 
 
 def test_notes_are_bounded() -> None:
-    """Thousands of unknown fields do not make thousands of notes."""
+    """The number of notes about unknown fields is limited."""
     extra = json.dumps({f"field_{number}": 1 for number in range(5000)}).encode()
     body, notes = sent(extra_json=extra)
     assert (set(body), len(notes)) == (BARE, UNKNOWN_MAX + 1)
     assert notes["extra_json"] == "dropped"
 
 
-def test_prefill() -> None:
-    """The beginning of an answer is passed on without trailing space, or refused."""
+def test_a_prefilled_answer_is_sent_without_trailing_space() -> None:
+    """Requests to models without prefill are refused."""
     body, notes = sent(user("Hi"), assistant("Well, \n"))
     assert body["messages"][-1] == {
         "role": "assistant",
@@ -287,7 +291,7 @@ def test_prefill() -> None:
 @pytest.mark.parametrize("mark", ["prefix", "partial"])
 @pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-opus-4-1"])
 def test_mark_of_prefill_is_honoured(mark: str, model: str) -> None:
-    """A mark for what the API does anyway has no note; strict requests are taken."""
+    """The API does anyway what the mark asks for: there is no note, also in strict mode."""
     first = msgspec.structs.replace(assistant("Yes."), extra_json=b'{"%b":false}' % mark.encode())
     marked = msgspec.structs.replace(assistant("Well,"), extra_json=b'{"%b":true}' % mark.encode())
     talk = (user("Hi"), first, user("So?"), marked)
@@ -324,8 +328,8 @@ def test_marked_prefill_is_refused_where_the_model_takes_none(model: str) -> Non
         assert (refused.value.reason, refused.value.param) == ("UNSUPPORTED_FEATURE", "messages")
 
 
-def test_reasoning_cannot_go_on_without_its_state() -> None:
-    """Calls that come back without their reasoning switch it off where the API insists."""
+def test_reasoning_is_off_where_calls_lack_their_sealed_reasoning() -> None:
+    """On models whose API demands it with the calls."""
     talk = [user("Hi"), assistant(tool_calls=[call("c1")]), result("c1", "42")]
     effort = "low"
     body, notes = sent(*talk, reasoning_effort=effort, tools=[Tool(name="look")])
@@ -344,7 +348,7 @@ JSON_BYTES = st.binary(max_size=40) | st.sampled_from(
 def test_hostile_bytes_change_nothing(
     extra: bytes, schema: bytes, tool: bytes, mark: bytes, args: str
 ) -> None:
-    """No bytes of a caller add a key to the body or change one of ours."""
+    """No bytes of a caller add a member to the body or change one."""
     spec = ChatCompletionSpec(
         model="m",
         messages=[
@@ -369,7 +373,7 @@ def test_hostile_bytes_change_nothing(
 
 
 @pytest.mark.parametrize(("own", "said"), [("", "An answer."), ("A thing.", "An answer. A thing.")])
-def test_the_description_of_a_format_is_the_schemas(own: str, said: str) -> None:
+def test_the_description_of_a_format_begins_that_of_its_schema(own: str, said: str) -> None:
     """The API has no other place for it."""
     schema = {"type": "object", "properties": {}} | ({"description": own} if own else {})
     form = ResponseFormat(
@@ -382,8 +386,8 @@ def test_the_description_of_a_format_is_the_schemas(own: str, said: str) -> None
     assert body["output_config"]["format"]["schema"]["description"] == said
 
 
-def test_a_schema_beside_json_object_holds() -> None:
-    """As that of `json_schema`; a model without schemas has a note, and the usual instruction."""
+def test_a_schema_beside_json_object_is_sent_as_json_schema() -> None:
+    """For a model without schemas there is a note, and the usual instruction."""
     form = ResponseFormat(type="json_object", extra_json=b'{"schema":{"type":"object"},"x":1}')
     body, notes = sent(response_format=form)
     assert body["output_config"]["format"]["schema"]["type"] == "object"
