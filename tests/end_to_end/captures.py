@@ -23,7 +23,7 @@ WHY_SKIPPED = "POMOGATOR_CAPTURES is not set: recorded exchanges are not at hand
 DIALECTS = {"anthropic": "anthropic", "openrouter": "openrouter"}
 """The dialect of a recording's provider; all others speak `openai`."""
 
-# What a provider's refusal is to our callers, by the provider's status. The class of an
+# Statuses of our answer to a provider's refusal, by the provider's status. The class of an
 # error is taken from status, code and message together, so some rows allow several.
 STATUSES: Mapping[int, frozenset[int]] = {
     400: frozenset({400, 502}),  # 502: no credit at the provider, said with a 400

@@ -1,4 +1,4 @@
-"""What a program with Anthropic's JavaScript SDK gets, whichever dialect the provider speaks."""
+"""Programs with Anthropic's JavaScript SDK, over each dialect."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ FATES: Mapping[str, int] = {
     "repeated": 3,
     "joined": 3,
 }
-"""What becomes of calls, and how many equal ones there are at once."""
+"""Ends of calls, and the number of equal ones at once."""
 
 
 def play(request: Request) -> Script:

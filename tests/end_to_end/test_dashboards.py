@@ -86,7 +86,7 @@ ELSEWHERE = {
     "pomogator_limit_timeouts": "needs a Redis that freezes: tests/services/storage",
     "pomogator_task_failures": "needs a fault of ours: tests/services/telemetry",
 }
-"""What cannot move here, and why."""
+"""Metrics that cannot move here, with the reason."""
 
 
 class Provider:

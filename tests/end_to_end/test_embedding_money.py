@@ -1,4 +1,4 @@
-"""What calls for embeddings cost, whatever becomes of them, and the limits that hold them back."""
+"""Charges of calls for embeddings, whole, failed and abandoned, and the limits on them."""
 
 from __future__ import annotations
 

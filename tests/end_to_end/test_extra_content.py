@@ -1,4 +1,4 @@
-"""What a provider wants back with a tool call, such as Gemini's signature, makes the round trip."""
+"""Signatures of tool calls, such as Gemini's, make the round trip to the provider."""
 
 from __future__ import annotations
 

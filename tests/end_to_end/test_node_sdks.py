@@ -1,4 +1,4 @@
-"""What programs in JavaScript get, whichever dialect the provider speaks."""
+"""Programs in JavaScript with OpenAI's and Vercel's SDKs, over each dialect."""
 
 from __future__ import annotations
 

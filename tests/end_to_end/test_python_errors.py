@@ -152,7 +152,7 @@ BROKEN_CODES = {
     "openai-responses": "upstream_error",
     "openrouter": "upstream_error",
 }
-"""What the providers' own words for it mean."""
+"""The gateway's codes for the providers' own words."""
 
 
 async def test_an_unknown_key_is_an_authentication_error(

@@ -1,4 +1,4 @@
-"""What a program with OpenAI's Python SDK gets, whichever dialect the provider speaks."""
+"""Programs with OpenAI's Python SDK, over each dialect."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ TRANSLATED: list[Any] = [
     {"tools": [{"type": "mcp", "server_label": "a", "server_url": "https://a.example"}]},
     {"temperature": 0.5},
 ]
-"""What the provider could not read, or does not take."""
+"""Members that the provider cannot read, or does not take."""
 REFUSED: list[Any] = [
     {"previous_response_id": "resp_1"},
     {"conversation": "conv_1"},

@@ -1,9 +1,8 @@
-"""What the manifests of `split` promise, with processes: an edge before two replicas.
+"""Processes with the manifests of `split`: an edge before two replicas.
 
 They share a real PostgreSQL and a real Valkey; the edge finds them by the name of a headless
 service, and calls them in turn over mutual TLS. Replicas are killed, frozen and replaced while
-calls run. What a call that was on a dead replica gets is an error that says so; what comes
-after it is served.
+calls run. A call at a dead replica gets an error that says so; later calls are served.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ from tests.stand.valkey import running_valkey
 
 GONE = "service_unavailable"
 CALLERS = 4
-"""Who call at the same time while replicas are replaced."""
+"""Callers at the same time while replicas are replaced."""
 PATIENCE_S = 90.0
-"""For what takes a lease or a ping to be found out, on a machine that has other things to do."""
+"""Timeout of effects that wait for a lease or a ping, on a busy machine."""
 CREDIT = 1_000_000 * CHARGE_NANO_USD
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
-"""Of the replicas, and of those that come after them."""
+"""Addresses of the replicas and of their successors."""
 
 
 @dataclass(slots=True)
@@ -65,12 +64,12 @@ class Tally:
 
 
 class Cluster:
-    """The pods, their stores, and who calls them."""
+    """The pods, their stores, and a client."""
 
     def __init__(
         self, folder: Path, upstream: FakeUpstream, dns: FakeDns, stack: AsyncExitStack
     ) -> None:
-        """What is opened on the way is closed with the stack."""
+        """The stack closes everything that a test opens here."""
         self.folder = folder
         self.upstream = upstream
         self.provider = HeldProvider()

@@ -29,7 +29,7 @@ from tests.stand.upstream import stream as events_of
 
 TOKEN = "planted-text"
 STATUSES = {grpc.StatusCode.INVALID_ARGUMENT: 400}
-"""What a stub is told about a request that is refused: nothing else may happen."""
+"""The only code with which a stub's request may be refused, and its HTTP status."""
 MESSAGE: Mapping[str, Any] = {"role": "assistant", "content": "ok"}
 MESSAGE_EVENTS = (
     {"type": "message_start", "message": {"usage": {"input_tokens": 1}}},

@@ -1,4 +1,4 @@
-"""What a program with OpenAI's JavaScript SDK gets from Responses, over each dialect."""
+"""Programs with OpenAI's JavaScript SDK that use Responses, over each dialect."""
 
 from __future__ import annotations
 

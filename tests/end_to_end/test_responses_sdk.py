@@ -1,4 +1,4 @@
-"""What a program with OpenAI's SDK gets from Responses, whichever dialect the provider speaks."""
+"""Programs with OpenAI's Python SDK that use Responses, over each dialect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program in Rust gets of a stream, with async-openai."""
+"""A program in Rust that reads streams with async-openai."""
 
 from __future__ import annotations
 

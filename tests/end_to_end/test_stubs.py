@@ -55,7 +55,7 @@ class Workshop:
     folder: Path
     """Its sources, and what is made of them."""
     env: Mapping[str, str]
-    """What its programs are told."""
+    """Environment of its programs."""
 
     async def run(self, *command: str | Path, cwd: Path | None = None) -> str:
         """Return the output of a program, which must succeed."""

@@ -217,7 +217,7 @@ async def refusal(
         (("--metrics", "0.0.0.0:0"), "metrics"),
         (("--only", "rest", "--target", "dns:///pomogator-grpc:50051"), "target"),
         (("--only", "rest", "--target", "ipv4:127.0.0.1:1,10.0.0.1:1"), "target"),
-        # What is let out is that alone.
+        # The flag allows the named links alone.
         (("--grpc", "0.0.0.0:0", "--insecure", "rest,metrics"), "grpc"),
     ],
 )

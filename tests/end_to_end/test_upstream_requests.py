@@ -45,7 +45,7 @@ STREAMED: Mapping[str, Json] = {
     "openai-responses": {"stream": True},
     "openrouter": {"stream": True, "stream_options": {"include_usage": True}},
 }
-"""What changes in it for a caller who wants a stream."""
+"""Members of the body for a caller who wants a stream, by dialect."""
 
 SAID: Mapping[str, Json] = {
     "temperature": {"temperature": 0.5},
@@ -71,7 +71,7 @@ SAID: Mapping[str, Json] = {
     "effort": {"model": THINKING, "reasoning_effort": "low", "max_tokens": 9000},
     "budget": {"model": THINKING, "thinking": {"budget_tokens": 5000}, "max_tokens": 9000},
 }
-"""What a caller says beside the plain question."""
+"""Members of a request beside the plain question."""
 
 ANTHROPIC_TOOL: Json = {"name": "f", "input_schema": SCHEMA}
 SYSTEM: Json = {"role": "system", "content": "Be brief."}
@@ -141,7 +141,7 @@ HEARD: Mapping[str, Mapping[str, Json]] = {
         "budget": {"reasoning": {"max_tokens": 5000}, "max_tokens": 9000},
     },
 }
-"""What the provider hears of it, by dialect: what changes in the plain body."""
+"""The members that they change in the plain body for the provider, by dialect."""
 
 HOSTILE = tuple(
     name

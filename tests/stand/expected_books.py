@@ -95,7 +95,7 @@ class ExpectedBooks:
 
     @property
     def held(self) -> int:
-        """What is held."""
+        """The sum of all holds."""
         return sum(entry.hold for entry in self.entries.values() if entry.charge is None)
 
     @property

@@ -1,8 +1,8 @@
 """The containers of the overlay `split` as processes, with the manifests' arguments.
 
 Containers are processes with the manifests' arguments, whose files and addresses are
-replaced by some of this machine. What the kubelet, the name server and the controllers
-do, tests do, with the manifests' numbers: probes, SIGTERM, grace, replacement.
+replaced by some of this machine. Tests stand in for the kubelet, the name server and the
+controllers, with the manifests' numbers: probes, SIGTERM, grace, replacement.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class ProcessStand:
                 async with self.client.http.get(f"{url}/readyz") as answer:
                     if answer.status == 200:
                         break
-                await asyncio.sleep(0.05)  # Nobody announces it.
+                await asyncio.sleep(0.05)  # No event announces it.
 
     async def counts_apart(self) -> bool:
         """Whether a service has ever fallen back from shared to local limits.
@@ -120,7 +120,7 @@ class ProcessStand:
         A lack of CPU for a tenth of a second is enough. From then on
         each service counts for itself for a while.
         """
-        await asyncio.sleep(0.5)  # What it says of that may still be on its way.
+        await asyncio.sleep(0.5)  # The log line may still be on its way.
         services = self.deployment.services.values()
         return any(
             line["event"] == "redis.disconnected" for each in services for line in each.lines

@@ -1,6 +1,6 @@
 """The way of a request to its provider without sockets: edge, contract, validation and dialect.
 
-The stages are those of the service. What a request becomes is a body with notes, or a refusal.
+The stages are those of the service. A request becomes a body with notes, or a refusal.
 """
 
 from __future__ import annotations

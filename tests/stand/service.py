@@ -3,7 +3,7 @@
     script = Script(steps=[[started(), text("Hel")], [text("lo"), stop(), finished()]])
 
 A step is a message of the stream, a `Failure` that ends it, or a `Pause` to wait for. The
-whole answer is given apart, in `answer`. What was asked is kept for the test to read.
+whole answer is given apart, in `answer`. Requests are kept for the test to read.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Anthropic:
     """Speaks the dialect of the Messages API."""
 
     def complaint(self, body: Json, given: Sequence[Answer]) -> str:
-        """What is wrong with a request that follows these answers. Empty: nothing."""
+        """Return the fault of a request that follows these answers. Empty: it has no fault."""
         if unknown := body.keys() - KEYS:
             return f"{min(unknown)}: Extra inputs are not permitted"
         thinking = body.get("thinking", {})

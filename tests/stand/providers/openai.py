@@ -36,7 +36,7 @@ class OpenAi:
     message_keys: frozenset[str] = MESSAGE_KEYS
 
     def complaint(self, body: Json, given: Sequence[Answer]) -> str:
-        """What is wrong with a request that follows these answers. Empty: nothing."""
+        """Return the fault of a request that follows these answers. Empty: it has no fault."""
         if unknown := body.keys() - self.keys:
             return f"Unrecognized request argument supplied: {sorted(unknown)}"
         if "stream_options" in body and not body.get("stream"):

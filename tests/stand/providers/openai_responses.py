@@ -54,7 +54,7 @@ ECHO: Json = {
     "truncation": "disabled",
     "user": None,
 }
-"""What a response repeats of its request, where that does not say otherwise."""
+"""Defaults of the members of a request that a response repeats."""
 
 STATUSES: Mapping[str, Json] = {
     "length": {"reason": "max_output_tokens"},
@@ -67,7 +67,7 @@ class OpenAiResponses:
     """Speaks the dialect of Responses."""
 
     def complaint(self, body: Json, given: Sequence[Answer]) -> str:
-        """What is wrong with a request that follows these answers. Empty: nothing."""
+        """Return the fault of a request that follows these answers. Empty: it has no fault."""
         if unknown := body.keys() - KEYS:
             return f"Unknown parameter: '{min(unknown)}'."
         if body.get("store") is not False:

@@ -50,7 +50,7 @@ class OpenRouter(OpenAi):
         return {"error": error | {"metadata": {"error_type": refused.kind}}}
 
     def altered(self, sent: Json, answer: Answer, body: Json) -> str:
-        """What differs in a turn that was given as `answer`.
+        """Return the difference of a turn from the `answer` that it was; empty: none.
 
         Its reasoning may only be missing where the model is not going to reason.
         """
