@@ -76,9 +76,12 @@ class RawStreamReader:
             raise OverlongAnswerError
 
     def _rest(self) -> bytes:
-        """Return the event without its blank line, if its data is complete."""
+        """Return the event that lacks its blank line, with one, if its data is complete.
+
+        Without it the event and an error after it would be one.
+        """
         rest = b"".join(self._pending)
-        return rest if is_complete(rest) else b""
+        return rest.rstrip(b"\r\n") + b"\n\n" if is_complete(rest) else b""
 
 
 def _last_end(data: bytes) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.common.json_places import replace_string
 from services.domain.completion import Choice, WholeAnswer
-from services.domain.events import ChoiceFinished, Event, Finished
+from services.domain.events import ChoiceFinished, Event, Finished, RawContent
 from services.domain.usage import Usage
 from services.providers.anthropic import wire
 from services.providers.anthropic.response import AnthropicDecoder
@@ -16,6 +16,8 @@ from services.providers.finish_reasons import finish_reason, raise_if_failure
 from services.providers.raw_answer import RawAnswerDecoder, events_pattern, tells_no_secret
 from services.providers.sse_parser import DONE
 from services.providers.unusable_answers import broken_off, unreadable
+
+_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
 class RawMessageDecoder(RawAnswerDecoder):
@@ -42,7 +44,9 @@ class RawMessageDecoder(RawAnswerDecoder):
         ending = ChoiceFinished(
             finish_reason=finish_reason(self._stop_reason), native_finish_reason=self._stop_reason
         )
-        return [ending, Finished(usage=self.usage, service_tier=self._usage.service_tier)]
+        # Some providers close after `message_delta`; to clients the message would be cut off.
+        stop = [] if self._stopped else [RawContent(_STOP)]
+        return [*stop, ending, Finished(usage=self.usage, service_tier=self._usage.service_tier)]
 
     def document(self, body: bytes) -> WholeAnswer:
         """Read an answer that is one document."""

@@ -27,6 +27,8 @@ from tests.stand.messages_stand import (
     frame,
 )
 
+STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+
 
 def decoder(*, streamed: bool = True) -> RawDecoder:
     """A decoder of one answer."""
@@ -113,12 +115,31 @@ def test_an_incomplete_answer_is_a_failure() -> None:
     assert failure is not None
 
 
-@pytest.mark.parametrize("ending", [END[:-2], END[:-1]])
+@pytest.mark.parametrize("ending", [END[:-2], END[:-1], END.replace(b"\n", b"\r\n")[:-2]])
 def test_the_last_event_needs_no_blank_line(ending: bytes) -> None:
-    """It passes as it is."""
+    """It passes with one, since clients ignore an event without."""
     events, failure = fed(decoder(), START + BEGIN + ending, b"")
     assert failure is None
-    assert passed(events).endswith(ending)
+    assert passed(events).endswith(ending.rstrip(b"\r\n") + b"\n\n")
+
+
+@pytest.mark.parametrize("kept", [PIECE[:-2], PIECE[:-1]])
+def test_an_event_before_a_failure_has_its_blank_line(kept: bytes) -> None:
+    """So that the error that follows is an event of its own."""
+    events, failure = fed(decoder(), START + BEGIN + kept, b"")
+    assert failure is not None
+    assert passed(events).endswith(BEGIN + PIECE)
+
+
+def test_a_message_whose_stop_reason_is_known_gets_its_end() -> None:
+    """Some providers close without `message_stop`, or within it: the message is whole."""
+    delta, stop = END.split(b"event: message_stop")
+    for cut in (b"", b"event: message_stop" + stop[:-9]):
+        events, failure = fed(decoder(), START + BEGIN + PIECE + delta + cut, b"")
+        assert failure is None
+        assert passed(events).endswith(delta + STOP)
+    whole, _ = fed(decoder(), START + BEGIN + PIECE + END, b"")
+    assert passed(whole).count(b"event: message_stop") == 1
 
 
 def test_content_is_read_where_it_must_be_counted() -> None:
