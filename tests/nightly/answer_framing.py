@@ -33,6 +33,8 @@ class Delivery:
     """Whether it is a valid answer, in an unusual form at most."""
     is_broken: bool
     """Whether it breaks off before the end of its content."""
+    least: bytes
+    """The bytes that certainly arrive; empty where they are coded or may be lost."""
 
     @property
     def shown(self) -> str:
@@ -54,6 +56,7 @@ class _Maker:
         self._is_right = True
         self._is_intact = True
         self._is_broken = False
+        self._least = b""
         self._headers: list[bytes] = []
 
     def made(self) -> Delivery:
@@ -81,13 +84,14 @@ class _Maker:
         steps: list[Step] = [head, *pieces]
         if end is not None:
             steps.append(end)
-        if chance.random() < 0.12:
+        if chance.random() < 0.2:
             steps = self._cut(steps)
         return Delivery(
             script=self._sliced(steps),
             is_content_intact=self._is_intact,
             is_right=self._is_right and self._is_intact and not self._is_broken,
             is_broken=self._is_broken,
+            least=self._least,
         )
 
     def _change_body(self) -> None:
@@ -209,6 +213,7 @@ class _Maker:
         at = self._chance.randrange(len(data))
         self._is_right = False
         end = self._chance.choice((CUT, CUT, RESET, HALF_CLOSE, STALL))
+        self._least = b"" if end is RESET else data[:at]
         return [data[:at], end]
 
     def _sliced(self, steps: list[Step]) -> Script:

@@ -30,7 +30,7 @@ from tests.stand.fault_log import FaultLog, fault_log
 from tests.stand.gateway import Gateway, Transport, running_config
 from tests.stand.operators import Operators
 from tests.stand.upstream import FakeUpstream, Request, Script
-from tests.stand.upstream_forms import COUNT, DIALECTS, EMBEDDING, FORMS, TEXT, said
+from tests.stand.upstream_forms import COUNT, DIALECTS, EMBEDDING, FORMS, PIECES, TEXT, said
 
 TRANSPORTS: Sequence[Transport] = ("in-process", "tcp")
 ANSWER_TIMEOUT_S = 20.0
@@ -110,7 +110,8 @@ class Attack:
             return
         outcome = said(case.path, status, content, streamed=case.streamed)
         self.became[f"{case.path} {outcome.end}"] += 1
-        if fault := self._fault(outcome.end, outcome.text):
+        lost = self._lost(outcome.text) if status == 200 and case.streamed else ""
+        if fault := self._fault(outcome.end, outcome.text) or lost:
             self._find(f"{fault} ({outcome.end})", content)
         while self._log.faults:
             self._find(f"logged: {self._log.faults.pop()}", content)
@@ -122,7 +123,7 @@ class Attack:
     def _fault(self, end: str, text: str) -> str:
         """The fault of the outcome of a call. Empty: it has none."""
         delivery = self._case.delivery
-        is_fault = end == "internal_error"
+        is_fault = end in {"internal_error", "endless"}
         if delivery is None or is_fault or end == "unreadable":
             return "" if not is_fault and self._passes_any(delivery) else "a fault of the gateway"
         if delivery.is_content_intact and not TEXT.startswith(text):
@@ -135,6 +136,16 @@ class Attack:
         if is_whole and delivery.is_broken:
             return "a broken answer as a whole one"
         return "a right answer as a failure" if delivery.is_right and not is_whole else ""
+
+    def _lost(self, text: str) -> str:
+        """What a caller should have got of a stream, whole events of which have arrived."""
+        delivery = self._case.delivery
+        if delivery is None or not delivery.is_content_intact or not delivery.least:
+            return ""
+        ends = [
+            TEXT.index(piece) + len(piece) for piece in PIECES if _has_event(delivery.least, piece)
+        ]
+        return f"lost text: {text!r}" if len(text) < max(ends, default=0) else ""
 
     def _passes_any(self, delivery: Delivery | None) -> bool:
         """Whether what the provider says passes as it is, also where clients cannot read it.
@@ -154,6 +165,12 @@ class Attack:
             f"{case.path} {case.dialect} streamed={case.streamed}: {fault}\n"
             f"  provider {script}\n  got {content[:600]!r}"
         )
+
+
+def _has_event(data: bytes, piece: str) -> bool:
+    """Whether a whole event with the piece has arrived."""
+    _, found, rest = data.partition(f'"{piece}"'.encode())
+    return bool(found) and b"\n\n" in rest
 
 
 def configuration(url: str) -> Config:

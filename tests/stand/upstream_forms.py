@@ -14,6 +14,8 @@ from tests.stand.upstream import SSE_HEAD
 
 EMBEDDING, COUNT = "embed", "count"
 TEXT = ANSWER_TEXT
+PIECES = ("canary-answer-", "31d0")
+"""The texts of the events of a stream."""
 VECTORS = [[0.5, -0.25], [1.0, 0.125]]
 
 
@@ -63,7 +65,8 @@ class Said(NamedTuple):
     """Answer as a caller reads it."""
 
     end: str
-    """`whole`, or the code or type of an error; `unreadable` for what no client reads."""
+    """`whole`, or the code or type of an error. `unreadable`: no client reads it. `endless`: it
+    is a stream that tells of no end."""
     text: str
 
 
@@ -124,8 +127,8 @@ _READERS = {
 
 
 def _read_stream(path: str, text: str) -> Said:
-    """Read a stream of events. An error ends it; without its end it is unreadable."""
-    found, end = "", ""
+    """Read a stream of events, which an error may end. Without an end it is `endless`."""
+    found, end, is_readable = "", "", True
     for block in re.split(r"\r\n\r\n|\n\n|\r\r", text):
         data = "\n".join(
             line[5:].lstrip(" ") for line in block.splitlines() if line.startswith("data:")
@@ -135,7 +138,11 @@ def _read_stream(path: str, text: str) -> Said:
         if data == "[DONE]":
             end = end or "whole"
             continue
-        event = json.loads(data)
+        try:
+            event = json.loads(data)
+        except ValueError:
+            is_readable = False
+            continue
         kind = event.get("type", "")
         if event.get("error") or kind == "error":
             end = _error_of(event) if "error" in event else event.get("code", "error")
@@ -144,7 +151,9 @@ def _read_stream(path: str, text: str) -> Said:
         elif kind in {"message_stop", "response.completed", "response.incomplete"}:
             end = end or "whole"
         found += _delta(kind, event)
-    return Said(end or "unreadable", found)
+    if end == "whole" and not is_readable:
+        end = "unreadable"
+    return Said(end or "endless", found)
 
 
 def _delta(kind: str, event: Any) -> str:
