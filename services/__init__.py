@@ -24,7 +24,8 @@ Modules, in the order in which data flows:
     capabilities      what models can do
     context_windows   context windows of models
     embedding_limits  limits of models that compute embeddings
-    errors            reasons of failures
+    errors            failures of calls
+    reason_table      reasons of failures
     clock             time and randomness
     domain            the language of edge and core
     common            leaf modules that the edge imports, too

@@ -41,6 +41,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("services.storage",),
         ("services.clock", "services.capabilities"),
         ("services.errors", "services.context_windows", "services.embedding_limits"),
+        ("services.reason_table",),
         ("services.common",),
         ("services.domain",),
     ),

@@ -21,7 +21,7 @@ import msgspec
 from services.common.call_names import PROVIDER_CODE
 from services.common.json_errors import NOT_JSON
 from services.domain.error_reason import ErrorReason
-from services.errors import REASONS, UpstreamError
+from services.errors import UpstreamError
 from services.providers.failure_rules import (
     CODES,
     FIREWALLED,
@@ -35,6 +35,7 @@ from services.providers.failure_rules import (
 )
 from services.providers.retry_delay import retry_after_s
 from services.providers.surrogate_joiner import read_replaced
+from services.reason_table import REASONS
 
 MESSAGE_MAX = 500
 """Characters of a provider's message that a caller may see."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from services.domain.error_reason import ErrorReason
-from services.errors import REASONS, UpstreamError
+from services.errors import UpstreamError
+from services.reason_table import REASONS
 
 
 def unreadable() -> UpstreamError:

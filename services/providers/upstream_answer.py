@@ -15,7 +15,7 @@ import msgspec
 from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
-from services.errors import REASONS, UpstreamError
+from services.errors import UpstreamError
 from services.providers.base import Decoder, ProviderApi
 from services.providers.http import HttpError, HttpErrorKind, HttpResponse
 from services.providers.raw_lane import RawDecoder
@@ -23,6 +23,7 @@ from services.providers.stream_reader import Reader, StreamReader
 from services.providers.surrogate_joiner import decode_whole
 from services.providers.timeouts import Timeouts
 from services.providers.unusable_answers import OverlongAnswerError, unreadable
+from services.reason_table import REASONS
 
 ERROR_BODY_MAX = 64 * 1024
 """Bytes of an error response that are read."""

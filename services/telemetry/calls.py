@@ -27,7 +27,8 @@ from services.common.plain_metrics import PlainMetrics
 from services.domain.error_reason import ErrorReason
 from services.domain.events import ChoiceFinished, Event
 from services.domain.usage import Usage
-from services.errors import REASONS, ROWS, Failure, UpstreamError
+from services.errors import Failure, UpstreamError
+from services.reason_table import REASONS, ROWS
 from services.telemetry.call_facts import CallFacts
 from services.telemetry.call_tracing import NO_HEADERS, TracedTarget
 

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from services.domain.error_reason import ErrorReason
-from services.errors import REASONS, ROWS, Reason
+from services.reason_table import REASONS, ROWS, Reason
 
 CHANNEL_FAULTS = {
     "UPSTREAM_UNREACHABLE",

@@ -11,7 +11,8 @@ from services.common.json_logs import JsonFormatter
 from services.domain.error_reason import ErrorReason
 from services.domain.events import FinishReason
 from services.domain.usage import Usage
-from services.errors import ROWS, Failure, UpstreamError
+from services.errors import Failure, UpstreamError
+from services.reason_table import ROWS
 from services.telemetry.calls import ENDS, FINISHES, CallLog, CallRecord
 from tests.stand.clock import FakeClock
 
