@@ -92,6 +92,16 @@ def test_metrics_and_events_exist() -> None:
         assert f"| `{event}` |" in (DEPLOY / "LOGS.md").read_text(), event
 
 
+def test_fields_of_log_lines_exist() -> None:
+    """The paragraph about logs names events and fields of the page of log events."""
+    (paragraph,) = re.findall(r"(?m)^\*\*Logs\*\* .*(?:\n.+)*", README)
+    listed = (DEPLOY / "LOGS.md").read_text()
+    found = re.findall(r"`([a-z_.]+)`", paragraph)
+
+    assert len(found) > 4
+    assert [name for name in found if f"| `{name}` |" not in listed] == []
+
+
 @pytest.fixture
 def certificates(tmp_path: Path) -> Path:
     """The folder in which the page's commands have made the certificates of `split`."""
