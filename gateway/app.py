@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from gateway.console.console import Console
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body_admission import BodyAdmission
 from gateway.http.cors import CORS, CorsPolicy, add_cors_headers
+from gateway.http.endpoint import Endpoint
 from gateway.http.error_answer import ERROR_RENDERERS, MARKED_ERROR_RENDERERS, ErrorRenderer
 from gateway.http.fast_path.fast_path import FastPath
 from gateway.http.known_keys import KEY_FIRST_BYTES, KnownKeys
@@ -107,20 +109,10 @@ def create_app(  # noqa: PLR0913 - all that an edge is made of
         app[MEMORY] = memory
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(partial(_drain, calls))
-    handlers: list[SurfaceHandler[Any]] = [
-        handler(each, backend, calls, config, admission)
-        for each in surfaces.SURFACES
-        for handler in (CompletionHandler, TokenCountHandler)
-    ]
-    embeddings = EmbeddingsHandler(EmbeddingsApi(), backend, calls, config, admission)
-    handlers.append(embeddings)
+    handlers = _handlers(backend, calls, config, admission)
     endpoints = [endpoint for handler in handlers for endpoint in handler.endpoints()]
     app[FAST_PATH] = FastPath(endpoints, throttle, config.body_bytes_max, observer, admission)
-    app[ERROR_RENDERERS] = {endpoint.path: endpoint.render_error for endpoint in endpoints}
-    marked: dict[str, ErrorRenderer] = {
-        each.marker_header: each.render_error for each in surfaces.SURFACES if each.marker_header
-    }
-    app[MARKED_ERROR_RENDERERS] = marked
+    _set_error_renderers(app, endpoints)
     for handler in handlers:
         app.add_routes(handler.routes())
     app.add_routes(ModelsHandler(backend, calls, config, surfaces.SURFACES).routes())
@@ -136,6 +128,27 @@ def create_app(  # noqa: PLR0913 - all that an edge is made of
     add_head_routes(app.router)
     app[URLS] = UrlList.of(app.router)
     return app
+
+
+def _handlers(
+    backend: Backend, calls: InFlightCalls, config: EdgeConfig, admission: BodyAdmission
+) -> Sequence[SurfaceHandler[Any]]:
+    """Return the handlers of all requests with a prompt."""
+    made: list[SurfaceHandler[Any]] = [
+        kind(surface, backend, calls, config, admission)
+        for surface in surfaces.SURFACES
+        for kind in (CompletionHandler, TokenCountHandler)
+    ]
+    return [*made, EmbeddingsHandler(EmbeddingsApi(), backend, calls, config, admission)]
+
+
+def _set_error_renderers(app: web.Application, endpoints: Sequence[Endpoint]) -> None:
+    """Give errors the form of the API at the path, or else that of the client's API."""
+    app[ERROR_RENDERERS] = {endpoint.path: endpoint.render_error for endpoint in endpoints}
+    marked: dict[str, ErrorRenderer] = {
+        each.marker_header: each.render_error for each in surfaces.SURFACES if each.marker_header
+    }
+    app[MARKED_ERROR_RENDERERS] = marked
 
 
 def _add_probes(app: web.Application, probes: Probes) -> None:
