@@ -29,10 +29,10 @@ class Shell:
         self.config.write_text(CONFIG)
         self._capsys = capsys
         self.remarks: list[str] = []
-        """What the last command said about a state that it made."""
+        """Lines of the last command about a state that it made."""
 
     def run(self, *arguments: str, code: int = 0, **variables: str) -> str:
-        """What the command prints: on stdout, or where it is to fail on stderr."""
+        """The output of a command: stdout, or stderr of one that must fail."""
         env = {"POMOGATOR_STATE": str(self.state), "POMOGATOR_CONFIG": str(self.config)}
         env |= variables
         assert main(arguments, env) == code
@@ -44,16 +44,16 @@ class Shell:
         return errors if code else captured.out
 
     def said(self) -> str:
-        """What was printed on stderr since it was last looked at."""
+        """The output on stderr since the last read."""
         return self._capsys.readouterr().err
 
     def printed(self) -> str:
-        """What was printed since it was last looked at, on stdout and then on stderr."""
+        """The output since the last read: stdout, then stderr."""
         captured = self._capsys.readouterr()
         return captured.out + captured.err
 
     async def run_beside_server(self, *arguments: str, code: int = 0) -> str:
-        """The same, while this loop serves."""
+        """Run a command in a thread, while this loop serves."""
         return await asyncio.to_thread(self.run, *arguments, code=code)
 
 

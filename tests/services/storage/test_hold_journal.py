@@ -39,7 +39,7 @@ def journal(tmp_path: Path) -> Iterator[HoldJournal]:
 
 
 def left_in(state: Path) -> list[HoldRow]:
-    """What the next process reads."""
+    """The holds that the next process reads."""
     after = HoldJournal(state)
     holds = after.read()
     after.close()
