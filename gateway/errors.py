@@ -159,7 +159,7 @@ ROWS: Sequence[HttpReason] = (
 )
 REASONS: Mapping[ErrorReason, HttpReason] = {row.reason: row for row in ROWS}
 """The row of every reason. The comments of `error_reason.proto` are the source. The service has a
-table of its own, `services.errors`, for gRPC."""
+table of its own, `services.reason_table`, for gRPC."""
 
 JSON_ERROR_CODES = frozenset(
     {"invalid_encoding", "json_too_deep", "json_too_many_values", "duplicate_key"}
