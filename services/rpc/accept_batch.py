@@ -28,7 +28,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from services.common.plain_metrics import PlainMetrics
 from services.rpc.call_context import Handler
 
-REVIEWED_RELEASES = ("1.85.0", "1.85.1")
+REVIEWED_RELEASES = ("1.85.0", "1.85.1", "1.85.3")
 """The releases of grpcio whose `aio/server.pyx.pxi` was reviewed."""
 
 PENDING_MAX = 16
