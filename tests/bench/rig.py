@@ -72,6 +72,7 @@ CELLS: Mapping[str, Cell] = {
     "ant_burst_c32": Cell(32, streamed=True, anthropic=True),
     "ant_d5_c32": Cell(32, streamed=True, delay_us=5000, anthropic=True),
     "ant_json_c1": Cell(1, anthropic=True),
+    "responses_json_c1": Cell(1, responses=True),
     "raw_json_c1": Cell(1, anthropic=True, raw=True),
     "raw_responses_c1": Cell(1, responses=True, raw=True),
     "json_90k_c1": Cell(1, sentences=1500),
