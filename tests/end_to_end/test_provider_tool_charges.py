@@ -154,7 +154,8 @@ async def test_tools_that_callers_run_change_nothing(tmp_path: Path, path: str) 
 @pytest.mark.parametrize("path", PATHS)
 async def test_the_balance_must_cover_searches(tmp_path: Path, path: str) -> None:
     """It covers as many as the request allows, by default five."""
-    async with billing_stand(tmp_path, channel=ANTHROPIC, billing=CHARGE) as stand:
+    channel = {**ANTHROPIC, "drain_seconds": 1.0}
+    async with billing_stand(tmp_path, channel=channel, billing=CHARGE) as stand:
         stand.script = [SSE_HEAD, chunk(started()), STALL]
         key = await stand.open(credit_nano=6 * SEARCH_NANO)
         received = await ask(stand, path, key, tools=[{**SEARCH, "max_uses": 8}])
