@@ -68,7 +68,7 @@ def is_about_type(error: msgspec.ValidationError) -> bool:
 def split(raw: Raw, shape: Shape | None) -> tuple[object, Any]:
     """Return the known and the unknown members of a value, neither of which is checked.
 
-    Raises one of `services.common.json_errors.NOT_JSON` if the value is none.
+    Raises one of `services.common.json_errors.NOT_JSON` if the value is not JSON.
     """
     if shape is None:
         return raw, None

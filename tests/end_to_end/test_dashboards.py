@@ -223,7 +223,7 @@ async def answers(life: Life, first: Provider) -> None:
 
 
 async def clients(life: Life, first: Provider) -> None:
-    """Play a client that is none, one that leaves, and one that does not read."""
+    """Play a client that speaks TLS, one that leaves, and one that does not read."""
     host, port = (await life.server.address("http")).split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"\x16\x03\x01\r\n\r\n")

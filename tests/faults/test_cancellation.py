@@ -223,7 +223,7 @@ async def test_cancelling_at_any_await_leaves_nothing_behind(
 ) -> None:
     """After each: no hold, limit slot or connection stays, the books are right, the name is free.
 
-    A hold whose taking nobody learned of is recovered as a lost one, here after two seconds.
+    A hold that was committed after its call was cancelled is recovered, here after two seconds.
     Row 69.
     """
     monkeypatch.setattr("services.metering.ledger.LOST_AFTER_S", 2.0)

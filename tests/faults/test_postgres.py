@@ -74,7 +74,7 @@ async def test_a_frozen_database_is_503_and_streams_go_on(
     assert (guest.status, guest.code) == (503, "auth_unavailable")
     assert all(1 <= float(each.headers["Retry-After"]) <= 5 for each in (*known, guest))
     assert stand.metric("auth_failures_total", reason="AUTH_UNAVAILABLE") == 1
-    # Once; again where a transaction of before the freeze ends well between two that do not.
+    # Once by the ledger's database, and once by that of the call log if it writes meanwhile.
     assert 1 <= len(stand.log.of("storage.failed")) <= 2
     assert len(stand.first.requests) == 1
     for headers in (None, stranger):
