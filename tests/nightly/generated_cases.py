@@ -1,11 +1,47 @@
-"""Command line of scripts that check generated cases: `[--cases 100000] [--seed N]`."""
+"""Command line of scripts that check generated cases: `[--cases 100000] [--seed N]`.
+
+Those that attack a gateway do so over each transport.
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from tests.stand.gateway import Transport
+
+TRANSPORTS: Sequence[Transport] = ("in-process", "tcp")
+
+
+class Attack(Protocol):
+    """What an attack came to."""
+
+    faults: list[str]
+    """What no attack may cause, with the case that did."""
+    became: Counter[Any]
+    """How many cases ended how."""
+
+
+def over_each_transport(
+    attack: Callable[[int, int, Transport], Awaitable[Attack]],
+    cases: int,
+    seed: int,
+) -> Mapping[Any, int]:
+    """Share the cases among two transports. Return how many ended how. No fault may be found."""
+
+    async def ended(transport: Transport) -> Attack:
+        return await attack(cases // len(TRANSPORTS), seed, transport)
+
+    became: Counter[Any] = Counter()
+    for transport in TRANSPORTS:
+        run = asyncio.run(ended(transport))
+        assert not run.faults, "\n\n".join(run.faults)
+        became += run.became
+    return became
 
 
 def run(check_cases: Callable[[int, int], Mapping[Any, int]], description: str | None) -> None:

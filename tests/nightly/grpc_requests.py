@@ -55,7 +55,6 @@ OPERATORS: Sequence[Any] = (
     *(account_service_pb2, audit_service_pb2, key_service_pb2, ledger_service_pb2),
     *(call_service_pb2, operations_service_pb2),
 )
-TRANSPORTS: Sequence[Transport] = ("in-process", "tcp")
 FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 ANSWER_TIMEOUT_S = 20.0
 ROUND = 100
@@ -196,12 +195,7 @@ def check_cases(cases: int, seed: int) -> Mapping[str, int]:
 
     In this process there is no relay.
     """
-    became: Counter[str] = Counter()
-    for transport in TRANSPORTS:
-        run = asyncio.run(attack(cases // len(TRANSPORTS), seed, transport))
-        assert not run.faults, "\n\n".join(run.faults)
-        became += run.became
-    return became
+    return generated_cases.over_each_transport(attack, cases, seed)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ from tests.stand.http_reader import Answer, exchange
 from tests.stand.listeners_stand import MODELS, ListenersStand, listeners_stand, open_account
 from tests.stand.operators import Operators
 
-TRANSPORTS: tuple[Transport, ...] = ("in-process", "tcp")
 ANSWER_TIMEOUT_S = 20.0
 ROUND = 100
 """Requests after which a good one must be served, and a new key is made."""
@@ -191,12 +190,7 @@ async def attack(cases: int, seed: int, transport: Transport, database_url: str 
 
 def check_cases(cases: int, seed: int) -> Mapping[str, int]:
     """Send as many requests, over each transport. Returns how many got each status."""
-    became: Counter[str] = Counter()
-    for transport in TRANSPORTS:
-        run = asyncio.run(attack(cases // len(TRANSPORTS), seed, transport))
-        assert not run.faults, "\n\n".join(run.faults)
-        became += run.became
-    return became
+    return generated_cases.over_each_transport(attack, cases, seed)
 
 
 if __name__ == "__main__":

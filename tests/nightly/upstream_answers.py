@@ -13,7 +13,7 @@ import asyncio
 import random
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -32,7 +32,6 @@ from tests.stand.operators import Operators
 from tests.stand.upstream import FakeUpstream, Request, Script
 from tests.stand.upstream_forms import COUNT, DIALECTS, EMBEDDING, FORMS, PIECES, TEXT, said
 
-TRANSPORTS: Sequence[Transport] = ("in-process", "tcp")
 ANSWER_TIMEOUT_S = 20.0
 MODELS_EACH = 40
 """Models of each dialect: a failure may open the circuit breaker of one."""
@@ -232,12 +231,7 @@ async def attack(cases: int, seed: int, transport: Transport) -> Attack:
 
 def check_cases(cases: int, seed: int) -> Mapping[str, int]:
     """Ask as many times, over each transport. Returns how many calls of each API ended how."""
-    became: Counter[str] = Counter()
-    for transport in TRANSPORTS:
-        run = asyncio.run(attack(cases // len(TRANSPORTS), seed, transport))
-        assert not run.faults, "\n\n".join(run.faults)
-        became += run.became
-    return became
+    return generated_cases.over_each_transport(attack, cases, seed)
 
 
 if __name__ == "__main__":
