@@ -55,6 +55,7 @@ PERIODIC = frozenset({"turns", "health", "loop lag", "ledger heartbeat", "idempo
 COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 MODEL = "house/model"
+ASKED = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 50}
 WORDS = ("one", "two", "three", "four")
 """Four events; the fifth is the end, with the usage."""
 USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
@@ -202,16 +203,28 @@ class KeepAliveClient:
         self._writer = writer
 
     def ask(self, *, stream: bool) -> None:
+        """Asks for a chat completion."""
+        self.post("/v1/chat/completions", {**ASKED, "stream": stream})
+
+    def post(self, path: str, asked: Mapping[str, Any]) -> None:
         """Sends a request."""
-        messages = [{"role": "user", "content": "Hello"}]
-        asked = {"model": MODEL, "messages": messages, "max_tokens": 50, "stream": stream}
         body = json.dumps(asked).encode()
         head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {self._host}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\n"
             f"Authorization: Bearer {self._key}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         self._writer.write(head.encode() + body)
+
+    async def answer(self) -> bytes:
+        """The body of a whole answer."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        (length,) = (
+            int(line.partition(b":")[2])
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length:")
+        )
+        return await self.reader.readexactly(length)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -244,13 +257,7 @@ async def trace_whole(client: KeepAliveClient) -> Trace:
     """The trace of a whole completion."""
     with tracing() as trace:
         client.ask(stream=False)
-        head = await client.reader.readuntil(b"\r\n\r\n")
-        (length,) = (
-            int(line.partition(b":")[2])
-            for line in head.lower().split(b"\r\n")
-            if line.startswith(b"content-length:")
-        )
-        await client.reader.readexactly(length)
+        await client.answer()
         await _settled(trace)
     return trace
 
