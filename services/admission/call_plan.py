@@ -20,6 +20,7 @@ from services.config import Config
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
+from services.metering.holds import HoldTerms
 from services.metering.price_list import PriceList
 from services.metering.prices import FREE, Price
 from services.providers.base import ModelRoute
@@ -57,8 +58,8 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The requested model, then those of its fallbacks that the key may use and that are sold."""
     prices: Mapping[str, Price]
     """Prices of these models. Without that of the requested one where it is not sold."""
-    price_json: str
-    """Price of the requested model, for its holds."""
+    hold_terms: HoldTerms
+    """Terms of the holds, with the price of the requested model."""
     meters: Sequence[Meter]
     """Limits on calls."""
     channel_meters: Mapping[str, Sequence[Meter]]
@@ -162,7 +163,13 @@ class CallPlans:
             model=base,
             routes=routes,
             prices=prices,
-            price_json=prices.get(base, FREE).to_json(),
+            hold_terms=HoldTerms(
+                account=caller.account,
+                key_id=caller.key_id,
+                model=base,
+                price=prices.get(base, FREE).to_json(),
+                monthly_nano=caller.scope.monthly_nano_usd,
+            ),
             meters=self.limits.meters(subject),
             channel_meters={name: each for name, each in meters.items() if each},
             first_event_timeouts_s=sorted(

@@ -15,7 +15,7 @@ from services.clock import Clock
 from services.common.json_places import SKIMMED
 from services.common.off_loop import OFF_LOOP_BYTES, off_loop
 from services.domain.spec import ChatCompletionSpec
-from services.metering.holds import Hold, HoldRequest
+from services.metering.holds import Hold
 from services.metering.ledger import Ledger
 from services.metering.prices import NO_TOOLS, estimate_nano
 from services.metering.tokens import (
@@ -131,7 +131,7 @@ class Gate:
         if plan.meters:
             lease = await self.leases.take(plan.meters, tokens)
         try:
-            hold = await self.ledger.reserve(_hold_request(plan, record, amount_nano))
+            hold = await self.ledger.reserve(plan.hold_terms, record.request_id, amount_nano)
         except BaseException:
             # Also when cancelled: a call that is not admitted takes nothing from limits.
             lease.void()
@@ -144,16 +144,3 @@ class Gate:
     async def limit_headers(self, plan: CallPlan) -> Mapping[str, str]:
         """Return the `x-ratelimit-…` headers of an answer that takes nothing from limits."""
         return await self.leases.peek_headers(plan.meters)
-
-
-def _hold_request(plan: CallPlan, record: CallRecord, amount_nano: int) -> HoldRequest:
-    caller = plan.caller
-    return HoldRequest(
-        request_id=record.request_id,
-        account=caller.account,
-        key_id=caller.key_id,
-        model=plan.model,
-        amount_nano=amount_nano,
-        price=plan.price_json,
-        monthly_nano=caller.scope.monthly_nano_usd,
-    )

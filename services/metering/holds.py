@@ -14,19 +14,15 @@ from services.storage.hold_ends import NO_TOKENS, Tokens
 from services.storage.ledger import HoldRow
 
 
-class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Request for a hold."""
+class HoldTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """Terms of the holds of one key for one model."""
 
-    request_id: str
-    """Request ID in logs and answers. Callers may choose it, so it need not be unique."""
     account: str
     """Account that pays."""
     key_id: str
     """Key of the caller."""
     model: str
     """Public model."""
-    amount_nano: int
-    """Highest expected cost. 0: the call is free and always admitted."""
     price: str = "{}"
     """Price in force, as JSON. It is stored with the hold, so later prices do not apply."""
     monthly_nano: int | None = None
@@ -67,20 +63,20 @@ class HoldRows:
         self._id_prefix = secrets.token_hex(6)
         self._serials = itertools.count()
 
-    def of(self, request: HoldRequest) -> HoldRow:
-        """Return the row of a request's hold."""
+    def new(self, terms: HoldTerms, request_id: str, amount_nano: int) -> HoldRow:
+        """Return the row of a hold."""
         now_s = self._clock.time()
-        budget = request.monthly_nano
+        budget = terms.monthly_nano
         month = "" if budget is None else datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m")
         now_ms = int(now_s * 1000)
         return HoldRow(
             id=self._id(now_ms),
-            request_id=request.request_id,
-            account=request.account,
-            key_id=request.key_id,
-            model=request.model,
-            amount=request.amount_nano,
-            price=request.price,
+            request_id=request_id,
+            account=terms.account,
+            key_id=terms.key_id,
+            model=terms.model,
+            amount=amount_nano,
+            price=terms.price,
             month=month,
             budget=budget or 0,
             owner=self._owner,

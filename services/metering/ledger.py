@@ -43,7 +43,7 @@ from services.clock import Clock
 from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.books import Books
-from services.metering.holds import Hold, HoldRequest, HoldRows, tokens_of
+from services.metering.holds import Hold, HoldRows, HoldTerms, tokens_of
 from services.metering.memory_books import MemoryBooks
 from services.metering.outbox import Outbox
 from services.metering.recovery import Recovery
@@ -61,7 +61,7 @@ from services.storage.hold_ends import (
     write_checkpoints,
 )
 from services.storage.leases import end_leases, renew_lease
-from services.storage.ledger import insufficient
+from services.storage.ledger import HoldRow, insufficient
 from services.telemetry.supervisor import Supervisor
 
 T = TypeVar("T")
@@ -117,6 +117,7 @@ class Ledger:
         )
         self._recovery = Recovery(database)
         self._closing = False
+        self._has_stopped = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -131,6 +132,8 @@ class Ledger:
             self._supervisor.start(self._outbox.send, "ledger outbox"),
             self._supervisor.start(self._run_heartbeat, "ledger heartbeat"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._note_stop)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -148,11 +151,8 @@ class Ledger:
 
     @property
     def healthy(self) -> bool:
-        """Whether requests may be admitted: the tasks run and the outbox is not full."""
-        for task in self._tasks:
-            if task.done():
-                return False
-        return not self._outbox.full
+        """Whether requests may be admitted: no task has stopped, and the outbox is not full."""
+        return not self._has_stopped and not self._outbox.full
 
     @property
     def open_holds(self) -> int:
@@ -169,39 +169,42 @@ class Ledger:
         """Number of quarantined holds, which the database refuses to end."""
         return self._recovery.broken
 
-    async def reserve(self, request: HoldRequest) -> Hold:
-        """Take a hold. If the caller is cancelled meanwhile, none stays.
+    def reserve(
+        self, terms: HoldTerms, request_id: str, amount_nano: int
+    ) -> Coroutine[Any, Any, Hold]:
+        """Take a hold of the highest expected cost; a call that costs nothing is always admitted.
 
-        Raise Failure: INSUFFICIENT_QUOTA, also if no account may have the amount,
-        BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
+        If the caller is cancelled meanwhile, no hold stays. Raise Failure: INSUFFICIENT_QUOTA, also
+        if no account may have the amount, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
         """
         if self._closing:
             raise unavailable()
-        hold = Hold(self._rows.of(request))
-        await self._take(hold)
-        return hold
+        return self._take(self._rows.new(terms, request_id, amount_nano))
 
     async def extend(self, hold: Hold, amount_nano: int) -> None:
         """Hold more for an in-flight call, which fails as `reserve`. The hold stays as it was then.
 
         An extension is a hold of its own, recovered and audited as any other.
         """
-        extension = Hold(self._rows.extension(hold.row, amount_nano))
-        await self._take(extension)
+        extension = await self._take(self._rows.extension(hold.row, amount_nano))
         hold.extensions += (extension,)
 
-    async def _take(self, hold: Hold) -> None:
+    async def _take(self, row: HoldRow) -> Hold:
         if not self.healthy:
             raise unavailable()
-        if hold.row.amount > BALANCE_MAX:
+        if row.amount > BALANCE_MAX:
             raise insufficient()
-        self._open[hold.row.id] = hold
+        self._open[row.id] = hold = Hold(row)
         try:
-            await self._books.reserve(hold.row)
+            await self._books.reserve(row)
         except BaseException:
             hold.ended = True
-            del self._open[hold.row.id]
+            del self._open[row.id]
             raise
+        return hold
+
+    def _note_stop(self, _: asyncio.Task[None]) -> None:
+        self._has_stopped = True
 
     async def withdraw(
         self, account: str, amount: int, write: Callable[[], Coroutine[Any, Any, T]]

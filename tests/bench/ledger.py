@@ -23,7 +23,7 @@ from services.admission.limits import LimitRules, Subject
 from services.clock import SystemClock, system_chance
 from services.config import LimitConfig
 from services.domain.usage import Usage
-from services.metering.holds import HoldRequest
+from services.metering.holds import HoldTerms
 from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account
 from services.storage.audit import audit
@@ -55,15 +55,8 @@ async def measure(requests: int, concurrency: int) -> tuple[float, float]:
                 for _ in range(requests // concurrency):
                     caller = await keyring.authenticate(f"Bearer {secret}")
                     lease = await leases.take(meters, tokens=20)
-                    hold = await ledger.reserve(
-                        HoldRequest(
-                            request_id="req-bench",
-                            account=caller.account,
-                            key_id=caller.key_id,
-                            model="a/b",
-                            amount_nano=1_000_000,
-                        )
-                    )
+                    terms = HoldTerms(account=caller.account, key_id=caller.key_id, model="a/b")
+                    hold = await ledger.reserve(terms, "req-bench", 1_000_000)
                     lease.reconcile(USAGE.total_token_count)
                     lease.release()
                     ledger.settle(hold, 900_000, USAGE)

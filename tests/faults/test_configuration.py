@@ -15,7 +15,7 @@ import pytest
 from services.clock import SystemClock
 from services.config import ConfigError, LimitConfig, Secret
 from services.domain.usage import Usage
-from services.metering.holds import HoldRequest
+from services.metering.holds import HoldTerms
 from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.audit import audit
@@ -290,12 +290,12 @@ async def test_leases_go_by_the_databases_clock(postgres_url: str, skew_s: float
     try:
         await database.write(ensure_account, "acme", 0)
         await database.write(credit_account, "acme", 100, "r1", 0)
-        order = HoldRequest(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
+        order = (HoldTerms(account="acme", key_id="k", model="m"), "r", 10)
         async with (
             Ledger(database, SystemClock()) as here,
             Ledger(database, JumpingClock(skew_s)) as there,
         ):
-            hold, other = await here.reserve(order), await there.reserve(order)
+            hold, other = await here.reserve(*order), await there.reserve(*order)
             assert (await here.sweep(), await there.sweep()) == (0, 0)
             here.settle(hold, 7, Usage())
             there.settle(other, 5, Usage())

@@ -12,7 +12,7 @@ from pomogator.accounts.v1 import key_service_pb2 as keys
 
 from services.clock import SystemClock
 from services.domain.usage import Usage
-from services.metering.holds import HoldRequest
+from services.metering.holds import HoldTerms
 from services.metering.ledger import Ledger
 from services.metering.outbox import BATCH_DELAY_S
 from services.storage.accounts import account_by_name, credit_account, ensure_account
@@ -180,10 +180,10 @@ async def test_a_hold_is_ended_once_by_many_sweepers(
     try:
         await database.write(ensure_account, "acme", 0)
         await database.write(credit_account, "acme", 10**6, "payment-1", 0)
-        order = HoldRequest(request_id="r", account="acme", key_id="k", model="m", amount_nano=1000)
+        order = (HoldTerms(account="acme", key_id="k", model="m"), "r", 1000)
         for number in range(ROUNDS):
             async with Ledger(database, clock) as late:
-                hold = await late.reserve(order)
+                hold = await late.reserve(*order)
                 late.checkpoint(hold, 300, Usage())
                 await late._write_checkpoints()
                 sweepers = [Ledger(database, clock) for _ in range(3)]

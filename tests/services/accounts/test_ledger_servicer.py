@@ -10,7 +10,7 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
 
 from services.accounts.operator_services import OperatorServices
 from services.domain.usage import Usage
-from services.metering.holds import HoldRequest
+from services.metering.holds import HoldTerms
 from services.metering.ledger import Ledger
 from services.rpc.local_channel import local_channel
 from services.storage.accounts import credit_account, ensure_account
@@ -33,14 +33,12 @@ async def stub(database: Database, clock: FakeClock) -> AsyncIterator[pb_grpc.Le
             ("acme", "b", 5),
             ("other", "a", 77),
         ):
-            order = HoldRequest(
-                request_id="r", account=account, key_id="k", model=model, amount_nano=100
-            )
+            order = (HoldTerms(account=account, key_id="k", model=model), "r", 100)
             usage = Usage(prompt_token_count=charge, completion_token_count=1)
-            ledger.settle(await ledger.reserve(order), charge, usage)
+            ledger.settle(await ledger.reserve(*order), charge, usage)
             clock.advance(60)
-        order = HoldRequest(request_id="r", account="acme", key_id="k", model="a", amount_nano=100)
-        running = await ledger.reserve(order)
+        order = (HoldTerms(account="acme", key_id="k", model="a"), "r", 100)
+        running = await ledger.reserve(*order)
         await ledger.drain()
         async with local_channel(services.register) as channel:
             yield pb_grpc.LedgerServiceStub(channel)

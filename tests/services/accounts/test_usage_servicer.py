@@ -22,7 +22,7 @@ from services.admission.keyring import Keyring
 from services.clock import system_chance
 from services.common.key_format import new_secret
 from services.domain.usage import Usage
-from services.metering.holds import HoldRequest
+from services.metering.holds import HoldTerms
 from services.metering.ledger import Ledger
 from services.rpc.listener import listening
 from services.rpc.local_channel import local_channel
@@ -77,16 +77,10 @@ async def stand(
     async with Ledger(database, clock) as ledger, AsyncExitStack() as stack:
         for account, model, charge, day in CALLS:
             clock.advance(first_s + day * DAY_S - clock.time())
-            order = HoldRequest(
-                request_id="r",
-                account=account,
-                key_id=key_ids[account],
-                model=model,
-                amount_nano=100,
-            )
-            ledger.settle(await ledger.reserve(order), charge, tokens(charge))
-        order = HoldRequest(request_id="r", account="acme", key_id="k", model="a", amount_nano=100)
-        running = await ledger.reserve(order)
+            order = (HoldTerms(account=account, key_id=key_ids[account], model=model), "r", 100)
+            ledger.settle(await ledger.reserve(*order), charge, tokens(charge))
+        order = (HoldTerms(account="acme", key_id="k", model="a"), "r", 100)
+        running = await ledger.reserve(*order)
         await ledger.drain()
 
         def register(server: grpc.aio.Server) -> None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from services.call_log.call_audit import audit_calls
 from services.call_log.recorded_call import row_of
 from services.domain.usage import Usage
-from services.metering.holds import HoldRequest
+from services.metering.holds import HoldTerms
 from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.base import Database
@@ -72,10 +72,8 @@ async def books(tmp_path: Path, each_database_url: str) -> AsyncIterator[Books]:
         for number, account in enumerate(("acme", "acme", "other")):
             await database.write(ensure_account, account, 0)
             await database.write(credit_account, account, 1000, f"inv-{number}", 0)
-            asked = HoldRequest(
-                request_id=f"r-{number}", account=account, key_id="k", model="m", amount_nano=100
-            )
-            hold = await ledger.reserve(asked)
+            asked = (HoldTerms(account=account, key_id="k", model="m"), f"r-{number}", 100)
+            hold = await ledger.reserve(*asked)
             ledger.settle(hold, 10 + number, Usage(prompt_token_count=3))
             record = settled_record(
                 number, hold.id, 10 + number, account=account, key_id="k", model="m"

@@ -12,7 +12,7 @@ import pytest
 from services.domain.error_reason import ErrorReason
 from services.domain.usage import Usage
 from services.errors import Failure
-from services.metering.holds import Hold, HoldRequest
+from services.metering.holds import Hold, HoldTerms
 from services.metering.ledger import HEARTBEAT_S, LOST_AFTER_S, Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
@@ -34,10 +34,10 @@ async def ledger(database: Database, clock: FakeClock) -> AsyncIterator[Ledger]:
     assert (await database.read(audit)).findings == ()
 
 
-def order(amount: int = 10, **changes: Any) -> HoldRequest:
-    """A call of `acme`."""
-    fields = {"request_id": "r", "account": "acme", "key_id": "k", "model": "m"}
-    return HoldRequest(**{**fields, "amount_nano": amount, **changes})
+def order(amount: int = 10, **changes: Any) -> tuple[HoldTerms, str, int]:
+    """A hold of a call of `acme`: its terms, the request and the amount."""
+    fields = {"account": "acme", "key_id": "k", "model": "m"}
+    return HoldTerms(**{**fields, **changes}), "r", amount
 
 
 async def balance(database: Database) -> tuple[int, int]:
@@ -58,7 +58,7 @@ async def test_a_call_has_one_charge_for_its_hold_and_extensions(
     ledger: Ledger, database: Database, written: bool
 ) -> None:
     """Only what is beyond all of them is an overrun, and a report counts one call."""
-    hold = await ledger.reserve(order(10))
+    hold = await ledger.reserve(*order(10))
     await ledger.extend(hold, 20)
     await ledger.extend(hold, 30)
     if written:
@@ -79,7 +79,7 @@ async def test_an_extension_beyond_the_balance_is_refused(
     ledger: Ledger, database: Database
 ) -> None:
     """The hold stays as it was, and the call is charged what it has cost."""
-    hold = await ledger.reserve(order(60))
+    hold = await ledger.reserve(*order(60))
     with pytest.raises(Failure) as refused:
         await ledger.extend(hold, 41)
     await ledger.extend(hold, 40)
@@ -95,15 +95,15 @@ async def test_an_extension_beyond_the_budget_is_refused(
     ledger: Ledger, database: Database
 ) -> None:
     """An extension counts in the month of its call."""
-    hold = await ledger.reserve(order(10, monthly_nano=30))
+    hold = await ledger.reserve(*order(10, monthly_nano=30))
     await ledger.extend(hold, 20)
     with pytest.raises(Failure) as refused:
         await ledger.extend(hold, 1)
     ledger.settle(hold, 25, USAGE)
     await ledger.drain()
     with pytest.raises(Failure) as beyond:
-        await ledger.reserve(order(6, monthly_nano=30))
-    ledger.void(await ledger.reserve(order(5, monthly_nano=30)))
+        await ledger.reserve(*order(6, monthly_nano=30))
+    ledger.void(await ledger.reserve(*order(5, monthly_nano=30)))
     await ledger.drain()
 
     assert {refused.value.reason, beyond.value.reason} == {ErrorReason.BUDGET_EXCEEDED}
@@ -115,7 +115,7 @@ async def test_calls_that_extend_at_once_hold_no_more_than_there_is(
     ledger: Ledger, database: Database, calls: int
 ) -> None:
     """With all of them waiting for the database at the same time."""
-    holds = [await ledger.reserve(order(1)) for _ in range(calls)]
+    holds = [await ledger.reserve(*order(1)) for _ in range(calls)]
     outcomes = await asyncio.gather(
         *(ledger.extend(hold, 9) for hold in holds for _ in range(3)), return_exceptions=True
     )
@@ -135,7 +135,7 @@ async def test_the_extension_of_a_cancelled_call_is_released(
 ) -> None:
     """Whether it is cancelled before or after the database has taken it."""
     for turns in range(8):
-        hold = await ledger.reserve(order(10))
+        hold = await ledger.reserve(*order(10))
         extending = asyncio.ensure_future(ledger.extend(hold, 20))
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -158,7 +158,7 @@ async def test_extensions_of_a_dead_process_are_recovered(
     await database.write(credit_account, "acme", 100, "opening", 0)
     dead = Ledger(database, clock)
     await dead.__aenter__()
-    hold = await dead.reserve(order(10))
+    hold = await dead.reserve(*order(10))
     await dead.extend(hold, 20)
     if written:
         await dead.drain()
@@ -186,7 +186,7 @@ async def test_a_lost_hold_takes_its_extensions_with_it(
     ledger: Ledger, database: Database, clock: FakeClock
 ) -> None:
     """A sweep leaves those of calls in flight alone."""
-    lost: list[Hold] = [await ledger.reserve(order(10)), await ledger.reserve(order(10))]
+    lost: list[Hold] = [await ledger.reserve(*order(10)), await ledger.reserve(*order(10))]
     for hold in lost:
         await ledger.extend(hold, 20)
     kept = lost.pop()

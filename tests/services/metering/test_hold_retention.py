@@ -16,7 +16,7 @@ from services.common.plain_metrics import PlainMetrics
 from services.domain.usage import Usage
 from services.metering import hold_retention
 from services.metering.hold_retention import HoldRetention
-from services.metering.holds import Hold, HoldRequest
+from services.metering.holds import Hold, HoldTerms
 from services.metering.ledger import Ledger
 from services.storage.account_sums import Credits, KeyCharges, PeriodStarts, credits_of, key_charges
 from services.storage.accounts import credit_account, ensure_account
@@ -106,8 +106,8 @@ def retention(database: Database, clock: FakeClock, owner: str = "one") -> HoldR
 
 async def call(ledger: Ledger, charge: int, **changes: Any) -> Hold:
     """Make a call that is charged, or voided for a charge of -1."""
-    fields = {"request_id": "r", "account": "acme", "key_id": "k1", "model": "a/b"}
-    hold = await ledger.reserve(HoldRequest(**{**fields, "amount_nano": 1000, **changes}))
+    fields = {"account": "acme", "key_id": "k1", "model": "a/b"}
+    hold = await ledger.reserve(HoldTerms(**{**fields, **changes}), "r", 1000)
     if charge < 0:
         ledger.void(hold)
     else:
@@ -131,8 +131,7 @@ async def busy_days(ledger: Ledger, clock: FakeClock) -> None:
 
 async def call_with_extension(ledger: Ledger) -> Hold:
     """Make a call that costs more than its hold, and extends it."""
-    request = HoldRequest(request_id="r", account="acme", key_id="k1", model="a/b", amount_nano=100)
-    hold = await ledger.reserve(request)
+    hold = await ledger.reserve(HoldTerms(account="acme", key_id="k1", model="a/b"), "r", 100)
     await ledger.extend(hold, 900)
     ledger.settle(hold, 1000, Usage(prompt_token_count=1))
     return hold
@@ -165,9 +164,7 @@ async def test_later_calls_are_added_to_what_was_kept(
 ) -> None:
     """The same day, model and key may be carried forward in several parts."""
     await call(ledger, 5)
-    held = await ledger.reserve(
-        HoldRequest(request_id="r", account="acme", key_id="k1", model="a/b", amount_nano=9)
-    )
+    held = await ledger.reserve(HoldTerms(account="acme", key_id="k1", model="a/b"), "r", 9)
     await ledger.drain_current()
     clock.advance((KEEP_DAYS + 2) * DAY_S)
     assert await retention(database, clock).forget() == 1

@@ -29,7 +29,7 @@ async def recovered_hold(
     ledger: Ledger, books: Books, clock: FakeClock, *, checkpoint: int | None = CHECKPOINT
 ) -> Hold:
     """A hold of a process that stood still until another one had recovered it."""
-    hold = await ledger.reserve(order(monthly_nano=100 * USD))
+    hold = await ledger.reserve(*order(monthly_nano=100 * USD))
     await ledger.drain()
     if checkpoint is not None:
         ledger.checkpoint(hold, checkpoint, usage(prompt=1))

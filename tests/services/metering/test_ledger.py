@@ -12,7 +12,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering import outbox
-from services.metering.holds import Hold, HoldRequest
+from services.metering.holds import Hold, HoldTerms
 from services.metering.ledger import HEARTBEAT_S, LOST_AFTER_S, Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
@@ -33,10 +33,13 @@ def usage(prompt: int = 10, completion: int = 5) -> Usage:
     )
 
 
-def order(amount: int = 1 * USD, **changes: Any) -> HoldRequest:
-    """Request for a hold of the account `acme`."""
-    fields = {"request_id": "req-1", "account": "acme", "key_id": "key-1", "model": "a/b"}
-    return HoldRequest(**{**fields, "amount_nano": amount, **changes})
+Order = tuple[HoldTerms, str, int]
+
+
+def order(amount: int = 1 * USD, request_id: str = "req-1", **changes: Any) -> Order:
+    """A hold of the account `acme`: its terms, the request and the amount."""
+    fields = {"account": "acme", "key_id": "key-1", "model": "a/b"}
+    return HoldTerms(**{**fields, **changes}), request_id, amount
 
 
 class Books:
@@ -106,7 +109,7 @@ async def ledger(books: Books, clock: FakeClock) -> AsyncIterator[Ledger]:
 
 async def test_settlement_charges_the_cost(ledger: Ledger, books: Books) -> None:
     """A hold takes the estimate; the settlement takes the cost and gives back the rest."""
-    hold = await ledger.reserve(order(3 * USD, price='{"prompt":7}'))
+    hold = await ledger.reserve(*order(3 * USD, price='{"prompt":7}'))
     await ledger.drain()
     assert await books.balance() == (10 * USD, 3 * USD)
 
@@ -126,7 +129,7 @@ async def test_settlement_charges_the_cost(ledger: Ledger, books: Books) -> None
 
 async def test_a_voided_hold_costs_nothing(ledger: Ledger, books: Books) -> None:
     """Voiding releases the whole hold."""
-    hold = await ledger.reserve(order())
+    hold = await ledger.reserve(*order())
 
     ledger.void(hold)
     await ledger.drain()
@@ -137,7 +140,7 @@ async def test_a_voided_hold_costs_nothing(ledger: Ledger, books: Books) -> None
 
 async def test_only_the_first_end_counts(ledger: Ledger, books: Books) -> None:
     """However often a hold is ended, it is charged once, by the first end."""
-    hold = await ledger.reserve(order())
+    hold = await ledger.reserve(*order())
 
     ledger.settle(hold, 5, usage())
     ledger.settle(hold, 7, usage())
@@ -150,7 +153,7 @@ async def test_only_the_first_end_counts(ledger: Ledger, books: Books) -> None:
 async def test_a_call_above_the_balance_is_refused(ledger: Ledger, books: Books) -> None:
     """The refusal has the message of the API page."""
     with pytest.raises(Failure) as refused:
-        await ledger.reserve(order(10 * USD + 1))
+        await ledger.reserve(*order(10 * USD + 1))
 
     assert refused.value.reason == ErrorReason.INSUFFICIENT_QUOTA
     assert refused.value.message == "Insufficient balance"
@@ -162,7 +165,7 @@ async def test_a_call_above_the_balance_is_refused(ledger: Ledger, books: Books)
 async def test_balance_for_ten_admits_ten(ledger: Ledger, books: Books, round_: int) -> None:
     """Of a hundred requests at once, exactly the ten that are covered are admitted."""
     results = await asyncio.gather(
-        *(ledger.reserve(order(1 * USD)) for _ in range(100)), return_exceptions=True
+        *(ledger.reserve(*order(1 * USD)) for _ in range(100)), return_exceptions=True
     )
 
     admitted = [result for result in results if isinstance(result, Hold)]
@@ -180,11 +183,11 @@ async def test_balance_for_ten_admits_ten(ledger: Ledger, books: Books, round_: 
 async def test_sequential_calls_are_never_refused(ledger: Ledger, books: Books) -> None:
     """A balance for one call at a time admits any number of calls, one after the other."""
     for _ in range(5):
-        ledger.void(await ledger.reserve(order(10 * USD)))
-    ledger.settle(await ledger.reserve(order(10 * USD)), 1 * USD, usage())
+        ledger.void(await ledger.reserve(*order(10 * USD)))
+    ledger.settle(await ledger.reserve(*order(10 * USD)), 1 * USD, usage())
 
     with pytest.raises(Failure) as refused:
-        await ledger.reserve(order(10 * USD))
+        await ledger.reserve(*order(10 * USD))
 
     assert refused.value.reason == ErrorReason.INSUFFICIENT_QUOTA
     await ledger.drain()
@@ -194,7 +197,7 @@ async def test_sequential_calls_are_never_refused(ledger: Ledger, books: Books) 
 async def test_a_free_call_needs_no_balance(ledger: Ledger, books: Books) -> None:
     """A free call is admitted with a balance of zero, and recorded."""
     await books.credit(0, "poor")
-    hold = await ledger.reserve(order(0, account="poor"))
+    hold = await ledger.reserve(*order(0, account="poor"))
 
     ledger.settle(hold, 0, usage())
     await ledger.drain()
@@ -206,7 +209,7 @@ async def test_a_free_call_needs_no_balance(ledger: Ledger, books: Books) -> Non
 async def test_an_unlimited_account_may_go_below_zero(ledger: Ledger, books: Books) -> None:
     """An unlimited account is charged below zero."""
     await books.database.write(ensure_account, "rich", 0, unlimited=True)
-    hold = await ledger.reserve(order(7, account="rich"))
+    hold = await ledger.reserve(*order(7, account="rich"))
 
     ledger.settle(hold, 7, usage())
     await ledger.drain()
@@ -216,7 +219,7 @@ async def test_an_unlimited_account_may_go_below_zero(ledger: Ledger, books: Boo
 
 async def test_an_overrun_is_charged_and_recorded(ledger: Ledger, books: Books) -> None:
     """A cost above the hold is charged whole, and the next request is refused."""
-    hold = await ledger.reserve(order(10 * USD))
+    hold = await ledger.reserve(*order(10 * USD))
 
     ledger.settle(hold, 12 * USD, usage())
     await ledger.drain()
@@ -224,25 +227,25 @@ async def test_an_overrun_is_charged_and_recorded(ledger: Ledger, books: Books) 
     assert await books.balance() == (-2 * USD, 0)
     assert (await books.hold(hold))["overrun"] == 2 * USD
     with pytest.raises(Failure):
-        await ledger.reserve(order(1))
+        await ledger.reserve(*order(1))
 
 
 async def test_a_key_spends_at_most_its_monthly_budget(
     ledger: Ledger, books: Books, clock: FakeClock
 ) -> None:
     """The budget holds for a calendar month and starts again in the next one."""
-    first = await ledger.reserve(order(2 * USD, monthly_nano=3 * USD))
+    first = await ledger.reserve(*order(2 * USD, monthly_nano=3 * USD))
     with pytest.raises(Failure) as refused:
-        await ledger.reserve(order(2 * USD, monthly_nano=3 * USD))
+        await ledger.reserve(*order(2 * USD, monthly_nano=3 * USD))
     assert refused.value.reason == ErrorReason.BUDGET_EXCEEDED
     await ledger.drain()
     assert await books.balance() == (10 * USD, 2 * USD)
 
     ledger.settle(first, 1 * USD, usage())
     await ledger.drain()
-    ledger.void(await ledger.reserve(order(2 * USD, monthly_nano=3 * USD)))
+    ledger.void(await ledger.reserve(*order(2 * USD, monthly_nano=3 * USD)))
     clock.advance(31 * 24 * 3600)
-    ledger.void(await ledger.reserve(order(3 * USD, monthly_nano=3 * USD)))
+    ledger.void(await ledger.reserve(*order(3 * USD, monthly_nano=3 * USD)))
     await ledger.drain()
 
     assert await books.balance() == (9 * USD, 0)
@@ -251,7 +254,7 @@ async def test_a_key_spends_at_most_its_monthly_budget(
 async def test_the_same_request_id_is_charged_twice(ledger: Ledger, books: Books) -> None:
     """Callers may choose the request ID. It is not an idempotency key."""
     for _ in range(2):
-        ledger.settle(await ledger.reserve(order(request_id="mine")), 1 * USD, usage())
+        ledger.settle(await ledger.reserve(*order(request_id="mine")), 1 * USD, usage())
     await ledger.drain()
 
     assert await books.balance() == (8 * USD, 0)
@@ -261,7 +264,7 @@ async def test_a_dead_process_is_charged_at_its_checkpoint(books: Books, clock: 
     """The next process charges the delivered part, and releases the rest of the hold."""
     dead = Ledger(books.database, clock)
     await dead.__aenter__()
-    streaming, waiting = await dead.reserve(order(3 * USD)), await dead.reserve(order(4 * USD))
+    streaming, waiting = await dead.reserve(*order(3 * USD)), await dead.reserve(*order(4 * USD))
     dead.checkpoint(streaming, 1 * USD, usage(prompt=99))
     await dead.drain()
     await dead._write_checkpoints()
@@ -287,7 +290,7 @@ async def test_two_sweeps_recover_a_hold_once(books: Books, clock: FakeClock) ->
     """Of two sweeps that find the same orphaned hold, one recovers it."""
     dead = Ledger(books.database, clock)
     await dead.__aenter__()
-    dead.checkpoint(hold := await dead.reserve(order()), 3, usage())
+    dead.checkpoint(hold := await dead.reserve(*order()), 3, usage())
     await dead.drain()
     await dead._write_checkpoints()
     for task in dead._tasks:
@@ -304,7 +307,7 @@ async def test_holds_of_a_live_process_are_not_recovered(
     ledger: Ledger, books: Books, clock: FakeClock
 ) -> None:
     """While a process renews its lease, no sweep recovers its holds."""
-    hold = await ledger.reserve(order())
+    hold = await ledger.reserve(*order())
 
     assert await Ledger(books.database, clock).sweep() == 0
 
@@ -317,7 +320,7 @@ async def test_a_clock_jump_recovers_no_hold_of_a_live_process(
     ledger: Ledger, books: Books, clock: FakeClock, jump_s: float
 ) -> None:
     """After a jump all leases expire at once, or never. A renewed lease protects its holds."""
-    hold = await ledger.reserve(order())
+    hold = await ledger.reserve(*order())
     await books.move_lease(ledger, jump_s)
     other = Ledger(books.database, clock)
 
@@ -338,7 +341,7 @@ async def test_a_lease_ends_at_the_second_sweep(
     """An expired lease, or one from before the clock was set back, ends unless it is renewed."""
     dead = Ledger(books.database, clock)
     await dead.__aenter__()
-    await dead.reserve(order())
+    await dead.reserve(*order())
     await dead.drain()
     for task in dead._tasks:
         task.cancel()
@@ -354,8 +357,8 @@ async def test_an_unreferenced_hold_is_recovered(
     ledger: Ledger, books: Books, clock: FakeClock
 ) -> None:
     """A hold that no caller references is recovered after a while, although its process lives."""
-    kept = await ledger.reserve(order())
-    forgotten = (await ledger.reserve(order())).id
+    kept = await ledger.reserve(*order())
+    forgotten = (await ledger.reserve(*order())).id
     await ledger.drain()
     gc.collect()
     clock.advance(LOST_AFTER_S + 1)
@@ -373,7 +376,7 @@ async def test_cancelled_reservation_holds_nothing(
     ledger: Ledger, books: Books, steps: int
 ) -> None:
     """Wherever the request is cancelled, its hold is voided."""
-    reserving = asyncio.ensure_future(ledger.reserve(order()))
+    reserving = asyncio.ensure_future(ledger.reserve(*order()))
     for _ in range(steps):
         await asyncio.sleep(0)
     reserving.cancel()
@@ -398,7 +401,7 @@ async def test_any_failing_write_leaves_the_ledger_consistent(
         async with Ledger(failing, clock) as ledger:
             for _ in range(3):
                 try:
-                    hold = await ledger.reserve(order())
+                    hold = await ledger.reserve(*order())
                 except Failure:
                     continue
                 ledger.settle(hold, 5, usage())
@@ -422,7 +425,7 @@ async def test_a_full_outbox_admits_nothing(
     down = asyncio.Event()
     failing = WatchedDatabase(books.database, lambda _call: "before" if down.is_set() else "")
     async with Ledger(failing, clock) as ledger:
-        holds = [await ledger.reserve(order()) for _ in range(3)]
+        holds = [await ledger.reserve(*order()) for _ in range(3)]
         down.set()
         for hold in holds:
             ledger.settle(hold, 1, usage())
@@ -430,12 +433,12 @@ async def test_a_full_outbox_admits_nothing(
 
         assert not ledger.healthy
         with pytest.raises(Failure) as refused:
-            await ledger.reserve(order())
+            await ledger.reserve(*order())
         assert refused.value.reason == ErrorReason.STORAGE_UNAVAILABLE
 
         down.clear()
         await ledger.drain()
-        ledger.void(await ledger.reserve(order()))
+        ledger.void(await ledger.reserve(*order()))
 
     assert await books.balance() == (10 * USD - 3, 0)
 

@@ -26,7 +26,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering import outbox
-from services.metering.holds import Hold, HoldRequest
+from services.metering.holds import Hold, HoldTerms
 from services.metering.ledger import Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
@@ -119,15 +119,13 @@ class LedgerMachine(RuleBasedStateMachine):
         """Take a hold. It is admitted exactly if the balance and the budget cover it."""
         covered = not amount or self.posted - self.held >= amount
         within = not (amount and budgeted) or self.budget_used + self.budget_held + amount <= BUDGET
-        order = HoldRequest(
-            request_id="req",
+        terms = HoldTerms(
             account=self.account,
             key_id=f"key-{self.account}",
             model="a/b",
-            amount_nano=amount,
             monthly_nano=BUDGET if budgeted else None,
         )
-        hold, refusal = self.attempt(self.ledger.reserve(order))
+        hold, refusal = self.attempt(self.ledger.reserve(terms, "req", amount))
         if not covered:
             assert refusal == ErrorReason.INSUFFICIENT_QUOTA
         elif not within:

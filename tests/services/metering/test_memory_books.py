@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from services.domain.error_reason import ErrorReason
 from services.domain.usage import Usage
 from services.errors import Failure
-from services.metering.holds import Hold, HoldRequest
+from services.metering.holds import Hold, HoldTerms
 from services.metering.ledger import HEARTBEAT_S, Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.admitted_holds import write_holds
@@ -44,22 +43,17 @@ async def ledger(database: SqliteDatabase, clock: FakeClock) -> AsyncIterator[Le
         yield ledger
 
 
-def order(amount: int = 10, monthly: int | None = None) -> HoldRequest:
-    """A call of `acme`."""
-    return HoldRequest(
-        request_id="r",
-        account="acme",
-        key_id="k",
-        model="m",
-        amount_nano=amount,
-        monthly_nano=monthly,
-    )
+def order(
+    amount: int = 10, monthly: int | None = None, account: str = "acme"
+) -> tuple[HoldTerms, str, int]:
+    """A hold of a call: its terms, the request and the amount."""
+    return HoldTerms(account=account, key_id="k", model="m", monthly_nano=monthly), "r", amount
 
 
 async def reserve_all(ledger: Ledger, count: int) -> tuple[list[Hold], int]:
     """Reserve at once. Returns the holds, and the number of refusals."""
     results = await asyncio.gather(
-        *(ledger.reserve(order()) for _ in range(count)), return_exceptions=True
+        *(ledger.reserve(*order()) for _ in range(count)), return_exceptions=True
     )
     holds = [result for result in results if isinstance(result, Hold)]
     refusals = [result for result in results if isinstance(result, Failure)]
@@ -79,7 +73,7 @@ async def test_a_credit_while_an_account_is_loaded_counts_once(
     ledger: Ledger, database: SqliteDatabase, turns: int
 ) -> None:
     """Whether it comes before, with or after the first look at the account."""
-    loading = asyncio.ensure_future(ledger.reserve(order()))
+    loading = asyncio.ensure_future(ledger.reserve(*order()))
     for _ in range(turns):
         await asyncio.sleep(0)
     await database.write(credit_account, "acme", 50, "more", 0)
@@ -134,13 +128,13 @@ async def test_a_withdrawal_beyond_what_calls_leave_is_refused(
 async def test_a_hold_is_released_the_moment_its_call_ends(ledger: Ledger) -> None:
     """Before its end is in the database."""
     for _ in range(50):
-        ledger.void(await ledger.reserve(order(100)))
+        ledger.void(await ledger.reserve(*order(100)))
 
 
 async def test_a_budget_is_kept_in_memory(ledger: Ledger) -> None:
     """Of calls at once, as many as it covers."""
     results = await asyncio.gather(
-        *(ledger.reserve(order(10, monthly=30)) for _ in range(6)), return_exceptions=True
+        *(ledger.reserve(*order(10, monthly=30)) for _ in range(6)), return_exceptions=True
     )
 
     holds = [result for result in results if isinstance(result, Hold)]
@@ -148,9 +142,9 @@ async def test_a_budget_is_kept_in_memory(ledger: Ledger) -> None:
     assert (len(holds), reasons) == (3, {ErrorReason.BUDGET_EXCEEDED})
     for hold in holds:
         ledger.settle(hold, 5, Usage())
-    assert isinstance(await ledger.reserve(order(15, monthly=30)), Hold)
+    assert isinstance(await ledger.reserve(*order(15, monthly=30)), Hold)
     with pytest.raises(Failure):
-        await ledger.reserve(order(1, monthly=30))
+        await ledger.reserve(*order(1, monthly=30))
     await ledger.drain()
 
 
@@ -165,7 +159,7 @@ async def test_a_full_disk_refuses_the_call(
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", write)
         with pytest.raises(Failure) as refused:
-            await ledger.reserve(order())
+            await ledger.reserve(*order())
     holds, _ = await reserve_all(ledger, 11)
 
     assert refused.value.reason == ErrorReason.STORAGE_UNAVAILABLE
@@ -180,7 +174,7 @@ async def test_holds_of_a_killed_process_are_found_in_its_journal(
 ) -> None:
     """They are recorded as voided: nothing of them was charged."""
     killed = Ledger(database, clock)
-    await killed.reserve(order())
+    await killed.reserve(*order())
     assert (tmp_path / FILES[0]).stat().st_size > 0
     assert (await database.read(audit)).counts["held"] == 0
 
@@ -200,7 +194,7 @@ async def balance(database: Database) -> tuple[int, int]:
 
 async def free_in_memory(ledger: Ledger, database: Database) -> int:
     """The amount that calls can still take. Voids what it took to find out."""
-    calls = [ledger.reserve(order(1)) for _ in range(500)]
+    calls = [ledger.reserve(*order(1)) for _ in range(500)]
     results = await asyncio.gather(*calls, return_exceptions=True)
     taken = [result for result in results if isinstance(result, Hold)]
     assert len(taken) < len(calls)
@@ -240,7 +234,7 @@ async def test_a_withdrawal_waits_for_holds_that_are_being_written(
     await database.write(credit_account, "acme", 200, "more", 0)
     writes = HeldWrites(monkeypatch, database)
     writes.passes = 1
-    holds = [await ledger.reserve(order(1)) for _ in range(300)]
+    holds = [await ledger.reserve(*order(1)) for _ in range(300)]
     await writes.begun.wait()
 
     withdrawing = asyncio.ensure_future(withdraw(ledger, database, 100))
@@ -261,7 +255,7 @@ async def test_a_checkpoint_waits_for_its_hold(
 ) -> None:
     """A hold that is being written is not in the database yet."""
     writes = HeldWrites(monkeypatch, database)
-    hold = await ledger.reserve(order())
+    hold = await ledger.reserve(*order())
     await writes.begun.wait()
     ledger.checkpoint(hold, 7, Usage())
     await asyncio.sleep(HEARTBEAT_S * 1.5)
@@ -280,15 +274,15 @@ async def test_what_is_released_during_a_withdrawal_is_taken_once(
     ledger: Ledger, database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the withdrawal or by a call, where less than its amount was free when it began."""
-    first = await ledger.reserve(order(60))
+    first = await ledger.reserve(*order(60))
     await ledger.drain_current()
     writes = HeldWrites(monkeypatch, database)
-    other = await ledger.reserve(order(1))
+    other = await ledger.reserve(*order(1))
     await writes.begun.wait()
     withdrawing = asyncio.ensure_future(withdraw(ledger, database, 60))
     await asyncio.sleep(0)
     ledger.void(first)
-    calling = asyncio.ensure_future(ledger.reserve(order(60)))
+    calling = asyncio.ensure_future(ledger.reserve(*order(60)))
     await asyncio.sleep(0)
     writes.goes_on.set()
 
@@ -309,7 +303,7 @@ async def test_a_call_waits_for_a_withdrawal_that_is_refused(
     withdrawing = asyncio.ensure_future(withdraw(ledger, database, 1000))
     await asyncio.sleep(0)
 
-    hold = await ledger.reserve(order(100))
+    hold = await ledger.reserve(*order(100))
 
     with pytest.raises(Failure):
         await withdrawing
@@ -327,7 +321,7 @@ async def test_a_withdrawal_whose_caller_has_gone_is_still_decided(
     await writes.begun.wait()
     withdrawing.cancel()
     await asyncio.gather(withdrawing, return_exceptions=True)
-    calling = asyncio.ensure_future(ledger.reserve(order(100)))
+    calling = asyncio.ensure_future(ledger.reserve(*order(100)))
     await asyncio.sleep(0.05)
     writes.goes_on.set()
 
@@ -346,7 +340,7 @@ async def test_a_withdrawal_of_an_account_that_cannot_be_loaded_is_kept(
     writes.held = credit_account
     withdrawing = asyncio.ensure_future(withdraw(ledger, database, 60))
     await writes.begun.wait()
-    calling = asyncio.ensure_future(ledger.reserve(order(50)))
+    calling = asyncio.ensure_future(ledger.reserve(*order(50)))
     await asyncio.sleep(0.05)
     assert not calling.done()
     writes.goes_on.set()
@@ -382,7 +376,7 @@ async def test_a_bug_between_batches_loses_no_charge(
     monkeypatch.setattr(database, "write", fail_second(database.write))
     monkeypatch.setattr(database, "write_unsynced", fail_second(database.write_unsynced))
     async with Ledger(database, clock, supervisor=Supervisor(pause_s=0.05)) as ledger:
-        holds = [await ledger.reserve(order(1)) for _ in range(201)]
+        holds = [await ledger.reserve(*order(1)) for _ in range(201)]
         if failing is write_holds:
             await ended.wait()
         else:
@@ -404,8 +398,8 @@ async def test_memory_follows_a_database_that_refuses_a_row(
     then: tuple[int, int],
 ) -> None:
     """A hold, or the end of one: what memory lets calls take is what the database has free."""
-    poison = await ledger.reserve(order(40))
-    holds = [poison, await ledger.reserve(order(10))]
+    poison = await ledger.reserve(*order(40))
+    holds = [poison, await ledger.reserve(*order(10))]
     if refusing is end_holds:
         await ledger.drain_current()
 
@@ -445,7 +439,7 @@ async def test_a_journal_that_cannot_be_emptied_keeps_nothing_waiting(
     with monkeypatch.context() as patch:
         patch.setattr(os, "ftruncate", truncate)
         for _ in range(8):
-            ledger.settle(await ledger.reserve(order()), 10, Usage())
+            ledger.settle(await ledger.reserve(*order()), 10, Usage())
             await ledger.drain()
 
     assert ledger.healthy
@@ -463,10 +457,10 @@ async def test_the_journal_keeps_holds_that_end_during_a_batch(
 ) -> None:
     """They are not in the database before the next batch."""
     writes = HeldWrites(monkeypatch, database)
-    first = await ledger.reserve(order())
+    first = await ledger.reserve(*order())
     await writes.begun.wait()
-    ledger.void(await ledger.reserve(order()))
-    ledger.void(await ledger.reserve(order()))
+    ledger.void(await ledger.reserve(*order()))
+    ledger.void(await ledger.reserve(*order()))
 
     writes.begun.clear()
     writes.goes_on.set()
@@ -484,7 +478,7 @@ async def test_a_call_that_ends_while_its_hold_is_written_is_charged(
 ) -> None:
     """Once, after its hold."""
     writes = HeldWrites(monkeypatch, database)
-    hold = await ledger.reserve(order())
+    hold = await ledger.reserve(*order())
     await writes.begun.wait()
     ledger.settle(hold, 7, Usage())
     writes.goes_on.set()
@@ -501,7 +495,7 @@ async def test_an_amount_that_no_account_may_have_is_refused(
     await database.write(ensure_account, "big", 0, unlimited=True)
 
     with pytest.raises(Failure) as refused:
-        await ledger.reserve(replace(order(2**63), account="big"))
+        await ledger.reserve(*order(2**63, account="big"))
 
     assert refused.value.reason == ErrorReason.INSUFFICIENT_QUOTA
     await ledger.drain()

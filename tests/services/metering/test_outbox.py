@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.domain.usage import Usage
-from services.metering.holds import HoldRequest
+from services.metering.holds import HoldTerms
 from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.audit import audit
@@ -40,9 +40,7 @@ async def test_a_bug_loses_no_end_of_a_hold(database: Database, clock: FakeClock
     supervisor = Supervisor(pause_s=0)
     async with Ledger(BuggyDatabase(database), clock, supervisor=supervisor) as ledger:
         holds = [
-            await ledger.reserve(
-                HoldRequest(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
-            )
+            await ledger.reserve(*(HoldTerms(account="acme", key_id="k", model="m"), "r", 10))
             for _ in range(3)
         ]
         await ledger.drain()

@@ -8,7 +8,7 @@ import pytest
 
 from services.domain.usage import Usage
 from services.metering import recovery
-from services.metering.holds import HoldRequest
+from services.metering.holds import HoldTerms
 from services.metering.ledger import LOST_AFTER_S, Ledger
 from services.metering.recovery import Recovery
 from services.storage.accounts import account_by_name, ensure_account
@@ -116,10 +116,10 @@ async def test_a_refused_end_is_quarantined(
     watched: WatchedDatabase, clock: FakeClock, caplog: pytest.LogCaptureFixture, end: str
 ) -> None:
     """An end that the database refuses, also in a sweep, blocks no other."""
-    order = HoldRequest(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
+    order = (HoldTerms(account="acme", key_id="k", model="m"), "r", 10)
     async with Ledger(watched, clock) as ledger:
-        broken = await ledger.reserve(order)
-        other = await ledger.reserve(order)
+        broken = await ledger.reserve(*order)
+        other = await ledger.reserve(*order)
         await ledger.drain()
         await watched.write(run, "UPDATE accounts SET held = 10")
         for hold in (other, broken):

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from services.metering import outbox, shared_books
-from services.metering.holds import HoldRequest
+from services.metering.holds import HoldTerms
 from services.metering.ledger import Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
@@ -48,9 +48,9 @@ async def other_session(postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-def order(account: str = "acme", amount: int = 10) -> HoldRequest:
-    """A call of an account."""
-    return HoldRequest(request_id="r", account=account, key_id="k", model="m", amount_nano=amount)
+def order(account: str = "acme", amount: int = 10) -> tuple[HoldTerms, str, int]:
+    """A hold of a call of an account: its terms, the request and the amount."""
+    return HoldTerms(account=account, key_id="k", model="m"), "r", amount
 
 
 async def held(database: Database, account: str) -> int:
@@ -66,11 +66,11 @@ async def test_a_locked_account_delays_no_other(
     """Calls of other accounts are admitted while it stays locked, also those of the same turn."""
     async with other_session.transaction():
         await other_session.execute(LOCK, "acme")
-        stuck = [asyncio.ensure_future(ledger.reserve(order())) for _ in range(20)]
+        stuck = [asyncio.ensure_future(ledger.reserve(*order())) for _ in range(20)]
         for _ in range(20):
             # More turns than connections.
-            admitted = await asyncio.gather(*(ledger.reserve(order("other")) for _ in range(2)))
-            stuck.append(asyncio.ensure_future(ledger.reserve(order())))
+            admitted = await asyncio.gather(*(ledger.reserve(*order("other")) for _ in range(2)))
+            stuck.append(asyncio.ensure_future(ledger.reserve(*order())))
             for hold in admitted:
                 ledger.void(hold)
         assert not any(task.done() for task in stuck)
@@ -91,7 +91,7 @@ async def test_calls_of_a_locked_account_take_one_connection(
         await other_session.execute(LOCK, "acme")
         stuck = []
         for _ in range(10):
-            stuck.append(asyncio.ensure_future(ledger.reserve(order())))
+            stuck.append(asyncio.ensure_future(ledger.reserve(*order())))
             await asyncio.sleep(0.01)
         waiting = await other_session.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
@@ -110,11 +110,11 @@ async def test_a_locked_account_is_refused_after_the_command_timeout(
     async with other_session.transaction():
         await other_session.execute(LOCK, "acme")
         outcomes = await asyncio.gather(
-            *(ledger.reserve(order()) for _ in range(3)), return_exceptions=True
+            *(ledger.reserve(*order()) for _ in range(3)), return_exceptions=True
         )
         assert {type(outcome).__name__ for outcome in outcomes} == {"Failure"}
 
-    ledger.void(await ledger.reserve(order()))
+    ledger.void(await ledger.reserve(*order()))
     await ledger.drain()
 
 
@@ -131,8 +131,8 @@ async def test_a_cancelled_call_that_waits_for_a_lock_leaves_no_hold(
     monkeypatch.setattr(shared_books, "LOCK_TIMEOUT_S", lock_timeout_s)
     async with other_session.transaction():
         await other_session.execute(LOCK, "acme")
-        stuck = [asyncio.ensure_future(ledger.reserve(order())) for _ in range(3)]
-        apart = asyncio.ensure_future(ledger.reserve(order("other")))
+        stuck = [asyncio.ensure_future(ledger.reserve(*order())) for _ in range(3)]
+        apart = asyncio.ensure_future(ledger.reserve(*order("other")))
         await asyncio.sleep(0.2)
         for task in stuck:
             task.cancel()

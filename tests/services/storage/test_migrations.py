@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from services.domain.usage import Usage
-from services.metering.holds import HoldRequest
+from services.metering.holds import HoldTerms
 from services.metering.ledger import Ledger
 from services.storage.accounts import account_by_name, credit_account
 from services.storage.audit import audit
@@ -92,10 +92,8 @@ async def test_a_state_of_an_earlier_version_is_used_on(
     await database.write(recover_holds, ["hold-2"], 9000)
     await database.write(credit_account, "acme", 500, "invoice-2", 9000)
     async with Ledger(database, clock) as ledger:
-        asked = HoldRequest(
-            request_id="r3", account="acme", key_id="key-1", model="m", amount_nano=100
-        )
-        ledger.settle(await ledger.reserve(asked), 7, Usage(prompt_token_count=1))
+        asked = (HoldTerms(account="acme", key_id="key-1", model="m"), "r3", 100)
+        ledger.settle(await ledger.reserve(*asked), 7, Usage(prompt_token_count=1))
         await ledger.drain()
     await database.write(revoke_key, "key-1", 9000)
     account = await database.read(account_by_name, "acme")

@@ -15,7 +15,7 @@ from pathlib import Path
 from services.clock import SystemClock
 from services.domain.usage import Usage
 from services.errors import Failure
-from services.metering.holds import HoldRequest
+from services.metering.holds import HoldTerms
 from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.opening import open_database
@@ -36,11 +36,9 @@ async def spend(ledger: Ledger) -> None:
     """Run calls one after the other: some stream, some fail, some exceed their hold."""
     while True:
         amount = CHANCE.randrange(1, 1000)
-        order = HoldRequest(
-            request_id="r", account="acme", key_id="key-1", model="a/b", amount_nano=amount
-        )
+        order = (HoldTerms(account="acme", key_id="key-1", model="a/b"), "r", amount)
         try:
-            hold = await ledger.reserve(order)
+            hold = await ledger.reserve(*order)
         except Failure:
             await asyncio.sleep(0.001)
             continue
