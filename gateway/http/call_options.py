@@ -8,15 +8,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import Self
 
+import msgspec
 from multidict import MultiMapping
 
 from gateway.backend import TraceContext
 from gateway.config import EdgeConfig
 from gateway.errors import invalid
+from gateway.http.credentials import BEARER_ONLY, api_key
 from gateway.telemetry.request_observer import TRACE_CONTEXT
-from services.common.call_names import IDEMPOTENCY_KEY_HEADER, TIMEOUT_HEADER
-from services.common.request_headers import is_idempotency_key
+from services.common.call_names import IDEMPOTENCY_KEY_HEADER, TAGS_HEADER, TIMEOUT_HEADER
+from services.common.request_headers import is_idempotency_key, session_of_headers
 from services.domain.spec import ParameterPolicy
 
 _TRACE_HEADERS: Sequence[tuple[str, re.Pattern[str]]] = (
@@ -24,6 +27,60 @@ _TRACE_HEADERS: Sequence[tuple[str, re.Pattern[str]]] = (
     ("traceparent", re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")),
     ("tracestate", re.compile(r"[\x21-\x7e][\x20-\x7e]{0,510}[\x21-\x7e]")),
 )
+
+
+class HeaderOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of a call by its headers."""
+
+    key: str
+    """API key of the caller, of the right form."""
+    idempotency_key: str
+    """Empty: none."""
+    parameter_policy: ParameterPolicy
+    whole_deadline_s: float
+    """How long a call for a whole answer may take."""
+    stream_deadline_s: float
+    """How long a call for a stream may take."""
+    trace_context: TraceContext
+    """The client's."""
+    session_id: str
+    """Empty: the headers name no session."""
+    tags: str
+    """The header `x-pomogator-tags`; empty without it."""
+
+    @classmethod
+    def read(
+        cls,
+        headers: MultiMapping[str],
+        config: EdgeConfig,
+        credential_headers: Sequence[str] = BEARER_ONLY,
+    ) -> Self:
+        """Return the options in the headers of a request.
+
+        Raises:
+            ApiError: an option is malformed, or there is no key.
+        """
+        return cls(
+            key=api_key(headers, credential_headers),
+            idempotency_key=idempotency_key(headers),
+            parameter_policy=parameter_policy(headers),
+            whole_deadline_s=deadline_s(headers, config, whole=True),
+            stream_deadline_s=deadline_s(headers, config, whole=False),
+            trace_context=_client_trace(headers),
+            session_id=session_of_headers(headers),
+            tags=",".join(headers.getall(TAGS_HEADER, ())),
+        )
+
+
+class SentHeaders(msgspec.Struct, kw_only=True):
+    """Headers of a request, or of several that are alike, and what was read from them."""
+
+    headers: MultiMapping[str]
+    """Names have no case."""
+    caller: str
+    """The key as it was sent, to tell callers apart before it is checked; empty without one."""
+    options: HeaderOptions | None = None
+    """None: they have not been read yet, or one is malformed."""
 
 
 def idempotency_key(headers: MultiMapping[str]) -> str:
@@ -44,8 +101,10 @@ def idempotency_key(headers: MultiMapping[str]) -> str:
 def trace_context(headers: MultiMapping[str]) -> TraceContext:
     """Return the context of the request's span, or else the client's, where it is well-formed."""
     own = TRACE_CONTEXT.get()
-    if own is not None:
-        return own
+    return _client_trace(headers) if own is None else own
+
+
+def _client_trace(headers: MultiMapping[str]) -> TraceContext:
     return [
         (name, value)
         for name, form in _TRACE_HEADERS

@@ -11,11 +11,11 @@ from typing import cast
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
-from multidict import MultiMapping
 
 from gateway.config import EdgeConfig
 from gateway.http.body import read_body
 from gateway.http.body_admission import BodyAdmission
+from gateway.http.call_options import SentHeaders
 from gateway.http.cors import CORS
 from gateway.http.middleware import OUTCOME, REQUEST_ID, STARTED
 from gateway.http.reply import ClientWriter, Reply
@@ -25,15 +25,13 @@ from gateway.overload.body_budget import BodyMemory
 class Exchange(ABC):
     """A request and its reply, for a handler of `gateway.surfaces`."""
 
-    __slots__ = ("headers", "memory", "outcome", "reply")
+    __slots__ = ("memory", "outcome", "reply", "sent")
 
-    def __init__(
-        self, headers: MultiMapping[str], reply: Reply, outcome: dict[str, object]
-    ) -> None:
+    def __init__(self, sent: SentHeaders, reply: Reply, outcome: dict[str, object]) -> None:
         self.memory: BodyMemory | None = None
         """The body's share of the budget; None for a small body, which is not counted."""
-        self.headers = headers
-        """The request's. Names have no case."""
+        self.sent = sent
+        """The request's headers."""
         self.reply = reply
         self.outcome = outcome
         """Fields of the access log beside the status."""
@@ -46,7 +44,7 @@ class Exchange(ABC):
 class RoutedExchange(Exchange):
     """Exchange of a request that came through aiohttp's router and the error border."""
 
-    __slots__ = ("_admission", "_caller", "_config", "_request")
+    __slots__ = ("_admission", "_config", "_request")
 
     def __init__(
         self, request: web.Request, config: EdgeConfig, admission: BodyAdmission, caller: str
@@ -61,19 +59,20 @@ class RoutedExchange(Exchange):
             http_1_0=request.version < HttpVersion11,
             fields=cors.fields(request.headers.get("Origin")) if cors else "",
         )
-        super().__init__(request.headers, reply, request[OUTCOME])
+        sent = SentHeaders(headers=request.headers, caller=caller)
+        super().__init__(sent, reply, request[OUTCOME])
         self._request = request
         self._config = config
         self._admission = admission
-        self._caller = caller
 
     async def body(self) -> bytes:
         """Read the body, then check admission for its call. A large body needs a known key."""
-        if self._admission.needs_key(self._request.content_length, self._caller):
-            await self._admission.known_keys.require(self._caller, self.reply.request_id)
-        self.memory = self._admission.memory(self._caller)
+        caller = self.sent.caller
+        if self._admission.needs_key(self._request.content_length, caller):
+            await self._admission.known_keys.require(caller, self.reply.request_id)
+        self.memory = self._admission.memory(caller)
         body = await read_body(self._request, self._config, self.memory)
-        if error := self._admission.calls.admit(self._caller):
+        if error := self._admission.calls.admit(caller):
             raise error
         return body
 

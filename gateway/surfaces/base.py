@@ -98,6 +98,13 @@ class InboundApi(ABC):
     credential_headers: Sequence[str] = BEARER_ONLY
     """The headers that may carry the key; the first of them that a request has counts."""
 
+    def check_headers(self, headers: MultiMapping[str]) -> None:  # noqa: B027 - most have none
+        """Refuse a request by the headers of this API, before its body is read.
+
+        Raises:
+            ApiError: a header has a wrong value.
+        """
+
     @abstractmethod
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
         """Render a failure before anything was sent, also of another method at a route's path."""
@@ -126,13 +133,6 @@ class Surface(InboundApi):
     def answer_headers(self, request_id: str) -> Mapping[str, str]:
         """Return the headers that answers have in this API beside those of all APIs."""
         return {self.request_id_header: request_id} if self.request_id_header else _NO_HEADERS
-
-    def check_headers(self, headers: MultiMapping[str]) -> None:
-        """Refuse a request by the headers of this API, before its body is read.
-
-        Raises:
-            ApiError: a header has a wrong value.
-        """
 
     def begins_failed(self, headers: MultiMapping[str], error: ApiError) -> bool:  # noqa: ARG002
         """Return whether a stream that fails before it begins is a stream all the same."""

@@ -11,20 +11,13 @@ from contextlib import aclosing
 
 from gateway.backend import CallOptions, StreamReply
 from gateway.errors import ApiError, internal
-from gateway.http.call_options import (
-    deadline_s,
-    idempotency_key,
-    parameter_policy,
-    trace_context,
-)
-from gateway.http.credentials import api_key
 from gateway.http.exchange import Exchange
 from gateway.surfaces.answer_headers import cost_header, notes_header
 from gateway.surfaces.base import Route, StreamRenderer, Surface
 from gateway.surfaces.event_stream import EventStream
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
-from services.common.call_names import TAGS_HEADER
-from services.common.request_headers import session_id
+from gateway.telemetry.request_observer import TRACE_CONTEXT
+from services.common.request_headers import session_of_body
 from services.domain.events import Event, Started
 from services.domain.spec import CompletionRequest
 
@@ -46,29 +39,26 @@ class CompletionHandler(SurfaceHandler[Surface]):
             ApiError: it failed before anything was sent.
             ConnectionError: the client is gone.
         """
-        headers, surface = exchange.headers, self.surface
-        key = api_key(headers, surface.credential_headers)
-        idempotency = idempotency_key(headers)
-        policy = parameter_policy(headers)
-        surface.check_headers(headers)
+        surface, options = self.surface, self.options(exchange.sent)
+        key = options.key
         request, request_bytes = await self.decoded(exchange, key, surface.decode)
         spec, streams = request.spec, request.stream
         exchange.outcome.update(model=spec.model[:MODEL_LOGGED_MAX], stream=streams)
         call = CallOptions(
             key=key,
             request_id=exchange.reply.request_id,
-            deadline_s=deadline_s(headers, self.config, whole=not streams),
+            deadline_s=options.stream_deadline_s if streams else options.whole_deadline_s,
             request_bytes=request_bytes,
-            idempotency_key=idempotency,
-            trace_context=trace_context(headers),
+            idempotency_key=options.idempotency_key,
+            trace_context=TRACE_CONTEXT.get() or options.trace_context,
             surface=surface.name,
-            tags=",".join(headers.getall(TAGS_HEADER, ())),
+            tags=options.tags,
         )
         asked = CompletionRequest(
             spec=spec,
-            parameter_policy=policy,
+            parameter_policy=options.parameter_policy,
             counts_prompt=streams and surface.counts_prompt,
-            session_id=session_id(headers, spec.user, spec.prompt_cache_key),
+            session_id=options.session_id or session_of_body(spec.user, spec.prompt_cache_key),
             raw=request.raw,
         )
         if streams:
@@ -99,7 +89,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
                     self.admission.known_keys.add(key)
             except ApiError as error:
                 if not stream.begun:
-                    if not self.surface.begins_failed(exchange.headers, error):
+                    if not self.surface.begins_failed(exchange.sent.headers, error):
                         raise
                     stream.begin(error.headers())
                 exchange.outcome["code"] = error.code

@@ -18,6 +18,7 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.body import expect_continue
 from gateway.http.body_admission import BodyAdmission
+from gateway.http.call_options import HeaderOptions, SentHeaders
 from gateway.http.credentials import unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.exchange import AlreadySentResponse, Exchange, RoutedExchange
@@ -97,11 +98,24 @@ class SurfaceHandler(ABC, Generic[A]):
                 exchange.memory.release()
         return AlreadySentResponse(exchange.reply)
 
+    def options(self, sent: SentHeaders) -> HeaderOptions:
+        """Return the options in the headers of a request, which are read only once.
+
+        Raises:
+            ApiError: one is malformed, or there is no key.
+        """
+        options = sent.options
+        if options is None:
+            options = HeaderOptions.read(sent.headers, self.config, self.surface.credential_headers)
+            self.surface.check_headers(sent.headers)
+            sent.options = options
+        return options
+
     async def decoded(self, exchange: Exchange, key: str, decode: Decode[T]) -> tuple[T, int]:
         """Return the request that `decode` makes of the body, and the size of the body."""
         body = await exchange.body()
         try:
-            request = await decode(body, exchange.headers, self.config)
+            request = await decode(body, exchange.sent.headers, self.config)
         except ApiError:
             # Decoding costs time. With an invalid key the failure counts for the throttle.
             await self.admission.known_keys.require(key, exchange.reply.request_id)

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.backend import CallOptions
-from gateway.http.call_options import deadline_s, trace_context
-from gateway.http.credentials import api_key
 from gateway.http.exchange import Exchange
 from gateway.surfaces.answer_headers import notes_header
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
+from gateway.telemetry.request_observer import TRACE_CONTEXT
 from services.domain.prompt_count import COUNT
 
 _NAMES = {COUNT: "input_tokens"}
@@ -30,17 +29,17 @@ class TokenCountHandler(SurfaceHandler[Surface]):
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
-        headers, surface, reply = exchange.headers, self.surface, exchange.reply
-        key = api_key(headers, surface.credential_headers)
-        surface.check_headers(headers)
+        surface, reply = self.surface, exchange.reply
+        options = self.options(exchange.sent)
+        key = options.key
         request, request_bytes = await self.decoded(exchange, key, surface.decode_prompt)
         exchange.outcome["model"] = request.spec.model[:MODEL_LOGGED_MAX]
         call = CallOptions(
             key=key,
             request_id=reply.request_id,
-            deadline_s=deadline_s(headers, self.config, whole=True),
+            deadline_s=options.whole_deadline_s,
             request_bytes=request_bytes,
-            trace_context=trace_context(headers),
+            trace_context=TRACE_CONTEXT.get() or options.trace_context,
         )
         with self.calls.track(key):
             count = await self.backend.count_prompt(request, call)

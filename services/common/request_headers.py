@@ -56,7 +56,12 @@ def new_request_id() -> str:
 
 def request_id_or_new(given: str | None) -> str:
     """The caller's ID of its request, if it is fit for logs, or a new one."""
-    return given if given is not None and _REQUEST_ID.fullmatch(given) else new_request_id()
+    return sent_request_id(given) or new_request_id()
+
+
+def sent_request_id(given: str | None) -> str:
+    """The caller's ID of its request, if it is fit for logs, or an empty string."""
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else ""
 
 
 def is_idempotency_key(text: str) -> bool:
@@ -89,9 +94,19 @@ def session_id(headers: _Headers, user: str = "", prompt_cache_key: str = "") ->
 
     Callers choose these names: they tell the sessions of one account apart and prove nothing.
     """
+    return session_of_headers(headers) or session_of_body(user, prompt_cache_key)
+
+
+def session_of_headers(headers: _Headers) -> str:
+    """Return the session that the headers of a request name; empty: they name none."""
     for name in SESSION_HEADERS:
         if (given := headers.get(name)) and _is_session_id(given):
             return given
+    return ""
+
+
+def session_of_body(user: str, prompt_cache_key: str) -> str:
+    """Return the session that the body of a request names; empty: it names none."""
     if user and (given := _session_of_user(user)):
         return given
     return prompt_cache_key if prompt_cache_key and _is_session_id(prompt_cache_key) else ""

@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from multidict import CIMultiDict
 
@@ -24,13 +23,14 @@ from gateway.errors import ApiError, internal
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body import is_json
 from gateway.http.body_admission import BodyAdmission
+from gateway.http.call_options import SentHeaders
 from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.fast_path.fast_path_exchange import FastPathExchange
 from gateway.http.middleware import write_access_line
-from gateway.overload.body_budget import BodyMemory
 from gateway.telemetry.request_metrics import CLIENT_CLOSED, ObservedRequest
 from gateway.telemetry.request_observer import RequestObserver
+from services.common.request_headers import sent_request_id
 
 HEAD_BYTES_MAX = 8190
 """Maximum size of a head. aiohttp applies the same limit to each line."""
@@ -41,7 +41,9 @@ _FIELDS = rb"((?:[!#-'*+\-.0-9A-Z^-z|~]++:[\t\x20-\x7e]*+\r\n)++)\r\n"
 # A slash at the end, as in `without_slash`; and a query, by RFC 3986, section 3.4.
 _QUERY = rb"/?+(?:\?[\w!$%&'()*+,\-./:;=?@~]*+)?+"
 _FIELD = re.compile(r"([^:]++):[\t ]*+([^\r]*+)\r\n")
-_LENGTH = re.compile(r"[1-9][0-9]{0,9}")
+_LENGTH = re.compile(rb"[1-9][0-9]{0,9}")
+_LENGTH_NAME = b"\r\ncontent-length:"
+_LENGTH_CHARS_MAX = 10
 _FIELDS_MAX = 100
 _REQUIRED_NAMES = frozenset({"host", "content-length"})
 # A request with one of these is not ordinary: aiohttp may refuse it, or it is more than one body
@@ -54,14 +56,40 @@ _EXCLUDED_NAMES = frozenset(
 _log = logging.getLogger("gateway")
 
 
-class RequestHead(NamedTuple):
-    """The head of an ordinary request."""
+class RequestHead(SentHeaders, kw_only=True):
+    """The head of an ordinary request.
 
-    endpoint: Endpoint
+    Most clients send the same head in all requests of a connection, but for the length of the body.
+    So a connection keeps the last head, and what was read from it.
+    """
+
     headers: CIMultiDict[str]
+    endpoint: Endpoint
+    request_id: str
+    """The client's id of its request; empty: none, or it is not fit for logs."""
+    before_length: bytes
+    """The head's bytes before the digits of `Content-Length`."""
+    after_length: bytes
+    """The head's bytes after these digits."""
     body_start: int
     body_end: int
     """Offset at which the next request may begin."""
+
+    def is_repeated(self, data: bytes) -> bool:
+        """Whether `data` begins with this head, but for the length of the body. Then take that."""
+        digits = len(self.before_length)
+        end = data.find(b"\r", digits, digits + _LENGTH_CHARS_MAX + 1)
+        if not (
+            data.startswith(self.before_length)
+            and data.startswith(self.after_length, end)
+            and _LENGTH.fullmatch(data, digits, end)
+        ):
+            return False
+        self.body_start = start = end + len(self.after_length)
+        length = data[digits:end]
+        self.body_end = start + int(length)
+        self.headers["Content-Length"] = length.decode()
+        return True
 
 
 class FastPath:
@@ -93,8 +121,17 @@ class FastPath:
         targets = b"|".join(re.escape(target) for target in self._endpoints)
         self._head = re.compile(rb"(%b)%b HTTP/1\.1\r\n%b" % (targets, _QUERY, _FIELDS))
 
-    def read(self, data: bytes) -> RequestHead | None:
-        """Return the head of the ordinary request at the start of `data`; None for any other."""
+    def read(self, data: bytes, last: RequestHead | None = None) -> RequestHead | None:
+        """Return the head of the ordinary request at the start of `data`; None for any other.
+
+        It is `last`, the one before on the connection, where that is repeated.
+        """
+        if last is None or not last.is_repeated(data):
+            last = self._read_new(data)
+        too_large = last and last.body_end - last.body_start > self._body_bytes_max
+        return None if too_large else last
+
+    def _read_new(self, data: bytes) -> RequestHead | None:
         match = self._head.match(data, 0, HEAD_BYTES_MAX)
         if match is None:
             return None
@@ -115,25 +152,28 @@ class FastPath:
             return None
         headers = CIMultiDict(fields)
         keeps_alive = "connection" not in names or headers["Connection"].lower() == "keep-alive"
-        if not (keeps_alive and _LENGTH.fullmatch(headers["Content-Length"]) and is_json(headers)):
+        length = headers["Content-Length"].encode()
+        if not (keeps_alive and _LENGTH.fullmatch(length) and is_json(headers)):
             return None
-        length = int(headers["Content-Length"])
-        if length > self._body_bytes_max:
-            return None
-        return RequestHead(endpoint, headers, start, start + length)
+        digits = data.index(length, data[:start].lower().index(_LENGTH_NAME) + len(_LENGTH_NAME))
+        return RequestHead(
+            headers=headers,
+            caller=unchecked_key(headers, endpoint.credential_headers),
+            endpoint=endpoint,
+            request_id=sent_request_id(headers.get("X-Request-Id")),
+            before_length=data[:digits],
+            after_length=data[digits + len(length) : start],
+            body_start=start,
+            body_end=start + int(length),
+        )
 
     def may_wait(self, head: RequestHead) -> bool:
         """Whether the rest of the body may be waited for: the key is fit for a body so large."""
         try:
-            key = api_key(head.headers, head.endpoint.credential_headers)
+            api_key(head.headers, head.endpoint.credential_headers)
         except ApiError:
             return False
-        return not self.admission.needs_key(head.body_end - head.body_start, key)
-
-    def memory(self, head: RequestHead) -> BodyMemory:
-        """Return the memory of the request's body."""
-        key = unchecked_key(head.headers, head.endpoint.credential_headers)
-        return self.admission.memory(key)
+        return not self.admission.needs_key(head.body_end - head.body_start, head.caller)
 
     async def serve(self, exchange: FastPathExchange, remote: Callable[[], str]) -> None:
         """Answer one request, with an error if its handler fails, and write its access line.
@@ -150,7 +190,7 @@ class FastPath:
             try:
                 await exchange.endpoint.handle(exchange)
             except ApiError as error:
-                throttled = self._throttle.throttled(error, remote(), exchange.headers)
+                throttled = self._throttle.throttled(error, remote(), exchange.sent.headers)
                 _refuse(exchange, throttled)
             except ConnectionError:
                 raise
@@ -169,8 +209,7 @@ class FastPath:
         Raises:
             ConnectionError: the client is gone.
         """
-        caller = unchecked_key(exchange.headers, exchange.endpoint.credential_headers)
-        error = self.admission.calls.admit(caller)
+        error = self.admission.calls.admit(exchange.sent.caller)
         if error is None:
             return False
         observed = self._begin(exchange)
@@ -185,7 +224,7 @@ class FastPath:
             return None
         endpoint = exchange.endpoint
         return self._observer.begin(
-            endpoint.method, endpoint.path, endpoint.path, exchange.headers, exchange.outcome
+            endpoint.method, endpoint.path, endpoint.path, exchange.sent.headers, exchange.outcome
         )
 
     def _end(

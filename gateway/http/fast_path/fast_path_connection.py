@@ -21,9 +21,9 @@ from gateway.http.client_connection import DISCARD_TIMEOUT_S, ClientConnection, 
 from gateway.http.fast_path.fast_path import FastPath, RequestHead
 from gateway.http.fast_path.fast_path_exchange import FastPathExchange
 from gateway.http.known_keys import KEY_FIRST_BYTES
-from gateway.http.middleware import request_id
 from gateway.http.reply import Reply
 from gateway.overload.body_budget import BodyMemory
+from services.common.request_headers import new_request_id
 
 # Bytes that may arrive before the answer to the request before them has ended. Beyond it reading
 # pauses.
@@ -59,6 +59,7 @@ class FastPathConnection(ClientConnection):
         self._memory: BodyMemory | None = None
         """Of a body that arrives, or whose request is being answered; None: it is not counted."""
         self._head: RequestHead | None = None
+        """Of the last request."""
         self._started = 0.0
         self._pipelined = b""
         """Bytes that arrived during an answer: further requests, or parts of them."""
@@ -99,10 +100,10 @@ class FastPathConnection(ClientConnection):
             self._begin_request(self._fast_path, data)
 
     def _begin_request(self, fast_path: FastPath, data: bytes) -> None:
-        head = fast_path.read(data)
+        head = fast_path.read(data, self._head)
         if head is None or (head.body_end > len(data) and not fast_path.may_wait(head)):
             # For good: aiohttp's parser may be in the middle of a message from now on.
-            self._fast_path = None
+            self._fast_path = self._head = None
             self._bound_pipeline()
             super()._receive(data)
             return
@@ -113,13 +114,13 @@ class FastPathConnection(ClientConnection):
                 self._give_up_body(error)
                 return
             length = head.body_end - head.body_start
-            self._memory = fast_path.memory(head)
+            self._memory = fast_path.admission.memory(head.caller)
             self._body = IncomingBody(length, self._state.config, self._give_up_body)
             self._feed_body(data[head.body_start :])
             return
         self._pipelined = data[head.body_end :]
         if head.body_end - head.body_start > KEY_FIRST_BYTES:
-            self._memory = fast_path.memory(head)
+            self._memory = fast_path.admission.memory(head.caller)
             if error := self._memory.add(head.body_end - head.body_start):
                 self._answer(error)
                 return
@@ -145,17 +146,16 @@ class FastPathConnection(ClientConnection):
 
     def _answer(self, body: bytes | ApiError) -> None:
         head = cast("RequestHead", self._head)
-        self._head = None
         keep_alive = not self._discards
         cors = self._state.cors
         reply = Reply(
             self,
-            request_id(head.headers),
+            head.request_id or new_request_id(),
             self._started,
             keep_alive=keep_alive,
             fields=cors.fields(head.headers.get("Origin")) if cors else "",
         )
-        exchange = FastPathExchange(head.endpoint, head.headers, reply, body, self._memory)
+        exchange = FastPathExchange(head.endpoint, head, reply, body, self._memory)
         # Clients that pipeline requests or leave too much unread wait in a task.
         at_once = keep_alive and not self._pipelined and not self.writing_paused
         if at_once and copy_context().run(self._refuse_if_overloaded, exchange):

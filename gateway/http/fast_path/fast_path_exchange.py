@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from multidict import MultiMapping
-
 from gateway.errors import ApiError
+from gateway.http.call_options import SentHeaders
 from gateway.http.endpoint import Endpoint
 from gateway.http.exchange import Exchange
 from gateway.http.reply import Reply
@@ -19,13 +18,13 @@ class FastPathExchange(Exchange):
     def __init__(
         self,
         endpoint: Endpoint,
-        headers: MultiMapping[str],
+        sent: SentHeaders,
         reply: Reply,
         body: bytes | ApiError,
         memory: BodyMemory | None = None,
     ) -> None:
         """The connection releases `memory`."""
-        super().__init__(headers, reply, {})
+        super().__init__(sent, reply, {})
         self.memory = memory
         self.endpoint = endpoint
         self._body = body

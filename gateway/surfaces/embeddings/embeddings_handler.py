@@ -11,8 +11,6 @@ from multidict import MultiMapping
 
 from gateway.backend import CallOptions
 from gateway.config import EdgeConfig
-from gateway.http.call_options import deadline_s, idempotency_key, parameter_policy, trace_context
-from gateway.http.credentials import api_key
 from gateway.http.exchange import Exchange
 from gateway.surfaces.answer_headers import cost_header, notes_header
 from gateway.surfaces.base import Route
@@ -20,7 +18,7 @@ from gateway.surfaces.embeddings.decode import DecodedRequest, decode
 from gateway.surfaces.embeddings.embeddings_api import EmbeddingsApi
 from gateway.surfaces.embeddings.render import render, rendered_bytes
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
-from services.common.call_names import TAGS_HEADER
+from gateway.telemetry.request_observer import TRACE_CONTEXT
 from services.common.off_loop import off_loop
 
 
@@ -34,24 +32,24 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
-        headers, reply = exchange.headers, exchange.reply
-        key = api_key(headers, self.surface.credential_headers)
-        idempotency = idempotency_key(headers)
-        policy = parameter_policy(headers)
+        reply, options = exchange.reply, self.options(exchange.sent)
+        key = options.key
         asked, request_bytes = await self.decoded(exchange, key, _decode_off_loop)
         exchange.outcome.update(model=asked.spec.model[:MODEL_LOGGED_MAX], stream=False)
         call = CallOptions(
             key=key,
             request_id=reply.request_id,
-            deadline_s=deadline_s(headers, self.config, whole=True),
+            deadline_s=options.whole_deadline_s,
             request_bytes=request_bytes,
-            idempotency_key=idempotency,
-            trace_context=trace_context(headers),
+            idempotency_key=options.idempotency_key,
+            trace_context=TRACE_CONTEXT.get() or options.trace_context,
             surface=self.surface.name,
-            tags=",".join(headers.getall(TAGS_HEADER, ())),
+            tags=options.tags,
         )
         with self.calls.track(key):
-            answer, of_service = await self.backend.embed(asked.request(policy), call)
+            answer, of_service = await self.backend.embed(
+                asked.request(options.parameter_policy), call
+            )
             self.admission.known_keys.add(key)
         body = await off_loop(rendered_bytes(answer), render, answer, asked.encoding)
         answer_headers = {**of_service, **notes_header(answer.notes), **cost_header(answer)}

@@ -164,3 +164,34 @@ async def test_aiohttp_reads_an_ordinary_request_alike(
     assert message.headers == head.headers
     assert (await payload.read(), upgraded, tail) == (b"{}", False, b"")
     assert (message.should_close, message.chunked, message.compression) == (False, False, None)
+
+
+@given(st.binary(max_size=4), st.integers(0, len(ORDINARY)), st.integers(0, 4))
+def test_a_repeated_head_is_read_like_a_new_one(inserted: bytes, at: int, left_out: int) -> None:
+    """What the request before it has left behind changes nothing, whatever differs."""
+    last = FAST_PATH.read(ORDINARY)
+    data = ORDINARY[:at] + inserted + ORDINARY[at + left_out :]
+    assert FAST_PATH.read(data, last) == FAST_PATH.read(data)
+
+
+@pytest.mark.parametrize("length", [b"2", b"17", b"1000"])
+def test_a_head_that_differs_in_the_length_alone_is_repeated(length: bytes) -> None:
+    """Its options are known: the head is the same object, with the other length."""
+    last = FAST_PATH.read(ORDINARY)
+    data = ORDINARY.replace(b"Content-Length: 2", b"Content-Length: " + length)
+    head = FAST_PATH.read(data, last)
+    assert head is last
+    assert head is not None
+    assert head.body_end - head.body_start == int(length) == int(head.headers["Content-Length"])
+    assert data[: head.body_start].endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "length", [b"1001", b"02", b"+2", b"2 ", b"", b"12345678901", b"2\r\nA: b"]
+)
+def test_another_length_is_read_like_that_of_a_new_head(length: bytes) -> None:
+    """Too large, or no plain number: aiohttp gets the request. Another header: it is a new head."""
+    last = FAST_PATH.read(ORDINARY)
+    data = ORDINARY.replace(b"Content-Length: 2", b"Content-Length: " + length)
+    assert FAST_PATH.read(data, last) == FAST_PATH.read(data)
+    assert FAST_PATH.read(data, last) is not last

@@ -8,6 +8,7 @@ from multidict import CIMultiDict
 
 from gateway.errors import ApiError
 from gateway.http.body import body_timeout
+from gateway.http.call_options import SentHeaders
 from gateway.http.fast_path.fast_path_exchange import FastPathExchange
 from gateway.http.reply import Reply
 from tests.gateway.http.fast_path.test_fast_path import ENDPOINT
@@ -17,7 +18,7 @@ from tests.gateway.http.test_reply import RecordingWriter
 def exchange_with(body: bytes | ApiError) -> FastPathExchange:
     """An exchange whose answer is only recorded."""
     reply = Reply(RecordingWriter(), "req-1", time.perf_counter())
-    return FastPathExchange(ENDPOINT, CIMultiDict(), reply, body)
+    return FastPathExchange(ENDPOINT, SentHeaders(headers=CIMultiDict(), caller=""), reply, body)
 
 
 async def test_a_body_that_arrived_is_returned() -> None:
