@@ -69,12 +69,11 @@ class CompletionHandler(SurfaceHandler[Surface]):
         with self.calls.track(key):
             completion, answer_headers = await self.backend.whole(asked, call)
             self.admission.known_keys.add(key)
-        answer_headers = {
-            **surface.answer_headers(exchange.reply.request_id),
-            **answer_headers,
-            **notes_header(completion.notes, surface.field_names),
-            **cost_header(completion),
-        }
+        answer_headers = {**surface.answer_headers(exchange.reply.request_id), **answer_headers}
+        if completion.notes:
+            answer_headers |= notes_header(completion.notes, surface.field_names)
+        if completion.cost_nano_usd is not None:
+            answer_headers |= cost_header(completion)
         if exchange.reply.send(200, request.render(completion, answer_headers), answer_headers):
             await exchange.reply.drained()
 
@@ -129,4 +128,4 @@ async def _relay(
 
 
 def _notes(first: Event, names: Mapping[str, str]) -> dict[str, str]:
-    return notes_header(first.notes, names) if isinstance(first, Started) else {}
+    return notes_header(first.notes, names) if isinstance(first, Started) and first.notes else {}

@@ -33,11 +33,16 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     """Whether the content must be a string, since typed code of the SDKs takes nothing else."""
 
     def render(self, completion: Completion, headers: Mapping[str, str]) -> bytes:
-        """Render a whole answer. Its headers say whether the content must be a string."""
-        text_only = self.text_only or headers.get(CONTENT_HEADER) == TEXT_CONTENT
+        """Render a whole answer. For a `-thinking` model its content is thinking and text.
+
+        The answer's headers, too, may say that the content must be a string.
+        """
+        thinking = self.spec.model.endswith(THINKING_SUFFIX) and not (
+            self.text_only or headers.get(CONTENT_HEADER) == TEXT_CONTENT or _asks_json(self.spec)
+        )
         return render_completion(
             completion,
-            thinking_parts=not text_only and _promises_thinking(self.spec),
+            thinking_parts=thinking,
             include_cost=self.include_cost,
             functions=self.functions,
             names_provider=self._names_provider,
@@ -59,8 +64,6 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
         return thinking is not None and thinking.reasoning_details
 
 
-def _promises_thinking(spec: ChatCompletionSpec) -> bool:
-    """Whether the content of a whole answer is an array of thinking and text."""
-    by_name = spec.model.endswith(THINKING_SUFFIX)
+def _asks_json(spec: ChatCompletionSpec) -> bool:
     asked = spec.response_format
-    return by_name and (asked is None or asked.type not in _JSON_FORMATS)
+    return asked is not None and asked.type in _JSON_FORMATS

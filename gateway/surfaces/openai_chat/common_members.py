@@ -67,7 +67,7 @@ def render_usage(usage: Usage, cost_nano_usd: int | None) -> dict[str, object]:
     rendered["completion_tokens_details"] = completion
     if cost_nano_usd is not None:
         rendered["cost"] = msgspec.Raw(exact_usd(cost_nano_usd).encode())
-    return with_others(rendered, usage.extra_json)
+    return with_others(rendered, usage.extra_json) if usage.extra_json else rendered
 
 
 def _shares(usage: Usage, shown: Sequence[tuple[str, str]]) -> dict[str, int]:

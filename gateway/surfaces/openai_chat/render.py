@@ -56,6 +56,7 @@ class ChunkRenderer:
     ) -> None:
         """Create a renderer. See `render_whole.render_completion` for `names_provider`."""
         self._usage = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+        self._delta_end = b'},"finish_reason":null}]' + self._usage
         self._include_usage = include_usage
         self._include_cost = include_cost
         self._functions = functions
@@ -68,52 +69,55 @@ class ChunkRenderer:
         self._provider = b""
         self._fingerprint = b'"system_fingerprint":null,' if names_provider else b""
         self._tier = b""
-        self._set_head(_identity(Started(completion_id="", model="", create_time_s=0)))
+        self._set_head(_NO_IDENTITY)
 
     def render(self, events: Sequence[Event]) -> bytes:
         """Render the events of one batch."""
+        introduced = self._introduced
+        if len(events) == 1 and 0 in introduced:
+            event = events[0]
+            if type(event) is TextDelta and not event.index and not event.logprobs_json:
+                return self._first_text + _encode(event.text) + self._delta_end
         if events and type(last := events[-1]) is Finished and last.service_tier:
             self._tier = b',"service_tier":' + _encode(last.service_tier)
         out: list[bytes] = []
         texts: list[tuple[str]] = []
-        introduced = 0 in self._introduced
         for event in events:
             if type(event) is TextDelta and not event.index and not event.logprobs_json:
-                if not introduced:
+                if 0 not in introduced:
                     self._introduce(0, out)
-                    introduced = True
                 texts.append((event.text,))
                 continue
             if texts:
                 out.append(self._texts(texts))
                 texts = []
             self._event(event, out)
-            introduced = 0 in self._introduced
         if texts:
             out.append(self._texts(texts))
-        if self.started and not introduced:
+        if self.started and 0 not in introduced:
             self._introduce(0, out)
-        return out[0] if len(out) == 1 else b"".join(out)
+        return b"".join(out)
 
     def _event(self, event: Event, out: list[bytes]) -> None:
-        match event:
-            case Started():
-                self.started = True
-                if self._names_provider:
-                    self._provider = _provider(_encode(event.model.partition("/")[0]))
-                self._set_head(_identity(event))
-            case AnswerMembers():
-                self._answer_members(event, out)
-            case RawContent():
-                pass  # Not of this API's requests.
-            case Finished():
-                if 0 not in self._introduced:
-                    self._introduce(0, out)
-                self._finished(event, out)
-            case _:
-                if 0 not in self._introduced:
-                    self._introduce(0, out)
-                self._delta(event, out)
+        if isinstance(event, Started):
+            self.started = True
+            if self._names_provider:
+                self._provider = _provider(_encode(event.model.partition("/")[0]))
+            self._set_head(_identity(event))
+            return
+        if isinstance(event, AnswerMembers):
+            self._answer_members(event, out)
+            return
+        if isinstance(event, RawContent):
+            return  # Not of this API's requests.
+        if 0 not in self._introduced:
+            self._introduce(0, out)
+        if isinstance(event, ChoiceFinished):
+            self._choice_finished(event, out)
+        elif isinstance(event, Finished):
+            self._finished(event, out)
+        else:
+            self._delta(event, out)
 
     def _texts(self, texts: list[tuple[str]]) -> bytes:
         """Render one event for each piece of text of the first choice.
@@ -128,7 +132,8 @@ class ChunkRenderer:
                 return b"".join(
                     [self._first_text + _encode(text) + self._delta_end for (text,) in texts]
                 )
-            encoded = encoded.replace(b'"],["', self._between_texts)
+            between = b'"' + self._delta_end + self._first_text + b'"'
+            encoded = encoded.replace(b'"],["', between)
         return self._first_text + encoded + self._delta_end
 
     def error(self, error: ApiError) -> bytes:
@@ -141,11 +146,9 @@ class ChunkRenderer:
 
     def _set_head(self, identity: bytes) -> None:
         self._identity = identity
-        self._head = identity + self._provider + self._fingerprint
-        self._choice = self._head + b'"choices":[{"index":'
-        self._first_text = self._choice + b'0,"delta":{"content":'
-        self._delta_end = b'},"finish_reason":null}]' + self._usage
-        self._between_texts = b'"' + self._delta_end + self._first_text + b'"'
+        self._head = head = identity + self._provider + self._fingerprint
+        self._choice = choice = head + b'"choices":[{"index":'
+        self._first_text = choice + b'0,"delta":{"content":'
 
     def _introduce(self, index: int, out: list[bytes]) -> None:
         self._introduced.add(index)
@@ -173,13 +176,10 @@ class ChunkRenderer:
             % (self._choice, role, others, self._usage)
         )
 
-    def _delta(self, delta: Delta | ChoiceFinished, out: list[bytes]) -> None:
+    def _delta(self, delta: Delta, out: list[bytes]) -> None:
         index = delta.index
         if index not in self._introduced:
             self._introduce(index, out)
-        if isinstance(delta, ChoiceFinished):
-            self._choice_finished(delta, out)
-            return
         if type(delta) is ToolCallDelta:
             members = self._tool_call(index, delta)
         else:
@@ -212,19 +212,15 @@ class ChunkRenderer:
         return b'"tool_calls":[%b]' % _encode(with_others(rendered, call.extra_json))
 
     def _choice_finished(self, choice: ChoiceFinished, out: list[bytes]) -> None:
-        reason = finish_reason(choice.finish_reason, functions=self._functions)
-        native = choice.native_finish_reason
-        out.append(
-            b'%b%d,"delta":{},"finish_reason":%b%b}]%b'
-            % (
-                self._choice,
-                choice.index,
-                _encode(reason),
-                (b',"native_finish_reason":' + _encode(native) if native else b"")
-                + (b"," + one_line(choice.extra_json)[1:-1] if choice.extra_json else b""),
-                self._tier + self._usage,
-            )
-        )
+        index, reason = choice.index, finish_reason(choice.finish_reason, functions=self._functions)
+        if index not in self._introduced:
+            self._introduce(index, out)
+        out.append(b'%b%d,"delta":{},"finish_reason":"%b"' % (self._choice, index, reason.encode()))
+        if choice.native_finish_reason:
+            out.append(b',"native_finish_reason":' + _encode(choice.native_finish_reason))
+        if choice.extra_json:
+            out.append(b"," + one_line(choice.extra_json)[1:-1])
+        out.append(b"}]" + self._tier + self._usage)
 
     def _finished(self, finished: Finished, out: list[bytes]) -> None:
         self.finished = True
@@ -255,6 +251,9 @@ def _identity(started: Started) -> bytes:
         started.create_time_s,
         _encode(started.model),
     )
+
+
+_NO_IDENTITY = _identity(Started(completion_id="", model="", create_time_s=0))
 
 
 def _reasoning(delta: ReasoningDelta) -> bytes:

@@ -49,7 +49,8 @@ def render_completion(
         rendered["service_tier"] = completion.service_tier
     if completion.system_fingerprint:
         rendered["system_fingerprint"] = completion.system_fingerprint
-    rendered = with_others(rendered, completion.extra_json)
+    if completion.extra_json:
+        rendered = with_others(rendered, completion.extra_json)
     if names_provider:
         rendered.setdefault("provider", completion.model.partition("/")[0])
         rendered.setdefault("system_fingerprint", None)
@@ -65,17 +66,20 @@ def _choice(choice: Choice, *, thinking_parts: bool, functions: bool) -> dict[st
     }
     if choice.native_finish_reason:
         rendered["native_finish_reason"] = choice.native_finish_reason
-    return with_others(rendered, choice.extra_json)
+    return with_others(rendered, choice.extra_json) if choice.extra_json else rendered
 
 
 def _message(message: Message, *, thinking_parts: bool, functions: bool) -> dict[str, object]:
     parts = message.content
-    text = "".join([part.text for part in parts if type(part) is TextPart])
-    reasoning = "".join([part.text for part in parts if type(part) is ReasoningPart])
-    silent = bool(message.tool_calls or message.refusal or message.extra_json)
+    if len(parts) == 1 and type(only := parts[0]) is TextPart:
+        text, reasoning = only.text, ""
+    else:
+        text = "".join([part.text for part in parts if type(part) is TextPart])
+        reasoning = "".join([part.text for part in parts if type(part) is ReasoningPart])
+    silent = not text and (message.tool_calls or message.refusal or message.extra_json)
     rendered: dict[str, object] = {
         "role": "assistant",
-        "content": text or (None if silent else ""),
+        "content": None if silent else text,
         "refusal": message.refusal or None,
     }
     if reasoning:
@@ -96,7 +100,7 @@ def _message(message: Message, *, thinking_parts: bool, functions: bool) -> dict
         rendered["function_call"] = function_call(_function(first), first)
     if calls:
         rendered["tool_calls"] = [_tool_call(call) for call in calls]
-    return with_others(rendered, message.extra_json)
+    return with_others(rendered, message.extra_json) if message.extra_json else rendered
 
 
 def _tool_call(call: ToolCall) -> dict[str, object]:
