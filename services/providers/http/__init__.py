@@ -10,17 +10,18 @@ Modules, in the order in which data flows:
     proxy                  forward proxies of the environment
     pool                   the connections to one origin
     upstream_connection    one socket, one exchange at a time, the parser's callbacks
-    incoming_response      buffered part of a response, and its reader's future
+    response               status, headers and buffered body of a response, and its reader's future
     decompressor           compressed bodies, within bounds
     errors                 kinds of failures
 """
 
 from __future__ import annotations
 
-from services.providers.http.client import HttpClient, HttpResponse
+from services.providers.http.client import HttpClient
 from services.providers.http.errors import HttpError, HttpErrorKind
 from services.providers.http.proxy import Proxies, Proxy
 from services.providers.http.request import PostHead, Url
+from services.providers.http.response import HttpResponse
 
 __all__ = [
     "HttpClient",

@@ -21,6 +21,8 @@ SOCKET_RECEIVE_BUFFER = 64 * 1024
 """SO_RCVBUF, in bytes; Linux doubles it for its own use. By default the kernel grows it to 6 MB for
 each stream that waits for a slow client."""
 
+_Callback = Callable[[UpstreamConnection], None]
+
 
 class Pool:
     """Pool of connections to one origin. The most recently used connection is reused first."""
@@ -33,11 +35,11 @@ class Pool:
         idle_timeout_s: float,
         tls: ssl.SSLContext | None,
         proxy: Proxy | None,
-        make: Callable[[Callable[[UpstreamConnection], None]], UpstreamConnection],
+        make: Callable[[_Callback, _Callback], UpstreamConnection],
     ) -> None:
-        """`make` creates a connection that calls back at its end. Without `tls`: plain text.
+        """`make` creates a connection that calls back when it is free, and at its end.
 
-        Without `proxy`: straight to the origin.
+        Without `tls`: plain text. Without `proxy`: straight to the origin.
         """
         self._make = make
         self._origin = origin
@@ -65,69 +67,46 @@ class Pool:
         """Slots that are taken."""
         return self._limit - self._free
 
-    def enter_at_once(self) -> bool:
-        """Take a slot if one is free. Release each slot with `leave`."""
-        if self._closed:
-            raise HttpError(HttpErrorKind.UNREACHABLE, "the client is closed")
-        if not self._free:
-            return False
-        self._free -= 1
-        return True
-
-    async def enter(self, timeout_s: float) -> None:
-        """Wait for a slot, first come, first served."""
-        granted = self._loop.create_future()
-        self._waiting.append(granted)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await granted
-        except BaseException as error:
-            if not granted.cancelled():
-                self._give_slot()  # The slot was granted at the same moment.
-            elif granted in self._waiting:
-                self._waiting.remove(granted)
-            if isinstance(error, TimeoutError):
-                busy = HttpError(HttpErrorKind.TIMEOUT, "all connections are in use")
-                raise busy from None
-            raise
-
-    def leave(self, connection: UpstreamConnection | None) -> None:
-        """Release a slot, with the connection that was used, in any state."""
-        if connection is not None:
-            if connection.reusable and not self._closed:
-                connection.idle_since = self._loop.time()
-                self._idle.append(connection)
-                if self._sweep is None:
-                    self._sweep = self._loop.call_later(self._idle_timeout_s, self._expire)
-            else:
-                connection.abort()
-        self._give_slot()
-
     def take(self) -> UpstreamConnection | None:
-        """Take an idle connection that can be reused, if any."""
-        while self._idle:
-            connection = self._idle.pop()
-            fresh = self._loop.time() - connection.idle_since < self._idle_timeout_s
-            if fresh and connection.reusable:
-                return connection
-            connection.abort()
+        """Take a slot and an idle connection that can be reused, if there are both."""
+        if self._free and (connection := self._take_idle()) is not None:
+            self._free -= 1
+            return connection
         return None
 
-    async def connect(self, timeout_s: float) -> UpstreamConnection:
-        """Establish a connection. Raises HttpError (DNS, UNREACHABLE, PROXY, TLS, TIMEOUT)."""
+    async def open(self, timeout_s: float) -> UpstreamConnection:
+        """Take a slot and a connection: a new one, or one that becomes idle before there is a slot.
+
+        Slots are given first come, first served. Raises HttpError (DNS, UNREACHABLE, PROXY, TLS,
+        TIMEOUT).
+        """
+        if self._closed:
+            raise HttpError(HttpErrorKind.UNREACHABLE, "the client is closed")
+        connection = None
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait_for_slot(timeout_s)
+            connection = self._take_idle()
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._connect()
-        except TimeoutError:
-            raise self._failed(HttpErrorKind.TIMEOUT, f"no connection in {timeout_s:g} s") from None
-        except HttpError as error:
-            raise self._failed(error.kind, str(error)) from None
-        except socket.gaierror as error:
-            raise self._failed(HttpErrorKind.DNS, str(error)) from None
-        except ssl.SSLError as error:
-            raise self._failed(HttpErrorKind.TLS, str(error)) from None
-        except (OSError, RuntimeError) as error:  # uvloop raises either.
-            raise self._failed(HttpErrorKind.UNREACHABLE, str(error)) from None
+            return connection or await self._connected(timeout_s)
+        except BaseException:
+            self._give_slot()
+            raise
+
+    def leave(self, connection: UpstreamConnection) -> None:
+        """Release a slot, with the connection that was used, in any state."""
+        if connection.reusable and not self._closed:
+            connection.idle_since = self._loop.time()
+            self._idle.append(connection)
+            if self._sweep is None:
+                self._sweep = self._loop.call_later(self._idle_timeout_s, self._expire)
+        else:
+            connection.abort()
+        if self._waiting:
+            self._give_slot()
+        else:
+            self._free += 1
 
     def _failed(self, kind: HttpErrorKind, detail: str) -> HttpError:
         through = f"through the proxy {self._proxy.address}: " if self._proxy else ""
@@ -143,6 +122,31 @@ class Pool:
         if self._open:
             await self._all_lost.wait()
 
+    def _take_idle(self) -> UpstreamConnection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            fresh = self._loop.time() - connection.idle_since < self._idle_timeout_s
+            if fresh and connection.reusable:
+                return connection
+            connection.abort()
+        return None
+
+    async def _wait_for_slot(self, timeout_s: float) -> None:
+        granted = self._loop.create_future()
+        self._waiting.append(granted)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await granted
+        except BaseException as error:
+            if not granted.cancelled():
+                self._give_slot()  # The slot was granted at the same moment.
+            elif granted in self._waiting:
+                self._waiting.remove(granted)
+            if isinstance(error, TimeoutError):
+                busy = HttpError(HttpErrorKind.TIMEOUT, "all connections are in use")
+                raise busy from None
+            raise
+
     def _give_slot(self) -> None:
         """Grant a slot to the longest waiter, if any."""
         while self._waiting:
@@ -151,6 +155,22 @@ class Pool:
                 granted.set_result(None)
                 return
         self._free += 1
+
+    async def _connected(self, timeout_s: float) -> UpstreamConnection:
+        """Establish a connection, or raise HttpError."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._connect()
+        except TimeoutError:
+            raise self._failed(HttpErrorKind.TIMEOUT, f"no connection in {timeout_s:g} s") from None
+        except HttpError as error:
+            raise self._failed(error.kind, str(error)) from None
+        except socket.gaierror as error:
+            raise self._failed(HttpErrorKind.DNS, str(error)) from None
+        except ssl.SSLError as error:
+            raise self._failed(HttpErrorKind.TLS, str(error)) from None
+        except (OSError, RuntimeError) as error:  # uvloop raises either.
+            raise self._failed(HttpErrorKind.UNREACHABLE, str(error)) from None
 
     async def _connect(self) -> UpstreamConnection:
         host, port = self._proxy[:2] if self._proxy else self._origin[:2]
@@ -169,7 +189,7 @@ class Pool:
                 sock.close()
                 raise
         transport, connection = await self._loop.create_connection(
-            lambda: self._make(self._lost), sock=sock
+            lambda: self._make(self.leave, self._lost), sock=sock
         )
         self._open.add(connection)
         self._all_lost.clear()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from services.providers.http.errors import HttpError, HttpErrorKind
-from services.providers.http.incoming_response import (
+from services.providers.http.response import (
     BUFFER_MAX,
     BUFFER_MIN,
-    IncomingResponse,
+    HttpResponse,
     ReceiveBudget,
 )
 
@@ -35,27 +36,30 @@ Detection takes one round trip. A server that disconnects later may have started
 class UpstreamConnection(asyncio.BufferedProtocol):
     """Connection that carries one exchange at a time, and is reusable after a complete one.
 
-    The parser calls the `on_…` methods. Created by `loop.create_connection`. `on_lost` is called
-    once, when the socket is closed.
+    The parser calls the `on_…` methods. Created by `loop.create_connection`.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        on_free: Callable[[UpstreamConnection], None],
         on_lost: Callable[[UpstreamConnection], None],
+        *,
         buffer: memoryview,
         budget: ReceiveBudget,
     ) -> None:
         """`buffer` has `BUFFER_MAX` bytes; received data is in it only until it is parsed.
 
-        Responses share `budget`.
+        Responses share `budget`. `on_free` is called at the end of each exchange, `on_lost` once,
+        when the socket is closed.
         """
         self._buffer = buffer
         self._budget = budget
         self._loop = loop
+        self._free = partial(on_free, self)
         self._on_lost = on_lost
         self._transport: asyncio.Transport
-        self._incoming: IncomingResponse
+        self._response: HttpResponse
         self._fields: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
         # The parser appends pieces of the body without a Python call: a burst of events is often a
@@ -77,7 +81,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return (
             self._clean
             and not self._transport.is_closing()
-            and self._incoming.complete
+            and self._response.complete
             and not self._transport.get_write_buffer_size()
         )
 
@@ -86,32 +90,27 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Whether the server appears to have closed the connection before the request arrived."""
         return not self._heard and self._loop.time() - self._sent_at < STALE_WINDOW_S
 
-    async def exchange(self, head: bytes, body: bytes) -> IncomingResponse:
-        """Send a request, and return the response once its headers have arrived.
+    def exchange(self, head: bytes, body: bytes) -> HttpResponse:
+        """Send a request. Return its response, whose head has yet to arrive.
 
-        Raises HttpError (DISCONNECTED, BAD_RESPONSE). A failure or cancellation closes the
-        connection.
+        Its failure is DISCONNECTED or BAD_RESPONSE.
         """
-        if self._transport.is_closing():
-            raise HttpError(HttpErrorKind.DISCONNECTED, "the connection was closed")
-        incoming = self._incoming = IncomingResponse(self._transport, self._loop, self._budget)
+        loop, transport = self._loop, self._transport
+        arrival = loop.create_future()
+        response = HttpResponse(arrival, transport, loop, self._budget, self._free)
+        self._response = response
         self._fields = []
         self._interim = self._ended = self._heard = False
         self._without_body = 0
-        self._sent_at = self._loop.time()
-        if len(body) <= JOIN_MAX:
-            self._transport.write(head + body)
+        self._sent_at = loop.time()
+        if transport.is_closing():
+            response.fail(HttpError(HttpErrorKind.DISCONNECTED, "the connection was closed"))
+        elif len(body) <= JOIN_MAX:
+            transport.write(head + body)
         else:
-            self._transport.write(head)
-            self._transport.write(body)
-        try:
-            while not incoming.begun:
-                await incoming.event()
-        except BaseException:
-            self.abort()
-            incoming.discard()
-            raise
-        return incoming
+            transport.write(head)
+            transport.write(body)
+        return response
 
     def secured(self, transport: asyncio.BaseTransport | None) -> None:
         """Use `transport` from now on: the TLS handshake is complete."""
@@ -119,14 +118,15 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         # TLS transports of asyncio and uvloop would buffer 256 KiB.
         if bound := getattr(transport, "set_read_buffer_limits", None):
             bound(high=BUFFER_MIN, low=0)
-        self._incoming = IncomingResponse(self._transport, self._loop, self._budget)
-        self._incoming.end()  # No request is in progress.
+        arrival = self._loop.create_future()
+        self._response = HttpResponse(arrival, self._transport, self._loop, self._budget, None)
+        self._response.end()  # No request is in progress.
 
     def abort(self) -> None:
         """Close the socket at once."""
         self._clean = False
         self._transport.abort()
-        self._incoming.fail(HttpError(HttpErrorKind.DISCONNECTED, "the connection was closed"))
+        self._response.fail(HttpError(HttpErrorKind.DISCONNECTED, "the connection was closed"))
 
     # Called by the event loop.
 
@@ -138,12 +138,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Return a buffer for received data, no larger than the response may buffer."""
         if self._budget.left >= BUFFER_MAX:
             return self._buffer
-        return self._buffer[: self._incoming.space]
+        return self._buffer[: self._response.space]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Pass received data to the parser, and parsed body to the reader."""
-        incoming, pieces = self._incoming, self._pieces
-        if incoming.complete:
+        response, pieces = self._response, self._pieces
+        if response.complete:
             self.abort()  # Unsolicited data could be taken for the next response.
             return
         self._heard = True
@@ -155,7 +155,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             failure = str(error) or "no HTTP"
         if pieces:
             self._without_body = 0
-            incoming.put(b"".join(pieces))
+            response.put(b"".join(pieces))
             pieces.clear()
         else:
             self._without_body += nbytes
@@ -163,10 +163,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self._clean = False
                 failure = failure or "too much that is not body"
         if self._ended:
-            incoming.end()
+            response.end()
         elif not self._clean:
             if failure:
-                incoming.fail(HttpError(HttpErrorKind.BAD_RESPONSE, failure))
+                response.fail(HttpError(HttpErrorKind.BAD_RESPONSE, failure))
             self.abort()
 
     def eof_received(self) -> None:
@@ -175,16 +175,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         Over TLS this needs a `close_notify`, which a third party cannot forge. The transport closes
         itself.
         """
-        incoming = self._incoming
-        if incoming.delimited_by_close and not incoming.complete and _announced(self._transport):
+        response = self._response
+        if response.delimited_by_close and not response.complete and _announced(self._transport):
             self._clean = False
-            incoming.end()
+            response.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the exchange in progress, and report the end: the socket is closed."""
         self._clean = False
         detail = str(exc) if exc else "the connection was closed"
-        self._incoming.fail(HttpError(HttpErrorKind.DISCONNECTED, detail))
+        self._response.fail(HttpError(HttpErrorKind.DISCONNECTED, detail))
         self._on_lost(self)
 
     # Called by the parser. An exception ends the parsing and arrives as HttpParserError.
@@ -195,20 +195,20 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             raise ValueError("a second response")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header. Trailers are ignored."""
-        if not self._incoming.begun:
-            self._fields.append((name, value))
+        """Add a header, or a trailer, which is ignored."""
+        self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Complete the headers. Interim responses (1xx) are skipped."""
         status = self._parser.get_status_code()
-        size = sum(map(len, chain.from_iterable(self._fields)))
-        if size > HEAD_MAX or len(self._fields) > FIELDS_MAX or status == 101:
+        found = self._fields
+        size = sum(map(len, chain.from_iterable(found)))
+        if size > HEAD_MAX or len(found) > FIELDS_MAX or status == 101:
             raise ValueError("a head that is not acceptable")
         self._interim = status < 200
         if not self._interim:
-            fields = _by_name(self._fields)
-            self._incoming.begin(status, fields, to_eof=_ends_with_connection(status, fields))
+            fields = _by_name(found)
+            self._response.begin(status, fields, to_eof=_ends_with_connection(status, fields))
         self._fields = []
 
     def on_message_complete(self) -> None:

@@ -7,8 +7,8 @@ import random
 import socket
 
 from services.providers.http import HttpClient, HttpResponse, Url
-from services.providers.http.incoming_response import BUFFER_MAX, BUFFER_MIN, RECEIVE_BUDGET
 from services.providers.http.pool import SOCKET_RECEIVE_BUFFER
+from services.providers.http.response import BUFFER_MAX, BUFFER_MIN, RECEIVE_BUDGET
 from tests.stand.upstream import SSE_HEAD, STALL, FakeUpstream, UpstreamConnection, answer, chunk
 
 BLOCKED_S = 0.5
@@ -73,7 +73,7 @@ async def test_unread_responses_share_the_budget(
     upstream.play([SSE_HEAD, flow])
     url = Url.parse(upstream.url)
     responses = [await client.post(url, {}, b"{}", connect_timeout_s=5) for _ in range(100)]
-    room = responses[0]._connection._budget
+    room = responses[0]._budget
     for response in responses:
         while room.left > 0:
             assert await response.read()
