@@ -21,6 +21,7 @@ from services.domain.events import Event, Note, NoteAction
 from services.domain.spec import ChatCompletionSpec
 from services.domain.usage import Usage
 from services.errors import Failure, UpstreamError
+from services.providers.http import PostHead
 
 OTHER_PARTS = "content_parts"
 """Member of an answer's message with the parts of its content that are neither text nor image, and
@@ -88,6 +89,10 @@ class Target:
     plain: PlainEncoder | None = field(default=None, compare=False)
     """Encoder of plain requests. None: they take the dialect's `encode`, as all others do."""
 
+    heads: dict[tuple[object, ...], PostHead] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+    """Heads of the requests that were sent to it. See `services.providers.upstream`."""
     key: Secret = field(init=False)
     """The provider key to send. Empty: none."""
     identity: tuple[str, str, str] = field(init=False, repr=False)

@@ -6,71 +6,83 @@ import asyncio
 import math
 from collections.abc import Callable
 
+import msgspec
+
 from services.clock import Clock
-from services.config import ChannelConfig
+
+OVERDUE_CHECK_S = 1.0
+"""How late the timeout of a whole answer may be seen where its caller was slow at that moment."""
 
 
-class Timeouts:
-    """Timeouts of one call, from its channel's settings.
+class Timeouts(msgspec.Struct, eq=False):
+    """Timeouts of one call.
 
     Every token moves the deadline, but not the timer: when the timer fires, it checks how much time
-    is left. While the caller is not ready for more, no deadline applies.
+    is left. So it always fires before the earliest deadline that there may be by then. While the
+    caller is not ready for more, no deadline applies.
     """
 
-    def __init__(self, clock: Clock, channel: ChannelConfig, *, first_s: float) -> None:
-        """`first_s` is the timeout of the first event, or of the first byte of a document."""
-        self._clock = clock
-        self._progress_s = channel.progress_timeout_s
-        now = clock.now()
-        self._total_due = now + channel.total_timeout_s
-        self.due = min(now + first_s, self._total_due)
-        """The deadline. Infinite while the caller has a batch to consume, until `progressed`."""
-        self._on_late: Callable[[], object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._rings_at = math.inf
-        self.answered = False
-        """Whether the caller has received anything."""
-        self.lost = False
-        """Whether a timeout has fired."""
+    clock: Clock
+    waits_since: float
+    """When the wait for the provider began. Infinite while the caller has a batch to consume."""
+    _limit_s: float
+    """How long that wait may take."""
+    _progress_s: float
+    """Limit of each wait after the answer has begun."""
+    _total_due: float
+    """Deadline of the whole answer."""
+    on_late: Callable[[], object] | None = None
+    """Called once, when a deadline passes."""
+    _timer: asyncio.TimerHandle | None = None
+    answered: bool = False
+    """Whether the caller has received anything."""
+    lost: bool = False
+    """Whether a timeout has fired."""
 
-    def watch(self, on_late: Callable[[], object]) -> None:
-        """Call `on_late` once when the deadline passes, in place of any earlier callback."""
-        self._on_late = on_late
-        if self.due < self._rings_at:
-            self._set(self.due)
+    def start(self, on_late: Callable[[], object]) -> None:
+        """Start the timer."""
+        self.on_late = on_late
+        total_s = self._total_due - self.waits_since
+        self._set(min(self._limit_s, self._progress_s, total_s))
 
     def progressed(self) -> None:
         """Extend the deadline: part of the answer has arrived."""
-        due = self.due = min(self._clock.now() + self._progress_s, self._total_due)
-        if due < self._rings_at:
-            self._set(due)
+        self.waits_since = self.clock.now()
+        self._limit_s = self._progress_s
+
+    def answer(self) -> None:
+        """Take note that the caller has received the first batch."""
+        self.answered = True
+        self.waits_since = math.inf
+        self._limit_s = self._progress_s
 
     def shorten(self, seconds: float) -> None:
         """Move the deadline to at most `seconds` from now."""
-        self._set(min(self.due, self._clock.now() + seconds))
+        now = self.clock.now()
+        self._limit_s = min(self._limit_s, now - self.waits_since + seconds)
+        self._set(self._left_s(now))
 
     def stop(self) -> None:
         """Stop the timer: the call is over."""
-        self.due = math.inf
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
-    def _set(self, due: float) -> None:
-        self.due = due
-        if due < self._rings_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._rings_at = due
-            left_s = max(0.0, due - self._clock.now())
-            self._timer = asyncio.get_running_loop().call_later(left_s, self._ring)
+    def _left_s(self, now: float) -> float:
+        return min(self.waits_since + self._limit_s, self._total_due) - now
+
+    def _set(self, seconds: float) -> None:
+        self.stop()
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._ring)
 
     def _ring(self) -> None:
-        self._timer = None
-        self._rings_at = math.inf
-        if self.due == math.inf:
-            return
-        if self.due > self._clock.now():
-            self._set(self.due)
-        elif self._on_late is not None:
+        now = self.clock.now()
+        if self.waits_since == math.inf:
+            left_s = max(self._total_due - now, OVERDUE_CHECK_S)
+        else:
+            left_s = self._left_s(now)
+        if left_s > 0:
+            self._set(min(left_s, self._progress_s))
+        elif self.on_late is not None:
             self.lost = True
-            self._on_late()
+            self.on_late()

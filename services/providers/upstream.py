@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Protocol
 from urllib.parse import quote, urlencode
 
 from services.clock import Clock
-from services.common.tls import UpstreamTls
 from services.config import ChannelConfig
 from services.errors import UpstreamError
 from services.providers.base import Decoder, ProviderApi, Target, UpstreamRequest
@@ -26,8 +25,8 @@ from services.providers.timeouts import Timeouts
 from services.providers.upstream_answer import UpstreamAnswer
 
 USER_AGENT = "pomogator"
-HEADS_MAX = 4096
-"""Cached request heads: one for each channel, key and kind of answer."""
+HEADS_MAX = 64
+"""Heads that are kept for a target: of each path, kind of answer and headers of a request."""
 
 _ACCEPT = {True: "text/event-stream", False: "application/json"}
 
@@ -67,33 +66,34 @@ class Upstream:
         A document that could not be streamed has `first_s` and the channel's total timeout.
         `failures` gets its failures in place of the record for operators.
         """
-        channel = target.channel
-        of_channel = channel.first_token_timeout_s if request.may_stream else math.inf
-        timeouts = Timeouts(self._clock, channel, first_s=min(first_s, of_channel))
-        post = partial(self._post, request, target, api)
+        channel, now = target.channel, self._clock.now()
+        if request.may_stream:
+            first_s = min(first_s, channel.first_token_timeout_s)
+        timeouts = Timeouts(
+            self._clock, now, first_s, channel.progress_timeout_s, now + channel.total_timeout_s
+        )
+        send = partial(self._send, request, target, api)
         on_failure = partial((failures or self._failures).add, target)
-        return UpstreamAnswer(post, api, decoder, timeouts, on_failure)
+        return UpstreamAnswer(send, api, decoder, timeouts, on_failure)
 
-    async def _post(
+    def _send(
         self,
         request: UpstreamRequest,
         target: Target,
         api: ProviderApi,
         on_sent: Callable[[], None],
-    ) -> HttpResponse:
-        channel = target.channel
-        head = _head(
-            (channel.base_url, channel.tls),
-            path_with_query(channel, request.path),
-            request.streamed,
-            api.auth_headers,
-            target.key.reveal(),
-            (*configured_headers(channel), *request.headers.items()),
-        )
-        return await self._http.send(
+    ) -> Awaitable[HttpResponse]:
+        heads = target.heads
+        kind = (api, request.path, request.streamed, *request.headers.items())
+        head = heads.get(kind)
+        if head is None:
+            if len(heads) >= HEADS_MAX:
+                heads.clear()
+            head = heads[kind] = _head(request, target, api)
+        return self._http.send(
             head,
             request.body,
-            connect_timeout_s=channel.connect_timeout_s,
+            connect_timeout_s=target.channel.connect_timeout_s,
             on_sent=on_sent,
         )
 
@@ -113,28 +113,21 @@ def configured_headers(channel: ChannelConfig) -> Iterable[tuple[str, str]]:
     return (*channel.headers.items(), *secret)
 
 
-@lru_cache(maxsize=HEADS_MAX)
-def _head(
-    base: tuple[str, UpstreamTls | None],
-    path: str,
-    streamed: bool,
-    auth_headers: Callable[[str], Mapping[str, str]],
-    key: str,
-    more: tuple[tuple[str, str], ...],
-) -> PostHead:
-    """Request head of a channel. Configured headers override the general ones."""
-    base_url, tls = base
+def _head(request: UpstreamRequest, target: Target, api: ProviderApi) -> PostHead:
+    """Head of a request. Headers of the request override configured ones, those the general."""
+    channel, key = target.channel, target.key.reveal()
     try:
-        path, _, query = path.partition("?")
-        url = Url.parse(base_url).with_tls(tls).join(path)._replace(query=query)
+        path, _, query = path_with_query(channel, request.path).partition("?")
+        url = Url.parse(channel.base_url).with_tls(channel.tls).join(path)._replace(query=query)
     except ValueError:
         raise HttpError(HttpErrorKind.BAD_REQUEST, "the base URL is not a URL") from None
     headers = {
         "content-type": "application/json",
-        "accept": _ACCEPT[streamed],
+        "accept": _ACCEPT[request.streamed],
         "accept-encoding": "identity",
         "user-agent": USER_AGENT,
     }
-    specific = (*auth_headers(key).items(), *more) if key else more
+    auth = api.auth_headers(key).items() if key else ()
+    specific = (*auth, *configured_headers(channel), *request.headers.items())
     headers |= {name.lower(): value for name, value in specific}
     return PostHead(url, headers)

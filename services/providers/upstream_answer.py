@@ -82,7 +82,7 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
     the provider had marked its end.
     """
 
-    _post: Callable[[Callable[[], None]], Awaitable[HttpResponse]]
+    _send: Callable[[Callable[[], None]], Awaitable[HttpResponse]]
     """Sends the request, and returns once the response's headers have arrived. Calls its argument
     when the request leaves."""
     _api: ProviderApi
@@ -108,19 +108,16 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
         It is a whole answer where the provider sends a document. Any exception closes the
         connection.
         """
+        timeouts = self._timeouts
         try:
             response = self._response = await self._wait_for_response()
-            del self._post  # Frees the request body, which may be megabytes.
-            self._timeouts.watch(response.close)
             if response.status != HTTP_OK:
-                body = await _read_error_body(response, self._timeouts)
+                body = await _read_error_body(response, timeouts)
                 raise self._api.error(response.status, response.headers, body)
             data = await _read_beginning(response)
             if data[:1] not in {b"{", b"["}:
-                while (batch := self._decode(response, data)) is None:
-                    data = await response.read()
-                return batch
-            body = await _read_document(response, data, self._timeouts)
+                return await self._first_batch(response, data)
+            body = data if response.ends_here else await _read_document(response, data, timeouts)
             answer = decode_whole(self._decoder, body)
         except BaseException as error:  # noqa: BLE001 - raised again
             raise self._closed_by(error) from None
@@ -132,28 +129,27 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
 
         With `outlives_reader` a cancellation closes nothing. `LEFT` is returned instead.
         """
-        if self._is_closed:
-            end = self._end()
-            if isinstance(end, UpstreamError):
-                self._on_failure(end, "")
-            try:
-                raise end
-            finally:
-                # A frame that knows its exception would keep the call's request until the next
-                # garbage collection.
-                del end
-        response = self._response
-        if response is None:
-            first = await self.first()
-            return first.events() if isinstance(first, WholeAnswer) else first
+        stream, response, timeouts = self._stream, self._response, self._timeouts
+        if self._is_closed or stream is None or response is None:
+            return await self._end_or_begin()
+        timeouts.waits_since = timeouts.clock.now()
         try:
-            self._timeouts.progressed()
             while True:
-                batch = self._decode(response, await response.read())
-                if batch is not None:
+                await response.arrival
+                data = response.take()
+                if data is None:
+                    continue
+                batch, self._failure = stream.feed(data)
+                if stream.complete or self._failure is not None:
+                    self._end_stream(response, stream)
+                if batch:
+                    timeouts.waits_since = math.inf
                     return batch
+                if self._is_closed:
+                    raise self._end()
         except BaseException as error:  # noqa: BLE001 - raised again
             if self.outlives_reader and isinstance(error, asyncio.CancelledError):
+                response.renew_arrival()
                 return LEFT
             raise self._closed_by(error) from None
 
@@ -164,6 +160,8 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
 
     def close(self) -> None:
         """Cancel the request at the provider, unless it is complete. Returns at once."""
+        if self._is_closed:
+            return
         self._is_closed = True
         self._timeouts.stop()
         if self._response is not None:
@@ -185,46 +183,61 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
         return error
 
     async def _wait_for_response(self) -> HttpResponse:
-        """Wait for the response. Raises UPSTREAM_TIMEOUT if its headers are late."""
+        """Send the request, and wait for its response's headers. Raises UPSTREAM_TIMEOUT."""
         # As in `asyncio.timeout`: the timer cancels the task, and `uncancel` tells a timeout from a
         # cancellation by the caller. The timer is that of `Timeouts`.
+        timeouts = self._timeouts
         task = cast("asyncio.Task[object]", asyncio.current_task())
         cancelling = task.cancelling()
-        self._timeouts.watch(task.cancel)
+        timeouts.start(task.cancel)
         try:
-            return await self._post(self._mark_sent)
+            response = await self._send(self._mark_sent)
         except BaseException:
-            if self._timeouts.lost and task.uncancel() <= cancelling:
-                raise _timeout_error(self._timeouts) from None
+            if timeouts.lost and task.uncancel() <= cancelling:
+                raise _timeout_error(timeouts) from None
             raise
+        timeouts.on_late = response.close
+        del self._send  # Frees the request body, which may be megabytes.
+        return response
 
     def _mark_sent(self) -> None:
         self.is_sent = True
 
-    def _decode(self, response: HttpResponse, data: bytes) -> Batch | None:
-        """Decode `data` to a batch. None: no events yet.
+    async def _first_batch(self, response: HttpResponse, data: bytes) -> Batch:
+        """Return the first batch of a stream that begins with `data`."""
+        decoder = self._decoder
+        stream = decoder.reader() if isinstance(decoder, RawDecoder) else StreamReader(decoder)
+        self._stream = stream
+        while True:
+            batch, self._failure = stream.feed(data)
+            if stream.complete or self._failure is not None:
+                self._end_stream(response, stream)
+            if batch:
+                self._timeouts.answer()
+                return batch
+            if self._is_closed:
+                raise self._end()
+            data = await response.read()
 
-        Raises the failure or StopAsyncIteration if the answer ended and `data` had no events.
-        """
-        stream = self._stream
-        if stream is None:
-            decoder = self._decoder
-            if isinstance(decoder, RawDecoder):
-                stream = self._stream = decoder.reader()
-            else:
-                stream = self._stream = StreamReader(decoder)
-        batch, self._failure = stream.feed(data)
+    async def _end_or_begin(self) -> Batch:
+        """Raise what comes after the last batch, or return the first one."""
+        if not self._is_closed:
+            first = await self.first()
+            return first.events() if isinstance(first, WholeAnswer) else first
+        end = self._end()
+        if isinstance(end, UpstreamError):
+            self._on_failure(end, "")
+        try:
+            raise end
+        finally:
+            # A frame that knows its exception would keep the call's request until the next
+            # garbage collection.
+            del end
+
+    def _end_stream(self, response: HttpResponse, stream: Reader) -> None:
         if stream.complete:
             response.finish()
-        if stream.complete or self._failure is not None:
-            self.close()
-        if batch:
-            self._timeouts.answered = True
-            self._timeouts.due = math.inf
-            return batch
-        if self._is_closed:
-            raise self._end()
-        return None
+        self.close()
 
     def _end(self) -> Exception:
         """The exception after the last batch: the failure once, then StopAsyncIteration."""
@@ -236,7 +249,10 @@ async def _read_beginning(response: HttpResponse) -> bytes:
     """Read up to the first content. Raises UPSTREAM_BAD_RESPONSE for HTML or an empty body."""
     data = b""
     while not data:
-        arrived = await response.read()
+        arrived = response.take()
+        if arrived is None:
+            await response.arrival
+            continue
         if not arrived:
             raise unreadable()
         data = arrived.lstrip(_BLANK)
