@@ -48,6 +48,8 @@ class HeaderOptions(msgspec.Struct, frozen=True, kw_only=True):
     tags: str
     """The header `x-pomogator-tags`; empty without it."""
 
+    __repr__ = object.__repr__  # Without the key.
+
     @classmethod
     def read(
         cls,
@@ -81,6 +83,8 @@ class SentHeaders(msgspec.Struct, kw_only=True):
     """The key as it was sent, to tell callers apart before it is checked; empty without one."""
     options: HeaderOptions | None = None
     """None: they have not been read yet, or one is malformed."""
+
+    __repr__ = object.__repr__  # Without the key.
 
 
 def idempotency_key(headers: MultiMapping[str]) -> str:

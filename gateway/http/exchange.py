@@ -6,9 +6,9 @@ way a `Reply` writes the answer.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import cast
+from typing import Self, cast
 
+import msgspec
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
@@ -22,57 +22,56 @@ from gateway.http.reply import ClientWriter, Reply
 from gateway.overload.body_budget import BodyMemory
 
 
-class Exchange(ABC):
+class Exchange(Reply, eq=False, kw_only=True):
     """A request and its reply, for a handler of `gateway.surfaces`."""
 
-    __slots__ = ("memory", "outcome", "reply", "sent")
+    sent: SentHeaders
+    """The request's headers."""
+    outcome: dict[str, object] = msgspec.field(default_factory=dict)
+    """Fields of the access log beside the status."""
+    memory: BodyMemory | None = None
+    """The body's share of the budget; None for a small body, which is not counted."""
 
-    def __init__(self, sent: SentHeaders, reply: Reply, outcome: dict[str, object]) -> None:
-        self.memory: BodyMemory | None = None
-        """The body's share of the budget; None for a small body, which is not counted."""
-        self.sent = sent
-        """The request's headers."""
-        self.reply = reply
-        self.outcome = outcome
-        """Fields of the access log beside the status."""
-
-    @abstractmethod
     async def body(self) -> bytes:
         """Return the whole body, once. ApiError where it does not arrive or is refused."""
+        raise NotImplementedError
 
 
-class RoutedExchange(Exchange):
+class RoutedExchange(Exchange, eq=False, kw_only=True):
     """Exchange of a request that came through aiohttp's router and the error border."""
 
-    __slots__ = ("_admission", "_config", "_request")
+    request: web.Request
+    config: EdgeConfig
+    admission: BodyAdmission
 
-    def __init__(
-        self, request: web.Request, config: EdgeConfig, admission: BodyAdmission, caller: str
-    ) -> None:
+    @classmethod
+    def of(
+        cls, request: web.Request, config: EdgeConfig, admission: BodyAdmission, caller: str
+    ) -> Self:
         """`caller` is the unchecked key, which tells callers apart for admission."""
         cors = request.app.get(CORS)
-        reply = Reply(
+        return cls(
             cast("ClientWriter", request.protocol),
             request[REQUEST_ID],
             request[STARTED],
             keep_alive=request.keep_alive,
             http_1_0=request.version < HttpVersion11,
             fields=cors.fields(request.headers.get("Origin")) if cors else "",
+            sent=SentHeaders(headers=request.headers, caller=caller),
+            outcome=request[OUTCOME],
+            request=request,
+            config=config,
+            admission=admission,
         )
-        sent = SentHeaders(headers=request.headers, caller=caller)
-        super().__init__(sent, reply, request[OUTCOME])
-        self._request = request
-        self._config = config
-        self._admission = admission
 
     async def body(self) -> bytes:
         """Read the body, then check admission for its call. A large body needs a known key."""
-        caller = self.sent.caller
-        if self._admission.needs_key(self._request.content_length, caller):
-            await self._admission.known_keys.require(caller, self.reply.request_id)
-        self.memory = self._admission.memory(caller)
-        body = await read_body(self._request, self._config, self.memory)
-        if error := self._admission.calls.admit(caller):
+        caller, admission = self.sent.caller, self.admission
+        if admission.needs_key(self.request.content_length, caller):
+            await admission.known_keys.require(caller, self.request_id)
+        self.memory = admission.memory(caller)
+        body = await read_body(self.request, self.config, self.memory)
+        if error := admission.calls.admit(caller):
             raise error
         return body
 

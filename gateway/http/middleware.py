@@ -61,8 +61,7 @@ async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = response.status
         return response
     finally:
-        line = {"request_id": own_id, "method": request.method, "path": path}
-        write_access_line(line, outcome, status, started)
+        write_access_line(own_id, request.method, path, outcome, status, started)
         if observer and observed:
             observer.end(observed, own_id, status, started, request.get(BEGUN, 0.0))
 
@@ -124,12 +123,13 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
 
 
 def write_access_line(
-    line: Mapping[str, str], outcome: Mapping[str, object], status: int, started: float
+    own_id: str, method: str, path: str, outcome: Mapping[str, object], status: int, started: float
 ) -> None:
-    """Write the access line of a request, which has `request_id`, `method` and `path`.
+    """Write the access line of a request, whose ID is `own_id`.
 
     `started` is when the request began, by `time.perf_counter`.
     """
     if _access.isEnabledFor(logging.INFO):
+        line = {"request_id": own_id, "method": method, "path": path, **outcome}
         ending = {"status": status, "duration_ms": elapsed_ms(started)}
-        emit(_access, "request.ended", {**line, **outcome, **ending})
+        emit(_access, "request.ended", line | ending)

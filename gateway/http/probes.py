@@ -25,16 +25,12 @@ class Probes:
     def __init__(self, backend: Backend, config: EdgeConfig) -> None:
         self._backend = backend
         self._timeout_s = config.readiness_timeout_s
-        self._stopping = False
-
-    @property
-    def stopping(self) -> bool:
+        self.stopping = False
         """Whether the edge is draining."""
-        return self._stopping
 
     def stop(self) -> None:
         """Turn readiness false for good."""
-        self._stopping = True
+        self.stopping = True
 
     async def live(self, _: web.Request) -> web.Response:
         """Answer 200 as long as the process can answer at all."""
@@ -42,7 +38,7 @@ class Probes:
 
     async def ready(self, _: web.Request) -> web.Response:
         """Answer 200 if a service is ready, else 503."""
-        if self._stopping:
+        if self.stopping:
             return _json(503, "stopping")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_s

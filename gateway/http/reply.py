@@ -14,6 +14,8 @@ from functools import lru_cache
 from http.client import responses as phrases
 from typing import Protocol
 
+import msgspec
+
 FIXED_HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -41,99 +43,51 @@ class ClientWriter(Protocol):
         """Wait until the client has read. ConnectionError where it does not, or is gone."""
 
 
-class Reply:
-    """The answer to one request: `send`, or else `begin`, any number of `write`, `end`.
+class Reply(msgspec.Struct, eq=False):
+    """The answer to one request: a whole one by `send`; a stream begins with `head`.
 
     Every write to a client that is gone raises ConnectionError.
     """
 
-    __slots__ = (
-        "_fields",
-        "_head",
-        "_http_1_0",
-        "_writer",
-        "begun_at",
-        "keep_alive",
-        "request_id",
-        "started",
-        "status",
-    )
+    writer: ClientWriter
+    request_id: str
+    started: float
+    """When the request began, by `time.perf_counter`."""
+    keep_alive: bool = True
+    """Whether the connection may be used again. May change until `status` is set."""
+    http_1_0: bool = False
+    fields: str = ""
+    """Further headers, a line for each, in ASCII."""
+    status: int = 0
+    """The status that was sent; 0 before that."""
+    begun_at: float = 0.0
+    """When the status was sent, by `time.perf_counter`; 0 before that."""
 
-    def __init__(
-        self,
-        writer: ClientWriter,
-        request_id: str,
-        started: float,
-        *,
-        keep_alive: bool = True,
-        http_1_0: bool = False,
-        fields: str = "",
-    ) -> None:
-        """`started` is when the request began, by `time.perf_counter`.
-
-        `fields` are further headers, a line for each, in ASCII.
-        """
-        self._fields = fields
-        self._writer = writer
-        self._http_1_0 = http_1_0
-        self._head = b""
-        self.request_id = request_id
-        self.started = started
-        self.keep_alive = keep_alive and not writer.ends_keep_alive
-        """Whether the connection may be used again. May change until `status` is set."""
-        self.status = 0
-        """The status that was sent; 0 before that."""
-        self.begun_at = 0.0
-        """When the status was sent, by `time.perf_counter`; 0 before that."""
+    __repr__ = object.__repr__  # Without the request: of an exchange that is secret.
 
     def send(self, status: int, body: bytes, headers: Mapping[str, str]) -> bool:
         """Send a whole answer with a JSON body. True: the client is behind with reading."""
         framing = f"{_JSON_HEAD}Content-Length: {len(body)}\r\n"
-        return self._writer.put(self._start(status, framing, headers) + body)
+        return self.writer.put(self.head(status, framing, headers) + body)
 
-    def begin(self, headers: Mapping[str, str]) -> None:
-        """Commit to a stream with status 200. Its head goes out with the first piece."""
-        if self._http_1_0:
+    def head(self, status: int, framing: str, headers: Mapping[str, str]) -> bytes:
+        """Return the head, and take it for sent. `framing` are headers, a line for each."""
+        if self.keep_alive and self.writer.ends_keep_alive:
             self.keep_alive = False
-            framing = ""
-        else:
-            framing = "Transfer-Encoding: chunked\r\n"
-        self._head = self._start(200, framing, {**FIXED_HEADERS, **headers})
-
-    def write(self, data: bytes) -> bool:
-        """Send a piece of the stream, not empty. True: the client is behind with reading."""
-        piece = data if self._http_1_0 else b"%x\r\n%b\r\n" % (len(data), data)
-        if self._head:
-            piece = self._head + piece
-            self._head = b""
-        return self._writer.put(piece)
-
-    def end(self, data: bytes) -> bool:
-        """Send the last piece, which may be empty, and the end. True: the client is behind."""
-        if self._http_1_0:
-            piece = data
-        else:
-            piece = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
-        return self._writer.put(self._head + piece)
-
-    async def drained(self) -> None:
-        """Wait until the client has read."""
-        await self._writer.drained()
-
-    def _start(self, status: int, framing: str, headers: Mapping[str, str]) -> bytes:
         connection = ""
-        if self.keep_alive is self._http_1_0:
+        if self.keep_alive is self.http_1_0:
             connection = f"Connection: {'keep-alive' if self.keep_alive else 'close'}\r\n"
         fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        now = time.perf_counter()
         head = (
             f"HTTP/1.1 {status} {phrases.get(status, '')}\r\n"
             f"Date: {_date(int(time.time()))}\r\n"
             f"x-request-id: {self.request_id}\r\n"
-            f"openai-processing-ms: {elapsed_ms(self.started)}\r\n"
-            f"{framing}{connection}{self._fields}{fields}\r\n"
+            f"openai-processing-ms: {round((now - self.started) * 1000)}\r\n"
+            f"{framing}{connection}{self.fields}{fields}\r\n"
         ).encode("ascii")
         self.status = status
-        self.begun_at = time.perf_counter()
+        self.begun_at = now
         return head
 
 

@@ -46,7 +46,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
         exchange.outcome.update(model=spec.model[:MODEL_LOGGED_MAX], stream=streams)
         call = CallOptions(
             key=key,
-            request_id=exchange.reply.request_id,
+            request_id=exchange.request_id,
             deadline_s=options.stream_deadline_s if streams else options.whole_deadline_s,
             request_bytes=request_bytes,
             idempotency_key=options.idempotency_key,
@@ -69,19 +69,19 @@ class CompletionHandler(SurfaceHandler[Surface]):
         with self.calls.track(key):
             completion, answer_headers = await self.backend.whole(asked, call)
             self.admission.known_keys.add(key)
-        answer_headers = {**surface.answer_headers(exchange.reply.request_id), **answer_headers}
+        answer_headers = {**surface.answer_headers(exchange.request_id), **answer_headers}
         if completion.notes:
             answer_headers |= notes_header(completion.notes, surface.field_names)
         if completion.cost_nano_usd is not None:
             answer_headers |= cost_header(completion)
-        if exchange.reply.send(200, request.render(completion, answer_headers), answer_headers):
-            await exchange.reply.drained()
+        if exchange.send(200, request.render(completion, answer_headers), answer_headers):
+            await exchange.writer.drained()
 
     async def _stream(
         self, exchange: Exchange, key: str, renderer: StreamRenderer, reply: StreamReply
     ) -> None:
-        own = self.surface.answer_headers(exchange.reply.request_id)
-        with EventStream(exchange.reply, self.config, self.surface.framing, own) as stream:
+        own = self.surface.answer_headers(exchange.request_id)
+        with EventStream(exchange, self.config, self.surface.framing, own) as stream:
             try:
                 with self.calls.track(key):
                     last = await _relay(reply, renderer, stream, self.surface.field_names)
@@ -99,7 +99,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
                 if not stream.begun:
                     raise
                 # The status has been sent: the error border could not report the failure.
-                request_id = exchange.reply.request_id
+                request_id = exchange.request_id
                 _log.exception("stream.failed", extra={"request_id": request_id})
                 last = renderer.error(internal(request_id))
             await stream.end(last)

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import NamedTuple, Self
 
 from gateway.config import EdgeConfig
-from gateway.http.reply import Reply
+from gateway.http.reply import FIXED_HEADERS, Reply
 
 HEADERS: Mapping[str, str] = {
+    **FIXED_HEADERS,
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
     # nginx and others would collect the answer first.
@@ -42,6 +43,7 @@ class EventStream:
     __slots__ = (
         "_client_behind",
         "_framing",
+        "_head",
         "_headers",
         "_keep_alive_s",
         "_last_write",
@@ -61,6 +63,8 @@ class EventStream:
         self._reply = reply
         self._framing = framing
         self._headers = headers
+        self._head = b""
+        """The head of the answer until it is sent, with the first piece."""
         self._client_behind = False
         self._keep_alive_s = config.keep_alive_s
         self._loop = loop = asyncio.get_running_loop()
@@ -80,8 +84,13 @@ class EventStream:
 
     def begin(self, headers: Mapping[str, str]) -> None:
         """Commit to status 200, with these headers unless a keep-alive has begun the stream."""
-        if not self._reply.status:
-            self._reply.begin({**HEADERS, **self._headers, **headers})
+        reply = self._reply
+        if reply.status:
+            return
+        framing = "Transfer-Encoding: chunked\r\n"
+        if reply.http_1_0:
+            framing, reply.keep_alive = "", False
+        self._head = reply.head(200, framing, {**HEADERS, **self._headers, **headers})
 
     def write(self, data: bytes) -> bool:
         """Send whole events in one write. True: the client is behind, wait for `drained`.
@@ -89,9 +98,14 @@ class EventStream:
         Raises:
             ConnectionError: the client is gone.
         """
-        self._client_behind = self._reply.write(data)
+        reply = self._reply
+        piece = data if reply.http_1_0 else b"%x\r\n%b\r\n" % (len(data), data)
+        if self._head:
+            piece = self._head + piece
+            self._head = b""
+        self._client_behind = behind = reply.writer.put(piece)
         self._last_write = self._loop.time()
-        return self._client_behind
+        return behind
 
     async def drained(self) -> None:
         """Wait until the client has read.
@@ -99,14 +113,17 @@ class EventStream:
         Raises:
             ConnectionError: the client is gone, or has not read for too long.
         """
-        await self._reply.drained()
+        await self._reply.writer.drained()
         self._client_behind = False
 
     async def end(self, data: bytes) -> None:
         """Send the last events, the end marker, and the end of the body."""
         self._timer.cancel()
-        if self._reply.end(data + self._framing.end):
-            await self._reply.drained()
+        data += self._framing.end
+        if not self._reply.http_1_0:
+            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+        if self._reply.writer.put(self._head + data):
+            await self._reply.writer.drained()
 
     def _tick(self) -> None:
         silence = self._loop.time() - self._last_write
@@ -118,7 +135,7 @@ class EventStream:
         # A client that is behind with reading needs no keep-alive.
         if not self._client_behind:
             try:
-                self._client_behind = self._reply.write(self._framing.keep_alive)
+                self.write(self._framing.keep_alive)
             except ConnectionError:
                 return  # The next write of events raises it again.
         self._last_write = self._loop.time()

@@ -89,14 +89,14 @@ class SurfaceHandler(ABC, Generic[A]):
         if error := self.admission.calls.admit_body():
             raise error
         caller = unchecked_key(request.headers, self.surface.credential_headers)
-        exchange = RoutedExchange(request, self.config, self.admission, caller)
+        exchange = RoutedExchange.of(request, self.config, self.admission, caller)
         try:
             await self.handle(exchange)
         finally:
-            request[BEGUN] = exchange.reply.begun_at
+            request[BEGUN] = exchange.begun_at
             if exchange.memory is not None:
                 exchange.memory.release()
-        return AlreadySentResponse(exchange.reply)
+        return AlreadySentResponse(exchange)
 
     def options(self, sent: SentHeaders) -> HeaderOptions:
         """Return the options in the headers of a request, which are read only once.
@@ -118,7 +118,7 @@ class SurfaceHandler(ABC, Generic[A]):
             request = await decode(body, exchange.sent.headers, self.config)
         except ApiError:
             # Decoding costs time. With an invalid key the failure counts for the throttle.
-            await self.admission.known_keys.require(key, exchange.reply.request_id)
+            await self.admission.known_keys.require(key, exchange.request_id)
             raise
         if exchange.memory is not None:
             exchange.memory.shrink()

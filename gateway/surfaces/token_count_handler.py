@@ -29,14 +29,13 @@ class TokenCountHandler(SurfaceHandler[Surface]):
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
-        surface, reply = self.surface, exchange.reply
-        options = self.options(exchange.sent)
+        surface, options = self.surface, self.options(exchange.sent)
         key = options.key
         request, request_bytes = await self.decoded(exchange, key, surface.decode_prompt)
         exchange.outcome["model"] = request.spec.model[:MODEL_LOGGED_MAX]
         call = CallOptions(
             key=key,
-            request_id=reply.request_id,
+            request_id=exchange.request_id,
             deadline_s=options.whole_deadline_s,
             request_bytes=request_bytes,
             trace_context=TRACE_CONTEXT.get() or options.trace_context,
@@ -45,8 +44,8 @@ class TokenCountHandler(SurfaceHandler[Surface]):
             count = await self.backend.count_prompt(request, call)
             self.admission.known_keys.add(key)
         answer_headers = {
-            **surface.answer_headers(reply.request_id),
+            **surface.answer_headers(exchange.request_id),
             **notes_header(count.notes, _NAMES),
         }
-        if reply.send(200, surface.render_count(count.prompt_token_count), answer_headers):
-            await reply.drained()
+        if exchange.send(200, surface.render_count(count.prompt_token_count), answer_headers):
+            await exchange.writer.drained()

@@ -23,10 +23,9 @@ from gateway.errors import ApiError, internal
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body import is_json
 from gateway.http.body_admission import BodyAdmission
-from gateway.http.call_options import SentHeaders
 from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.endpoint import Endpoint
-from gateway.http.fast_path.fast_path_exchange import FastPathExchange
+from gateway.http.fast_path.fast_path_exchange import LENGTH, FastPathExchange, RequestHead
 from gateway.http.middleware import write_access_line
 from gateway.telemetry.request_metrics import CLIENT_CLOSED, ObservedRequest
 from gateway.telemetry.request_observer import RequestObserver
@@ -41,9 +40,7 @@ _FIELDS = rb"((?:[!#-'*+\-.0-9A-Z^-z|~]++:[\t\x20-\x7e]*+\r\n)++)\r\n"
 # A slash at the end, as in `without_slash`; and a query, by RFC 3986, section 3.4.
 _QUERY = rb"/?+(?:\?[\w!$%&'()*+,\-./:;=?@~]*+)?+"
 _FIELD = re.compile(r"([^:]++):[\t ]*+([^\r]*+)\r\n")
-_LENGTH = re.compile(rb"[1-9][0-9]{0,9}")
 _LENGTH_NAME = b"\r\ncontent-length:"
-_LENGTH_CHARS_MAX = 10
 _FIELDS_MAX = 100
 _REQUIRED_NAMES = frozenset({"host", "content-length"})
 # A request with one of these is not ordinary: aiohttp may refuse it, or it is more than one body
@@ -54,42 +51,6 @@ _EXCLUDED_NAMES = frozenset(
 )
 
 _log = logging.getLogger("gateway")
-
-
-class RequestHead(SentHeaders, kw_only=True):
-    """The head of an ordinary request.
-
-    Most clients send the same head in all requests of a connection, but for the length of the body.
-    So a connection keeps the last head, and what was read from it.
-    """
-
-    headers: CIMultiDict[str]
-    endpoint: Endpoint
-    request_id: str
-    """The client's id of its request; empty: none, or it is not fit for logs."""
-    before_length: bytes
-    """The head's bytes before the digits of `Content-Length`."""
-    after_length: bytes
-    """The head's bytes after these digits."""
-    body_start: int
-    body_end: int
-    """Offset at which the next request may begin."""
-
-    def is_repeated(self, data: bytes) -> bool:
-        """Whether `data` begins with this head, but for the length of the body. Then take that."""
-        digits = len(self.before_length)
-        end = data.find(b"\r", digits, digits + _LENGTH_CHARS_MAX + 1)
-        if not (
-            data.startswith(self.before_length)
-            and data.startswith(self.after_length, end)
-            and _LENGTH.fullmatch(data, digits, end)
-        ):
-            return False
-        self.body_start = start = end + len(self.after_length)
-        length = data[digits:end]
-        self.body_end = start + int(length)
-        self.headers["Content-Length"] = length.decode()
-        return True
 
 
 class FastPath:
@@ -153,7 +114,7 @@ class FastPath:
         headers = CIMultiDict(fields)
         keeps_alive = "connection" not in names or headers["Connection"].lower() == "keep-alive"
         length = headers["Content-Length"].encode()
-        if not (keeps_alive and _LENGTH.fullmatch(length) and is_json(headers)):
+        if not (keeps_alive and LENGTH.fullmatch(length) and is_json(headers)):
             return None
         digits = data.index(length, data[:start].lower().index(_LENGTH_NAME) + len(_LENGTH_NAME))
         return RequestHead(
@@ -183,68 +144,56 @@ class FastPath:
         Raises:
             ConnectionError: the client is gone.
         """
-        reply = exchange.reply
         observed = self._begin(exchange)
         status = CLIENT_CLOSED
         try:
             try:
-                await exchange.endpoint.handle(exchange)
+                await exchange.sent.endpoint.handle(exchange)
             except ApiError as error:
-                throttled = self._throttle.throttled(error, remote(), exchange.sent.headers)
-                _refuse(exchange, throttled)
+                _refuse(exchange, self._throttle.throttled(error, remote(), exchange.sent.headers))
             except ConnectionError:
                 raise
             except Exception:  # noqa: BLE001 - a border: clients get an internal error
-                _log.exception("request.failed", extra={"request_id": reply.request_id})
-                _refuse(exchange, internal(reply.request_id))
-            status = reply.status
+                _log.exception("request.failed", extra={"request_id": exchange.request_id})
+                _refuse(exchange, internal(exchange.request_id))
+            status = exchange.status
         finally:
             self._end(exchange, observed, status)
 
-    def refuse_if_overloaded(self, exchange: FastPathExchange) -> bool:
-        """Refuse the call if it is not admitted, and return whether it was refused.
-
-        The refusal is sent at once, without reading the body or waiting for another loop turn.
+    def refuse(self, exchange: FastPathExchange, error: ApiError) -> None:
+        """Refuse a call that is not admitted: at once, without another loop turn.
 
         Raises:
             ConnectionError: the client is gone.
         """
-        error = self.admission.calls.admit(exchange.sent.caller)
-        if error is None:
-            return False
         observed = self._begin(exchange)
         try:
             _refuse(exchange, error)
         finally:
-            self._end(exchange, observed, exchange.reply.status or CLIENT_CLOSED)
-        return True
+            self._end(exchange, observed, exchange.status or CLIENT_CLOSED)
 
     def _begin(self, exchange: FastPathExchange) -> ObservedRequest | None:
         if self._observer is None:
             return None
-        endpoint = exchange.endpoint
+        sent, path = exchange.sent, exchange.sent.endpoint.path
         return self._observer.begin(
-            endpoint.method, endpoint.path, endpoint.path, exchange.sent.headers, exchange.outcome
+            sent.endpoint.method, path, path, sent.headers, exchange.outcome
         )
 
     def _end(
         self, exchange: FastPathExchange, observed: ObservedRequest | None, status: int
     ) -> None:
-        reply, endpoint, observer = exchange.reply, exchange.endpoint, self._observer
-        line = {
-            "request_id": reply.request_id,
-            "method": endpoint.method,
-            "path": endpoint.path,
-        }
-        write_access_line(line, exchange.outcome, status, reply.started)
-        if observer and observed:
-            observer.end(observed, reply.request_id, status, reply.started, reply.begun_at)
+        endpoint, started = exchange.sent.endpoint, exchange.started
+        write_access_line(
+            exchange.request_id, endpoint.method, endpoint.path, exchange.outcome, status, started
+        )
+        if self._observer is not None and observed is not None:
+            self._observer.end(observed, exchange.request_id, status, started, exchange.begun_at)
 
 
 def _refuse(exchange: FastPathExchange, error: ApiError) -> None:
-    reply = exchange.reply
-    if reply.status:
+    if exchange.status:
         raise ConnectionAbortedError("the request failed after its answer had begun")
     exchange.outcome["code"] = error.code
-    reply.keep_alive = reply.keep_alive and not error.row.closes
-    reply.send(*exchange.endpoint.render_error(error, reply.request_id))
+    exchange.keep_alive = exchange.keep_alive and not error.row.closes
+    exchange.send(*exchange.sent.endpoint.render_error(error, exchange.request_id))

@@ -18,10 +18,9 @@ from aiohttp import web
 from gateway.errors import ApiError
 from gateway.http.body import IncomingBody, body_timeout
 from gateway.http.client_connection import DISCARD_TIMEOUT_S, ClientConnection, ListenerState
-from gateway.http.fast_path.fast_path import FastPath, RequestHead
-from gateway.http.fast_path.fast_path_exchange import FastPathExchange
+from gateway.http.fast_path.fast_path import FastPath
+from gateway.http.fast_path.fast_path_exchange import FastPathExchange, RequestHead
 from gateway.http.known_keys import KEY_FIRST_BYTES
-from gateway.http.reply import Reply
 from gateway.overload.body_budget import BodyMemory
 from services.common.request_headers import new_request_id
 
@@ -38,6 +37,7 @@ class FastPathConnection(ClientConnection):
         "_fast_path",
         "_head",
         "_in_flight_bytes",
+        "_is_ordinary",
         "_memory",
         "_pipeline_paused",
         "_pipelined",
@@ -49,8 +49,9 @@ class FastPathConnection(ClientConnection):
         self, server: web.Server, state: ListenerState, fast_path: FastPath, **kwargs: object
     ) -> None:
         super().__init__(server, state, **kwargs)
-        self._fast_path: FastPath | None = fast_path
-        """None once the connection is aiohttp's."""
+        self._fast_path = fast_path
+        self._is_ordinary = True
+        """False once the connection is aiohttp's."""
         self._task: asyncio.Task[None] | None = None
         """The task that answers a request."""
         self._body: IncomingBody | None = None
@@ -87,7 +88,7 @@ class FastPathConnection(ClientConnection):
         return self._task is None and self._body is None and super()._idle
 
     def _receive(self, data: bytes) -> None:
-        if self._fast_path is None:
+        if not self._is_ordinary:
             super()._receive(data)
         elif self._force_close:
             return
@@ -97,13 +98,14 @@ class FastPathConnection(ClientConnection):
         elif self._body is not None:
             self._feed_body(data)
         elif not self._close:
-            self._begin_request(self._fast_path, data)
+            self._begin_request(data)
 
-    def _begin_request(self, fast_path: FastPath, data: bytes) -> None:
+    def _begin_request(self, data: bytes) -> None:
+        fast_path = self._fast_path
         head = fast_path.read(data, self._head)
         if head is None or (head.body_end > len(data) and not fast_path.may_wait(head)):
             # For good: aiohttp's parser may be in the middle of a message from now on.
-            self._fast_path = self._head = None
+            self._is_ordinary, self._head = False, None
             self._bound_pipeline()
             super()._receive(data)
             return
@@ -122,9 +124,9 @@ class FastPathConnection(ClientConnection):
         if head.body_end - head.body_start > KEY_FIRST_BYTES:
             self._memory = fast_path.admission.memory(head.caller)
             if error := self._memory.add(head.body_end - head.body_start):
-                self._answer(error)
+                self._answer(head, error)
                 return
-        self._answer(data[head.body_start : head.body_end])
+        self._answer(head, data[head.body_start : head.body_end])
 
     def _feed_body(self, data: bytes) -> None:
         body = cast("IncomingBody", self._body)
@@ -136,52 +138,55 @@ class FastPathConnection(ClientConnection):
         if rest is not None:
             self._body = None
             self._pipelined = rest
-            self._answer(body.whole())
+            self._answer(cast("RequestHead", self._head), body.whole())
 
     def _give_up_body(self, error: ApiError | None = None) -> None:
         """Answer with `error`, or else the body's timeout, and read no more of the body."""
         self._body = None
         self._discards = True
-        self._answer(error or body_timeout())
+        self._answer(cast("RequestHead", self._head), error or body_timeout())
 
-    def _answer(self, body: bytes | ApiError) -> None:
-        head = cast("RequestHead", self._head)
-        keep_alive = not self._discards
-        cors = self._state.cors
-        reply = Reply(
+    def _answer(self, head: RequestHead, body: bytes | ApiError) -> None:
+        keep_alive, cors = not self._discards, self._state.cors
+        exchange = FastPathExchange(
             self,
             head.request_id or new_request_id(),
             self._started,
             keep_alive=keep_alive,
             fields=cors.fields(head.headers.get("Origin")) if cors else "",
+            sent=head,
+            arrived=body,
+            memory=self._memory,
         )
-        exchange = FastPathExchange(head.endpoint, head, reply, body, self._memory)
         # Clients that pipeline requests or leave too much unread wait in a task.
         at_once = keep_alive and not self._pipelined and not self.writing_paused
-        if at_once and copy_context().run(self._refuse_if_overloaded, exchange):
+        if at_once and (error := self._fast_path.admission.calls.admit(head.caller)):
+            copy_context().run(self._refuse, exchange, error)
             return
         admitted = at_once or self._discards
         self._in_flight_bytes = 0 if isinstance(body, ApiError) else len(body)
         self._task = self._loop.create_task(self._serve(exchange, admitted=admitted))
 
-    def _refuse_if_overloaded(self, exchange: FastPathExchange) -> bool:
+    def _refuse(self, exchange: FastPathExchange, error: ApiError) -> None:
         try:
-            refused = cast("FastPath", self._fast_path).refuse_if_overloaded(exchange)
+            self._fast_path.refuse(exchange, error)
         except ConnectionError:
-            return True  # The client is gone.
-        if refused:
-            self._after_answer(keep_alive=exchange.reply.keep_alive)
-        return refused
+            return  # The client is gone.
+        self._after_answer(keep_alive=exchange.keep_alive)
 
     async def _serve(self, exchange: FastPathExchange, *, admitted: bool) -> None:
         """Answer one request, after the admission check unless it is `admitted` already."""
-        keep_alive, fast_path = False, cast("FastPath", self._fast_path)
+        keep_alive, fast_path = False, self._fast_path
         try:
-            if admitted or not fast_path.refuse_if_overloaded(exchange):
+            error = None if admitted else fast_path.admission.calls.admit(exchange.sent.caller)
+            if error is None:
                 await fast_path.serve(exchange, self._remote)
+            else:
+                fast_path.refuse(exchange, error)
             # A client that reads none of its answers, even refusals, gets no more of them.
-            await self.drained()
-            keep_alive = exchange.reply.keep_alive
+            if self.writing_paused:
+                await self.drained()
+            keep_alive = exchange.keep_alive
         except ConnectionError:
             pass  # The client is gone.
         finally:
@@ -196,8 +201,10 @@ class FastPathConnection(ClientConnection):
 
     def _after_answer(self, *, keep_alive: bool) -> None:
         """Continue with pipelined requests, or close the connection."""
-        self._release_memory()
-        if self.transport is None or self.transport.is_closing():
+        if self._memory is not None:
+            self._release_memory()
+        transport = self.transport
+        if transport is None or transport.is_closing():
             return
         if self._discards:
             # The rest of the body is read, so that the client sees the answer.
@@ -206,8 +213,8 @@ class FastPathConnection(ClientConnection):
             self.force_close()
         else:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-            waiting, self._pipelined = self._pipelined, b""
-            if waiting:
+            if waiting := self._pipelined:
+                self._pipelined = b""
                 self.data_received(waiting)
                 self._bound_pipeline()
 

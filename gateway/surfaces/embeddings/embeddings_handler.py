@@ -32,13 +32,13 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
-        reply, options = exchange.reply, self.options(exchange.sent)
+        options = self.options(exchange.sent)
         key = options.key
         asked, request_bytes = await self.decoded(exchange, key, _decode_off_loop)
         exchange.outcome.update(model=asked.spec.model[:MODEL_LOGGED_MAX], stream=False)
         call = CallOptions(
             key=key,
-            request_id=reply.request_id,
+            request_id=exchange.request_id,
             deadline_s=options.whole_deadline_s,
             request_bytes=request_bytes,
             idempotency_key=options.idempotency_key,
@@ -53,8 +53,8 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
             self.admission.known_keys.add(key)
         body = await off_loop(rendered_bytes(answer), render, answer, asked.encoding)
         answer_headers = {**of_service, **notes_header(answer.notes), **cost_header(answer)}
-        if reply.send(200, body, answer_headers):
-            await reply.drained()
+        if exchange.send(200, body, answer_headers):
+            await exchange.writer.drained()
 
 
 async def _decode_off_loop(
