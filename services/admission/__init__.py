@@ -3,7 +3,7 @@
 Modules, in the order in which data flows:
 
     keyring         authentication of keys, with a cache
-    interrupt       the end of calls in flight: of one, or of all with a revoked key
+    interrupt       the end of calls in flight: at their deadline, of one, of all with a revoked key
     call_plan       scope, limits, prices and headers of a key's calls to a model, compiled
     gate            admission: scope, limits, hold
     answer_limit    bound of the tokens of an answer, for the hold

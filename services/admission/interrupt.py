@@ -1,4 +1,4 @@
-"""Interrupt of calls in flight: of one by an operator, of all with a key by its revocation.
+"""Interrupt of calls in flight: at their deadline, by an operator, by the revocation of their key.
 
 A call is cancelled as where its caller disconnects. It needs no task of its own for this.
 """
@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from functools import partial
-from typing import Protocol, TypeVar, cast
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, Self, TypeVar, cast
 
 from services.domain.error_reason import ErrorReason
-from services.errors import Failure
+from services.errors import Failure, deadline_passed
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+CallT = TypeVar("CallT")
 
 
 def key_revoked() -> Failure:
@@ -39,108 +40,140 @@ class ClosableIterator(Protocol[T_co]):
 
 
 class CallInterrupt:
-    """Interrupt of one call. `release` it at the end of the call."""
+    """Interrupt of one call, which runs `with` it, or in `guard` where its answer is a stream.
+
+    An interrupt cancels the call where it waits, and the failure of the interrupt is raised in the
+    place of this cancellation, even where it was swallowed. A cancellation from elsewhere goes on.
+    """
 
     __slots__ = (
+        "_cancelling",
         "_closing",
-        "_failure",
+        "_deadline",
         "_has_cancelled",
+        "_items",
         "_loop",
         "_revocation",
         "_task",
-        "close_idle",
+        "_timer",
+        "_to_error",
+        "failure",
     )
 
-    def __init__(self, revocation: Revocation | None = None) -> None:
-        """`revocation` is that of the call's key, if it is to end the call."""
-        self._loop = asyncio.get_running_loop()
+    def __init__(
+        self,
+        timeout_s: float | None = None,
+        to_error: Callable[[Exception], Exception] | None = None,
+    ) -> None:
+        """`timeout_s` is the time until the call's deadline. None: its transport cancels it then.
+
+        Failures of the call are raised as `to_error` of them. None: as they are.
+        """
+        self._loop = loop = asyncio.get_running_loop()
+        self._deadline = None if timeout_s is None else loop.time() + timeout_s
+        self._to_error = to_error
+        self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[object] | None = None
-        self._failure: Callable[[], Failure] | None = None
+        self._cancelling = 0
         self._has_cancelled = False
+        self._items: ClosableIterator[object] | None = None
         self._closing: asyncio.Future[None] | None = None
-        self.close_idle: Callable[[], None] | None = None
-        """Closes a stream of which no item is awaited. Set by `guard`."""
+        self._revocation: Revocation | None = None
+        self.failure: Callable[[], Failure] | None = None
+        """Makes the failure of the call. None: it was not interrupted."""
+
+    def time_left_s(self) -> float | None:
+        """Return the seconds until the deadline; None without one."""
+        deadline = self._deadline
+        return None if deadline is None else max(0.0, deadline - self._loop.time())
+
+    def end_with(self, revocation: Revocation) -> None:
+        """End the call when its key is revoked. Raises Failure KEY_REVOKED if that has happened."""
+        if revocation.is_triggered:
+            raise key_revoked()
         self._revocation = revocation
-        if revocation is not None:
-            revocation.calls.add(self)
-            if revocation.is_triggered:
-                self._failure = key_revoked
+        revocation.calls.add(self)
 
     def trigger(self, failure: Callable[[], Failure]) -> None:
         """End the call, which raises `failure()`. The first of several triggers counts."""
-        if self._failure is not None:
+        if self.failure is not None:
             return
-        self._failure = failure
+        self.failure = failure
         if self._task is not None:
             self._has_cancelled = True
             self._task.cancel()
-        elif self.close_idle is not None:
-            self.close_idle()
+        elif self._items is not None:
+            self._closing = asyncio.ensure_future(self._items.aclose())
 
     def release(self) -> None:
-        """Drop the references between the call, its stream and its key's revocation."""
-        self.close_idle = None
+        """Drop the references between the call and its key's revocation."""
         if self._revocation is not None:
             self._revocation.calls.discard(self)
             self._revocation = None
 
-    async def guard(self, items: ClosableIterator[T]) -> AsyncGenerator[T, None]:
-        """Yield `items` until the call is interrupted.
-
-        An interrupt closes `items` at once. It raises the failure where the next item is awaited,
-        else when the next item is requested.
-        """
-        self.close_idle = partial(self._close, items)
-        loop = self._loop
-        try:
-            while True:
-                if self._failure is not None:
-                    raise self._failure()
-                # A generator that is awaited runs in a task, but not always in the same one.
-                self._task = task = cast("asyncio.Task[object]", asyncio.current_task(loop))
-                cancelling = task.cancelling()
-                try:
-                    item = await anext(items)
-                except StopAsyncIteration:
-                    return
-                finally:
-                    self._task = None
-                    if self._has_cancelled:
-                        self._take_back(task, cancelling)
-                yield item
-        except BaseException:
-            self.close_idle = None  # A generator may not be closed twice at the same time.
-            if self._closing is None:
-                await items.aclose()
-            else:
-                await asyncio.shield(self._closing)
-            raise
-
-    async def run(self, awaitable: Callable[[], Awaitable[T]]) -> T:
-        """Await `awaitable()`. Raise the failure of an interrupt, before or in the middle of it."""
-        if self._failure is not None:
-            raise self._failure()
+    def __enter__(self) -> Self:
+        """Begin the call, or a step between two items of its stream."""
+        if self.failure is not None:
+            raise self.failure()
+        if self._timer is None and self._deadline is not None:
+            self._timer = self._loop.call_at(self._deadline, self.trigger, deadline_passed)
         # A coroutine that is awaited runs in a task.
         self._task = task = cast("asyncio.Task[object]", asyncio.current_task(self._loop))
-        cancelling = task.cancelling()
-        try:
-            return await awaitable()
-        finally:
-            self._task = None
-            if self._has_cancelled:
-                self._take_back(task, cancelling)
+        self._cancelling = task.cancelling()
+        return self
 
-    def _take_back(self, task: asyncio.Task[object], cancelling: int) -> None:
-        """Raise the failure in a task that was cancelled for it.
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._task = None
+        if self._timer is not None and self._items is None:
+            self._timer.cancel()
+            self._timer = None
+        if self._has_cancelled and self.failure is not None:
+            self._has_cancelled = False
+            # As `asyncio.timeout` does it.
+            task = cast("asyncio.Task[object]", asyncio.current_task(self._loop))
+            if task.uncancel() <= self._cancelling:
+                error = self.failure()
+                if self._to_error is None:
+                    raise error from None
+        if self._to_error is not None and isinstance(error, Exception):
+            raise self._to_error(error) from None
 
-        As `asyncio.timeout` does it: the cancellation of this class is taken back, even where it
-        was swallowed; one from elsewhere goes on.
+    async def guard(
+        self,
+        scope: AbstractAsyncContextManager[CallT],
+        begin: Callable[[CallT], Awaitable[ClosableIterator[T]]],
+    ) -> AsyncGenerator[T, None]:
+        """Yield the items that `begin` returns, and close them, all of it in `scope`.
+
+        An interrupt between two items closes them at once, and is raised when the next item is
+        requested.
         """
-        if task.uncancel() <= cancelling and self._failure is not None:
-            raise self._failure()
+        loop = self._loop
+        with self:
+            async with scope as call:
+                items = self._items = await begin(call)
+                try:
+                    while (item := await anext(items, None)) is not None:
+                        self._task = None
+                        if self.failure is None:
+                            yield item
+                        if self.failure is not None:
+                            raise self.failure()
+                        # Each item may be awaited in another task.
+                        self._task = asyncio.current_task(loop)
+                except BaseException:
+                    await self._close(items)
+                    raise
+                finally:
+                    self._items = None
 
-    def _close(self, items: ClosableIterator[T]) -> None:
-        self._closing = asyncio.ensure_future(items.aclose())
+    async def _close(self, items: ClosableIterator[object]) -> None:
+        # A generator may not be closed twice at the same time.
+        self._task = self._items = None
+        if self._closing is None:
+            await items.aclose()
+        else:
+            await asyncio.shield(self._closing)
 
 
 class Revocation:

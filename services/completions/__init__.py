@@ -5,7 +5,6 @@ Modules, in the order in which data flows:
     servicer             the gRPC methods
     relay_servicer       the internal gRPC method that carries many calls over one stream
     relayed_call         one of these calls
-    call_deadline        deadlines of calls whose transport does not end them
     snapshot             the configuration that a call uses to its end
     completions          the core's interface: record, admission by load, authentication
     completion_call      one call of an authenticated caller

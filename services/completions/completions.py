@@ -6,9 +6,10 @@ A call is recorded, admitted by load, authenticated, and run by the pipeline. Fa
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing
-from typing import Generic, Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -17,9 +18,12 @@ from services.admission.interrupt import CallInterrupt
 from services.admission.keyring import Caller, Keyring
 from services.common.call_names import TAGS_HEADER
 from services.common.call_tags import read_tags
-from services.common.fair_share import CountedCall
 from services.common.request_headers import unchecked_token
-from services.completions.completion_call import AuthenticatedCall, CompletionCall
+from services.completions.completion_call import (
+    AuthenticatedCall,
+    CallRequest,
+    CompletionCall,
+)
 from services.completions.idempotency import SetHeaders, check_idempotency_key
 from services.completions.pipeline import Pipeline
 from services.completions.snapshot import SnapshotHolder
@@ -42,6 +46,9 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     """`Bearer <key>`. None: the call has no key."""
     time_left_s: Callable[[], float | None]
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
+    interrupt: CallInterrupt = msgspec.field(default_factory=CallInterrupt)
+    """Ends the call: at its deadline where its transport does not, when its key is revoked, and
+    when an operator wants it."""
     idempotency_key: str | None = None
     queue_wait_s: float = 0.0
     """Time that the call waited in a queue before the service saw it."""
@@ -62,6 +69,7 @@ class CallPipeline(Protocol):
 
 
 PipelineT = TypeVar("PipelineT", bound=CallPipeline)
+CallT = TypeVar("CallT", bound=AuthenticatedCall[Any])
 
 
 class CallEntrance(Generic[PipelineT]):
@@ -85,18 +93,43 @@ class CallEntrance(Generic[PipelineT]):
         self._load_shedder = load_shedder
         self._end_revoked = end_revoked
 
-    def _recording(self, method: str, context: CallContext) -> AbstractContextManager[CallRecord]:
-        return self._calls.recording(
+    @asynccontextmanager
+    async def _entered(
+        self,
+        method: str,
+        to_call: Callable[..., CallT],
+        request: CallRequest,
+        context: CallContext,
+    ) -> AsyncIterator[CallT]:
+        """Record a call, admit it by load, and authenticate its caller."""
+        calls, key = self._calls, unchecked_token(context.authorization or "")
+        with calls.recording(
             context.request_id, method, context.time_left_s, context.trace_context
-        )
+        ) as record:
+            in_flight = len(calls.live)
+            with self._load_shedder.admit(record.opened_at, in_flight, context.queue_wait_s, key):
+                caller = await self._keyring.authenticate(context.authorization)
+                record.interrupt = context.interrupt
+                _note_caller(record, caller, context, request.spec.user)
+                if self._end_revoked:
+                    context.interrupt.end_with(self._keyring.revocation(caller))
+                if context.idempotency_key is not None:
+                    check_idempotency_key(context.idempotency_key)
+                call = to_call(
+                    record=record,
+                    caller=caller,
+                    request=request,
+                    snapshot=self._snapshots.current,
+                    idempotency_key=context.idempotency_key,
+                    time_left_s=context.time_left_s,
+                )
+                try:
+                    yield call
+                except Failure as failure:
+                    await self._add_limit_headers(failure, call)
+                    raise
 
-    def _admit(self, record: CallRecord, context: CallContext) -> CountedCall:
-        key = unchecked_token(context.authorization or "")
-        return self._load_shedder.admit(
-            record.opened_at, len(self._calls.live), context.queue_wait_s, key
-        )
-
-    async def _add_limit_headers(self, failure: Failure, call: AuthenticatedCall) -> None:
+    async def _add_limit_headers(self, failure: Failure, call: AuthenticatedCall[Any]) -> None:
         """Add the `x-ratelimit-…` headers to a refusal, if the limits that apply are known."""
         if call.plan is not None and not call.record.begun_at and not failure.headers:
             failure.headers = await self._pipeline.gate.limit_headers(call.plan)
@@ -109,31 +142,17 @@ class Completions(CallEntrance[Pipeline]):
         self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
     ) -> Completion:
         """Return a whole answer. `set_headers` gets the headers of the answer before that."""
-        with self._recording("create", context) as record, self._admit(record, context):
-            call = await self._authenticated(request, context, record)
-            if request.raw is not None:
-                await self._pipeline.raw.read(call, request.raw, stream=False)
-            try:
+        with context.interrupt:
+            async with self._entered("create", CompletionCall, request, context) as call:
                 return await self._pipeline.whole(call, set_headers)
-            except Failure as failure:
-                await self._add_limit_headers(failure, call)
-                raise
 
-    async def stream(
+    def stream(
         self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
     ) -> AsyncGenerator[Batch, None]:
-        """Yield the batches of an answer. `set_headers` gets its headers before the first."""
-        with self._recording("stream", context) as record, self._admit(record, context):
-            call = await self._authenticated(request, context, record)
-            if request.raw is not None:
-                await self._pipeline.raw.read(call, request.raw, stream=True)
-            try:
-                async with aclosing(self._pipeline.stream(call, set_headers)) as batches:
-                    async for batch in batches:
-                        yield batch
-            except Failure as failure:
-                await self._add_limit_headers(failure, call)
-                raise
+        """Return the batches of an answer. `set_headers` gets its headers before the first."""
+        entered = self._entered("stream", CompletionCall, request, context)
+        begin = partial(self._pipeline.stream, set_headers=set_headers)
+        return context.interrupt.guard(entered, begin)
 
     async def count_prompt(
         self, request: PromptCountRequest, authorization: str | None, size: int
@@ -146,28 +165,8 @@ class Completions(CallEntrance[Pipeline]):
         plans = self._snapshots.current.plans
         return await self._pipeline.counts.count(caller, plans, request, size)
 
-    async def _authenticated(
-        self, request: CompletionRequest, context: CallContext, record: CallRecord
-    ) -> CompletionCall:
-        caller = await self._keyring.authenticate(context.authorization)
-        revocation = self._keyring.revocation(caller) if self._end_revoked else None
-        record.interrupt = interrupt = CallInterrupt(revocation)
-        note_caller(record, caller, context, request.spec.user)
-        record.facts.session = request.session_id
-        if context.idempotency_key is not None:
-            check_idempotency_key(context.idempotency_key)
-        return CompletionCall(
-            record=record,
-            caller=caller,
-            request=request,
-            snapshot=self._snapshots.current,
-            idempotency_key=context.idempotency_key,
-            time_left_s=context.time_left_s,
-            interrupt=interrupt,
-        )
 
-
-def note_caller(record: CallRecord, caller: Caller, context: CallContext, user: str) -> None:
+def _note_caller(record: CallRecord, caller: Caller, context: CallContext, user: str) -> None:
     """Record the caller of a call, and its end user and labels. Raise Failure INVALID_FIELD."""
     record.key_id, record.account = caller.key_id, caller.account
     facts = record.facts

@@ -1,12 +1,11 @@
 """The pipeline of a completion: validate, resolve, admit, fail over, relay, settle.
 
-`Pipeline._run` and `Pipeline._whole` run these steps in this order, the latter for a whole answer
+`Pipeline._run` and `Pipeline.whole` run these steps in this order, the latter for a whole answer
 that only its caller needs. The former is wrapped in, from the inside out, where a call needs it:
 
     replay by idempotency key  a call with a key runs once; repeated calls get the same answer
     join of repeats            a repeated request of a session gets the first one's answer
     drain on disconnect        a billed answer is read to its end without its caller
-    end on interrupt           the call ends when its key is revoked or an operator aborts it
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ import msgspec
 from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN
 from services.admission.drain_rules import drain_rules, has_common_rules
 from services.admission.gate import Gate
-from services.admission.interrupt import ClosableIterator
 from services.admission.ticket import Ticket
 from services.common.off_loop import OFF_LOOP_BYTES
 from services.completions.caller_answer import CallerAnswer, stream_without_reasoning
@@ -79,31 +77,42 @@ class Pipeline:
         self._reasoning = reasoning
         self._marks = PromptMarks(gate.clock)
         self._repeats = JoinedRepeats()
-        self.raw = raw
-        """Reads requests in the form of another API."""
+        self._raw = raw
         self.counts = counts
         """Counts the tokens of prompts."""
 
-    def stream(self, call: CompletionCall, set_headers: SetHeaders) -> ClosableIterator[Batch]:
+    async def stream(
+        self, call: CompletionCall, set_headers: SetHeaders
+    ) -> AsyncGenerator[Batch, None]:
         """Return the batches of an answer, as the provider sends them.
 
         The first comes when the provider has begun to answer; just before it, `set_headers` gets
         the headers of the answer. An invalid request raises Failure at once; refusals and upstream
         errors are raised by the batches.
         """
-        batches = self._batches(call, self._prepare(call), set_headers, stream=True)
-        return call.interrupt.guard(batches)
+        state = await self._prepared(call, stream=True)
+        return self._batches(call, state, set_headers, stream=True)
 
     async def whole(self, call: CompletionCall, set_headers: SetHeaders) -> Completion:
         """Return the whole answer."""
-        state = self._prepare(call)
+        state = await self._prepared(call, stream=False)
         if call.idempotency_key or call.joins_repeats or state.drain_rules:
-            batches = self._batches(call, state, set_headers, stream=False)
-            return await call.interrupt.run(partial(folded, batches))
-        answer = await call.interrupt.run(partial(self._whole, call, state, set_headers))
-        return answer if isinstance(answer, Completion) else fold(answer)
+            return await folded(self._batches(call, state, set_headers, stream=False))
+        ticket, recalled = await self._admitted(call, state)
+        try:
+            attempts, answer = await self._opened(
+                call, state, ticket, recalled, set_headers, stream=False
+            )
+            whole = await answer.whole(attempts, as_batch=False)
+        finally:
+            ticket.close()
+        return whole if isinstance(whole, Completion) else fold(whole)
 
-    def _prepare(self, call: CompletionCall) -> CallState:
+    async def _prepared(self, call: CompletionCall, *, stream: bool) -> CallState:
+        """Read, validate and resolve a request. Sets what the call says of it."""
+        call.record.facts.session = call.request.session_id
+        if call.request.raw is not None:
+            await self._raw.read(call, call.request.raw, stream=stream)
         asked = call.request
         texts = None
         if call.raw is None:
@@ -175,19 +184,6 @@ class Pipeline:
             account=call.caller.account, key=call.idempotency_key, request=call.request
         )
         return self._idempotency.run_once(idempotent, run, before_replay)
-
-    async def _whole(
-        self, call: CompletionCall, state: CallState, set_headers: SetHeaders
-    ) -> Batch | Completion:
-        """Return a whole answer, for a caller without whom it is not needed."""
-        ticket, recalled = await self._admitted(call, state)
-        try:
-            attempts, answer = await self._opened(
-                call, state, ticket, recalled, set_headers, stream=False
-            )
-            return await answer.whole(attempts, as_batch=False)
-        finally:
-            ticket.close()
 
     async def _run(
         self, call: CompletionCall, state: CallState, set_headers: SetHeaders, *, stream: bool

@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
+import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.relay.v1 import relay_service_pb2 as pb
 
+from services.admission.interrupt import CallInterrupt
 from services.common.call_names import RELAY_WINDOW_BYTES, REQUEST_ID_HEADER
 from services.common.contract.chat import to_completion_message
 from services.common.contract.chat_events import to_batch_message
 from services.common.frame_queue import PIECE_BYTES, RESPONSE_BYTES_MAX
 from services.common.request_headers import request_id_or_new
-from services.completions.call_deadline import CallDeadline
 from services.completions.completions import CallContext, Completions
 from services.completions.servicer import call_context, read_request_message
 from services.domain.error_reason import ErrorReason
@@ -82,41 +83,43 @@ class RelayedCall:
         frame.trailers.update(failure.headers)
 
     async def _answer(self) -> None:
-        deadline = CallDeadline(self._timeout_s)
-        request, context = await self._read(chat.CreateChatCompletionRequest, deadline)
-        answer = self._completions.whole(request, context, self._headers.update)
-        completion = await deadline.run(answer)
+        interrupt = CallInterrupt(self._timeout_s)
+        request, context = await self._read(chat.CreateChatCompletionRequest, interrupt)
+        completion = await self._completions.whole(request, context, self._headers.update)
         response = to_completion_message(completion).SerializeToString()
         if len(response) > PIECE_BYTES:
-            response = await deadline.run(self._send_pieces(response))
+            with interrupt:
+                response = await self._send_pieces(response)
         self._send(response, ended=True)
 
     async def _stream(self) -> None:
-        deadline = CallDeadline(self._timeout_s)
-        request, context = await self._read(chat.StreamChatCompletionRequest, deadline)
+        interrupt = CallInterrupt(self._timeout_s)
+        request, context = await self._read(chat.StreamChatCompletionRequest, interrupt)
         stream = self._completions.stream(request, context, self._headers.update)
         del request  # It may be large, and the stream long.
-        async with aclosing(deadline.iterate(stream, _unchanged)) as batches:
+        async with aclosing(stream) as batches:
             async for batch in batches:
                 response = to_batch_message(batch).SerializeToString()
                 if len(response) > PIECE_BYTES:
-                    response = await deadline.run(self._send_pieces(response))
+                    with interrupt:
+                        response = await self._send_pieces(response)
                 self._send(response)
                 # Before the next batch is read, so that no batch waits here.
                 if self._room_bytes <= 0:
-                    await deadline.run(self._wait_for_room())
+                    with interrupt:
+                        await self._wait_for_room()
         self._send(b"", ended=True)
 
     async def _read(
         self,
         message: type[chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest],
-        deadline: CallDeadline,
+        interrupt: CallInterrupt,
     ) -> tuple[CompletionRequest, CallContext]:
         encoded = LargeRequest(self._request, message.FromString)
         self._request = b""
         request = await decoded(encoded, read_request_message)
-        context = call_context(self._request_id, self._metadata, deadline.time_left_s)
-        return request, context
+        context = call_context(self._request_id, self._metadata, interrupt.time_left_s)
+        return request, msgspec.structs.replace(context, interrupt=interrupt)
 
     async def _wait_for_room(self) -> None:
         while self._room_bytes <= 0:
@@ -144,7 +147,3 @@ class RelayedCall:
         if self._headers:
             frame.headers.update(self._headers)
             self._headers.clear()
-
-
-def _unchanged(error: Exception) -> Exception:
-    return error

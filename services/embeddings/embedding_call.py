@@ -6,14 +6,5 @@ from services.completions.completion_call import AuthenticatedCall
 from services.domain.embeddings import EmbeddingRequest
 
 
-class EmbeddingCall(AuthenticatedCall, kw_only=True):
+class EmbeddingCall(AuthenticatedCall[EmbeddingRequest], kw_only=True):
     """One call for embeddings."""
-
-    request: EmbeddingRequest
-    """The request. Not validated yet."""
-
-    @property
-    def strict(self) -> bool:
-        """Whether parameters that cannot be honoured are refused: by the call, else by the key."""
-        policy = self.request.parameter_policy
-        return policy == "strict" or (not policy and self.caller.scope.strict)

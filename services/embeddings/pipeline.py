@@ -62,13 +62,6 @@ class EmbeddingPipeline:
         plan.require_kind(embeds=True)
         plan.require_allowed()
         plan.require_sold()
-        run = partial(self._replayed, call, plan, set_headers)
-        return await call.interrupt.run(run)
-
-    async def _replayed(
-        self, call: EmbeddingCall, plan: CallPlan, set_headers: SetHeaders
-    ) -> Embeddings:
-        """Run the call, or replay the answer of an equal one with its idempotency key."""
         run = partial(self._run, call, plan, set_headers)
         if call.idempotency_key is None:
             return await run()

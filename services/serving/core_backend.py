@@ -16,9 +16,9 @@ import grpc
 from gateway.backend import CallOptions, EmbeddingsReply, ServiceState, StreamReply, WholeReply
 from gateway.errors import ApiError, internal
 from gateway.rpc.grpc_backend import GrpcBackend
+from services.admission.interrupt import CallInterrupt
 from services.admission.keyring import Keyring
 from services.common.call_names import PROVIDER_CODE, SCARCE
-from services.completions.call_deadline import CallDeadline
 from services.completions.completions import CallContext, Completions
 from services.domain.embeddings import EmbeddingRequest
 from services.domain.spec import CompletionRequest
@@ -57,30 +57,20 @@ class CoreBackend(GrpcBackend):
     async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
         """Return the whole answer to a request."""
         headers: dict[str, str] = {}
-        deadline = CallDeadline(call.deadline_s)
-        answer = self._completions.whole(request, _context(call, deadline), headers.update)
-        try:
-            completion = await deadline.run(answer)
-        except Exception as error:  # noqa: BLE001 - a border: every failure becomes an ApiError
-            raise _api_error(call.request_id, error) from None
+        completion = await self._completions.whole(request, _context(call), headers.update)
         return WholeReply(completion, headers)
 
     def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
         """Return the stream of an answer."""
         headers: dict[str, str] = {}
-        deadline = CallDeadline(call.deadline_s)
-        batches = self._completions.stream(request, _context(call, deadline), headers.update)
-        return StreamReply(deadline.iterate(batches, partial(_api_error, call.request_id)), headers)
+        return StreamReply(
+            self._completions.stream(request, _context(call), headers.update), headers
+        )
 
     async def embed(self, request: EmbeddingRequest, call: CallOptions) -> EmbeddingsReply:
         """Return the embeddings of a request."""
         headers: dict[str, str] = {}
-        deadline = CallDeadline(call.deadline_s)
-        answer = self._embeddings_core.create(request, _context(call, deadline), headers.update)
-        try:
-            embeddings = await deadline.run(answer)
-        except Exception as error:  # noqa: BLE001 - a border: every failure becomes an ApiError
-            raise _api_error(call.request_id, error) from None
+        embeddings = await self._embeddings_core.create(request, _context(call), headers.update)
         return EmbeddingsReply(embeddings, headers)
 
     async def check_key(self, key: str, request_id: str) -> bool:
@@ -99,11 +89,13 @@ class CoreBackend(GrpcBackend):
         return "ready" if await self._serves() else "not serving"
 
 
-def _context(call: CallOptions, deadline: CallDeadline) -> CallContext:
+def _context(call: CallOptions) -> CallContext:
+    interrupt = CallInterrupt(call.deadline_s, partial(_api_error, call.request_id))
     return CallContext(
         request_id=call.request_id,
         authorization=f"Bearer {call.key}",
-        time_left_s=deadline.time_left_s,
+        time_left_s=interrupt.time_left_s,
+        interrupt=interrupt,
         idempotency_key=call.idempotency_key or None,
         trace_context=dict(call.trace_context),
         surface=call.surface,

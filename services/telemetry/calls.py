@@ -81,6 +81,10 @@ class Attempt(msgspec.Struct):
 class Interrupt(Protocol):
     """Ends a call in flight."""
 
+    @property
+    def failure(self) -> Callable[[], Failure] | None:
+        """Makes the failure of the call. None: it was not interrupted."""
+
     def trigger(self, failure: Callable[[], Failure]) -> None:
         """End the call, which raises `failure()`."""
 
@@ -274,8 +278,7 @@ class CallLog:
             yield record
             record.end = record.finish or REPLAYED
         except Failure as failure:
-            record.reason, record.code = failure.reason, failure.code.name
-            record.end = _end_of_failure(record, failure)
+            _record_failure(record, failure)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             self._record_cancellation(record, time_left_s())
@@ -298,21 +301,24 @@ class CallLog:
                 emit(log, "call.ended", record.line())
 
     def _record_cancellation(self, record: CallRecord, time_left_s: float | None) -> None:
-        """Record what cancelled the call: its caller, its deadline or the shutdown."""
-        code = grpc.StatusCode.CANCELLED
+        """Record what cancelled the call: an interrupt, its caller, deadline or the shutdown."""
+        interrupt = record.interrupt
+        failure = interrupt.failure() if interrupt and interrupt.failure else None
         if record.finish:
             # The answer is complete: a caller who has its last message may cancel.
             record.end = record.finish
-            return
-        if record.is_aborted:
-            # The caller has left before it read the failure.
-            record.reason, record.end = ErrorReason.CALL_ABORTED, ABORTED
-            record.code = REASONS[ErrorReason.CALL_ABORTED].grpc.name
-            return
-        record.end = SHUTDOWN if self.stopping else CLIENT_GONE
-        if time_left_s is not None and time_left_s <= 0:
-            code, record.end = grpc.StatusCode.DEADLINE_EXCEEDED, DEADLINE
-        record.code = code.name
+        elif failure is not None and failure.reason is not ErrorReason.DEADLINE:
+            _record_failure(record, failure)
+        elif time_left_s is not None and time_left_s <= 0:
+            record.code, record.end = grpc.StatusCode.DEADLINE_EXCEEDED.name, DEADLINE
+        else:
+            record.code = grpc.StatusCode.CANCELLED.name
+            record.end = SHUTDOWN if self.stopping else CLIENT_GONE
+
+
+def _record_failure(record: CallRecord, failure: Failure) -> None:
+    record.reason, record.code = failure.reason, failure.code.name
+    record.end = _end_of_failure(record, failure)
 
 
 def _end_of_failure(record: CallRecord, failure: Failure) -> str:

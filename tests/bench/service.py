@@ -95,15 +95,17 @@ def asking(core: Completions, model: str, authorization: str, *, streamed: bool)
     message = Message(role="user", content=[TextPart(text=PROMPT)])
     spec = ChatCompletionSpec(model=model, messages=[message], max_tokens=256, temperature=0.5)
     request = CompletionRequest(spec=spec)
-    context = CallContext(
-        request_id="req-1", authorization=authorization, time_left_s=lambda: 600.0
-    )
+
+    def context() -> CallContext:
+        return CallContext(
+            request_id="req-1", authorization=authorization, time_left_s=lambda: 600.0
+        )
 
     async def create() -> None:
-        await core.whole(request, context, lambda _: None)
+        await core.whole(request, context(), lambda _: None)
 
     async def stream() -> None:
-        async for _ in core.stream(request, context, lambda _: None):
+        async for _ in core.stream(request, context(), lambda _: None):
             pass
 
     return stream if streamed else create

@@ -1,16 +1,22 @@
-"""Calls in flight end when their key is revoked, or another reason interrupts them."""
+"""Calls in flight end at their deadline, when their key is revoked, or an operator wants it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
+from typing import TypeVar
 
 import pytest
 
 from services.admission.interrupt import CallInterrupt, Revocation, key_revoked
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
+
+T = TypeVar("T")
+
+
+SOON_S = 0.01
 
 
 class Source:
@@ -38,30 +44,55 @@ class Source:
             raise
 
 
+async def endless(pause_s: float = 0.0) -> AsyncGenerator[str, None]:
+    """Yield items until closed."""
+    while True:
+        await asyncio.sleep(pause_s)
+        yield "item"
+
+
+def guarded(
+    call: CallInterrupt, items: AsyncGenerator[T, None], revocation: Revocation | None = None
+) -> AsyncGenerator[T, None]:
+    """Return the items of a call, which ends with its key."""
+
+    async def begin(_: object) -> AsyncGenerator[T, None]:
+        if revocation is not None:
+            call.end_with(revocation)
+        return items
+
+    return call.guard(nullcontext(), begin)
+
+
+def require_deadline(ended: pytest.ExceptionInfo[Failure]) -> None:
+    """Require that it was the deadline, whose cancellation was taken back."""
+    assert ended.value.reason == ErrorReason.DEADLINE
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+
+
 async def test_without_a_revocation_all_items_pass() -> None:
     """A call that is released is no longer known to its key."""
     revocation, source = Revocation(), Source()
-    call = CallInterrupt(revocation)
+    call = CallInterrupt()
     source.goes_on.set()
 
-    assert [number async for number in call.guard(source.numbers())] == [0, 1, 2]
+    numbers = guarded(call, source.numbers(), revocation)
+    assert [number async for number in numbers] == [0, 1, 2]
 
     call.release()
     assert not revocation.calls
     revocation.trigger()
-    assert await call.run(done_at_once) == "done"
-
-
-async def done_at_once() -> str:
-    """Return at once."""
-    return "done"
+    with call:
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("swallows", [False, True])
 async def test_a_revocation_ends_a_pending_item_at_once(*, swallows: bool) -> None:
     """With its reason, even where the source swallows the cancellation."""
     revocation, source = Revocation(), Source(swallows=swallows)
-    waiting = asyncio.create_task(anext(CallInterrupt(revocation).guard(source.numbers())))
+    waiting = asyncio.create_task(anext(guarded(CallInterrupt(), source.numbers(), revocation)))
     await source.asked.wait()
 
     revocation.trigger()
@@ -78,7 +109,7 @@ async def test_a_revocation_between_two_items_ends_the_next() -> None:
     """The task is not cancelled in between, and the source is closed at once."""
     revocation, source = Revocation(), Source()
     source.goes_on.set()
-    async with aclosing(CallInterrupt(revocation).guard(source.numbers())) as numbers:
+    async with aclosing(guarded(CallInterrupt(), source.numbers(), revocation)) as numbers:
         assert await anext(numbers) == 0
 
         revocation.trigger()
@@ -92,7 +123,7 @@ async def test_a_revocation_between_two_items_ends_the_next() -> None:
 async def test_another_cancellation_takes_precedence() -> None:
     """A caller that disconnects at the moment of the revocation."""
     revocation, source = Revocation(), Source()
-    waiting = asyncio.create_task(anext(CallInterrupt(revocation).guard(source.numbers())))
+    waiting = asyncio.create_task(anext(guarded(CallInterrupt(), source.numbers(), revocation)))
     await source.asked.wait()
 
     revocation.trigger()
@@ -109,7 +140,7 @@ async def test_after_a_revocation_no_item_is_requested() -> None:
     revocation.trigger()
 
     with pytest.raises(Failure):
-        await anext(CallInterrupt(revocation).guard(source.numbers()))
+        await anext(guarded(CallInterrupt(), source.numbers(), revocation))
 
     assert not source.asked.is_set()
 
@@ -127,9 +158,9 @@ async def test_a_call_that_is_interrupted_while_it_closes_is_closed_once() -> No
             await goes_on.wait()
             closed.append(True)
 
-    guarded = call.guard(numbers())
-    assert await anext(guarded) == 0
-    leaving = asyncio.ensure_future(guarded.aclose())
+    stream = guarded(call, numbers())
+    assert await anext(stream) == 0
+    leaving = asyncio.ensure_future(stream.aclose())
     await closing.wait()
     call.trigger(key_revoked)
     goes_on.set()
@@ -141,7 +172,7 @@ async def test_a_call_that_is_interrupted_while_it_closes_is_closed_once() -> No
 async def test_the_first_reason_of_an_interrupt_counts() -> None:
     """A later one changes nothing."""
     call, source = CallInterrupt(), Source()
-    waiting = asyncio.create_task(anext(call.guard(source.numbers())))
+    waiting = asyncio.create_task(anext(guarded(call, source.numbers())))
     await source.asked.wait()
 
     call.trigger(key_revoked)
@@ -150,3 +181,67 @@ async def test_the_first_reason_of_an_interrupt_counts() -> None:
     with pytest.raises(Failure) as ended:
         await waiting
     assert ended.value.reason == ErrorReason.KEY_REVOKED
+
+
+async def test_call_ends_at_its_deadline() -> None:
+    """While it is awaited."""
+    with pytest.raises(Failure) as ended, CallInterrupt(SOON_S):
+        await asyncio.sleep(60)
+
+    require_deadline(ended)
+
+
+async def test_stream_ends_at_its_deadline_while_a_batch_is_awaited() -> None:
+    """The first one, or a later one."""
+    call = CallInterrupt(SOON_S)
+
+    with pytest.raises(Failure) as ended:
+        async with aclosing(guarded(call, endless(pause_s=60))) as stream:
+            await anext(stream)
+
+    require_deadline(ended)
+
+
+async def test_stream_ends_at_its_deadline_during_a_step_between_two_batches() -> None:
+    """The task is cancelled once."""
+    call = CallInterrupt(SOON_S)
+
+    async with aclosing(guarded(call, endless())) as stream:
+        await anext(stream)
+        with pytest.raises(Failure) as ended, call:
+            await asyncio.sleep(60)
+
+    require_deadline(ended)
+
+
+async def test_step_after_the_deadline_does_not_begin() -> None:
+    """Nor does the stream go on, which was closed when the deadline passed."""
+    call, stream = CallInterrupt(SOON_S), endless()
+    async with aclosing(guarded(call, stream)) as items:
+        await anext(items)
+        await asyncio.sleep(3 * SOON_S)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+        with pytest.raises(Failure) as ended, call:
+            await asyncio.sleep(60)
+        require_deadline(ended)
+        with pytest.raises(Failure) as ended:
+            await anext(items)
+        require_deadline(ended)
+
+
+async def test_cancellation_by_another_takes_precedence_over_the_deadline() -> None:
+    """A caller that disconnects when the deadline passes."""
+
+    async def wait() -> None:
+        with CallInterrupt(SOON_S):
+            await asyncio.sleep(60)
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+
+    waiting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
