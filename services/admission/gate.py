@@ -25,7 +25,7 @@ from services.metering.tokens import (
     estimate_text,
     estimate_texts,
 )
-from services.metering.usage import UsageMeter
+from services.metering.usage import COUNT_MAX, UsageMeter
 from services.providers.raw_call import RawCall
 from services.telemetry.calls import CallRecord
 
@@ -97,7 +97,6 @@ class Gate:
         lease, hold = await self.take(plan, record, tokens, amount)
         is_bounded = amount > 0 and caller.pays
         has_limit = is_bounded or spec.max_tokens is not None
-        answer_max = max_tokens // (spec.n or 1) if has_limit else None
         return Ticket(
             lease=lease,
             hold=hold,
@@ -112,7 +111,7 @@ class Gate:
             meter=UsageMeter(
                 spec,
                 self.counter,
-                max_tokens=answer_max,
+                max_tokens=max_tokens if has_limit else COUNT_MAX,
                 read_prompt=None if raw is None else raw.countable,
             ),
             ledger=self.ledger,

@@ -80,7 +80,7 @@ class PromptMarks:
                 sent = _with_marks(spec, places)
                 notes.mapped(NAME, "The prompt begins as an earlier one: it is to be cached.")
             # A call that ends early is charged for what is written to the cache.
-            meter.prompt_spec = lambda: sent
+            meter.spec = sent
             return sent
 
         return marked if places else None

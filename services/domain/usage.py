@@ -60,6 +60,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Whether a share by medium or prediction is reported: one of the names below."""
         return any(_shares(self))
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether any part of the prompt or of the generated tokens is reported."""
+        return any(_parts(self))
+
 
 PROMPT_SHARES = (
     "prompt_audio_token_count",
@@ -78,3 +83,11 @@ COMPLETION_SHARES = (
 """Shares of the generated tokens by medium and prediction, as reported."""
 
 _shares = attrgetter(*PROMPT_SHARES, *COMPLETION_SHARES)
+_parts = attrgetter(
+    "thinking_token_count",
+    "cache_read_token_count",
+    "cache_write_token_count",
+    "cache_write_1h_token_count",
+    *PROMPT_SHARES,
+    *COMPLETION_SHARES,
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import cached_property
 from typing import Self
 
 import msgspec
@@ -22,7 +23,7 @@ PICO_USD_PER_TOKEN = Decimal(10) ** 6
 """Picodollars per token of one US dollar per million tokens."""
 
 
-class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
     """Picodollars per token, by kind of token."""
 
     prompt: int = 0
@@ -71,6 +72,9 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def pico(self, usage: Usage) -> int:
         """Return the picodollars for the tokens of `usage`."""
+        if not usage.has_parts:
+            prompt, said = usage.prompt_token_count, usage.completion_token_count
+            return prompt * self.prompt + said * self.completion
         read, write = usage.cache_read_token_count, usage.cache_write_token_count
         hour, thinking = usage.cache_write_1h_token_count, usage.thinking_token_count
         uncached = max(0, usage.prompt_token_count - read - write)
@@ -93,13 +97,13 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             pico += _surcharge(said, self.completion, media)
         return pico
 
-    @property
+    @cached_property
     def prompt_max(self) -> int:
         """Highest rate of a prompt token."""
         media = self.prompt_audio or 0, self.prompt_image or 0
         return max(self.prompt, self.cache_read, self.cache_write, self.cache_write_1h, *media)
 
-    @property
+    @cached_property
     def completion_max(self) -> int:
         """Highest rate of a generated token."""
         media = self.completion_audio or 0, self.completion_image or 0
@@ -145,6 +149,10 @@ class Price(Rates, frozen=True, kw_only=True, omit_defaults=True):
                 rates = tier
         return rates
 
+    def tools_pico(self, uses: Mapping[str, int]) -> int:
+        """Return the picodollars for calls of tools that the provider runs, by their names."""
+        return sum([count * self.provider_tools.get(name, 0) for name, count in uses.items()])
+
 
 FREE = Price()
 NO_TOOLS: Mapping[str, int] = {}
@@ -155,9 +163,10 @@ def cost_nano(usage: Usage, price: Price, *, markup_bp: int = 0) -> int:
 
     More tokens of any kind never cost less, unless the rates of longer prompts are lower.
     """
-    pico = price.rates(usage.prompt_token_count).pico(usage) + price.request
-    for name, calls in usage.provider_tool_counts.items():
-        pico += calls * price.provider_tools.get(name, 0)
+    rates = price.rates(usage.prompt_token_count) if price.tiers else price
+    pico = rates.pico(usage) + price.request
+    if usage.provider_tool_counts:
+        pico += price.tools_pico(usage.provider_tool_counts)
     return _nano(pico, markup_bp)
 
 
@@ -179,8 +188,9 @@ def estimate_nano(
         if prompt_tokens > tier.above_prompt_tokens:
             cost = prompt_tokens * tier.prompt_max + max_tokens * tier.completion_max
             highest = max(highest, cost)
-    tools = sum(uses * price.provider_tools.get(name, 0) for name, uses in tool_uses.items())
-    return _nano(highest + price.request + tools, markup_bp)
+    if tool_uses:
+        highest += price.tools_pico(tool_uses)
+    return _nano(highest + price.request, markup_bp)
 
 
 def completion_nano(tokens: int, price: Price, *, markup_bp: int = 0) -> int:

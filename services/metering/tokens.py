@@ -101,27 +101,22 @@ class TokenCounter:
 class RunningTokenCount(msgspec.Struct):
     """Running token count of a text that arrives in pieces, in bounded memory."""
 
-    _counter: TokenCounter
     _pieces: list[str] = []
     _chars: int = 0
     _tokens: int = 0
 
-    def add(self, piece: str) -> None:
+    def add(self, piece: str, counter: TokenCounter) -> None:
         """Add a piece."""
         self._pieces.append(piece)
         self._chars += len(piece)
         if self._chars >= PIECE_CHARS:
-            self._tokens += self._buffered()
+            self._tokens += counter.count("".join(self._pieces))
             self._pieces.clear()
             self._chars = 0
 
-    @property
-    def total(self) -> int:
-        """Tokens so far."""
-        return self._tokens + self._buffered()
-
-    def _buffered(self) -> int:
-        return self._counter.count("".join(self._pieces)) if self._pieces else 0
+    def total(self, counter: TokenCounter) -> int:
+        """Return the tokens so far."""
+        return self._tokens + (counter.count("".join(self._pieces)) if self._pieces else 0)
 
 
 def estimate_prompt(spec: ChatCompletionSpec) -> int:

@@ -73,79 +73,68 @@ class Unseen(msgspec.Struct, frozen=True, kw_only=True):
     reasoning."""
 
 
-class UsageMeter:
+class UsageMeter(msgspec.Struct, eq=False):
     """Usage meter of one answer."""
 
-    def __init__(
-        self,
-        spec: ChatCompletionSpec,
-        counter: TokenCounter,
-        *,
-        max_tokens: int | None = None,
-        read_prompt: Callable[[], ChatCompletionSpec] | None = None,
-    ) -> None:
-        """Create a meter. `max_tokens` is the limit per choice that was sent; None: unknown.
+    spec: ChatCompletionSpec
+    """The request as it is sent. It may lack its prompt where `read_prompt` is set."""
+    counter: TokenCounter
+    """Counts what the provider does not report."""
+    max_tokens: int = COUNT_MAX
+    """The limit that was sent, for all choices together."""
+    read_prompt: Callable[[], ChatCompletionSpec] | None = None
+    """Returns the request with its prompt."""
+    unread: Callable[[], Sequence[Event]] | None = None
+    """Returns what was passed on since the last call, of an answer that is passed on as it is: it
+    is read only where it must be counted."""
+    size: int = 0
+    """Number of characters counted so far."""
+    _prompt: int | None = None
+    _text: RunningTokenCount = msgspec.field(default_factory=RunningTokenCount)
+    _reasoning: RunningTokenCount = msgspec.field(default_factory=RunningTokenCount)
+    _final: Usage | None = None
+    _is_refused: bool = False
+    _is_drained: bool = False
 
-        `read_prompt` returns the request with its prompt, where `spec` may lack that.
-        """
-        self.prompt_spec = read_prompt or (lambda: spec)
-        """Returns the request as it is sent."""
-        self._counter = counter
-        self._choices = spec.n or 1
-        self._allowed = COUNT_MAX if max_tokens is None else max_tokens * self._choices
-        self._completion_max = (
-            COUNT_MAX
-            if max_tokens is None
-            else int(self._allowed * COMPLETION_SLACK) + COMPLETION_SLACK_TOKENS
-        )
-        self._prompt: int | None = None
-        self._drained = False
-        self.restart()
+    def prompt_spec(self) -> ChatCompletionSpec:
+        """Return the request as it is sent, with its prompt."""
+        return self.spec if self.read_prompt is None else self.read_prompt()
 
     def restart(self) -> None:
         """Forget the answer so far: another one is given in its place."""
-        self._text = RunningTokenCount(self._counter)
-        self._reasoning = RunningTokenCount(self._counter)
-        self._final: Usage | None = None
-        self.unread: Callable[[], Sequence[Event]] | None = None
-        """Returns what was passed on since the last call, of an answer that is passed on as it is:
-        it is read only where it must be counted."""
-        self._is_refused = False
-        self.size = 0
-        """Number of characters counted so far."""
+        self._text, self._reasoning = RunningTokenCount(), RunningTokenCount()
+        self._final, self._is_refused, self.unread, self.size = None, False, None, 0
 
     def add(self, batch: Sequence[Event]) -> None:
         """Count what the provider sent, in a fraction of a microsecond per event."""
-        texts: list[str] = []
+        text = ""
         for event in batch:
             if type(event) is TextDelta:
-                texts.append(event.text)
+                text += event.text
                 continue
-            if texts:
-                self._add_text("".join(texts))
-                texts.clear()
+            if text:
+                self._add_text(text)
+                text = ""
             if type(event) is ChoiceFinished:
                 self._is_refused = self._is_refused or event.finish_reason == "content_filter"
             elif type(event) is Finished:
                 self._final = event.usage
             else:
                 self._add_other(event)
-        if texts:
-            text = "".join(texts)
-            self._text.add(text)
-            self.size += len(text)
+        if text:
+            self._add_text(text)
 
     def add_whole(self, answer: WholeAnswer) -> None:
         """Count a whole answer. Its text counts only where the provider's count is implausible."""
         usage = answer.usage
-        if usage is not None and 0 < usage.completion_token_count <= self._completion_max:
+        if usage is not None and 0 < usage.completion_token_count <= self.max_tokens:
             self._final = usage
         else:
             self.add(answer.events())
 
     def drain(self) -> None:
         """Mark the rest of the answer as drained: the caller has left."""
-        self._drained = True
+        self._is_drained = True
 
     def metered(self, reported: Usage | None = None, unseen: Unseen | None = None) -> Metered:
         """Return the usage to bill if the answer ends here, or has ended.
@@ -153,23 +142,36 @@ class UsageMeter:
         `reported` is what the decoder knows of an unfinished answer, mostly its prompt. `unseen` is
         given where the caller ended the answer: all that was sent counts then.
         """
-        if self._final is not None and _has_counts(self._final):
-            return self._checked(self._with_write_time(self._final))
-        return self._counted(self._with_write_time(reported or self._final or Usage()), unseen)
+        final = self._final
+        # Some servers send zeros instead of counts.
+        if final is None or not (final.prompt_token_count or final.completion_token_count):
+            return self._counted(self._with_write_time(reported or final or Usage()), unseen)
+        if final.cache_write_1h_token_count == NOT_REPORTED:
+            final = self._with_write_time(final)
+        prompt, completion = final.prompt_token_count, final.completion_token_count
+        replaced: Sequence[str] = ()
+        if not (0 < prompt <= COUNT_MAX and 0 < completion <= self.max_tokens):
+            prompt, completion, replaced = self._plausible(final)
+        if replaced:
+            usage, clipped = _consistent(final, prompt, completion, "counted")
+            return Metered(usage=usage, flags=(*replaced, *clipped), counter=self.counter.name)
+        source: UsageSource = "drained" if self._is_drained else "provider"
+        usage, clipped = _consistent(final, prompt, completion, source)
+        return Metered(usage=usage, flags=clipped)
 
     def tokens_so_far(self) -> int:
         """Return our count of the tokens that were generated so far."""
         self._read_unread()
-        return self._text.total + self._reasoning.total
+        return self._text.total(self.counter) + self._reasoning.total(self.counter)
 
     def _add_text(self, text: str) -> None:
-        self._text.add(text)
+        self._text.add(text, self.counter)
         self.size += len(text)
 
     def _add_other(self, event: Event) -> None:
         match event:
             case ReasoningDelta():
-                self._reasoning.add(event.text)
+                self._reasoning.add(event.text, self.counter)
                 self.size += len(event.text)
             case ToolCallDelta():
                 self._add_text(event.name)
@@ -200,8 +202,15 @@ class UsageMeter:
         usage, _ = _consistent(reported, known.prompt_token_count, 0, "provider")
         return usage
 
-    def _checked(self, final: Usage) -> Metered:
-        """Return the provider's usage, with implausible counts replaced."""
+    @property
+    def _completion_max(self) -> int:
+        """The most tokens that are plausible for the answer."""
+        if self.max_tokens == COUNT_MAX:
+            return COUNT_MAX
+        return int(self.max_tokens * COMPLETION_SLACK) + COMPLETION_SLACK_TOKENS
+
+    def _plausible(self, final: Usage) -> tuple[int, int, Sequence[str]]:
+        """Return prompt and completion of the provider's usage, and which of them is our count."""
         prompt = final.prompt_token_count
         completion = final.completion_token_count
         flags = []
@@ -210,17 +219,11 @@ class UsageMeter:
             flags.append("prompt_replaced")
         zero_is_plausible = self._is_refused and completion == 0
         if not zero_is_plausible and not 0 < completion <= self._completion_max:
-            self._read_unread()
-            delivered = self._text.total + self._reasoning.total
+            delivered = self.tokens_so_far()
             if completion or delivered:
                 completion = delivered
                 flags.append("completion_replaced")
-        if flags:
-            usage, clipped = _consistent(final, prompt, completion, "counted")
-            return Metered(usage=usage, flags=(*flags, *clipped), counter=self._counter.name)
-        source: UsageSource = "drained" if self._drained else "provider"
-        usage, clipped = _consistent(final, prompt, completion, source)
-        return Metered(usage=usage, flags=clipped)
+        return prompt, completion, flags
 
     def _counted(self, known: Usage, unseen: Unseen | None) -> Metered:
         """Return our own count, with the prompt as reported by the provider, if it was."""
@@ -228,21 +231,21 @@ class UsageMeter:
         if not _has_prompt(known):
             known = self._with_prompt(known, unseen)
         given = unseen or Unseen()
-        text = self._text.total
-        plausible = min(given.thinking_tokens * self._choices, self._allowed - text)
-        thinking = max(self._reasoning.total, plausible)
+        text = self._text.total(self.counter)
+        plausible = min(given.thinking_tokens * (self.spec.n or 1), self.max_tokens - text)
+        thinking = max(self._reasoning.total(self.counter), plausible)
         counted = max(text + thinking, given.completion_min)
         completion = max(counted, min(known.completion_token_count, self._completion_max))
         prompt = known.prompt_token_count
         usage, flags = _consistent(known, prompt, completion, "counted", thinking)
-        return Metered(usage=usage, flags=flags, counter=self._counter.name)
+        return Metered(usage=usage, flags=flags, counter=self.counter.name)
 
     def _with_prompt(self, known: Usage, unseen: Unseen | None) -> Usage:
         """Return `known` with our count of the prompt."""
         if unseen is None:
             return msgspec.structs.replace(known, prompt_token_count=self._count_prompt(known))
         spec = self.prompt_spec()
-        sent = count_sent(spec, self._counter) + unseen.prompt_tokens
+        sent = count_sent(spec, self.counter) + unseen.prompt_tokens
         kept_for_an_hour = wanted_cache_write(spec)
         if kept_for_an_hour is None:
             return msgspec.structs.replace(known, prompt_token_count=sent)
@@ -267,7 +270,7 @@ class UsageMeter:
     def _count_prompt(self, reported: Usage) -> int:
         """Count the prompt, which has at least what the provider reports as cached."""
         if self._prompt is None:
-            self._prompt = count_prompt(self.prompt_spec(), self._counter)
+            self._prompt = count_prompt(self.prompt_spec(), self.counter)
         cached = reported.cache_read_token_count + reported.cache_write_token_count
         return max(self._prompt, min(cached, COUNT_MAX))
 
@@ -279,11 +282,20 @@ def _consistent(
 
     No part exceeds its maximum, and the completion has at least `thinking_min` reasoning tokens.
     """
+    if not reported.has_parts:
+        usage = msgspec.structs.replace(
+            reported,
+            prompt_token_count=prompt,
+            completion_token_count=completion,
+            total_token_count=prompt + completion,
+            thinking_token_count=thinking_min,
+            source=source,
+        )
+        return usage, ()
     read = min(max(0, reported.cache_read_token_count), prompt)
     write = min(max(0, reported.cache_write_token_count), prompt - read)
     write_1h = min(max(0, reported.cache_write_1h_token_count), write)
     thinking = min(max(0, reported.thinking_token_count), completion)
-    shares = _shares_within(reported, prompt, completion) if reported.has_shares else {}
     usage = msgspec.structs.replace(
         reported,
         prompt_token_count=prompt,
@@ -294,7 +306,7 @@ def _consistent(
         cache_write_token_count=write,
         cache_write_1h_token_count=write_1h,
         source=source,
-        **shares,
+        **_shares_within(reported, prompt, completion),
     )
     flags = []
     if read != reported.cache_read_token_count:
@@ -321,8 +333,3 @@ def _shares_within(reported: Usage, prompt: int, completion: int) -> Mapping[str
 def _has_prompt(usage: Usage | None) -> bool:
     """Return whether a usage counts the prompt, plausibly."""
     return usage is not None and 0 < usage.prompt_token_count <= COUNT_MAX
-
-
-def _has_counts(usage: Usage) -> bool:
-    """Return whether a usage counts anything. Some servers send zeros instead of counts."""
-    return bool(usage.prompt_token_count or usage.completion_token_count)

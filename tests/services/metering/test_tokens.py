@@ -109,23 +109,23 @@ def test_plain_request_has_the_estimate_of_its_texts(texts: list[str]) -> None:
 def test_pieces_count_like_the_whole_text(counter: TokenCounter, pieces: list[str]) -> None:
     """A text in pieces has the tokens of the whole text, plus a few at each split."""
     text = "".join(pieces)
-    tally = RunningTokenCount(counter)
+    tally = RunningTokenCount()
     for piece in pieces:
-        tally.add(piece)
+        tally.add(piece, counter)
 
     splits = len(text) // PIECE_CHARS
-    assert abs(tally.total - counter.count(text)) <= 4 * splits
+    assert abs(tally.total(counter) - counter.count(text)) <= 4 * splits
 
 
 @needs_vocabulary
 def test_a_long_answer_takes_bounded_memory(counter: TokenCounter) -> None:
     """Only the last piece of an answer is buffered."""
-    tally = RunningTokenCount(counter)
+    tally = RunningTokenCount()
     for _ in range(20_000):
-        tally.add(" word")
+        tally.add(" word", counter)
 
     assert sum(map(len, tally._pieces)) < PIECE_CHARS
-    assert tally.total == 20_000
+    assert tally.total(counter) == 20_000
 
 
 def test_an_image_counts_independently_of_its_size() -> None:

@@ -38,7 +38,7 @@ def finished(**counts: int) -> Finished:
     return Finished(usage=msgspec.convert(counts, Usage))
 
 
-def meter(*events: Event, max_tokens: int | None = None) -> UsageMeter:
+def meter(*events: Event, max_tokens: int = COUNT_MAX) -> UsageMeter:
     """Meter that has counted these events."""
     meter = UsageMeter(SPEC, COUNTER, max_tokens=max_tokens)
     meter.add(events)
@@ -142,26 +142,26 @@ def test_the_usage_is_available_at_any_time() -> None:
 @pytest.mark.parametrize(
     ("counts", "max_tokens", "flag", "expected"),
     [
-        ({"completion_token_count": -5}, None, "completion_replaced", (10, 2)),
+        ({"completion_token_count": -5}, COUNT_MAX, "completion_replaced", (10, 2)),
         ({"completion_token_count": 5000}, 1000, "completion_replaced", (10, 2)),
-        ({"completion_token_count": COUNT_MAX + 1}, None, "completion_replaced", (10, 2)),
-        ({"completion_token_count": 0}, None, "completion_replaced", (10, 2)),
+        ({"completion_token_count": COUNT_MAX + 1}, COUNT_MAX, "completion_replaced", (10, 2)),
+        ({"completion_token_count": 0}, COUNT_MAX, "completion_replaced", (10, 2)),
         (
             {"prompt_token_count": 10**15, "completion_token_count": 3},
-            None,
+            COUNT_MAX,
             "prompt_replaced",
             (PROMPT, 3),
         ),
         (
             {"prompt_token_count": 0, "completion_token_count": 3},
-            None,
+            COUNT_MAX,
             "prompt_replaced",
             (PROMPT, 3),
         ),
     ],
 )
 def test_implausible_usage_is_replaced(
-    counts: dict[str, int], max_tokens: int | None, flag: str, expected: tuple[int, int]
+    counts: dict[str, int], max_tokens: int, flag: str, expected: tuple[int, int]
 ) -> None:
     """Implausible counts are replaced by our own count, and flagged."""
     end = finished(**({"prompt_token_count": 10} | counts))
@@ -189,7 +189,7 @@ def test_a_counted_prompt_has_what_was_cached() -> None:
 def test_a_small_excess_is_plausible() -> None:
     """Providers may complete the last word, in each choice."""
     spec = ChatCompletionSpec(model="m", n=2)
-    watch = UsageMeter(spec, COUNTER, max_tokens=100)
+    watch = UsageMeter(spec, COUNTER, max_tokens=200)
     watch.add([finished(prompt_token_count=1, completion_token_count=210)])
 
     assert watch.metered().flags == ()
