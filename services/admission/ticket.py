@@ -68,6 +68,8 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Record of the call, for logs, metrics and traces."""
     channel_lease: Lease | None = None
     """Lease of the limits on the channel of the current attempt."""
+    target: Target | None = None
+    """Set when the call is charged: the target that has the prompt."""
     decoder: Decoder | None = None
     """Set when the call is charged: has the usage that the provider has reported."""
     is_abandoned: bool = False
@@ -76,10 +78,6 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Whether an answer that should have been drained was not, or not in time."""
     thinking_tokens: int = 0
     """Plausible reasoning of a choice that the answer does not show, in tokens."""
-    bills_abandoned: bool = True
-    """Whether the provider bills abandoned calls."""
-    unseen_prompt_tokens: int = 0
-    """The most tokens of the prompt beside what the request shows: media, `recalled_tokens`."""
     recalled_tokens: int = 0
     """Most tokens of the remembered reasoning that the prompt gets besides."""
     is_bounded: bool = False
@@ -107,6 +105,11 @@ class Ticket(msgspec.Struct, kw_only=True):
         """Whether the provider has reported the tokens of the prompt."""
         usage = self.decoder.usage if self.decoder else None
         return usage is not None and usage.prompt_token_count > 0
+
+    @property
+    def bills_abandoned(self) -> bool:
+        """Whether the provider bills the call although it was abandoned."""
+        return self.target is None or self.target.channel.bills_abandoned
 
     def prompt_usage(self) -> Usage:
         """Return the usage of the prompt: the provider's if it has reported it, else our count."""
@@ -155,7 +158,8 @@ class Ticket(msgspec.Struct, kw_only=True):
     def start_answer(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         """Note that `target` has begun to answer: from now on the call is charged."""
         self._set_target(target, decoder, thinking_tokens)
-        self.record.begun_at = self._checkpoint_at = self.clock.now()
+        self.record.begun_at = now = self.clock.now()
+        self._checkpoint_at = now + CHECKPOINT_S
         if self.is_bounded:
             # At once where the provider has counted the prompt, which may be longer than estimated.
             self._recount_at = self.max_tokens if decoder.usage is None else 0
@@ -168,15 +172,14 @@ class Ticket(msgspec.Struct, kw_only=True):
     def _set_target(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         if self.decoder is not None:
             self.meter.restart()  # A whole answer broke off. The caller has received nothing.
-        self.meter.unread = decoder.unread if isinstance(decoder, RawDecoder) else None
-        self.decoder = decoder
+        if isinstance(decoder, RawDecoder):
+            self.meter.unread = decoder.unread
+        self.target, self.decoder, self.thinking_tokens = target, decoder, thinking_tokens
         self.price = self.plan.prices[target.public_model]
-        self.thinking_tokens = thinking_tokens
-        self.bills_abandoned = target.channel.bills_abandoned
-        self.unseen_prompt_tokens = self._unseen_prompt(target)
 
-    def _unseen_prompt(self, target: Target) -> int:
-        media = self.media_bound((target,)) if self.media_bound else 0
+    def _unseen_prompt(self, target: Target | None) -> int:
+        """Return the most tokens of the prompt beside what the request shows."""
+        media = self.media_bound((target,)) if self.media_bound and target else 0
         return media + self.recalled_tokens
 
     def drain(self) -> None:
@@ -189,14 +192,11 @@ class Ticket(msgspec.Struct, kw_only=True):
 
     def count(self, batch: Batch) -> None:
         """Count a batch of the provider. The last one gets usage and cost of the call."""
-        self.meter.add(batch)
+        size = self.meter.add(batch)
         if type(batch[-1]) is Finished:
             self._show_cost(batch, self._complete().usage)
             self.record.finish_answer(batch)
-        elif (
-            self.meter.size >= self._recount_at
-            or self.clock.now() - self._checkpoint_at >= CHECKPOINT_S
-        ):
+        elif size >= self._recount_at or self.clock.now() >= self._checkpoint_at:
             self._checkpoint()
 
     async def extend(self, batch: Batch) -> None:
@@ -256,7 +256,12 @@ class Ticket(msgspec.Struct, kw_only=True):
             self.record.settlement = "voided"
             return
         self.ledger.settle(self.hold, self.charge_nano, metered.usage)
-        self._record_settlement(metered)
+        record = self.record
+        record.settlement = "settled"
+        record.charge_nano = self.charge_nano
+        record.usage, record.flags = metered.usage, metered.flags
+        is_cost = not self.plan.caller.markup_bp and self._charge_max == sys.maxsize
+        record.facts.cost_nano = self.charge_nano if is_cost else self._provider_nano(metered)
 
     def _release_channel(self, tokens: int) -> None:
         """Release what the attempt took from its channel's limits, but for `tokens`."""
@@ -264,14 +269,6 @@ class Ticket(msgspec.Struct, kw_only=True):
             self.channel_lease.reconcile(tokens)
             self.channel_lease.release()
             self.channel_lease = None
-
-    def _record_settlement(self, metered: Metered) -> None:
-        record = self.record
-        record.settlement = "settled"
-        record.charge_nano = self.charge_nano
-        record.usage, record.flags = metered.usage, metered.flags
-        is_cost = not self.plan.caller.markup_bp and self._charge_max == sys.maxsize
-        record.facts.cost_nano = self.charge_nano if is_cost else self._provider_nano(metered)
 
     def _complete(self) -> Metered:
         self.metered = metered = self.meter.metered()
@@ -285,7 +282,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         batch[-1] = Finished(usage=usage, service_tier=tier, cost_nano_usd=self.charge_nano)
 
     def _checkpoint(self) -> None:
-        self._checkpoint_at = self.clock.now()
+        self._checkpoint_at = self.clock.now() + CHECKPOINT_S
         metered = self._usage_so_far()
         self.charge_nano = self._cost(metered)
         self.ledger.checkpoint(self.hold, self.charge_nano, metered.usage)
@@ -319,7 +316,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         unseen = Unseen(
             thinking_tokens=self.thinking_tokens,
             completion_min=self.max_tokens if self.is_undrained else 0,
-            prompt_tokens=self.unseen_prompt_tokens,
+            prompt_tokens=self._unseen_prompt(self.target),
         )
         return self.meter.metered(self.decoder.usage if self.decoder else None, unseen)
 

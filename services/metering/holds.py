@@ -10,7 +10,6 @@ import msgspec
 
 from services.clock import Clock
 from services.domain.usage import Usage
-from services.storage.hold_ends import NO_TOKENS, Tokens
 from services.storage.ledger import HoldRow
 
 
@@ -34,6 +33,8 @@ class Hold(msgspec.Struct, eq=False, weakref=True):
 
     row: HoldRow
     """The row in the database."""
+    amount_nano: int
+    """The amount, extensions included."""
     charge_nano: int = 0
     """Charge at the last checkpoint."""
     usage: Usage | None = None
@@ -47,11 +48,6 @@ class Hold(msgspec.Struct, eq=False, weakref=True):
     def id(self) -> str:
         """Unique ID."""
         return self.row.id
-
-    @property
-    def amount_nano(self) -> int:
-        """The amount, extensions included."""
-        return self.row.amount + sum([each.row.amount for each in self.extensions])
 
 
 class HoldRows:
@@ -91,17 +87,3 @@ class HoldRows:
 
     def _id(self, now_ms: int) -> str:
         return f"hold-{now_ms:011x}-{self._id_prefix}{next(self._serials) & 0xFFFF:04x}"
-
-
-def tokens_of(usage: Usage | None) -> Tokens:
-    """Return the tokens of a usage, as the database stores them."""
-    if usage is None:
-        return NO_TOKENS
-    return Tokens(
-        usage.source,
-        usage.prompt_token_count,
-        usage.completion_token_count,
-        usage.thinking_token_count,
-        usage.cache_read_token_count,
-        usage.cache_write_token_count,
-    )

@@ -43,7 +43,7 @@ from services.clock import Clock
 from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.books import Books
-from services.metering.holds import Hold, HoldRows, HoldTerms, tokens_of
+from services.metering.holds import Hold, HoldRows, HoldTerms
 from services.metering.memory_books import MemoryBooks
 from services.metering.outbox import Outbox
 from services.metering.recovery import Recovery
@@ -51,12 +51,8 @@ from services.metering.shared_books import SharedBooks
 from services.storage.accounts import BALANCE_MAX
 from services.storage.base import Database, unavailable
 from services.storage.hold_ends import (
-    NO_TOKENS,
-    SETTLED,
-    VOIDED,
     Checkpoint,
     HoldEnd,
-    Tokens,
     owned_holds,
     write_checkpoints,
 )
@@ -188,13 +184,14 @@ class Ledger:
         """
         extension = await self._take(self._rows.extension(hold.row, amount_nano))
         hold.extensions += (extension,)
+        hold.amount_nano += amount_nano
 
     async def _take(self, row: HoldRow) -> Hold:
         if not self.healthy:
             raise unavailable()
         if row.amount > BALANCE_MAX:
             raise insufficient()
-        self._open[row.id] = hold = Hold(row)
+        self._open[row.id] = hold = Hold(row, row.amount)
         try:
             await self._books.reserve(row)
         except BaseException:
@@ -220,11 +217,11 @@ class Ledger:
 
     def settle(self, hold: Hold, charge_nano: int, usage: Usage) -> None:
         """End a hold and charge its account. Further calls for this hold are ignored."""
-        self._end(hold, SETTLED, charge_nano, tokens_of(usage))
+        self._end(hold, charge_nano, usage)
 
     def void(self, hold: Hold) -> None:
         """End a hold without a charge. Further calls for this hold are ignored."""
-        self._end(hold, VOIDED, 0, NO_TOKENS)
+        self._end(hold, 0, None)
 
     async def drain(self) -> None:
         """Wait until the outbox is empty, with the ends of calls that were cancelled."""
@@ -263,29 +260,31 @@ class Ledger:
             for hold_id in owned
             if hold_id not in self._open and hold_id not in self._outbox
         ]
-        return await self._recovery.sweep(lost, self._now_ms())
+        return await self._recovery.sweep(lost, int(self._clock.time() * 1000))
 
     @property
     def _lease_ms(self) -> int:
         return round(self._lease_s * 1000)
 
-    def _now_ms(self) -> int:
-        return int(self._clock.time() * 1000)
-
-    def _end(self, hold: Hold, state: str, charge_nano: int, tokens: Tokens) -> None:
+    def _end(self, hold: Hold, charge_nano: int, usage: Usage | None) -> None:
         if hold.ended:
             return
         hold.ended = True
-        self._open.pop(hold.row.id, None)
-        self._dirty.pop(hold.row.id, None)
-        self._books.end(hold.row, charge_nano)
+        row = hold.row
+        self._open.pop(row.id, None)
+        if self._dirty:
+            self._dirty.pop(row.id, None)
+        self._books.end(row, charge_nano)
+        extensions = self._end_extensions(hold) if hold.extensions else ()
+        ended_ms = int(self._clock.time() * 1000)
+        self._outbox.put(HoldEnd(row, charge_nano, usage, ended_ms, extensions))
+
+    def _end_extensions(self, hold: Hold) -> tuple[HoldRow, ...]:
         for extension in hold.extensions:
             extension.ended = True
             self._open.pop(extension.id, None)
             self._books.end(extension.row, 0)
-        extensions = tuple([each.row for each in hold.extensions])
-        end = HoldEnd(hold.row, state, charge_nano, tokens, self._now_ms(), extensions)
-        self._outbox.put(end)
+        return tuple([each.row for each in hold.extensions])
 
     async def _run_heartbeat(self) -> None:
         """Write checkpoints, renew the lease and sweep, until cancelled."""
@@ -307,9 +306,7 @@ class Ledger:
             self._dirty[hold_id] = dirty.pop(hold_id)
         if not dirty:
             return
-        points = [
-            Checkpoint(hold.id, hold.charge_nano, tokens_of(hold.usage)) for hold in dirty.values()
-        ]
+        points = [Checkpoint(hold.id, hold.charge_nano, hold.usage) for hold in dirty.values()]
         try:
             await self._database.write(write_checkpoints, points)
         except BaseException:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from services.errors import Failure
 from services.metering.outbox import Outbox
 from services.storage.base import ConstraintError, Database, LockedError, unavailable
-from services.storage.hold_ends import NO_TOKENS, VOIDED, HoldEnd
+from services.storage.hold_ends import HoldEnd
 from services.storage.ledger import HoldRow, insert_holds
 
 T = TypeVar("T")
@@ -157,7 +157,7 @@ class SharedBooks:
                 decided.set_exception(refusal)
         elif refusal is None:
             # The caller has left meanwhile. Only now is there a hold to void.
-            self._outbox.put(HoldEnd(hold, VOIDED, 0, NO_TOKENS, hold.created_ms))
+            self._outbox.put(HoldEnd(hold, 0, None, hold.created_ms))
 
 
 def _by_account(waiting: Sequence[_Waiting]) -> dict[str, list[_Waiting]]:

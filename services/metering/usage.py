@@ -105,8 +105,8 @@ class UsageMeter(msgspec.Struct, eq=False):
         self._text, self._reasoning = RunningTokenCount(), RunningTokenCount()
         self._final, self._is_refused, self.unread, self.size = None, False, None, 0
 
-    def add(self, batch: Sequence[Event]) -> None:
-        """Count what the provider sent, in a fraction of a microsecond per event."""
+    def add(self, batch: Sequence[Event]) -> int:
+        """Count what the provider sent, in a fraction of a microsecond per event. Return `size`."""
         text = ""
         for event in batch:
             if type(event) is TextDelta:
@@ -123,6 +123,7 @@ class UsageMeter(msgspec.Struct, eq=False):
                 self._add_other(event)
         if text:
             self._add_text(text)
+        return self.size
 
     def add_whole(self, answer: WholeAnswer) -> None:
         """Count a whole answer. Its text counts only where the provider's count is implausible."""

@@ -68,7 +68,7 @@ def _ended_values(hold_end: HoldEnd) -> Values:
     hold, charge = hold_end.hold, hold_end.charge
     return (
         *hold_values(hold), hold_end.state, charge, max(0, charge - hold.amount),
-        *token_values(hold_end.tokens), hold_end.ended_ms,
+        *token_values(hold_end.usage), hold_end.ended_ms,
     )  # fmt: skip
 
 

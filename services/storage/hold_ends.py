@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
+from services.domain.usage import Usage
 from services.storage.balance_changes import BalanceChange, BudgetChange, notify_balance
 from services.storage.base import ConstraintError, Row, Transaction, Value, Values
 from services.storage.ledger import REVENUE, HoldRow
@@ -46,26 +47,6 @@ SELECT_ORPHANS = """
 SELECT_OWNED = "SELECT id FROM holds WHERE state = 'held' AND owner = ? AND created_ms < ?"
 
 
-class Tokens(msgspec.Struct, frozen=True):
-    """Tokens of a call, and the source of the count."""
-
-    source: str = ""
-    """`provider`, `drained` or `counted`; empty if nothing was used."""
-    prompt: int = 0
-    """Prompt tokens, cached or not."""
-    completion: int = 0
-    """Generated tokens, reasoning included."""
-    thinking: int = 0
-    """Share of the generated tokens spent on reasoning."""
-    cache_read: int = 0
-    """Share of the prompt read from the provider's cache."""
-    cache_write: int = 0
-    """Share of the prompt written to the provider's cache."""
-
-
-NO_TOKENS = Tokens()
-
-
 class Checkpoint(msgspec.Struct, frozen=True):
     """Usage of an in-flight call so far."""
 
@@ -73,8 +54,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """ID of the hold."""
     charge: int
     """Charge if the call ended now, in nano-USD."""
-    tokens: Tokens
-    """Tokens so far."""
+    usage: Usage | None
+    """Tokens so far. None: none."""
 
 
 class HoldEnd(msgspec.Struct, frozen=True):
@@ -82,16 +63,19 @@ class HoldEnd(msgspec.Struct, frozen=True):
 
     hold: HoldRow
     """The hold. Its process need not read the row again: the amounts never change."""
-    state: str
-    """SETTLED or VOIDED."""
     charge: int
     """In nano-USD."""
-    tokens: Tokens
-    """Tokens of the call."""
+    usage: Usage | None
+    """Tokens of the call. None: the hold is voided."""
     ended_ms: int
     """Time of the end."""
     extensions: tuple[HoldRow, ...] = ()
     """Extensions of the hold. They end in the same transaction, without a charge of their own."""
+
+    @property
+    def state(self) -> str:
+        """State of the hold in the database."""
+        return VOIDED if self.usage is None else SETTLED
 
 
 def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
@@ -104,7 +88,7 @@ def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
         ended = yield (
             END_HOLD,
             (
-                hold_end.state, charge, uncovered, uncovered, *token_values(hold_end.tokens),
+                hold_end.state, charge, uncovered, uncovered, *token_values(hold_end.usage),
                 hold_end.ended_ms, hold.id,
             ),
         )  # fmt: skip
@@ -120,7 +104,7 @@ def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
 
 def _release_extensions(hold_end: HoldEnd, releases: Releases) -> Transaction[None]:
     for hold in hold_end.extensions:
-        values = (VOIDED, 0, 0, 0, *token_values(NO_TOKENS), hold_end.ended_ms, hold.id)
+        values = (VOIDED, 0, 0, 0, *token_values(None), hold_end.ended_ms, hold.id)
         ended = yield END_HOLD, values
         if ended:
             releases.add(hold.account, hold.amount, hold.key_id, hold.month, 0)
@@ -204,7 +188,7 @@ def update_existing(sql: str, *values: Value) -> Transaction[None]:
 def write_checkpoints(checkpoints: Sequence[Checkpoint]) -> Transaction[None]:
     """Store the usage of in-flight calls so far, which is charged if their process dies."""
     for point in checkpoints:
-        yield CHECKPOINT, (point.charge, *token_values(point.tokens), point.hold_id)
+        yield CHECKPOINT, (point.charge, *token_values(point.usage), point.hold_id)
 
 
 def orphaned_holds(limit: int) -> Transaction[list[str]]:
@@ -219,9 +203,11 @@ def owned_holds(owner: str, before_ms: int) -> Transaction[list[str]]:
     return [str(row[0]) for row in rows]
 
 
-def token_values(tokens: Tokens) -> tuple[str, int, int, int, int, int]:
-    """Return the tokens in the order of their columns."""
+def token_values(usage: Usage | None) -> tuple[str, int, int, int, int, int]:
+    """Return the tokens of a usage in the order of their columns."""
+    if usage is None:
+        return "", 0, 0, 0, 0, 0
     return (
-        tokens.source, tokens.prompt, tokens.completion, tokens.thinking,
-        tokens.cache_read, tokens.cache_write,
+        usage.source, usage.prompt_token_count, usage.completion_token_count,
+        usage.thinking_token_count, usage.cache_read_token_count, usage.cache_write_token_count,
     )  # fmt: skip

@@ -34,7 +34,7 @@ def charge_late(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
         before = int(str(rows[0][0])) if rows else hold_end.charge
         rest = hold_end.charge - before
         values = (
-            hold_end.state, rest, rest, rest, *token_values(hold_end.tokens), hold_end.ended_ms,
+            hold_end.state, rest, rest, rest, *token_values(hold_end.usage), hold_end.ended_ms,
             hold.id, before,
         )  # fmt: skip
         late = rest and (yield SETTLE_LATE, values)

@@ -24,7 +24,7 @@ from services.storage.admitted_holds import write_holds
 from services.storage.audit import audit
 from services.storage.base import ConstraintError, Database, Transaction
 from services.storage.call_charges import count_ended_holds
-from services.storage.hold_ends import SETTLED, HoldEnd, Tokens
+from services.storage.hold_ends import HoldEnd
 from services.storage.hold_sums import OldHolds, forget_holds
 from services.storage.keys import KeyScope, StoredKey, insert_key
 from services.storage.ledger import HoldRow
@@ -260,7 +260,7 @@ async def test_a_hold_that_is_written_again_charges_nothing(
 
 async def write_end_again(database: Database, row: HoldRow) -> None:
     """Write a hold and its end as an outbox does after a lost confirmation."""
-    end = HoldEnd(row, SETTLED, 5, Tokens(), row.created_ms)
+    end = HoldEnd(row, 5, Usage(), row.created_ms)
     await database.write(write_holds, [], [end])
 
 

@@ -31,7 +31,7 @@ from services.metering.ledger import Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database
-from services.storage.hold_ends import NO_TOKENS, SETTLED, HoldEnd, end_holds
+from services.storage.hold_ends import HoldEnd, end_holds
 from services.storage.leases import end_leases
 from services.storage.ledger import HoldRow
 from services.storage.opening import open_database
@@ -183,7 +183,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def replay(self, data: st.DataObject, charge: int) -> None:
         """Write the end of a hold again: nothing happens."""
         row = data.draw(st.sampled_from(self.ended))
-        ending = HoldEnd(row, SETTLED, charge, NO_TOKENS, 0)
+        ending = HoldEnd(row, charge, Usage(), 0)
         assert self.run_async(self.database.write(end_holds, [ending])) == [False]
 
     @rule()
