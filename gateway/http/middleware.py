@@ -18,8 +18,7 @@ from gateway.errors import ApiError, internal
 from gateway.http.error_answer import error_renderer
 from gateway.http.reply import FIXED_HEADERS, elapsed_ms
 from gateway.http.request_urls import URLS
-from gateway.telemetry.request_metrics import CLIENT_CLOSED
-from gateway.telemetry.request_observer import OBSERVER, route_of
+from gateway.telemetry.request_observer import CLIENT_CLOSED, OBSERVER, route_of
 from services.common.json_logs import emit
 from services.common.request_headers import request_id_or_new
 from services.domain.error_reason import ErrorReason

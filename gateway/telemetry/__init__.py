@@ -3,7 +3,6 @@
 Modules, in the order in which data flows:
 
     request_observer   observes each request: metrics and a span
-    request_metrics    counters and histograms of requests
     edge_metrics       the metrics of all components
     edge_metrics_page  the metrics page of an edge apart
     request_spans      the span of a request

@@ -1,6 +1,6 @@
 """Metrics of one edge. Every component declares its own, and none is updated for a stream's chunks.
 
-    gateway.telemetry.request_metrics   requests, streams, their durations
+    gateway.telemetry.request_observer  requests, streams, their durations
     gateway.http.connection_metrics     connections, unsent bytes, malformed requests
     gateway.overload.overload_metrics   refused calls and connections, limits
 

@@ -5,7 +5,8 @@
     observer.end(observed, request_id, status, started, begun_at)
 
 `TRACE_CONTEXT`, a context variable of the request's task, holds the context of the span for
-`gateway.http.call_options`, from where it reaches the service.
+`gateway.http.call_options`, from where it reaches the service. Gauges are computed only when they
+are read.
 """
 
 from __future__ import annotations
@@ -15,19 +16,14 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
-from gateway.telemetry.edge_metrics import EdgeMetrics
-from gateway.telemetry.request_metrics import (
-    CLIENT_CLOSED,
-    CLIENT_GONE,
-    ObservedRequest,
-    RequestMetrics,
-)
+from services.common.plain_metrics import PlainMetrics
 
 if TYPE_CHECKING:
-    from gateway.telemetry.request_spans import RequestTracer
+    from gateway.telemetry.request_spans import RequestSpan, RequestTracer
 
 TRACE_CONTEXT: ContextVar[Sequence[tuple[str, str]] | None] = ContextVar("trace", default=None)
 """Trace context for the service in place of the client's `traceparent` and `tracestate`."""
@@ -36,14 +32,86 @@ OK = 200
 PROBES = frozenset({"/health", "/healthz", "/readyz"})
 """Routes that are not observed."""
 
+CLIENT_CLOSED = 499
+"""The status, in logs and metrics, of a request whose client disconnected before it got one. The
+number is nginx's."""
+
+CLIENT_GONE = "client_gone"
+"""The `error.type` of such a request in traces. Its span is not marked as failed."""
+
+LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+DURATION_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1800.0)
+
+STREAM, WHOLE = ("stream",), ("whole",)
+"""Values of the label `form`."""
+
+
+class ObservedRequest(msgspec.Struct, eq=False):
+    """A request that is being answered, as metrics and traces see it."""
+
+    route: str
+    """The pattern of its path. Empty: no route matches."""
+    outcome: dict[str, object]
+    """Fields for its line in the access log."""
+    span: RequestSpan | None = None
+    """None: requests are not traced."""
+
 
 class RequestObserver:
     """Observes the requests of one edge."""
 
-    def __init__(self, metrics: EdgeMetrics, tracer: RequestTracer | None = None) -> None:
+    def __init__(
+        self,
+        metrics: PlainMetrics,
+        tracer: RequestTracer | None = None,
+        routes: Sequence[str] = ("/v1/chat/completions",),
+    ) -> None:
+        """Declare the metrics. `routes` are shown from the start: a rate needs a zero first."""
         self.metrics = metrics
-        self._requests = RequestMetrics(metrics)
         self._tracer = tracer
+        self._in_flight: set[ObservedRequest] = set()
+        self._requests = metrics.counter(
+            "requests_total",
+            "Requests that have ended. Status 499: the client disconnected. `route` is empty where"
+            " no route matches.",
+            "route", "status",
+        )  # fmt: skip
+        self._stream_errors = metrics.counter(
+            "stream_errors_total", "Streams that ended with an error.", "code"
+        )
+        self._disconnects = metrics.counter(
+            "client_disconnects_total",
+            "Clients that disconnected before the answer began (waiting) or in it (answering).",
+            "phase",
+        )
+        self._durations = metrics.histogram(
+            "request_duration_seconds", "From a request's head to the end of its answer.",
+            DURATION_S, "route",
+        )  # fmt: skip
+        self._first_bytes = metrics.histogram(
+            "time_to_first_byte_seconds",
+            "From a request for a completion to the first byte of its answer. A stream without an"
+            " event for ten seconds begins with a comment.",
+            LATENCY_S,
+            "form",
+        )
+        for route in routes:
+            _ = self._requests[route, "200"], self._durations[(route,)]
+        for form in (STREAM, WHOLE):
+            _ = self._first_bytes[form]
+        for phase in ("waiting", "answering"):
+            _ = self._disconnects[(phase,)]
+        self._declare_gauges(metrics)
+
+    def _declare_gauges(self, metrics: PlainMetrics) -> None:
+        metrics.observable_gauge(
+            "requests_in_flight", "Requests that are being answered.", lambda: len(self._in_flight)
+        )
+        metrics.observable_gauge(
+            "streams",
+            "Requests that are being answered with a stream.",
+            lambda: sum(request.outcome.get("stream") is True for request in self._in_flight),
+        )
 
     def begin(
         self,
@@ -57,7 +125,7 @@ class RequestObserver:
         if route in PROBES:
             return None
         observed = ObservedRequest(route, outcome)
-        self._requests.begin(observed)
+        self._in_flight.add(observed)
         if self._tracer is not None:
             observed.span = span = self._tracer.begin(method, route, path, headers)
             outcome["trace_id"] = span.trace_id
@@ -77,15 +145,18 @@ class RequestObserver:
         `started` is when the request arrived and `begun_at` is when its answer began, by
         `time.perf_counter`; `begun_at` is 0 if no answer began, or the time is unknown.
         """
-        requests, code = self._requests, str(observed.outcome.get("code", ""))
+        self._in_flight.discard(observed)
+        route, code = observed.route, str(observed.outcome.get("code", ""))
         disconnected = status == CLIENT_CLOSED
-        requests.end(observed, status, time.perf_counter() - started)
+        self._requests[route, str(status)].value += 1
+        self._durations[route,].observe(time.perf_counter() - started)
         if begun_at and (status == OK or disconnected):
-            requests.observe_first_byte(observed, begun_at - started)
+            form = STREAM if observed.outcome.get("stream") is True else WHOLE
+            self._first_bytes[form].observe(begun_at - started)
         if disconnected:
-            requests.count_disconnect(answering=begun_at != 0)
+            self._disconnects["answering" if begun_at else "waiting",].value += 1
         elif code and status == OK:
-            requests.count_stream_error(code)
+            self._stream_errors[code,].value += 1
         if observed.span is not None:
             sent = (OK if begun_at else 0) if disconnected else status
             observed.span.end(sent, CLIENT_GONE if disconnected else code, request_id)

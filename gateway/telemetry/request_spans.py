@@ -21,7 +21,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gateway.telemetry.request_metrics import CLIENT_GONE
+from gateway.telemetry.request_observer import CLIENT_GONE
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 # A method that is not in HTTP's registry must not name a span.

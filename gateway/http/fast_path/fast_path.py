@@ -27,8 +27,11 @@ from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.fast_path.fast_path_exchange import LENGTH, FastPathExchange, RequestHead
 from gateway.http.middleware import write_access_line
-from gateway.telemetry.request_metrics import CLIENT_CLOSED, ObservedRequest
-from gateway.telemetry.request_observer import RequestObserver
+from gateway.telemetry.request_observer import (
+    CLIENT_CLOSED,
+    ObservedRequest,
+    RequestObserver,
+)
 from services.common.request_headers import sent_request_id
 
 HEAD_BYTES_MAX = 8190

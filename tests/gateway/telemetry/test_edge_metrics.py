@@ -19,7 +19,7 @@ from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.server import serving_rest
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.edge_metrics_page import serving_edge_metrics
-from gateway.telemetry.request_metrics import RequestMetrics
+from gateway.telemetry.request_observer import RequestObserver
 from services.common.addresses import split_address
 from tests.gateway.conftest import KEY, scripted_channel
 from tests.stand import service
@@ -196,7 +196,7 @@ async def test_malformed_requests_are_counted(edge: MeasuredEdge) -> None:
 async def test_the_metrics_page_of_an_edge_apart() -> None:
     """The page shows the metrics of the edge and of the process; other paths are 404."""
     metrics = EdgeMetrics()
-    RequestMetrics(metrics)
+    RequestObserver(metrics)
     memory = MemoryMonitor(lambda: 0.25)
     page = serving_edge_metrics(metrics, "127.0.0.1:0", "1.2.3", lambda: memory.used_share)
     async with monitoring(memory), page as bound, aiohttp.ClientSession() as http:
