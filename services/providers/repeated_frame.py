@@ -24,6 +24,7 @@ from services.domain.events import Event
 ATTEMPTS = 8
 """How many frames that do not repeat are tried: some streams vary in every event."""
 
+_BLANK_LINE = b"\n\n"
 _TEXT = msgspec.json.Decoder(str)
 _TEXTS = msgspec.json.Decoder(list[str])
 
@@ -49,7 +50,7 @@ class RepeatedTextDecoder(ABC):
 class RepeatedFrame:
     """The bytes that the events of one stream have in common. Used once two events confirm them."""
 
-    __slots__ = ("_after", "_attempts", "_before", "is_confirmed")
+    __slots__ = ("_after", "_attempts", "_before", "_end", "_place", "is_confirmed")
 
     def __init__(self) -> None:
         self._before = self._after = b""
@@ -59,16 +60,31 @@ class RepeatedFrame:
 
     def learn(self, block: bytes, text: str) -> None:
         """Learn from the event `block`, which was decoded as `text` and nothing else."""
-        may_learn = self._attempts > 0
-        self.is_confirmed = may_learn and bool(self._before)
-        self.is_confirmed = self.read([block], 0) == [text]
-        if self.is_confirmed or not may_learn:
+        self.is_confirmed = (
+            self._attempts > 0 and bool(self._before) and self.text(block + _BLANK_LINE) == text
+        )
+        if self.is_confirmed or self._attempts <= 0:
             return
         self._attempts -= 1
         literal = msgspec.json.encode(text)
         before, found, after = block.partition(literal)
-        unambiguous = found and literal not in after
-        self._before, self._after = (before + b'"', b'"' + after) if unambiguous else (b"", b"")
+        self._before = b""
+        if found and literal not in after:
+            self._before, self._after = before + b'"', b'"' + after
+            self._end = self._after + _BLANK_LINE
+            self._place = slice(len(before), 1 - len(self._end))  # The text and its quotes.
+
+    def text(self, data: bytes) -> str:
+        """The text of `data`, where that is one event of a confirmed frame with its blank line.
+
+        Empty: it is something else, or an event without text.
+        """
+        if data.startswith(self._before) and data.endswith(self._end):
+            try:
+                return _TEXT.decode(data[self._place])
+            except NOT_JSON:
+                pass
+        return ""
 
     def read(self, blocks: Sequence[bytes], begin: int) -> list[str]:
         """The texts of the events from `begin` on that have the frame, up to the first without."""
@@ -82,6 +98,8 @@ class RepeatedFrame:
             if not (block.startswith(before) and block.endswith(after) and len(block) >= least):
                 break
             bodies.append(block[first:last])
+        if not bodies:
+            return []
         found = _decoded(bodies)
         if len(found) != len(bodies):
             self.is_confirmed = False
@@ -95,8 +113,6 @@ def _decoded(bodies: Sequence[bytes]) -> list[str]:
     All are bodies if as many strings come out as bodies went in: a quote within one would begin
     another string, and the quote after one is not part of it.
     """
-    if not bodies:
-        return []
     try:
         if len(bodies) == 1:
             return [_TEXT.decode(b'"%b"' % bodies[0])]

@@ -70,6 +70,11 @@ class SseParser:
         self._too_large = False
         self._lacks_memory = False
 
+    @property
+    def is_between_events(self) -> bool:
+        """Whether an event, and nothing else, was ended by the last data."""
+        return not (self._pending or self._after_cr or self._too_large)
+
     def feed(self, data: bytes) -> list[SseEvent]:
         """Parse `data`. Returns the events that it completes, in order."""
         events = [event for block in self.split(data) if (event := event_of(block)) is not None]

@@ -29,7 +29,15 @@ class Reader(Protocol):
 class StreamReader:
     """Reader of one stream. See `Reader`."""
 
-    __slots__ = ("_decoder", "_frame", "_has_events", "_parser", "_text_decoder", "complete")
+    __slots__ = (
+        "_decoder",
+        "_frame",
+        "_has_events",
+        "_parser",
+        "_repeats",
+        "_text_decoder",
+        "complete",
+    )
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
@@ -37,11 +45,19 @@ class StreamReader:
         self._parser = SseParser()
         self._frame = RepeatedFrame()
         self._has_events = False
+        self._repeats = False  # Whether the next event begins the data, and may have the frame.
         self.complete = False
 
     def feed(self, data: bytes) -> tuple[list[Event], UpstreamError | None]:
         """Decode `data`."""
         events: list[Event] = []
+        text_decoder = self._text_decoder
+        if self._repeats and text_decoder is not None and (text := self._frame.text(data)):
+            text_decoder.add_texts((text,), events)
+            return events, None
+        return self._read(data, events)
+
+    def _read(self, data: bytes, events: list[Event]) -> tuple[list[Event], UpstreamError | None]:
         begin = 0
         try:
             blocks = self._parser.split(data) if data else self._parser.rest()
@@ -65,6 +81,7 @@ class StreamReader:
                             frame.learn(block, text_decoder.last_text)
             if self._decoder.done or not data:
                 events += self._end()
+            self._repeats = self._frame.is_confirmed and self._parser.is_between_events
         except UpstreamError as error:
             return events, error
         return events, None

@@ -59,11 +59,11 @@ class OpenAiDecoder(RepeatedTextDecoder):
         if self.done or event.name == "error" or not data.startswith(b"{"):
             return self._feed_other(event)
         chunk, unknown = wire.decode(data)
-        text = chunk.text() if self._in_text else ""
-        if text and unknown is None and not self._members.add(chunk, None):
-            self.last_text = text
-            return [TextDelta(text)]
-        events, changed = self._take(chunk, unknown, data)
+        text = chunk.text() if self._in_text or not self._choices else ""
+        if text and unknown is None:
+            events, changed = self._take_text(chunk, text)
+        else:
+            events, changed = self._take(chunk, unknown, data)
         if text and not changed:
             self.last_text = text
         return events
@@ -159,6 +159,20 @@ class OpenAiDecoder(RepeatedTextDecoder):
                 self._in_text = not answer.ended
         # Members alone are no beginning of the answer, which may still fail elsewhere.
         if events and (news := self._members.news()):
+            events.insert(0, news)
+        return events, changed
+
+    def _take_text(self, chunk: wire.Chunk, text: str) -> tuple[list[Event], bool]:
+        """Take a chunk of which `wire.Chunk.text` returned the text, as `_take` does."""
+        begins = not self._in_text
+        if begins:
+            choice = self._choices[0] = StreamedChoice(0, chunk.id or "", details=self._details)
+            choice.has_deltas = self._in_text = True
+        if chunk.service_tier:
+            self._service_tier = chunk.service_tier
+        events: list[Event] = [TextDelta(text)]
+        changed = self._members.add(chunk, None)
+        if (changed or begins) and (news := self._members.news()):
             events.insert(0, news)
         return events, changed
 

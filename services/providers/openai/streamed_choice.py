@@ -34,7 +34,8 @@ from services.providers.openai.logprobs import logprobs_of
 class StreamedChoice(ChoiceState):
     """Choice of a stream."""
 
-    _has_deltas = False  # Whether any chunk had a delta.
+    has_deltas = False
+    """Whether any chunk had a delta."""
 
     def add(self, choice: wire.Choice, unknown: Any, events: list[Event]) -> bool:
         """Add the events of a chunk's choice.
@@ -83,9 +84,9 @@ class StreamedChoice(ChoiceState):
         message. Without deltas it is the answer.
         """
         delta, message = choice.delta, choice.message
-        if not self._has_deltas and message is not None and _is_empty(delta):
+        if not self.has_deltas and message is not None and _is_empty(delta):
             delta = message
-        self._has_deltas = self._has_deltas or choice.delta is not None
+        self.has_deltas = self.has_deltas or choice.delta is not None
         return delta or older_message(choice)
 
     def _add_message(self, delta: wire.Message, unknown: Any, events: list[Event]) -> bool:

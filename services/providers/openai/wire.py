@@ -199,17 +199,18 @@ class Chunk(Wire, frozen=True, gc=False):
             delta is None
             or not isinstance(content := delta.content, str)
             or choice.index
-            or choice.finish_reason is not None
-            or choice.logprobs is not None
-            or choice.usage is not None
-            or choice.error is not UNSET
-            or OF_CHOICE.values(choice) != OF_CHOICE.unset
             or self.error is not UNSET
             or self.x_groq is not None
-            or delta != Message(role=delta.role, content=content)
         ):
             return ""
-        return content
+        plain = Choice(
+            index=choice.index,
+            delta=Message(role=delta.role, content=content),
+            message=choice.message,
+            native_finish_reason=choice.native_finish_reason,
+            text=choice.text,
+        )
+        return content if choice == plain else ""
 
 
 _decoder = msgspec.json.Decoder(Chunk)

@@ -81,7 +81,7 @@ def anthropic(*, stray: bool = False) -> bytes:
     ).encode()
 
 
-@pytest.mark.parametrize("size", [1, 7, 100, 100_000])
+@pytest.mark.parametrize("size", [1, 7, 100, 100_000, None], ids=lambda size: size or "event")
 @pytest.mark.parametrize(
     ("dialect", "data"),
     [
@@ -93,16 +93,39 @@ def anthropic(*, stray: bool = False) -> bytes:
         ("anthropic", anthropic(stray=True)),
     ],
 )
-def test_reads_what_is_alike_as_it_reads_the_rest(dialect: str, data: bytes, size: int) -> None:
+def test_reads_what_is_alike_as_it_reads_the_rest(
+    dialect: str, data: bytes, size: int | None
+) -> None:
     """However a stream is cut, its events are those of its frames one by one."""
     reader = StreamReader(decoder(dialect))
     events: list[Event] = []
+    if size is None:
+        cut = [event + b"\n\n" for event in data.split(b"\n\n")[:-1]]
+    else:
+        cut = [data[begin : begin + size] for begin in range(0, len(data), size)]
 
-    for begin in range(0, len(data), size):
-        found, failure = reader.feed(data[begin : begin + size])
+    for piece in cut:
+        found, failure = reader.feed(piece)
         assert failure is None
         events += found
 
     assert reader.complete
     assert events == event_by_event(dialect, data)
     assert [event.text for event in events if isinstance(event, TextDelta)][:3] == TEXTS[:3]
+
+
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b"\r\r"])
+def test_an_event_of_the_frame_with_other_line_ends_is_read(end: bytes) -> None:
+    """A line end that is cut in the middle does not hide the event behind it."""
+    reader = StreamReader(decoder("openai"))
+    event = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"%b"}}]}'
+    lines = b"".join(event % word + b"\n\n" for word in (b"a", b"b", b"c"))
+    reader.feed(lines)
+
+    cut = event % b"d" + end
+    found = [reader.feed(piece)[0] for piece in (cut[:-1], cut[-1:] + event % b"e" + b"\n\n")]
+
+    assert [one.text for events in found for one in events if isinstance(one, TextDelta)] == [
+        "d",
+        "e",
+    ]

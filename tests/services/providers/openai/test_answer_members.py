@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from services.domain.completion import Choice, WholeAnswer
-from services.domain.events import AnswerMembers, Event, TextDelta
+from services.domain.events import AnswerMembers, Event, Finished, TextDelta
 from services.providers.openai.response import OpenAiDecoder
 from services.providers.stream_reader import StreamReader
 from services.providers.surrogate_joiner import decode_whole
@@ -36,6 +36,27 @@ def stream(chunks: Iterable[Json]) -> list[Event]:
         assert error is None
         events += found
     return events
+
+
+def test_members_that_come_alone_are_told_with_the_first_text() -> None:
+    """The text has the same members again, or none."""
+    alone: Json = {"choices": [], "system_fingerprint": "f", "citations": ["u"]}
+
+    for text in ({"choices": [TEXT]}, {**alone, "choices": [TEXT]}):
+        members, delta, *_ = stream([alone, text, {"choices": [STOP]}])
+
+        assert members == AnswerMembers(system_fingerprint="f", extra_json=b'{"citations":["u"]}')
+        assert delta == TextDelta("a")
+
+
+def test_a_service_tier_beside_a_text_is_told() -> None:
+    """In the first event or in a later one, whatever else has none."""
+    for tiers in ((None, "flex"), ("flex", None)):
+        texts = [{"choices": [TEXT], "service_tier": tier} for tier in tiers]
+
+        *_, finished = stream([*texts, {"choices": [STOP]}])
+
+        assert finished == Finished(service_tier="flex")
 
 
 def test_members_beside_the_choices_come_with_the_first_piece_and_when_they_change() -> None:
