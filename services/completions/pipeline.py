@@ -295,18 +295,19 @@ class Pipeline:
         *,
         stream: bool,
     ) -> RouteRequest:
+        plan = state.plan
         return RouteRequest(
             form=form,
-            routes=state.plan.routes,
-            take_channel_limits=ticket.take_channel_limits,
+            routes=plan.routes,
+            take_channel_limits=ticket.take_channel_limits if plan.channel_meters else None,
             record=call.record,
             on_abandoned=ticket.abandon,
             on_unread=ticket.start_answer,
             on_overlong=ticket.charge_overlong,
             on_cut=ticket.cut_attempt,
             on_late=ticket.miss_answer,
-            time_left_s=state.time_left_s,
-            session=None if state.plan.unpinned else self._session(call, ticket),
+            time_left_s=state.time_left_s if state.drain_rules else call.time_left_s,
+            session=None if plan.unpinned else self._session(call, ticket),
             strict=call.strict,
             stream=stream,
         )

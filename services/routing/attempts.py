@@ -9,20 +9,17 @@ targets are asked for a stream, and at last the late one again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from services.clock import Chance, Clock
-from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
-from services.domain.events import Batch
 from services.errors import Failure, UpstreamError, deadline_passed
 from services.providers.base import ModelRoute, Notes, Target, UpstreamRequest
 from services.providers.unusable_answers import OverlongAnswerError
 from services.providers.upstream import Upstream
-from services.providers.upstream_answer import UpstreamAnswer
 from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures, channel_disabled
 from services.routing.choice import order_targets
@@ -60,15 +57,6 @@ class _Step(NamedTuple):
     """Whether to request a stream."""
 
 
-class _Candidate(NamedTuple):
-    """A target, with the request in its form."""
-
-    model: str
-    target: Target
-    notes: Notes
-    request: UpstreamRequest
-
-
 class CallAttempts:
     """The attempts of one call."""
 
@@ -92,11 +80,11 @@ class CallAttempts:
         self._late: list[_Step] = []
         self._instead: _Step | None = None
         self._made = 0
+        routes = wanted.routes
+        self._has_choice = len(routes) > 1 or len(routes[0].targets) > 1
         # No generator: one that knew this object would keep the request until the next collection.
-        self._routes_left = iter(wanted.routes)
-        self._route = wanted.routes[0]
-        self._has_choice = len(wanted.routes) > 1 or len(wanted.routes[0].targets) > 1
-        self._targets_left: Iterator[Target] = iter(())
+        self._routes_left = iter(routes[1:])
+        self._begin_route(routes[0])
 
     async def open(self) -> StartedAnswer:
         """Return the next answer that begins. The caller must close it.
@@ -106,23 +94,25 @@ class CallAttempts:
         """
         wanted, failures = self._wanted, self._failures
         while step := self._next_step():
-            candidate = await self._encoded(step)
-            if candidate is None:
+            notes = Notes(strict=wanted.strict)
+            request = await self._encoded(step, notes)
+            if request is None:
                 continue
             if not self._may_try(step.target):
                 break
-            try:
-                await wanted.take_channel_limits(step.target.channel.name)
-            except Failure as limit_exceeded:
-                failures.refusal = limit_exceeded
-                continue
+            if wanted.take_channel_limits is not None:
+                try:
+                    await wanted.take_channel_limits(step.target.channel.name)
+                except Failure as limit_exceeded:
+                    failures.refusal = limit_exceeded
+                    continue
             self._made += 1
-            answer = await self._try(candidate)
+            answer = await self._try(step, request, notes)
             if answer is not None:
                 if wanted.session is not None:
                     wanted.session.answered(answer.target)
                 return answer
-            if not candidate.request.streamed and candidate.request.may_stream:
+            if not request.streamed and request.may_stream:
                 self._note_if_late(step)
         raise failures.to_raise
 
@@ -153,49 +143,50 @@ class CallAttempts:
             raise self._failures.to_raise if made else deadline_passed()
         return True
 
-    async def _try(self, candidate: _Candidate) -> StartedAnswer | None:
+    async def _try(
+        self, step: _Step, request: UpstreamRequest, notes: Notes
+    ) -> StartedAnswer | None:
         """Ask one target. None: it failed, and another one may be asked."""
-        parts, wanted, target = self._parts, self._wanted, candidate.target
-        channel, request = target.channel, candidate.request
-        if headers := wanted.record.start_attempt(target, parts.clock.now()):
+        parts, wanted, target = self._parts, self._wanted, step.target
+        channel, health, started_at = target.channel, parts.health, parts.clock.now()
+        if headers := wanted.record.start_attempt(target, started_at):
             request = msgspec.structs.replace(request, headers={**request.headers, **headers})
         api, decoder = wanted.form.dialects[channel.dialect], wanted.form.decoder(target)
         timeout_s = channel.first_token_timeout_s if request.may_stream else channel.total_timeout_s
         first_s = self._share_of_deadline_s(target, timeout_s) if self._has_choice else timeout_s
-        upstream_answer = parts.upstream.answer(request, target, api, decoder, first_s)
+        answer = parts.upstream.answer(request, target, api, decoder, first_s)
+        health.attempt_started(target)
         try:
-            first = await self._first_batch(target, upstream_answer, streamed=request.streamed)
+            first = await answer.first()
         except UpstreamError as error:
-            wanted.record.fail_attempt(error)
-            if upstream_answer.is_late and error.reason is ErrorReason.UPSTREAM_TIMEOUT:
+            if answer.is_late and error.reason is ErrorReason.UPSTREAM_TIMEOUT:
                 (wanted.on_cut if first_s < timeout_s else wanted.on_late)(target, decoder)
-            is_overlong = isinstance(error, OverlongAnswerError)
-            if is_overlong:
+            if isinstance(error, OverlongAnswerError):
                 wanted.on_overlong(target, decoder, request.thinking_tokens)
-            if is_overlong or not self._goes_on(target, error):
+            if not self._goes_on(target, error):
                 raise
             return None
-        except (asyncio.CancelledError, GeneratorExit):
-            if upstream_answer.is_sent:
-                wanted.on_abandoned(target, decoder, request.thinking_tokens)
+        except BaseException as error:
+            # It says nothing about the channel, but a probe of its breaker must end.
+            health.attempt_abandoned(target)
+            if answer.is_sent:
+                is_left = isinstance(error, asyncio.CancelledError | GeneratorExit)
+                # Otherwise the gateway cannot read the answer, which the provider bills.
+                note = wanted.on_abandoned if is_left else wanted.on_unread
+                note(target, decoder, request.thinking_tokens)
             raise
-        except BaseException:
-            # The gateway cannot read the answer, which the provider bills.
-            if upstream_answer.is_sent:
-                wanted.on_unread(target, decoder, request.thinking_tokens)
-            raise
-        return StartedAnswer(
-            candidate.model,
-            target,
-            candidate.notes.all,
-            first,
-            upstream_answer,
-            decoder,
-            request.thinking_tokens,
-        )
+        # A whole answer begins when it ends: its time depends on its length, not on the target.
+        latency_s = parts.clock.now() - started_at if request.streamed else None
+        health.attempt_succeeded(target, latency_s)
+        model, tokens = step.route.model, request.thinking_tokens
+        return StartedAnswer(model, target, notes.all, first, answer, decoder, tokens)
 
     def _goes_on(self, target: Target, error: UpstreamError) -> bool:
         """Record a failure before an answer. Returns whether another target may be asked."""
+        self._parts.health.attempt_failed(target, error)
+        self._wanted.record.fail_attempt(error)
+        if isinstance(error, OverlongAnswerError):
+            return False
         if error.lacks_api and target.over_chat is not None:
             self._parts.health.responses_are_missing(target)
             self._instead = _Step(self._route, target.over_chat, self._wanted.stream)
@@ -217,7 +208,7 @@ class CallAttempts:
             for other in route.targets
             if other.channel.name != target.channel.name
         )
-        if all(self._failures.excludes(channel) for channel in others):
+        if all(channel.name in self._failures.failed_channels for channel in others):
             return timeout_s
         return left_s * DEADLINE_SHARE
 
@@ -226,25 +217,28 @@ class CallAttempts:
 
         A target whose whole answer was late comes once more, to be asked for a stream.
         """
-        parts, wanted = self._parts, self._wanted
+        failures, disabled = self._failures, self._parts.health.disabled
         if self._instead is not None:
             step, self._instead = self._instead, None
             return step
         while True:
             for target in self._targets_left:
-                if target.channel.name in parts.health.disabled:
-                    self._failures.refusal = self._failures.refusal or channel_disabled()
-                elif not self._failures.excludes(target.channel):
-                    streamed = wanted.stream or self._needs_stream(target)
+                name = target.channel.name
+                if name in disabled:
+                    failures.refusal = failures.refusal or channel_disabled()
+                elif name not in failures.failed_channels:
+                    streamed = self._wanted.stream or self._needs_stream(target)
                     return _Step(self._route, target, streamed)
             route = next(self._routes_left, None)
             if route is None:
                 return self._late.pop(0) if self._late else None
-            self._route = route
-            targets = route.targets
-            if len(targets) > 1:
-                targets = order_targets(targets, parts.health, parts.chance, wanted.session)
-            self._targets_left = iter(targets)
+            self._begin_route(route)
+
+    def _begin_route(self, route: ModelRoute) -> None:
+        parts, targets = self._parts, route.targets
+        if len(targets) > 1:
+            targets = order_targets(targets, parts.health, parts.chance, self._wanted.session)
+        self._route, self._targets_left = route, iter(targets)
 
     def _needs_stream(self, target: Target) -> bool:
         """Whether a whole answer is requested as a stream, which begins early."""
@@ -255,48 +249,25 @@ class CallAttempts:
             or (self._has_choice and self._share_of_deadline_s(target, timeout_s) < timeout_s)
         )
 
-    async def _encoded(self, step: _Step) -> _Candidate | None:
+    async def _encoded(self, step: _Step, notes: Notes) -> UpstreamRequest | None:
         """The request in the form of the target. None: it has no form for it."""
         wanted, target = self._wanted, step.target
-        notes = Notes(strict=wanted.strict)
         if step.route is not wanted.routes[0]:
             notes.replaced("model", f"`{step.route.model}` answers in its place.")
         if target.replaces_responses:
             notes.mapped("model", "Chat completions answer: the provider has no Responses.")
         try:
-            request = await wanted.form.encoded(target, notes, stream=step.streamed)
+            return await wanted.form.encoded(target, notes, stream=step.streamed)
         except Failure as refusal:
             # Another channel may support what this one does not, for the same model.
             self._failures.refusal = self._failures.refusal or refusal
             return None
-        return _Candidate(step.route.model, target, notes, request)
 
     def _note_if_late(self, step: _Step) -> None:
         """Remember a whole answer that was late, and could be a stream."""
-        if self._failures.is_late(step.target.channel):
+        if step.target.channel.name in self._failures.late_channels:
             self._late.append(step._replace(streamed=True))
             self._parts.health.whole_answer_was_late(step.target)
-
-    async def _first_batch(
-        self, target: Target, upstream_answer: UpstreamAnswer, *, streamed: bool
-    ) -> Batch | WholeAnswer:
-        """Await the first batch, and note in `ChannelHealth` how the attempt ended."""
-        health, clock = self._parts.health, self._parts.clock
-        health.attempt_started(target)
-        started_at = clock.now()
-        try:
-            first = await upstream_answer.first()
-        except UpstreamError as error:
-            health.attempt_failed(target, error)
-            raise
-        except BaseException:
-            # Cancelled: it says nothing about the channel, but a probe of its breaker must end.
-            health.attempt_abandoned(target)
-            raise
-        # A whole answer begins when it ends: its time depends on its length, not on the target.
-        latency_s = clock.now() - started_at if streamed else None
-        health.attempt_succeeded(target, latency_s)
-        return first
 
 
 def cut_attempts_max(timeouts_s: Sequence[float], left_s: float | None) -> int:

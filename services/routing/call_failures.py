@@ -14,24 +14,18 @@ class CallFailures(msgspec.Struct):
 
     refusal: Failure | None = None
     """The reason for which a target could not be tried."""
+    failed_channels: set[str] = set()
+    """Channels that failed in a way that would also fail their other keys, by name."""
+    late_channels: set[str] = set()
+    """Channels that had not begun to answer in time, by name."""
     _error: UpstreamError | None = None
-    _failed_channels: set[str] = set()
-    _late_channels: set[str] = set()
-
-    def excludes(self, channel: ChannelConfig) -> bool:
-        """Whether the channel failed in a way that would also fail its other keys."""
-        return channel.name in self._failed_channels
-
-    def is_late(self, channel: ChannelConfig) -> bool:
-        """Whether the channel had not begun to answer in time."""
-        return channel.name in self._late_channels
 
     def add(self, channel: ChannelConfig, error: UpstreamError) -> None:
         """Record a failed attempt."""
         if not error.row.key_fault:
-            self._failed_channels.add(channel.name)
+            self.failed_channels.add(channel.name)
         if error.reason is ErrorReason.UPSTREAM_TIMEOUT:
-            self._late_channels.add(channel.name)
+            self.late_channels.add(channel.name)
         if self._error is None or error.row.channel_fault:
             # A channel fault tells the caller more than, say, that a channel lacks the model.
             self._error = error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import exp2
+
 HALF_LIFE_S = 60.0
 """The age at which an observation counts half as much as a new one."""
 
@@ -18,7 +20,7 @@ class DecayedMean:
 
     def add(self, value: float, now: float) -> None:
         """Add an observation. `now` never goes back."""
-        decay = self._decay(now)
+        decay = exp2((self._at - now) / HALF_LIFE_S)
         self._sum = self._sum * decay + value
         self._weight = self._weight * decay + 1
         self._at = now
@@ -32,9 +34,5 @@ class DecayedMean:
 
         Old observations thus lose against the prior.
         """
-        decay = self._decay(now)
+        decay = exp2((self._at - now) / HALF_LIFE_S)
         return (self._sum * decay + prior * prior_weight) / (self._weight * decay + prior_weight)
-
-    def _decay(self, now: float) -> float:
-        """The factor by which weights have shrunk since the latest observation."""
-        return float(2 ** ((self._at - now) / HALF_LIFE_S))

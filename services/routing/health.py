@@ -19,6 +19,7 @@ recovery.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -74,7 +75,7 @@ class ChannelHealth:
         """Clock of all observations."""
         self.disabled: Mapping[str, Disablement] = {}
         """Channels that get no calls, by name. `ChannelSwitches` replaces them."""
-        self._states: dict[_TargetKey, _TargetState] = {}
+        self._states: defaultdict[_TargetKey, _TargetState] = defaultdict(_TargetState)
         self._lacking_until: dict[str, float] = {}
 
     def available(self, target: Target) -> bool:
@@ -128,7 +129,7 @@ class ChannelHealth:
 
         `latency_s` is how long that took; None where it says nothing about the target.
         """
-        state, now = self._state(target), self.clock.now()
+        state, now = self._states[target.identity], self.clock.now()
         state.errors.add(0.0, now)
         if latency_s is not None:
             state.latency_s.add(latency_s, now)
@@ -146,7 +147,7 @@ class ChannelHealth:
         if not _is_channel_fault(error):
             self.attempt_abandoned(target)
             return
-        state, now = self._state(target), self.clock.now()
+        state, now = self._states[target.identity], self.clock.now()
         state.errors.add(1.0, now)
         was_half_open = state.is_probing
         state.is_probing = False
@@ -165,7 +166,7 @@ class ChannelHealth:
 
         The target hangs, or its answers are long; a stream tells one from the other.
         """
-        self._state(target).streamed_until = self.clock.now() + STREAMED_FOR_S
+        self._states[target.identity].streamed_until = self.clock.now() + STREAMED_FOR_S
 
     def prefers_stream(self, target: Target) -> bool:
         """Return whether whole answers are requested as streams."""
@@ -175,7 +176,7 @@ class ChannelHealth:
     def answer_broke_off(self, target: Target, error: UpstreamError) -> None:
         """Note that an answer failed after it had begun."""
         if _is_channel_fault(error):
-            self._state(target).errors.add(1.0, self.clock.now())
+            self._states[target.identity].errors.add(1.0, self.clock.now())
 
     def responses_are_missing(self, target: Target) -> None:
         """Note that the channel's server has no Responses: it gets chat completions for a while."""
@@ -191,14 +192,8 @@ class ChannelHealth:
     def forget_all_but(self, targets: Iterable[Target]) -> None:
         """Forget every target that is not among these: they get no calls any more."""
         kept = {target.identity for target in targets}
-        self._states = {key: self._states[key] for key in kept & self._states.keys()}
-
-    def _state(self, target: Target) -> _TargetState:
-        key = target.identity
-        state = self._states.get(key)
-        if state is None:
-            state = self._states[key] = _TargetState()
-        return state
+        for key in self._states.keys() - kept:
+            del self._states[key]
 
     def _score(self, target: Target, fastest_s: float) -> float:
         state = self._states.get(target.identity)

@@ -69,8 +69,9 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The request."""
     routes: Sequence[ModelRoute]
     """The requested model, then its fallbacks."""
-    take_channel_limits: Callable[[str], Awaitable[None]]
-    """Takes from the limits of the channel of that name; raises Failure where they are used up."""
+    take_channel_limits: Callable[[str], Awaitable[None]] | None
+    """Takes from the limits of the channel of that name; raises Failure where they are used up.
+    None: no channel has limits."""
     record: CallRecord
     """Records every attempt."""
     on_abandoned: Callable[[Target, Decoder, int], None]
