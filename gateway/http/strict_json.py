@@ -70,7 +70,7 @@ def refuse_too_many_values(body: bytes, values_max: int = VALUES_MAX) -> None:
     Raises:
         ApiError: there are more.
     """
-    if has_more_values(body, values_max):
+    if len(body) > values_max and has_more_values(body, values_max):
         message = f"The body has more than {values_max} values."
         raise json_error("json_too_many_values", message)
 

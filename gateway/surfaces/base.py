@@ -19,6 +19,7 @@ from gateway.errors import ApiError
 from gateway.http.credentials import BEARER_ONLY
 from gateway.http.error_answer import ErrorAnswer
 from gateway.surfaces.event_stream import Framing
+from services.common.off_loop import OFF_LOOP_BYTES, off_loop
 from services.domain.completion import Completion
 from services.domain.events import Event
 from services.domain.model import Model
@@ -117,6 +118,8 @@ class Surface(InboundApi):
     """The routes of requests for the number of a prompt's tokens."""
     counts_prompt: bool = False
     """Whether a stream begins with the usage of its prompt."""
+    loop_bytes_max: int = OFF_LOOP_BYTES
+    """The largest body that is decoded on the loop."""
     framing: Framing = Framing()
     """The bytes of a stream around its events."""
     request_id_header: str = ""
@@ -139,16 +142,20 @@ class Surface(InboundApi):
         return False
 
     @abstractmethod
-    async def decode(
-        self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
-    ) -> SurfaceRequest:
-        """Decode a request, whatever the bytes; large ones with `services.common.off_loop`.
+    def decode(self, body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> SurfaceRequest:
+        """Decode a request, whatever the bytes.
 
         Raises:
             ApiError: it is not one of this API. The status is 4xx.
         """
 
-    async def decode_prompt(
+    async def decode_large(
+        self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
+    ) -> SurfaceRequest:
+        """Decode a request of more than `loop_bytes_max` in the same way, off the loop."""
+        return await off_loop(len(body), self.decode, body, headers, config)
+
+    def decode_prompt(
         self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
     ) -> PromptCountRequest:
         """Decode a request of `count_routes`.

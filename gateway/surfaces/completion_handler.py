@@ -41,7 +41,9 @@ class CompletionHandler(SurfaceHandler[Surface]):
         """
         surface, options = self.surface, self.options(exchange.sent)
         key = options.key
-        request, request_bytes = await self.decoded(exchange, key, surface.decode)
+        request, request_bytes = await self.decoded(
+            exchange, key, surface.decode, surface.decode_large, surface.loop_bytes_max
+        )
         spec, streams = request.spec, request.stream
         exchange.outcome.update(model=spec.model[:MODEL_LOGGED_MAX], stream=streams)
         call = CallOptions(

@@ -25,6 +25,7 @@ from gateway.http.exchange import AlreadySentResponse, Exchange, RoutedExchange
 from gateway.http.middleware import BEGUN
 from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.surfaces.base import InboundApi, Route
+from services.common.off_loop import OFF_LOOP_BYTES, off_loop
 
 MODEL_LOGGED_MAX = 128
 """Characters of a model's name in the access log."""
@@ -32,7 +33,7 @@ MODEL_LOGGED_MAX = 128
 T = TypeVar("T")
 A = TypeVar("A", bound=InboundApi)
 
-Decode: TypeAlias = Callable[[bytes, MultiMapping[str], EdgeConfig], Awaitable[T]]
+Decode: TypeAlias = Callable[[bytes, MultiMapping[str], EdgeConfig], T]
 
 
 class SurfaceHandler(ABC, Generic[A]):
@@ -111,15 +112,31 @@ class SurfaceHandler(ABC, Generic[A]):
             sent.options = options
         return options
 
-    async def decoded(self, exchange: Exchange, key: str, decode: Decode[T]) -> tuple[T, int]:
-        """Return the request that `decode` makes of the body, and the size of the body."""
+    async def decoded(
+        self,
+        exchange: Exchange,
+        key: str,
+        decode: Decode[T],
+        decode_large: Decode[Awaitable[T]] | None = None,
+        loop_bytes_max: int = OFF_LOOP_BYTES,
+    ) -> tuple[T, int]:
+        """Return the request that `decode` makes of the body, and the size of the body.
+
+        A body of more than `loop_bytes_max` is decoded by `decode_large`, or else in a thread.
+        """
         body = await exchange.body()
+        size, headers, config = len(body), exchange.sent.headers, self.config
         try:
-            request = await decode(body, exchange.sent.headers, self.config)
+            if size <= loop_bytes_max:
+                request = decode(body, headers, config)
+            elif decode_large is not None:
+                request = await decode_large(body, headers, config)
+            else:
+                request = await off_loop(size, decode, body, headers, config)
         except ApiError:
             # Decoding costs time. With an invalid key the failure counts for the throttle.
             await self.admission.known_keys.require(key, exchange.request_id)
             raise
         if exchange.memory is not None:
             exchange.memory.shrink()
-        return request, len(body)
+        return request, size

@@ -16,7 +16,7 @@ from gateway.surfaces.anthropic_messages.render import PING
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.event_stream import Framing
 from services.common.json_places import SKIMMED
-from services.common.off_loop import OFF_LOOP_BYTES, off_loop
+from services.common.off_loop import OFF_LOOP_BYTES
 from services.domain.prompt_count import PromptCountRequest
 
 
@@ -32,27 +32,25 @@ class AnthropicMessages(Surface):
     request_id_header = errors.REQUEST_ID_HEADER
     marker_header = VERSION_HEADER
     models_form = AnthropicModels()
+    loop_bytes_max = OFF_LOOP_BYTES * SKIMMED
 
-    async def decode(
+    def decode(
         self,
         body: bytes,
         headers: MultiMapping[str],
         config: EdgeConfig,  # noqa: ARG002
     ) -> MessagesRequest:
         """Read a request as far as the edge needs it: the service decodes the rest."""
-        work = len(body) // SKIMMED
-        if work <= OFF_LOOP_BYTES:
-            return decode_raw(body, headers)
-        return await off_loop(work, decode_raw, body, headers)
+        return decode_raw(body, headers)
 
-    async def decode_prompt(
+    def decode_prompt(
         self,
         body: bytes,
         headers: MultiMapping[str],
         config: EdgeConfig,  # noqa: ARG002
     ) -> PromptCountRequest:
         """Read a request for the number of a prompt's tokens as far as the edge needs it."""
-        return await off_loop(len(body) // SKIMMED, decode_raw_prompt, body, headers)
+        return decode_raw_prompt(body, headers)
 
     def render_count(self, tokens: int) -> bytes:
         """Render the number of a prompt's tokens."""

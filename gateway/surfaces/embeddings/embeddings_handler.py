@@ -34,7 +34,7 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
         """Answer one request."""
         options = self.options(exchange.sent)
         key = options.key
-        asked, request_bytes = await self.decoded(exchange, key, _decode_off_loop)
+        asked, request_bytes = await self.decoded(exchange, key, _decode)
         exchange.outcome.update(model=asked.spec.model[:MODEL_LOGGED_MAX], stream=False)
         call = CallOptions(
             key=key,
@@ -57,7 +57,5 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
             await exchange.writer.drained()
 
 
-async def _decode_off_loop(
-    body: bytes, _headers: MultiMapping[str], _config: EdgeConfig
-) -> DecodedRequest:
-    return await off_loop(len(body), decode, body)
+def _decode(body: bytes, _headers: MultiMapping[str], _config: EdgeConfig) -> DecodedRequest:
+    return decode(body)

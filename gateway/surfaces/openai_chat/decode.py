@@ -30,11 +30,11 @@ from gateway.surfaces.json_fields import (
 )
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
 from gateway.surfaces.openai_chat.extra_body import unpack
-from gateway.surfaces.openai_chat.image_extraction import extract_images
+from gateway.surfaces.openai_chat.image_extraction import EXTRACTED_BYTES_MIN, extract_images
 from gateway.surfaces.openai_chat.messages import decode_messages
 from gateway.surfaces.openai_chat.reasoning import decode_reasoning, known_effort
 from gateway.surfaces.openai_chat.renamed_fields import read_renamed
-from gateway.surfaces.openai_chat.simple_request import SimpleRequest, read_simple
+from gateway.surfaces.openai_chat.simple_request import read_simple
 from gateway.surfaces.openai_chat.tools import (
     decode_response_format,
     decode_tool_choice,
@@ -87,14 +87,12 @@ _STRINGS = ("service_tier", "prompt_cache_key")
 _VERBOSITIES: Sequence[Verbosity] = ("low", "medium", "high")
 
 
-async def decode_off_loop(body: bytes, config: EdgeConfig) -> ChatRequest:
-    """Decode a request as `decode` does; in a thread if there is much to read beside images.
+async def decode_large(body: bytes, config: EdgeConfig) -> ChatRequest:
+    """Decode a large request as `decode` does; in a thread if there is much beside images.
 
     Raises:
         ApiError: it is not one.
     """
-    if len(body) <= OFF_LOOP_BYTES:
-        return decode(body, config)
     if len(body) > LARGE_BYTES:
         rest, extracted = await off_loop(len(body), extract_images, body)
     else:
@@ -113,7 +111,8 @@ def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
     Raises:
         ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
-    return _decode_extracted(body, *extract_images(body), config)
+    rest, extracted = extract_images(body) if len(body) > EXTRACTED_BYTES_MIN else (body, {})
+    return _decode_extracted(body, rest, extracted, config)
 
 
 def _decode_extracted(
@@ -123,7 +122,7 @@ def _decode_extracted(
         refuse_too_many_values(body)
         # Of a large text that is no role the decoder would make a message as large.
         simple = read_simple(body) if len(body) <= LARGE_BYTES else None
-        return decode_any(body, config) if simple is None else _from_simple(simple)
+        return decode_any(body, config) if simple is None else simple
     return _decode_rest(rest, extracted, config) or decode_any(body, config)
 
 
@@ -141,12 +140,6 @@ def _decode_rest(
 def decode_any(body: bytes, config: EdgeConfig) -> ChatRequest:
     """Decode any request field by field, with the same result as `decode`."""
     return _decode(body, config, {})
-
-
-def _from_simple(simple: SimpleRequest) -> ChatRequest:
-    return ChatRequest(
-        spec=simple.to_spec(), stream=simple.stream is True, include_usage=simple.include_usage
-    )
 
 
 def _decode(body: bytes, config: EdgeConfig, extracted: dict[str, bytes]) -> ChatRequest:

@@ -11,7 +11,7 @@ from gateway.http.error_answer import ErrorAnswer, render_openai_error
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.event_stream import Framing
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
-from gateway.surfaces.openai_chat.decode import decode_off_loop
+from gateway.surfaces.openai_chat.decode import decode, decode_large
 from services.common.chat_names import CONTENT_HEADER, TEXT_CONTENT
 
 
@@ -27,11 +27,16 @@ class OpenAIChat(Surface):
         if headers.get(CONTENT_HEADER) not in {None, TEXT_CONTENT}:
             raise invalid(CONTENT_HEADER, f"{CONTENT_HEADER} must be `{TEXT_CONTENT}`.")
 
-    async def decode(
+    def decode(self, body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> ChatRequest:
+        """Decode a request. `x-pomogator-content: text` asks for a content that is a string."""
+        request = decode(body, config)
+        return replace(request, text_only=True) if CONTENT_HEADER in headers else request
+
+    async def decode_large(
         self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
     ) -> ChatRequest:
-        """Decode a request. `x-pomogator-content: text` asks for a content that is a string."""
-        request = await decode_off_loop(body, config)
+        """Decode a large request, whose images are left out first."""
+        request = await decode_large(body, config)
         return replace(request, text_only=True) if CONTENT_HEADER in headers else request
 
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:

@@ -11,7 +11,6 @@ from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.event_stream import Framing
 from gateway.surfaces.openai_completions.decode import decode
 from gateway.surfaces.openai_completions.text_request import TextRequest
-from services.common.off_loop import off_loop
 
 
 class OpenAICompletions(Surface):
@@ -21,14 +20,14 @@ class OpenAICompletions(Surface):
     routes = (Route("POST", "/v1/completions"),)
     framing = Framing(end=b"data: [DONE]\n\n")
 
-    async def decode(
+    def decode(
         self,
         body: bytes,
         headers: MultiMapping[str],  # noqa: ARG002 - none of this API
         config: EdgeConfig,  # noqa: ARG002 - there are no images
     ) -> TextRequest:
         """Decode a request."""
-        return await off_loop(len(body), decode, body)
+        return decode(body)
 
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
         """Render a failure as `{"error": {"message", "type", "param", "code"}}`."""

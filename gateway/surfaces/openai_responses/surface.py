@@ -13,7 +13,7 @@ from gateway.surfaces.openai_responses.decode import decode_count
 from gateway.surfaces.openai_responses.raw import decode_raw
 from gateway.surfaces.openai_responses.responses_request import ResponsesRequest
 from services.common.json_places import SKIMMED
-from services.common.off_loop import OFF_LOOP_BYTES, off_loop
+from services.common.off_loop import OFF_LOOP_BYTES
 from services.domain.prompt_count import PromptCountRequest
 
 EVENTS = "text/event-stream"
@@ -26,27 +26,25 @@ class OpenAIResponses(Surface):
     routes = (Route("POST", "/v1/responses"),)
     count_routes = (Route("POST", "/v1/responses/input_tokens"),)
     field_names = errors.NAMES
+    loop_bytes_max = OFF_LOOP_BYTES * SKIMMED
 
-    async def decode(
+    def decode(
         self,
         body: bytes,
         headers: MultiMapping[str],  # noqa: ARG002
         config: EdgeConfig,  # noqa: ARG002
     ) -> ResponsesRequest:
         """Read a request as far as the edge needs it: the service decodes the rest."""
-        work = len(body) // SKIMMED
-        if work <= OFF_LOOP_BYTES:
-            return decode_raw(body)
-        return await off_loop(work, decode_raw, body)
+        return decode_raw(body)
 
-    async def decode_prompt(
+    def decode_prompt(
         self,
         body: bytes,
         headers: MultiMapping[str],  # noqa: ARG002
         config: EdgeConfig,
     ) -> PromptCountRequest:
         """Decode a request for the number of a prompt's tokens."""
-        return PromptCountRequest(spec=await off_loop(len(body), decode_count, body, config))
+        return PromptCountRequest(spec=decode_count(body, config))
 
     def render_count(self, tokens: int) -> bytes:
         """Render the number of a prompt's tokens."""

@@ -93,9 +93,7 @@ class ToySurface(Surface):
         if headers.get("x-toy-version", "1") != "1":
             raise invalid("x-toy-version", "Only version 1 is spoken.")
 
-    async def decode(
-        self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
-    ) -> ToyRequest:
+    def decode(self, body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> ToyRequest:
         """Decode a request."""
         del headers, config
         try:
