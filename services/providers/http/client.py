@@ -71,9 +71,9 @@ class HttpClient:
         just before the request is written to it. Raises HttpError.
         """
         pool = self._pools.get(head.origin) or self._add_pool(head.origin)
-        used = pool.take()
-        connection = used or await pool.open(connect_timeout_s)
+        connection = pool.take() or await pool.open(connect_timeout_s)
         sent = head.to_proxy(len(body), pool.proxy_fields) if pool.forwards else head.of(len(body))
+        may_replace = True
         while True:
             if on_sent is not None:
                 on_sent()
@@ -87,9 +87,9 @@ class HttpClient:
             if response.begun or failure is None:
                 break
             response.close()
-            if used is None or not connection.was_stale:
+            if not (may_replace and connection.was_stale):
                 raise failure
-            used = None
+            may_replace = False
             connection = await pool.open(connect_timeout_s)
         if pool.forwards and response.status == AUTHENTICATION_REQUIRED:
             response.close()

@@ -50,7 +50,7 @@ class Pool:
         """Whether the connections are to a proxy that forwards each request."""
         self._loop = asyncio.get_running_loop()
         self._limit = self._free = limit
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[UpstreamConnection | None]] = deque()
         self._idle: deque[UpstreamConnection] = deque()  # The longest idle are on the left.
         self._open: set[UpstreamConnection] = set()
         self._all_lost = asyncio.Event()
@@ -69,44 +69,53 @@ class Pool:
 
     def take(self) -> UpstreamConnection | None:
         """Take a slot and an idle connection that can be reused, if there are both."""
-        if self._free and (connection := self._take_idle()) is not None:
-            self._free -= 1
-            return connection
+        while self._idle and self._free:
+            connection = self._idle.pop()
+            fresh = self._loop.time() - connection.idle_since < self._idle_timeout_s
+            if fresh and connection.reusable:
+                self._free -= 1
+                return connection
+            connection.abort()
         return None
 
     async def open(self, timeout_s: float) -> UpstreamConnection:
-        """Take a slot and a connection: a new one, or one that becomes idle before there is a slot.
+        """Take a slot and a new connection, or wait for those of another call.
 
-        Slots are given first come, first served. Raises HttpError (DNS, UNREACHABLE, PROXY, TLS,
+        They are given first come, first served. Raises HttpError (DNS, UNREACHABLE, PROXY, TLS,
         TIMEOUT).
         """
         if self._closed:
             raise HttpError(HttpErrorKind.UNREACHABLE, "the client is closed")
-        connection = None
         if self._free:
             self._free -= 1
+            left = None
         else:
-            await self._wait_for_slot(timeout_s)
-            connection = self._take_idle()
+            left = await self._left_by_another(timeout_s)
         try:
-            return connection or await self._connected(timeout_s)
+            return left or await self._connected(timeout_s)
         except BaseException:
-            self._give_slot()
+            self.leave(None)
             raise
 
-    def leave(self, connection: UpstreamConnection) -> None:
-        """Release a slot, with the connection that was used, in any state."""
-        if connection.reusable and not self._closed:
+    def leave(self, connection: UpstreamConnection | None) -> None:
+        """Release a slot, with the connection that was used, in any state.
+
+        The longest waiter gets both, if there is one.
+        """
+        if connection is not None and (self._closed or not connection.reusable):
+            connection.abort()
+            connection = None
+        while self._waiting:
+            given = self._waiting.popleft()
+            if not given.done():
+                given.set_result(connection)
+                return
+        self._free += 1
+        if connection is not None:
             connection.idle_since = self._loop.time()
             self._idle.append(connection)
             if self._sweep is None:
                 self._sweep = self._loop.call_later(self._idle_timeout_s, self._expire)
-        else:
-            connection.abort()
-        if self._waiting:
-            self._give_slot()
-        else:
-            self._free += 1
 
     def _failed(self, kind: HttpErrorKind, detail: str) -> HttpError:
         through = f"through the proxy {self._proxy.address}: " if self._proxy else ""
@@ -122,39 +131,26 @@ class Pool:
         if self._open:
             await self._all_lost.wait()
 
-    def _take_idle(self) -> UpstreamConnection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            fresh = self._loop.time() - connection.idle_since < self._idle_timeout_s
-            if fresh and connection.reusable:
-                return connection
-            connection.abort()
-        return None
-
-    async def _wait_for_slot(self, timeout_s: float) -> None:
-        granted = self._loop.create_future()
-        self._waiting.append(granted)
+    async def _left_by_another(self, timeout_s: float) -> UpstreamConnection | None:
+        """Wait for a slot. Returns the connection that was left with it, if it can be reused."""
+        given: asyncio.Future[UpstreamConnection | None] = self._loop.create_future()
+        self._waiting.append(given)
         try:
             async with asyncio.timeout(timeout_s):
-                await granted
+                connection = await given
         except BaseException as error:
-            if not granted.cancelled():
-                self._give_slot()  # The slot was granted at the same moment.
-            elif granted in self._waiting:
-                self._waiting.remove(granted)
+            if not given.cancelled():
+                self.leave(given.result())  # It was given at the same moment.
+            elif given in self._waiting:
+                self._waiting.remove(given)
             if isinstance(error, TimeoutError):
                 busy = HttpError(HttpErrorKind.TIMEOUT, "all connections are in use")
                 raise busy from None
             raise
-
-    def _give_slot(self) -> None:
-        """Grant a slot to the longest waiter, if any."""
-        while self._waiting:
-            granted = self._waiting.popleft()
-            if not granted.done():
-                granted.set_result(None)
-                return
-        self._free += 1
+        if connection is None or connection.reusable:
+            return connection
+        connection.abort()
+        return None
 
     async def _connected(self, timeout_s: float) -> UpstreamConnection:
         """Establish a connection, or raise HttpError."""

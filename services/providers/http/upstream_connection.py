@@ -71,6 +71,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._clean = True
         self._without_body = 0
         self._sent_at = 0.0
+        self._reused = False
         self._heard = False
         self.idle_since = 0.0
         """Time of the loop at which it last became idle."""
@@ -87,8 +88,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     @property
     def was_stale(self) -> bool:
-        """Whether the server appears to have closed the connection before the request arrived."""
-        return not self._heard and self._loop.time() - self._sent_at < STALE_WINDOW_S
+        """Whether the server seems to have closed a reused connection before a request arrived."""
+        return (
+            self._reused and not self._heard and self._loop.time() - self._sent_at < STALE_WINDOW_S
+        )
 
     def exchange(self, head: bytes, body: bytes) -> HttpResponse:
         """Send a request. Return its response, whose head has yet to arrive.
@@ -102,6 +105,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._fields = []
         self._interim = self._ended = self._heard = False
         self._without_body = 0
+        self._reused = self._sent_at > 0
         self._sent_at = loop.time()
         if transport.is_closing():
             response.fail(HttpError(HttpErrorKind.DISCONNECTED, "the connection was closed"))
@@ -205,11 +209,17 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         size = sum(map(len, chain.from_iterable(found)))
         if size > HEAD_MAX or len(found) > FIELDS_MAX or status == 101:
             raise ValueError("a head that is not acceptable")
-        self._interim = status < 200
-        if not self._interim:
-            fields = _by_name(found)
-            self._response.begin(status, fields, to_eof=_ends_with_connection(status, fields))
         self._fields = []
+        self._interim = status < 200
+        if self._interim:
+            return
+        fields = _by_name(found)
+        coding = fields.get(b"transfer-encoding")
+        if coding is not None and coding.lower() != b"chunked":
+            raise ValueError("an unknown transfer coding")  # None was requested.
+        # RFC 9112, section 6.3
+        to_eof = coding is None and b"content-length" not in fields and status not in {204, 304}
+        self._response.begin(status, fields, to_eof=to_eof)
 
     def on_message_complete(self) -> None:
         """Complete the response, and note whether the connection stays usable."""
@@ -238,14 +248,3 @@ def _by_name(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         name, value = field.lower(), padded.rstrip(b" \t")  # The parser keeps trailing space.
         merged[name] = merged[name] + b", " + value if name in merged else value
     return merged
-
-
-def _ends_with_connection(status: int, fields: dict[bytes, bytes]) -> bool:
-    """Whether the body lasts until the connection ends (RFC 9112, section 6.3).
-
-    Raises ValueError on transfer codings other than `chunked`: none was requested.
-    """
-    coding = fields.get(b"transfer-encoding")
-    if coding is not None and coding.lower() != b"chunked":
-        raise ValueError("an unknown transfer coding")
-    return coding is None and b"content-length" not in fields and status not in {204, 304}
