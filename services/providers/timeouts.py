@@ -66,13 +66,13 @@ class Timeouts(msgspec.Struct, eq=False):
         """Stop the timer: the call is over."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
 
     def _left_s(self, now: float) -> float:
         return min(self.waits_since + self._limit_s, self._total_due) - now
 
     def _set(self, seconds: float) -> None:
-        self.stop()
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._ring)
 
     def _ring(self) -> None:

@@ -141,7 +141,7 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
                     continue
                 batch, self._failure = stream.feed(data)
                 if stream.complete or self._failure is not None:
-                    self._end_stream(response, stream)
+                    self.close()
                 if batch:
                     timeouts.waits_since = math.inf
                     return batch
@@ -165,7 +165,10 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
         self._is_closed = True
         self._timeouts.stop()
         if self._response is not None:
-            self._response.close()
+            if self._stream is not None and self._stream.complete:
+                self._response.finish()
+            else:
+                self._response.close()
 
     async def aclose(self) -> None:
         """See `close`."""
@@ -211,7 +214,7 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
         while True:
             batch, self._failure = stream.feed(data)
             if stream.complete or self._failure is not None:
-                self._end_stream(response, stream)
+                self.close()
             if batch:
                 self._timeouts.answer()
                 return batch
@@ -233,11 +236,6 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
             # A frame that knows its exception would keep the call's request until the next
             # garbage collection.
             del end
-
-    def _end_stream(self, response: HttpResponse, stream: Reader) -> None:
-        if stream.complete:
-            response.finish()
-        self.close()
 
     def _end(self) -> Exception:
         """The exception after the last batch: the failure once, then StopAsyncIteration."""

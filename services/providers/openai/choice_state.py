@@ -34,7 +34,7 @@ class ChoiceState:
         """Create the state. With `details` the answer has OpenRouter's form of reasoning, too."""
         self.index = index
         self.tool_calls = ToolCalls(seed, index)
-        self.reasoning = Reasoning(shows_details=details)
+        self.reasoning = Reasoning([] if details else None)
         self.finish_reason = ""
         self.native_finish_reason = ""
         self.ended = False

@@ -7,19 +7,21 @@ sealed reasoning, which the next turn needs unchanged.
 
 from __future__ import annotations
 
+import msgspec
+
 from services.common.reasoning_fragments import Detail, gather
 from services.providers.openai import wire
 from services.providers.translate.reasoning_details import encode, gemini_seal, plain, text_of
 
 
-class Reasoning:
-    """Reasoning of one choice. With `shows_details` the answer has OpenRouter's form, too."""
+class Reasoning(msgspec.Struct, eq=False):
+    """Reasoning of one choice."""
 
-    def __init__(self, *, shows_details: bool) -> None:
-        self.details: list[Detail] = []
-        """The provider's `reasoning_details`, assembled from its fragments."""
-        self._shown: list[Detail] | None = [] if shows_details else None
-        self._plain = False
+    _shown: list[Detail] | None
+    """Its pieces in OpenRouter's form. None: the answer does not have that form."""
+    details: list[Detail] = []
+    """The provider's `reasoning_details`, assembled from its fragments."""
+    _plain: bool = False
 
     def add(self, message: wire.Message) -> str:
         """Add `message`. Returns the text that it adds."""

@@ -83,10 +83,17 @@ class OpenAiDecoder(RepeatedTextDecoder):
         """
         if not self._choices and not self.done:
             raise unreadable()
-        answers = self._choices.values()
+        answers = list(map(self._choices.__getitem__, sorted(self._choices)))
         if not answers or not (self.done or all(answer.ended for answer in answers)):
             raise broken_off()
-        return self._endings()
+        events: list[Event] = []
+        for answer in answers:
+            answer.add_rest(events, self._pack_state)
+        if news := self._members.news():
+            events.insert(0, news)
+        events.extend(map(StreamedChoice.finished, answers))
+        events.append(Finished(usage=self.usage, service_tier=self._service_tier))
+        return events
 
     def whole(self, body: bytes) -> WholeAnswer:
         """Decode a JSON body, which may begin with white space."""
@@ -110,7 +117,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
     def _whole_choices(self, found: wire.Chunk, unknown: Any) -> list[Choice]:
         answers: dict[int, WholeChoice] = {}
         for number, choice in enumerate(found.choices or ()):
-            index = _checked_index(choice)
+            index = _checked_index(choice) if choice.index else 0
             answer = answers.get(index)
             if answer is None:
                 answer = answers[index] = WholeChoice(index, found.id or "", details=self._details)
@@ -143,7 +150,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
         changed = self._members.add(chunk, unknown)
         events: list[Event] = []
         for number, choice in enumerate(chunk.choices or ()):
-            index = _checked_index(choice)
+            index = _checked_index(choice) if choice.index else 0
             answer = self._choices.get(index)
             if answer is None:
                 answer = self._choices[index] = StreamedChoice(
@@ -179,7 +186,8 @@ class OpenAiDecoder(RepeatedTextDecoder):
     def _take_head(self, chunk: wire.Chunk, unknown: Any, data: bytes) -> None:
         """Take what is beside the choices. Raises UpstreamError if that is an error."""
         if chunk.usage is not None:
-            self._count(chunk.usage, member(unknown, "usage") if unknown else None)
+            its = member(unknown, "usage") if unknown else None
+            self.usage = normalized(chunk.usage, its) or self.usage
         if chunk.x_groq is not None:
             self._take_groq(chunk.x_groq, member(unknown, "x_groq"))
         if chunk.error is not UNSET and (error := wire.present(chunk.error)):
@@ -206,15 +214,6 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
     def _count(self, found: wire.Usage, unknown: Any) -> None:
         self.usage = normalized(found, unknown) or self.usage
-
-    def _endings(self) -> list[Event]:
-        answers = [self._choices[index] for index in sorted(self._choices)]
-        events = [event for answer in answers for event in answer.rest(self._pack_state)]
-        if news := self._members.news():
-            events.insert(0, news)
-        events += [answer.finished() for answer in answers]
-        events.append(Finished(usage=self.usage, service_tier=self._service_tier))
-        return events
 
 
 def _checked_index(choice: wire.Choice) -> int:

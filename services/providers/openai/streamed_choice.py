@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -30,6 +29,8 @@ from services.providers.openai.choice_state import (
 from services.providers.openai.extras import gather
 from services.providers.openai.logprobs import logprobs_of
 
+_NOTHING = wire.Message()
+
 
 class StreamedChoice(ChoiceState):
     """Choice of a stream."""
@@ -43,10 +44,13 @@ class StreamedChoice(ChoiceState):
         Returns whether it has other members, which are returned when the choice is complete, and
         any of them is new or has changed.
         """
-        delta = self._message_of(choice)
+        delta = choice.delta
+        if delta is None or choice.message is not None:
+            delta = self._message_of(choice)
+        self.has_deltas = self.has_deltas or choice.delta is not None
         changed = self.add_members(choice, unknown)
         begin = len(events)
-        if delta is not None:
+        if delta is not None and (unknown or delta != _NOTHING):
             name = "delta" if delta is choice.delta else "message"
             within = member(unknown, name) if unknown else None
             changed |= self._add_message(delta, within, events)
@@ -58,15 +62,16 @@ class StreamedChoice(ChoiceState):
             self.reopen()
         return changed
 
-    def rest(self, pack: StatePacker | None) -> Iterator[Event]:
-        """Events that are returned only when the choice is complete."""
-        for call in self.tool_calls.rest():
-            yield from self._seal(call)
-            yield call
-        if state := self.reasoning_state(pack):
-            yield ReasoningStateDelta(state, self.index)
-        if extra_json := self.extra_json():
-            yield ExtraDelta(extra_json, self.index)
+    def add_rest(self, events: list[Event], pack: StatePacker | None) -> None:
+        """Add the events that are returned only when the choice is complete."""
+        if self.tool_calls:
+            for call in self.tool_calls.rest():
+                events += self._seal(call)
+                events.append(call)
+        if pack is not None and (state := self.reasoning_state(pack)):
+            events.append(ReasoningStateDelta(state, self.index))
+        if self.extra:
+            events.append(ExtraDelta(self.extra_json(), self.index))
 
     def finished(self) -> ChoiceFinished:
         """The end of the choice."""
@@ -86,7 +91,6 @@ class StreamedChoice(ChoiceState):
         delta, message = choice.delta, choice.message
         if not self.has_deltas and message is not None and _is_empty(delta):
             delta = message
-        self.has_deltas = self.has_deltas or choice.delta is not None
         return delta or older_message(choice)
 
     def _add_message(self, delta: wire.Message, unknown: Any, events: list[Event]) -> bool:

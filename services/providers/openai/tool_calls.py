@@ -89,13 +89,14 @@ class _Call:
         return value is not None and self.complete() and value == _value("".join(self.arguments))
 
 
-class ToolCalls:
-    """Tool calls of the choice `index`. `seed` makes the IDs where the provider sends none."""
+class ToolCalls(msgspec.Struct, eq=False):
+    """Tool calls of one choice."""
 
-    def __init__(self, seed: str, index: int = 0) -> None:
-        self._seed = seed
-        self._index = index
-        self._calls: list[_Call] = []
+    _seed: str
+    """Makes the IDs where the provider sends none."""
+    _index: int = 0
+    """Index of the choice."""
+    _calls: list[_Call] = []
 
     def add(self, piece: wire.ToolCall, unknown: Any = None) -> Iterator[ToolCallDelta]:
         """Add the fragment `piece` and its unknown members. Returns what it adds to the answer.
@@ -126,6 +127,9 @@ class ToolCalls:
         late_content = call.started and call.extra_content_json and not call.extra_content_sent
         if (arguments and call.name and not call.has_placeholder) or late_content:
             yield self._next(call)
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
 
     def rest(self) -> Iterator[ToolCallDelta]:
         """Yield the pieces that wait for the end of the answer: starts, and unknown members."""

@@ -43,7 +43,8 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
     """
     completion = found.completion_tokens or found.output_tokens or 0
     total = found.total_tokens or 0
-    prompt = _prompt(found, total - completion)
+    # 0 is no report: no prompt is that short.
+    prompt = found.prompt_tokens or found.input_tokens or _unreported_prompt(found)
     within = found.prompt_tokens_details or found.input_tokens_details or _NO_DETAILS
     generated = found.completion_tokens_details or found.output_tokens_details
     reasoning = found.reasoning_tokens or 0
@@ -92,13 +93,10 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
     return msgspec.structs.replace(usage, **shares) if shares else usage
 
 
-def _prompt(found: wire.Usage, rest: float) -> float:
-    """Prompt tokens as reported. The rest of the total, if only the completion is.
-
-    0 is no report: no prompt is that short.
-    """
+def _unreported_prompt(found: wire.Usage) -> float:
+    """Prompt tokens of a report of the completion and the total alone: the rest. 0: unknown."""
     completion = found.output_tokens if found.completion_tokens is None else found.completion_tokens
-    return found.prompt_tokens or found.input_tokens or (max(rest, 0) if completion else 0)
+    return max((found.total_tokens or 0) - completion, 0) if completion else 0
 
 
 def _shares(details: wire.Wire, names: Iterable[tuple[str, str]], total: float) -> dict[str, int]:
