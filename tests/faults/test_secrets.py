@@ -67,7 +67,7 @@ class Sick(grpc.aio.ServerInterceptor):
     "place",
     [
         "services.routing.attempts.order_targets",
-        "gateway.surfaces.completion_handler.idempotency_key",
+        "gateway.http.call_options.idempotency_key",
     ],
 )
 async def test_an_error_that_quotes_secrets_shows_the_request_id_alone(
