@@ -6,9 +6,12 @@ A call is cancelled as where its caller disconnects. It needs no task of its own
 from __future__ import annotations
 
 import asyncio
+from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, Self, TypeVar, cast
+
+import msgspec
 
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure, deadline_passed
@@ -39,53 +42,36 @@ class ClosableIterator(Protocol[T_co]):
         ...
 
 
-class CallInterrupt:
+class CallInterrupt(msgspec.Struct, eq=False):
     """Interrupt of one call, which runs `with` it, or in `guard` where its answer is a stream.
 
     An interrupt cancels the call where it waits, and the failure of the interrupt is raised in the
     place of this cancellation, even where it was swallowed. A cancellation from elsewhere goes on.
     """
 
-    __slots__ = (
-        "_cancelling",
-        "_closing",
-        "_deadline",
-        "_has_cancelled",
-        "_items",
-        "_loop",
-        "_revocation",
-        "_task",
-        "_timer",
-        "_to_error",
-        "failure",
-    )
+    deadline: float | None = None
+    """Time of the loop when the call ends. None: its transport cancels it at its deadline."""
+    to_error: Callable[[Exception], Exception] | None = None
+    """Failures of the call are raised as `to_error` of them. None: as they are."""
+    failure: Callable[[], Failure] | None = None
+    """Makes the failure of the call. None: it was not interrupted."""
+    _timer: asyncio.TimerHandle | None = None
+    _task: asyncio.Task[object] | None = None
+    _cancelling: int = 0
+    _has_cancelled: bool = False
+    _items: ClosableIterator[object] | None = None
+    _closing: asyncio.Future[None] | None = None
+    _revocation: Revocation | None = None
 
-    def __init__(
-        self,
-        timeout_s: float | None = None,
-        to_error: Callable[[Exception], Exception] | None = None,
-    ) -> None:
-        """`timeout_s` is the time until the call's deadline. None: its transport cancels it then.
-
-        Failures of the call are raised as `to_error` of them. None: as they are.
-        """
-        self._loop = loop = asyncio.get_running_loop()
-        self._deadline = None if timeout_s is None else loop.time() + timeout_s
-        self._to_error = to_error
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[object] | None = None
-        self._cancelling = 0
-        self._has_cancelled = False
-        self._items: ClosableIterator[object] | None = None
-        self._closing: asyncio.Future[None] | None = None
-        self._revocation: Revocation | None = None
-        self.failure: Callable[[], Failure] | None = None
-        """Makes the failure of the call. None: it was not interrupted."""
+    @classmethod
+    def after(cls, timeout_s: float) -> Self:
+        """Return the interrupt of a call with so much time until its deadline."""
+        return cls(get_running_loop().time() + timeout_s)
 
     def time_left_s(self) -> float | None:
         """Return the seconds until the deadline; None without one."""
-        deadline = self._deadline
-        return None if deadline is None else max(0.0, deadline - self._loop.time())
+        deadline = self.deadline
+        return None if deadline is None else max(0.0, deadline - get_running_loop().time())
 
     def end_with(self, revocation: Revocation) -> None:
         """End the call when its key is revoked. Raises Failure KEY_REVOKED if that has happened."""
@@ -115,10 +101,11 @@ class CallInterrupt:
         """Begin the call, or a step between two items of its stream."""
         if self.failure is not None:
             raise self.failure()
-        if self._timer is None and self._deadline is not None:
-            self._timer = self._loop.call_at(self._deadline, self.trigger, deadline_passed)
+        loop = get_running_loop()
+        if self._timer is None and self.deadline is not None:
+            self._timer = loop.call_at(self.deadline, self.trigger, deadline_passed)
         # A coroutine that is awaited runs in a task.
-        self._task = task = cast("asyncio.Task[object]", asyncio.current_task(self._loop))
+        self._task = task = cast("asyncio.Task[object]", asyncio.current_task(loop))
         self._cancelling = task.cancelling()
         return self
 
@@ -130,13 +117,13 @@ class CallInterrupt:
         if self._has_cancelled and self.failure is not None:
             self._has_cancelled = False
             # As `asyncio.timeout` does it.
-            task = cast("asyncio.Task[object]", asyncio.current_task(self._loop))
+            task = cast("asyncio.Task[object]", asyncio.current_task())
             if task.uncancel() <= self._cancelling:
                 error = self.failure()
-                if self._to_error is None:
+                if self.to_error is None:
                     raise error from None
-        if self._to_error is not None and isinstance(error, Exception):
-            raise self._to_error(error) from None
+        if self.to_error is not None and isinstance(error, Exception):
+            raise self.to_error(error) from None
 
     async def guard(
         self,
@@ -148,7 +135,7 @@ class CallInterrupt:
         An interrupt between two items closes them at once, and is raised when the next item is
         requested.
         """
-        loop = self._loop
+        loop = get_running_loop()
         with self:
             async with scope as call:
                 items = self._items = await begin(call)

@@ -79,9 +79,13 @@ class _CachedKey:
     key: StoredKey | None
     caller: Caller | None
     until: float
+    lasting: Caller | None = None
+    """The caller, where the key is neither revoked nor ends."""
 
 
-_NEVER = (None, None)
+def sent_key(authorization: str | None) -> str | None:
+    """Return the key of an `Authorization` header; empty for another form, None without one."""
+    return bearer_token(authorization) or "" if authorization else None
 
 
 class Keyring:
@@ -100,28 +104,31 @@ class Keyring:
         database.subscribe(self._on_notice)
 
     async def authenticate(self, authorization: str | None) -> Caller:
-        """Return the caller with an `Authorization` header `Bearer <key>`.
+        """Return the caller with an `Authorization` header `Bearer <key>`. See `caller`."""
+        return await self.caller(sent_key(authorization))
+
+    async def caller(self, secret: str | None) -> Caller:
+        """Return the caller with a key, which is that of `sent_key`.
 
         Raises Failure: INVALID_API_KEY, KEY_EXPIRED, KEY_REVOKED, and AUTH_UNAVAILABLE
         where the store does not answer; a store that does not answer never makes a key invalid.
         """
-        secret = bearer_token(authorization)
-        if secret is None:
-            raise _malformed(authorization)
+        if not secret:
+            raise _malformed(secret)
         digest = self._pepper.digest(secret)
         cached = self._known.get(digest)
         if cached is None or cached.until <= self._clock.now():
             if not well_formed(secret):
-                raise _malformed(authorization)
+                raise _malformed(secret)
             if self._is_unknown(digest):
                 raise _invalid()
             cached = await self._look_up(digest)
-        return self._require_valid(cached)
+        return cached.lasting or self._require_valid(cached)
 
     def revocation(self, caller: Caller) -> Revocation:
         """Return the revocation of the caller's key, which any process may trigger.
 
-        Call it right after `authenticate`, and keep the result while the call runs.
+        Call it right after `caller`, and keep the result while the call runs.
         """
         revocation = self._revocations.get(caller.key_id)
         if revocation is None:
@@ -134,8 +141,7 @@ class Keyring:
             raise _invalid()
         if key.revoked_ms is not None:
             raise key_revoked()
-        ends = (key.scope.expire_ms, key.until_ms)
-        if ends != _NEVER and any(map(self._is_past, ends)):
+        if self._is_past(key.scope.expire_ms) or self._is_past(key.until_ms):
             raise Failure(ErrorReason.KEY_EXPIRED, "This API key has expired")
         return caller
 
@@ -155,7 +161,9 @@ class Keyring:
             markup_bp=key.markup_bp,
             unlimited=key.unlimited,
         )
-        cached = _CachedKey(key, caller, now + CACHE_TTL_S)
+        ends = (key.revoked_ms, key.scope.expire_ms, key.until_ms)
+        lasting = caller if ends == (None, None, None) else None
+        cached = _CachedKey(key, caller, now + CACHE_TTL_S, lasting)
         _cache(self._known, digest, cached, CACHE_MAX)
         return cached
 
@@ -218,8 +226,8 @@ def _invalid() -> Failure:
     return Failure(ErrorReason.INVALID_API_KEY, "Invalid API key")
 
 
-def _malformed(authorization: str | None) -> Failure:
-    fault = "the value does not have the form of a key" if authorization else "the call has none"
+def _malformed(secret: str | None) -> Failure:
+    fault = "the call has none" if secret is None else "the value does not have the form of a key"
     how = f"Send one key in the metadata `authorization: Bearer {PREFIX}...`."
     return Failure(ErrorReason.INVALID_API_KEY, f"Invalid API key: {fault}. {how}")
 

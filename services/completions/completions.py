@@ -18,7 +18,6 @@ from services.admission.interrupt import CallInterrupt
 from services.admission.keyring import Caller, Keyring
 from services.common.call_names import TAGS_HEADER
 from services.common.call_tags import read_tags
-from services.common.request_headers import unchecked_token
 from services.completions.completion_call import (
     AuthenticatedCall,
     CallRequest,
@@ -42,8 +41,8 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     """Facts of a call beside its request."""
 
     request_id: str
-    authorization: str | None
-    """`Bearer <key>`. None: the call has no key."""
+    key: str | None
+    """The caller's key, as of `services.admission.keyring.sent_key`."""
     time_left_s: Callable[[], float | None]
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
     interrupt: CallInterrupt = msgspec.field(default_factory=CallInterrupt)
@@ -102,13 +101,14 @@ class CallEntrance(Generic[PipelineT]):
         context: CallContext,
     ) -> AsyncIterator[CallT]:
         """Record a call, admit it by load, and authenticate its caller."""
-        calls, key = self._calls, unchecked_token(context.authorization or "")
+        calls, key = self._calls, context.key
         with calls.recording(
             context.request_id, method, context.time_left_s, context.trace_context
         ) as record:
             in_flight = len(calls.live)
-            with self._load_shedder.admit(record.opened_at, in_flight, context.queue_wait_s, key):
-                caller = await self._keyring.authenticate(context.authorization)
+            wait_s = context.queue_wait_s
+            with self._load_shedder.admit(record.opened_at, in_flight, wait_s, key or ""):
+                caller = await self._keyring.caller(key)
                 record.interrupt = context.interrupt
                 _note_caller(record, caller, context, request.spec.user)
                 if self._end_revoked:

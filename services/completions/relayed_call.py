@@ -83,7 +83,7 @@ class RelayedCall:
         frame.trailers.update(failure.headers)
 
     async def _answer(self) -> None:
-        interrupt = CallInterrupt(self._timeout_s)
+        interrupt = CallInterrupt.after(self._timeout_s)
         request, context = await self._read(chat.CreateChatCompletionRequest, interrupt)
         completion = await self._completions.whole(request, context, self._headers.update)
         response = to_completion_message(completion).SerializeToString()
@@ -93,7 +93,7 @@ class RelayedCall:
         self._send(response, ended=True)
 
     async def _stream(self) -> None:
-        interrupt = CallInterrupt(self._timeout_s)
+        interrupt = CallInterrupt.after(self._timeout_s)
         request, context = await self._read(chat.StreamChatCompletionRequest, interrupt)
         stream = self._completions.stream(request, context, self._headers.update)
         del request  # It may be large, and the stream long.

@@ -10,6 +10,7 @@ import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
+from services.admission.keyring import sent_key
 from services.common.call_names import IDEMPOTENCY_KEY_HEADER, SURFACE_HEADER, TAGS_HEADER
 from services.common.contract.chat import RequestMessage, read_request, to_completion_message
 from services.common.contract.chat_events import to_batch_message
@@ -115,7 +116,7 @@ def call_context(
     """Return the facts of a call, which has waited `wait_s` in a queue."""
     return CallContext(
         request_id=request_id,
-        authorization=metadata.get("authorization"),
+        key=sent_key(metadata.get("authorization")),
         time_left_s=time_left_s,
         idempotency_key=metadata.get(IDEMPOTENCY_KEY_HEADER),
         queue_wait_s=wait_s,

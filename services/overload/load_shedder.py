@@ -108,9 +108,17 @@ class LoadShedder:
         `in_flight` includes the call itself. `queue_wait_s` is how long it waited in gRPC's queue.
         `caller` is the key, which tells callers apart.
         """
-        self.queue_waits.sample(now, queue_wait_s)
-        if self.queue_waits.is_overloaded or self.is_overloaded:
+        waits = self.queue_waits
+        if queue_wait_s or waits.latest_s != 0:
+            waits.sample(now, queue_wait_s)
+        if waits.is_overloaded or self.is_overloaded:
             self._log_changes()
+        is_spare = in_flight > self.calls_max
+        if waits.is_sustained or is_spare or self.memory.is_short():
+            self._check_overload(now, in_flight, queue_wait_s, caller)
+        return CountedCall(self._shares, hash(caller), is_spare)
+
+    def _check_overload(self, now: float, in_flight: int, queue_wait_s: float, caller: str) -> None:
         if self.queue_waits.is_sustained and self._refuses_late(now, queue_wait_s, caller):
             self._late_refused_at = now
             retry_after_s: float | None = self._random_retry_after_s()
@@ -124,7 +132,6 @@ class LoadShedder:
                 # Edges lower their concurrency limit on OVERLOADED, but not where memory is short.
                 facts={SCARCE: "memory"} if self.memory.is_short() else {},
             )
-        return self._shares.count(caller, is_spare=in_flight > self.calls_max)
 
     def retry_after_s(self, in_flight: int, caller: str) -> float | None:
         """Return the `Retry-After` if the last of `in_flight` calls, this caller's, is refused.

@@ -6,6 +6,7 @@ other methods go over the channel to the servicers, as those of an edge apart do
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -90,10 +91,11 @@ class CoreBackend(GrpcBackend):
 
 
 def _context(call: CallOptions) -> CallContext:
-    interrupt = CallInterrupt(call.deadline_s, partial(_api_error, call.request_id))
+    deadline = asyncio.get_running_loop().time() + call.deadline_s
+    interrupt = CallInterrupt(deadline, partial(_api_error, call.request_id))
     return CallContext(
         request_id=call.request_id,
-        authorization=f"Bearer {call.key}",
+        key=call.key,
         time_left_s=interrupt.time_left_s,
         interrupt=interrupt,
         idempotency_key=call.idempotency_key or None,

@@ -57,7 +57,7 @@ async def measure(folder: Path, calls: int, set_gc: Callable[[], None]) -> None:
     async with open_service(load(config, dialects=DIALECTS), folder / "state") as service:
         key = await service.key_maker.make_first()
         for name, (model, streamed) in WORK.items():
-            ask = asking(service.completions, model, f"Bearer {key}", streamed=streamed)
+            ask = asking(service.completions, model, key or "", streamed=streamed)
             await together(ask, calls)
             set_gc()
             with collecting() as collected:
@@ -90,16 +90,14 @@ def collecting() -> Iterator[Sequence[float]]:
         gc.callbacks.remove(note)
 
 
-def asking(core: Completions, model: str, authorization: str, *, streamed: bool) -> Ask:
+def asking(core: Completions, model: str, key: str, *, streamed: bool) -> Ask:
     """Function that makes one call, and reads all of its answer."""
     message = Message(role="user", content=[TextPart(text=PROMPT)])
     spec = ChatCompletionSpec(model=model, messages=[message], max_tokens=256, temperature=0.5)
     request = CompletionRequest(spec=spec)
 
     def context() -> CallContext:
-        return CallContext(
-            request_id="req-1", authorization=authorization, time_left_s=lambda: 600.0
-        )
+        return CallContext(request_id="req-1", key=key, time_left_s=lambda: 600.0)
 
     async def create() -> None:
         await core.whole(request, context(), lambda _: None)

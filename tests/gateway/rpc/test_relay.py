@@ -75,7 +75,7 @@ async def test_calls_share_one_stream(stand: Stand, receivers: list[RelayStream]
     assert len(set(receivers)) == 1
     assert len(receivers) >= len(answers)
     for context in stand.core.contexts:
-        assert context.authorization == "Bearer sk"
+        assert context.key == "sk"
         assert context.request_id == "req-1"
         assert context.idempotency_key == "order-1"
         assert context.time_left_s() == pytest.approx(30, abs=10)

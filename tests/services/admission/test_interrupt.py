@@ -185,7 +185,7 @@ async def test_the_first_reason_of_an_interrupt_counts() -> None:
 
 async def test_call_ends_at_its_deadline() -> None:
     """While it is awaited."""
-    with pytest.raises(Failure) as ended, CallInterrupt(SOON_S):
+    with pytest.raises(Failure) as ended, CallInterrupt.after(SOON_S):
         await asyncio.sleep(60)
 
     require_deadline(ended)
@@ -193,7 +193,7 @@ async def test_call_ends_at_its_deadline() -> None:
 
 async def test_stream_ends_at_its_deadline_while_a_batch_is_awaited() -> None:
     """The first one, or a later one."""
-    call = CallInterrupt(SOON_S)
+    call = CallInterrupt.after(SOON_S)
 
     with pytest.raises(Failure) as ended:
         async with aclosing(guarded(call, endless(pause_s=60))) as stream:
@@ -204,7 +204,7 @@ async def test_stream_ends_at_its_deadline_while_a_batch_is_awaited() -> None:
 
 async def test_stream_ends_at_its_deadline_during_a_step_between_two_batches() -> None:
     """The task is cancelled once."""
-    call = CallInterrupt(SOON_S)
+    call = CallInterrupt.after(SOON_S)
 
     async with aclosing(guarded(call, endless())) as stream:
         await anext(stream)
@@ -216,7 +216,7 @@ async def test_stream_ends_at_its_deadline_during_a_step_between_two_batches() -
 
 async def test_step_after_the_deadline_does_not_begin() -> None:
     """Nor does the stream go on, which was closed when the deadline passed."""
-    call, stream = CallInterrupt(SOON_S), endless()
+    call, stream = CallInterrupt.after(SOON_S), endless()
     async with aclosing(guarded(call, stream)) as items:
         await anext(items)
         await asyncio.sleep(3 * SOON_S)
@@ -235,7 +235,7 @@ async def test_cancellation_by_another_takes_precedence_over_the_deadline() -> N
     """A caller that disconnects when the deadline passes."""
 
     async def wait() -> None:
-        with CallInterrupt(SOON_S):
+        with CallInterrupt.after(SOON_S):
             await asyncio.sleep(60)
 
     waiting = asyncio.create_task(wait())
