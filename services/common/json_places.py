@@ -38,23 +38,25 @@ def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
         found = _OBJECT.decode(text)
     except NOT_JSON as error:
         raise ValueError(str(error)) from None
-    if not _are_all(found, text) and _has_name_twice(bytes(text)):
+    if _encode(found) != text and not _are_all(found, text) and _has_name_twice(bytes(text)):
         raise ValueError("a member of the object is there twice")
     return found
 
 
-def with_members(text: bytes, found: Mapping[str, msgspec.Raw], new: Mapping[str, bytes]) -> bytes:
+def with_members(
+    text: bytes, found: Mapping[str, msgspec.Raw], new: Mapping[str, msgspec.Raw]
+) -> bytes:
     """Return an object with other values of its members, all other bytes as they are.
 
     `found` are the members of `text`, as `members` returns them: at least one. `new` are the values
     by their names; members that the object lacks come first.
     """
-    begin = text.index(b"{") + 1
-    pieces = [text[:begin]]
-    if not new.keys() <= found.keys():
-        pieces += [b"%b:%b," % (_encode(name), new[name]) for name in new if name not in found]
-    left = len(new) - (len(pieces) - 1)
-    done = at = begin
+    lacking = {name: value for name, value in new.items() if name not in found}
+    if _encode(found) == text:  # As nearly all clients write it.
+        return _encode({**lacking, **found, **new})
+    done = at = text.index(b"{") + 1
+    pieces = [text[:at], *(b"%b:%b," % (_encode(name), bytes(lacking[name])) for name in lacking)]
+    left = len(new) - len(lacking)
     for name, value in found.items():
         if not left:
             break
@@ -63,7 +65,7 @@ def with_members(text: bytes, found: Mapping[str, msgspec.Raw], new: Mapping[str
             raise ValueError("the members are not those of the text")
         begin, at = head.end(), head.end() + len(memoryview(value))
         if name in new:
-            pieces += [text[done:begin], new[name]]
+            pieces += [text[done:begin], bytes(new[name])]
             done, left = at, left - 1
     pieces.append(text[done:])
     return b"".join(pieces)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from services.admission.call_plan import CallPlan, CallPlans
 from services.admission.keyring import Caller
 from services.common.json_places import SKIMMED
-from services.common.off_loop import OFF_LOOP_BYTES, off_loop
+from services.common.off_loop import off_loop
 from services.common.request_headers import session_id
 from services.completions.completion_call import CompletionCall
 from services.completions.validation import validate
@@ -57,7 +57,7 @@ class RawCalls:
         The spec is whole where the call needs that: without a lane, and for contents whose tokens
         do not follow from their size. Raises Failure.
         """
-        facts = await self._facts(raw)
+        facts = await off_loop(len(raw.body) // SKIMMED, self._facts, raw)
         if facts.stream != stream:
             message = "`stream` of the body must be as the method says."
             raise Failure(ErrorReason.INVALID_FIELD, message, param="raw.body")
@@ -87,7 +87,7 @@ class RawCalls:
         Returns its plan, its spec, and the request where a target takes it: the spec is whole
         otherwise. Raises Failure.
         """
-        facts = await self._facts(raw, is_prompt=True)
+        facts = await off_loop(len(raw.body) // SKIMMED, self._facts, raw, is_prompt=True)
         plan = plans.of(caller, facts.spec.model)
         translate = partial(_translated, self._prompt_translations[raw.api], raw, "")
         opened = self._opened(facts, plan, translate)
@@ -95,15 +95,12 @@ class RawCalls:
             return plan, facts.spec, opened
         return plan, await off_loop(opened.size, opened.translated), None
 
-    async def _facts(self, raw: RawRequest, *, is_prompt: bool = False) -> RawFacts:
+    def _facts(self, raw: RawRequest, *, is_prompt: bool = False) -> RawFacts:
         lanes = self._lanes.get(raw.api)
         if lanes is None:
             raise Failure(ErrorReason.INVALID_FIELD, "The API is not known.", param="raw.api")
-        lane = next(iter(lanes.values()))
-        work = len(raw.body) // SKIMMED
-        if work <= OFF_LOOP_BYTES:
-            return _read(lane, raw, is_prompt=is_prompt)
-        return await off_loop(work, _read, lane, raw, is_prompt=is_prompt)
+        check_body(raw)
+        return next(iter(lanes.values())).read(raw, is_prompt=is_prompt)
 
     def _opened(
         self, facts: RawFacts, plan: CallPlan, translate: Callable[[], ChatCompletionSpec]
@@ -114,11 +111,6 @@ class RawCalls:
             translate=translate,
             sends_provider_tools=plan.sends_provider_tools,
         )
-
-
-def _read(lane: RawLane, raw: RawRequest, *, is_prompt: bool) -> RawFacts:
-    check_body(raw)
-    return lane.read(raw, is_prompt=is_prompt)
 
 
 def _passes(opened: RawCall, plan: CallPlan) -> bool:

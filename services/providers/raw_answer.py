@@ -34,6 +34,11 @@ class RawAnswerDecoder(RawDecoder):
 
     events: ClassVar[re.Pattern[bytes]]
     """Pattern by `events_pattern`. Its runs are passed on unread: they are progress."""
+    has_begun = False
+    """Whether the content has begun."""
+    _made: Decoder | None = None
+    _held = b""
+    _counted: StreamReader | None = None
 
     def __init__(
         self, target: Target, translated: Callable[[], Decoder], *, streamed: bool
@@ -44,14 +49,9 @@ class RawAnswerDecoder(RawDecoder):
         """
         self.model = "" if target.model == target.public_model else target.public_model
         """The name of the model to show. Empty: the provider's own."""
-        self.has_begun = False
-        """Whether the content has begun."""
         self._streamed = streamed
         self._make = translated
-        self._made: Decoder | None = None
-        self._held = b""
         self._unread: list[bytes] = []
-        self._counted: StreamReader | None = None
 
     @abstractmethod
     def read_event(self, event: SseEvent, block: bytes) -> tuple[bool, bytes]:

@@ -157,7 +157,9 @@ class MessagesLane:
         request, spec = facts.request, facts.spec
         body = request.body
         if spec.model != target.model:
-            body = with_members(body, facts.members, {"model": msgspec.json.encode(target.model)})
+            body = with_members(
+                body, facts.members, {"model": Raw(msgspec.json.encode(target.model))}
+            )
         version = target.channel.quirks.anthropic_version
         thinking_tokens = 0
         if reasons_unseen(spec, target):

@@ -50,36 +50,33 @@ class RawResponseDecoder(RawAnswerDecoder):
     provider bills.
     """
 
+    _usage: Usage | None = None
+    _service_tier = ""
+    _finished: ChoiceFinished | None = None
+    _has_head = False
+
     events = events_pattern(rb"response\.(?!(?:%b)\n)[a-z_.]+" % _READ)
 
     def __init__(self, target: Target, *, streamed: bool) -> None:
         """Create the decoder of an answer to a request that asked for a stream, or for none."""
         super().__init__(target, partial(ResponsesDecoder, target.model), streamed=streamed)
-        self._is_complete = False
-        self._usage: Usage | None = None
-        self._service_tier = ""
-        self._finished = ChoiceFinished(finish_reason="stop")
         self._kinds: dict[int, str] = {}
-        self._has_head = False
 
     @property
     def done(self) -> bool:
         """Whether the last event has been received."""
-        return self._is_complete
+        return self._finished is not None
 
     def finish(self) -> list[Event]:
         """End the stream."""
-        if not self.done and not self._has_head and not self.has_begun:
-            raise unreadable()
-        if not self.done:
-            raise broken_off()
+        if self._finished is None:
+            raise broken_off() if self._has_head or self.has_begun else unreadable()
         return [self._finished, Finished(usage=self.usage, service_tier=self._service_tier)]
 
     def document(self, body: bytes) -> WholeAnswer:
         """Read an answer that is one document."""
         document = read_document(body)
-        self._end(document.found, document.raw)
-        ending = self._finished
+        ending = self._end(document.found, document.raw)
         choice = Choice(
             finish_reason=ending.finish_reason, native_finish_reason=ending.native_finish_reason
         )
@@ -148,17 +145,18 @@ class RawResponseDecoder(RawAnswerDecoder):
         if usage is not None:
             self._usage = usage_of(usage) or self._usage
 
-    def _end(self, found: wire.Response, raw: Raw, kind: str = "") -> None:
+    def _end(self, found: wire.Response, raw: Raw, kind: str = "") -> ChoiceFinished:
         self._take_head(found)
         native = native_reason(found, raw, kind)
-        self._is_complete = True
         for index, item in enumerate(found.output or ()):
             self._kinds[index] = _kind_of(item)
         kinds = self._kinds.values()
         reason = finish_reason(native)
         if reason == "stop" and (FUNCTION in kinds or CUSTOM in kinds):
             reason = "tool_calls"
-        self._finished = ChoiceFinished(finish_reason=reason, native_finish_reason=native)
+        ending = ChoiceFinished(finish_reason=reason, native_finish_reason=native)
+        self._finished = ending
+        return ending
 
     def _with_model(self, block: bytes) -> bytes:
         if not self.model:

@@ -79,6 +79,7 @@ _NO_REASONING = frozenset({*EMPTY, b'{"effort":null}', b'{"effort":null,"summary
 _NAMES = frozenset({"user", "safety_identifier", "prompt_cache_key"})
 _NULLS = (ABSENT, Raw(b"null"))
 _TRUE = b"true"
+_FALSE = Raw(b"false")
 _TEXT = msgspec.json.Decoder(str)
 _FLAG = msgspec.json.Decoder(bool | None)
 _LIMIT = msgspec.json.Decoder(int | None)
@@ -160,9 +161,9 @@ class ResponsesLane:
     def encode(self, facts: RawFacts, target: Target, notes: Notes) -> UpstreamRequest:
         """Return the request with the target's name of the model, and our rules of storage."""
         spec, body = facts.spec, facts.request.body
-        new: dict[str, bytes] = {}
+        new: dict[str, Raw] = {}
         if spec.model != target.model:
-            new["model"] = msgspec.json.encode(target.model)
+            new["model"] = Raw(msgspec.json.encode(target.model))
         new |= _storage(facts.members, target, notes)
         thinking_tokens = 0
         is_limited = spec.max_tokens is None and target.limits_output
@@ -171,7 +172,7 @@ class ResponsesLane:
             thinking_tokens = hidden_tokens(spec, thinking, target.capabilities)
             limit = forced_limit(target, thinking.budget_tokens, notes) if is_limited else None
             if limit is not None:
-                new[LIMIT] = b"%d" % max(limit, target.capabilities.min_max_tokens)
+                new[LIMIT] = Raw(b"%d" % max(limit, target.capabilities.min_max_tokens))
         return UpstreamRequest(
             path=PATH,
             body=with_members(body, facts.members, new) if new else body,
@@ -296,7 +297,7 @@ def _kind_of(tool: Raw) -> tuple[str, Sequence[Raw]]:
     return kind, _TOOLS.decode(found.get("tools", Raw(b"null"))) or () if kind == NAMESPACE else ()
 
 
-def _storage(found: Mapping[str, Raw], target: Target, notes: Notes) -> dict[str, bytes]:
+def _storage(found: Mapping[str, Raw], target: Target, notes: Notes) -> dict[str, Raw]:
     """Return the members that let the provider store nothing.
 
     A client that relies on what is stored sends reasoning back without having asked for its seal.
@@ -306,9 +307,9 @@ def _storage(found: Mapping[str, Raw], target: Target, notes: Notes) -> dict[str
         return {}
     if stored == _TRUE:
         notes.dropped(STORE, f"`{STORE}` is not passed on to the provider.")
-    new = {STORE: b"false"}
+    new = {STORE: _FALSE}
     if target.capabilities.named_thinking:
         include = lenient(found.get(INCLUDE), list[str]) or []
         if SEALED_REASONING not in include:
-            new[INCLUDE] = msgspec.json.encode([*include, SEALED_REASONING])
+            new[INCLUDE] = Raw(msgspec.json.encode([*include, SEALED_REASONING]))
     return new

@@ -50,16 +50,18 @@ def hidden_tokens(spec: ChatCompletionSpec, plan: ThinkingPlan, capabilities: Ca
 
 def reasons_unseen(spec: ChatCompletionSpec, target: Target) -> bool:
     """Return whether the model may reason without showing it: where not, `hidden_tokens` is 0."""
-    capabilities, thinking = target.capabilities, spec.thinking or _UNSET
+    capabilities, thinking = target.capabilities, spec.thinking
     if capabilities.thinking == "none":
         return False
+    reasons = capabilities.thinking_default != "off" or target.thinking_by_name
+    if not (thinking or spec.reasoning_effort or spec.other_reasoning_effort or spec.extra_json):
+        return reasons and not capabilities.thinking_shown
     if capabilities.thinking_shown and not _is_hidden(spec):
         return False
+    thinking = thinking or _UNSET
     if thinking.mode == "disabled" or (spec.reasoning_effort == "none" and not thinking.mode):
         return capabilities.thinking_default == "always"
-    if capabilities.thinking_default != "off" or target.thinking_by_name:
-        return True
-    asked = spec.reasoning_effort or thinking.mode or thinking.budget_tokens
+    asked = reasons or spec.reasoning_effort or thinking.mode or thinking.budget_tokens
     return bool(asked) or _is_asked_in_other_words(spec)
 
 
