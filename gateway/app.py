@@ -102,9 +102,8 @@ def create_app(  # noqa: PLR0913 - all that an edge is made of
         app[CORS] = cors
         app.on_response_prepare.append(add_cors_headers)
     app[CONFIG] = config
-    if observer is not None:
-        app[OBSERVER] = observer
-        declare_call_metrics(observer.metrics, learned, memory, admission.budget)
+    app[OBSERVER] = observer = observer or RequestObserver()
+    declare_call_metrics(observer.metrics, learned, memory, admission.budget)
     if memory is not None:
         app[MEMORY] = memory
     app.on_response_prepare.append(add_headers)

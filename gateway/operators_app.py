@@ -25,6 +25,7 @@ from gateway.http.middleware import REQUEST_ID, Handler, add_headers, border
 from gateway.http.request_urls import URLS, UrlList, add_head_routes
 from gateway.http.runner import CONFIG
 from gateway.http.trusted_proxies import TrustedProxies
+from gateway.telemetry.request_observer import OBSERVER, RequestObserver
 from gateway.transcoding import routes
 from services.common.call_names import OPERATOR_HEADER
 from services.common.request_headers import has_bearer_token
@@ -49,6 +50,7 @@ def create_operators_app(
     """
     throttle = AuthThrottle(proxies=TrustedProxies(config.trusted_proxies))
     app = web.Application(middlewares=[border, throttle.middleware, _require_token(token)])
+    app[OBSERVER] = RequestObserver()
     app[CONFIG] = config
     app.on_response_prepare.append(add_headers)
     app.add_routes(routes(SERVICES, channel, config, metadata_of=_operator_metadata))

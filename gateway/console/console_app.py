@@ -22,6 +22,7 @@ from gateway.overload.body_budget import BodyBudget
 from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.surfaces.completion_handler import CompletionHandler
 from gateway.surfaces.openai_chat.surface import OpenAIChat
+from gateway.telemetry.request_observer import OBSERVER, RequestObserver
 
 
 def create_console_app(
@@ -38,6 +39,7 @@ def create_console_app(
     """
     throttle = AuthThrottle(proxies=TrustedProxies(config.trusted_proxies))
     app = web.Application(middlewares=[border, throttle.middleware])
+    app[OBSERVER] = RequestObserver()
     app[CONFIG] = config
     app.on_response_prepare.append(add_headers)
     calls = InFlightCalls()

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Self
 
 import msgspec
+from msgspec.structs import replace
 from multidict import MultiMapping
 
-from gateway.backend import TraceContext
+from gateway.backend import CallOptions, TraceContext
 from gateway.config import EdgeConfig
 from gateway.errors import invalid
 from gateway.http.credentials import BEARER_ONLY, api_key
@@ -30,23 +31,15 @@ _TRACE_HEADERS: Sequence[tuple[str, re.Pattern[str]]] = (
 
 
 class HeaderOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Options of a call by its headers."""
+    """Options of a call by its headers. Requests with equal headers share them."""
 
-    key: str
-    """API key of the caller, of the right form."""
-    idempotency_key: str
-    """Empty: none."""
-    parameter_policy: ParameterPolicy
-    whole_deadline_s: float
-    """How long a call for a whole answer may take."""
+    call: CallOptions
+    """Options of a call for a whole answer, but for those that differ between these requests."""
     stream_deadline_s: float
     """How long a call for a stream may take."""
-    trace_context: TraceContext
-    """The client's."""
+    parameter_policy: ParameterPolicy
     session_id: str
     """Empty: the headers name no session."""
-    tags: str
-    """The header `x-pomogator-tags`; empty without it."""
 
     __repr__ = object.__repr__  # Without the key.
 
@@ -56,21 +49,37 @@ class HeaderOptions(msgspec.Struct, frozen=True, kw_only=True):
         headers: MultiMapping[str],
         config: EdgeConfig,
         credential_headers: Sequence[str] = BEARER_ONLY,
+        surface: str = "",
     ) -> Self:
-        """Return the options in the headers of a request.
+        """Return the options in the headers of a request to the API `surface`.
 
         Raises:
             ApiError: an option is malformed, or there is no key.
         """
         return cls(
-            key=api_key(headers, credential_headers),
-            idempotency_key=idempotency_key(headers),
-            parameter_policy=parameter_policy(headers),
-            whole_deadline_s=deadline_s(headers, config, whole=True),
+            call=CallOptions(
+                key=api_key(headers, credential_headers),
+                request_id="",
+                deadline_s=deadline_s(headers, config, whole=True),
+                idempotency_key=idempotency_key(headers),
+                trace_context=_client_trace(headers),
+                surface=surface,
+                tags=",".join(headers.getall(TAGS_HEADER, ())),
+            ),
             stream_deadline_s=deadline_s(headers, config, whole=False),
-            trace_context=_client_trace(headers),
+            parameter_policy=parameter_policy(headers),
             session_id=session_of_headers(headers),
-            tags=",".join(headers.getall(TAGS_HEADER, ())),
+        )
+
+    def call_of(self, request_id: str, request_bytes: int, *, streams: bool = False) -> CallOptions:
+        """Return the options of the call of one request."""
+        call = self.call
+        return replace(
+            call,
+            request_id=request_id,
+            request_bytes=request_bytes,
+            deadline_s=self.stream_deadline_s if streams else call.deadline_s,
+            trace_context=TRACE_CONTEXT.get() or call.trace_context,
         )
 
 

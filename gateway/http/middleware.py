@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
@@ -18,8 +18,12 @@ from gateway.errors import ApiError, internal
 from gateway.http.error_answer import error_renderer
 from gateway.http.reply import FIXED_HEADERS, elapsed_ms
 from gateway.http.request_urls import URLS
-from gateway.telemetry.request_observer import CLIENT_CLOSED, OBSERVER, route_of
-from services.common.json_logs import emit
+from gateway.telemetry.request_observer import (
+    CLIENT_CLOSED,
+    OBSERVER,
+    ObservedRequest,
+    route_of,
+)
 from services.common.request_headers import request_id_or_new
 from services.domain.error_reason import ErrorReason
 
@@ -32,7 +36,6 @@ OUTCOME: Final = web.RequestKey("outcome", dict[str, object])
 BEGUN: Final = web.RequestKey("begun", float)
 """When an answer that a `Reply` sends began, by `time.perf_counter`."""
 
-_access = logging.getLogger("gateway.access")
 _log = logging.getLogger("gateway")
 
 
@@ -50,19 +53,16 @@ async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[OUTCOME] = outcome
     # Bytes that are not UTF-8 arrive as lone surrogates, which JSON cannot hold.
     path = request.rel_url.raw_path[:256].encode("ascii", "backslashreplace").decode()
-    observer = request.app.get(OBSERVER)
-    observed = observer and observer.begin(
-        request.method, route_of(request), path, request.headers, outcome
-    )
+    observer = request.app[OBSERVER]
+    observed = ObservedRequest(own_id, request.method, route_of(request), path, started, outcome)
+    observer.begin(observed, request.headers)
     status = CLIENT_CLOSED
     try:
         response = await _answer(request, handler)
         status = response.status
         return response
     finally:
-        write_access_line(own_id, request.method, path, outcome, status, started)
-        if observer and observed:
-            observer.end(observed, own_id, status, started, request.get(BEGUN, 0.0))
+        observer.end(observed, status, request.get(BEGUN, 0.0))
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -119,16 +119,3 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
             "Cache-Control": headers.get("Cache-Control", FIXED_HEADERS["Cache-Control"]),
         }
     )
-
-
-def write_access_line(
-    own_id: str, method: str, path: str, outcome: Mapping[str, object], status: int, started: float
-) -> None:
-    """Write the access line of a request, whose ID is `own_id`.
-
-    `started` is when the request began, by `time.perf_counter`.
-    """
-    if _access.isEnabledFor(logging.INFO):
-        line = {"request_id": own_id, "method": method, "path": path, **outcome}
-        ending = {"status": status, "duration_ms": elapsed_ms(started)}
-        emit(_access, "request.ended", line | ending)

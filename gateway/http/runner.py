@@ -24,7 +24,6 @@ from gateway.overload.connection_limit import ConnectionLimit
 from gateway.overload.memory_monitor import ConnectionMemory, MemoryMonitor
 from gateway.overload.overload_metrics import declare_limit_metrics
 from gateway.telemetry.request_observer import OBSERVER
-from services.common.plain_metrics import PlainCounter
 
 CONFIG: Final = web.AppKey("config", EdgeConfig)
 FAST_PATH: Final = web.AppKey("fast_path", FastPath)
@@ -66,12 +65,11 @@ class _Server(web.Server):
             loop=made._loop,  # noqa: SLF001 - aiohttp has no public way to choose the protocol
             **made._kwargs,  # noqa: SLF001
         )
-        config, observer, memory = app[CONFIG], app.get(OBSERVER), app.get(MEMORY)
+        config, observer, memory = app[CONFIG], app[OBSERVER], app.get(MEMORY)
         self._fast_path = app.get(FAST_PATH)
-        limit, malformed = ConnectionLimit(config.connections_max), PlainCounter()
-        if observer is not None:
-            declare_limit_metrics(observer.metrics, limit)
-            malformed = declare_connection_metrics(observer.metrics, lambda: self.connections)
+        limit = ConnectionLimit(config.connections_max)
+        declare_limit_metrics(observer.metrics, limit)
+        malformed = declare_connection_metrics(observer.metrics, lambda: self.connections)
         sweep = IdleSweep(limit, config.idle_timeout_s, self._client_connections)
         self._state = ListenerState(
             config=config,

@@ -64,10 +64,10 @@ class InFlightCall(msgspec.Struct, eq=False):
     def __enter__(self) -> None:
         self._task = asyncio.current_task()
         calls = self._calls
-        self._calls_before = len(calls.running)
-        calls.running.add(self)
         if calls.learns_limit:
+            self._calls_before = len(calls.running)
             calls.shares.enter(self._caller)
+        calls.running.add(self)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         calls = self._calls
@@ -76,10 +76,13 @@ class InFlightCall(msgspec.Struct, eq=False):
             calls.shares.leave(self._caller)
             if isinstance(error, ApiError) and error.row.lowers_limit and not error.scarce:
                 calls.limit.lower(self._calls_before)
-        if not calls.running and calls.drained is not None:
+        if calls.drained is not None and not calls.running:
             calls.drained.set()
-        if not self._cancelled or self._task is None:
-            return
-        has_left = self._task.uncancel() > 0  # The client, which cancelled the task, too.
+        if self._cancelled and self._task is not None:
+            self._take_back(self._task, error)
+
+    def _take_back(self, task: asyncio.Task[object], error: BaseException | None) -> None:
+        """Take back the cancellation of the task, where `drain` has cancelled the call."""
+        has_left = task.uncancel() > 0  # The client, which cancelled the task, too.
         if isinstance(error, asyncio.CancelledError) and not has_left:
             raise shutting_down() from None

@@ -9,14 +9,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
-from gateway.backend import CallOptions, StreamReply
+from gateway.backend import StreamReply
 from gateway.errors import ApiError, internal
 from gateway.http.exchange import Exchange
 from gateway.surfaces.answer_headers import cost_header, notes_header
 from gateway.surfaces.base import Route, StreamRenderer, Surface
 from gateway.surfaces.event_stream import EventStream
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
-from gateway.telemetry.request_observer import TRACE_CONTEXT
 from services.common.request_headers import session_of_body
 from services.domain.events import Event, Started
 from services.domain.spec import CompletionRequest
@@ -40,22 +39,13 @@ class CompletionHandler(SurfaceHandler[Surface]):
             ConnectionError: the client is gone.
         """
         surface, options = self.surface, self.options(exchange.sent)
-        key = options.key
+        key = options.call.key
         request, request_bytes = await self.decoded(
             exchange, key, surface.decode, surface.decode_large, surface.loop_bytes_max
         )
         spec, streams = request.spec, request.stream
         exchange.outcome.update(model=spec.model[:MODEL_LOGGED_MAX], stream=streams)
-        call = CallOptions(
-            key=key,
-            request_id=exchange.request_id,
-            deadline_s=options.stream_deadline_s if streams else options.whole_deadline_s,
-            request_bytes=request_bytes,
-            idempotency_key=options.idempotency_key,
-            trace_context=TRACE_CONTEXT.get() or options.trace_context,
-            surface=surface.name,
-            tags=options.tags,
-        )
+        call = options.call_of(exchange.request_id, request_bytes, streams=streams)
         asked = CompletionRequest(
             spec=spec,
             parameter_policy=options.parameter_policy,

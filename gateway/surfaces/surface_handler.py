@@ -107,8 +107,11 @@ class SurfaceHandler(ABC, Generic[A]):
         """
         options = sent.options
         if options is None:
-            options = HeaderOptions.read(sent.headers, self.config, self.surface.credential_headers)
-            self.surface.check_headers(sent.headers)
+            headers, surface = sent.headers, self.surface
+            options = HeaderOptions.read(
+                headers, self.config, surface.credential_headers, surface.name
+            )
+            surface.check_headers(headers)
             sent.options = options
         return options
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.backend import CallOptions
 from gateway.http.exchange import Exchange
 from gateway.surfaces.answer_headers import notes_header
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
-from gateway.telemetry.request_observer import TRACE_CONTEXT
 from services.domain.prompt_count import COUNT
 
 _NAMES = {COUNT: "input_tokens"}
@@ -30,16 +28,10 @@ class TokenCountHandler(SurfaceHandler[Surface]):
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
         surface, options = self.surface, self.options(exchange.sent)
-        key = options.key
+        key = options.call.key
         request, request_bytes = await self.decoded(exchange, key, surface.decode_prompt)
         exchange.outcome["model"] = request.spec.model[:MODEL_LOGGED_MAX]
-        call = CallOptions(
-            key=key,
-            request_id=exchange.request_id,
-            deadline_s=options.whole_deadline_s,
-            request_bytes=request_bytes,
-            trace_context=TRACE_CONTEXT.get() or options.trace_context,
-        )
+        call = options.call_of(exchange.request_id, request_bytes)
         with self.calls.track(key):
             count = await self.backend.count_prompt(request, call)
             self.admission.known_keys.add(key)

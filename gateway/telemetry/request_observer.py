@@ -1,8 +1,8 @@
-"""Request observer: metrics of each request and, if tracing is on, its span.
+"""Request observer: access line and metrics of each request and, if tracing is on, its span.
 
-    observed = observer.begin(method, route, path, headers, outcome)
+    observer.begin(observed, headers)
     …
-    observer.end(observed, request_id, status, started, begun_at)
+    observer.end(observed, status, begun_at)
 
 `TRACE_CONTEXT`, a context variable of the request's task, holds the context of the span for
 `gateway.http.call_options`, from where it reaches the service. Gauges are computed only when they
@@ -11,6 +11,7 @@ are read.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -20,6 +21,8 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
+from gateway.telemetry.edge_metrics import EdgeMetrics
+from services.common.json_logs import emit
 from services.common.plain_metrics import PlainMetrics
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ TRACE_CONTEXT: ContextVar[Sequence[tuple[str, str]] | None] = ContextVar("trace"
 
 OK = 200
 PROBES = frozenset({"/health", "/healthz", "/readyz"})
-"""Routes that are not observed."""
+"""Routes of which only the access log tells."""
 
 CLIENT_CLOSED = 499
 """The status, in logs and metrics, of a request whose client disconnected before it got one. The
@@ -45,14 +48,21 @@ DURATION_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120
 STREAM, WHOLE = ("stream",), ("whole",)
 """Values of the label `form`."""
 
+_access = logging.getLogger("gateway.access")
+
 
 class ObservedRequest(msgspec.Struct, eq=False):
-    """A request that is being answered, as metrics and traces see it."""
+    """A request that is being answered, as the access log, metrics and traces see it."""
 
+    request_id: str
+    method: str
     route: str
     """The pattern of its path. Empty: no route matches."""
+    path: str
+    started: float
+    """When it arrived, by `time.perf_counter`."""
     outcome: dict[str, object]
-    """Fields for its line in the access log."""
+    """Fields for its line in the access log, beside those that all lines have."""
     span: RequestSpan | None = None
     """None: requests are not traced."""
 
@@ -62,12 +72,15 @@ class RequestObserver:
 
     def __init__(
         self,
-        metrics: PlainMetrics,
+        metrics: PlainMetrics | None = None,
         tracer: RequestTracer | None = None,
         routes: Sequence[str] = ("/v1/chat/completions",),
     ) -> None:
-        """Declare the metrics. `routes` are shown from the start: a rate needs a zero first."""
-        self.metrics = metrics
+        """Declare the metrics. `routes` are shown from the start: a rate needs a zero first.
+
+        Without `metrics` they are shown nowhere.
+        """
+        self.metrics = metrics = metrics or EdgeMetrics()
         self._tracer = tracer
         self._in_flight: set[ObservedRequest] = set()
         self._requests = metrics.counter(
@@ -113,53 +126,57 @@ class RequestObserver:
             lambda: sum(request.outcome.get("stream") is True for request in self._in_flight),
         )
 
-    def begin(
-        self,
-        method: str,
-        route: str,
-        path: str,
-        headers: MultiMapping[str],
-        outcome: dict[str, object],
-    ) -> ObservedRequest | None:
-        """Begin to observe a request, in the request's own task. None: not observed."""
-        if route in PROBES:
-            return None
-        observed = ObservedRequest(route, outcome)
+    def begin(self, observed: ObservedRequest, headers: MultiMapping[str]) -> None:
+        """Begin to observe a request with these headers, in its own task."""
+        if observed.route in PROBES:
+            return
         self._in_flight.add(observed)
         if self._tracer is not None:
-            observed.span = span = self._tracer.begin(method, route, path, headers)
-            outcome["trace_id"] = span.trace_id
+            observed.span = span = self._tracer.begin(
+                observed.method, observed.route, observed.path, headers
+            )
+            observed.outcome["trace_id"] = span.trace_id
             TRACE_CONTEXT.set(span.context)
-        return observed
 
-    def end(
-        self,
-        observed: ObservedRequest,
-        request_id: str,
-        status: int,
-        started: float,
-        begun_at: float,
-    ) -> None:
+    def end(self, observed: ObservedRequest, status: int, begun_at: float) -> None:
         """Record the end of a request. Status 499: its client disconnected.
 
-        `started` is when the request arrived and `begun_at` is when its answer began, by
-        `time.perf_counter`; `begun_at` is 0 if no answer began, or the time is unknown.
+        `begun_at` is when its answer began, by `time.perf_counter`; 0 if none began, or the time is
+        unknown.
         """
+        duration_s = time.perf_counter() - observed.started
+        if _access.isEnabledFor(logging.INFO):
+            _write_line(observed, status, duration_s)
+        route, outcome = observed.route, observed.outcome
+        if route in PROBES:
+            return
         self._in_flight.discard(observed)
-        route, code = observed.route, str(observed.outcome.get("code", ""))
-        disconnected = status == CLIENT_CLOSED
         self._requests[route, str(status)].value += 1
-        self._durations[route,].observe(time.perf_counter() - started)
+        self._durations[route,].observe(duration_s)
+        code, disconnected = str(outcome.get("code", "")), status == CLIENT_CLOSED
         if begun_at and (status == OK or disconnected):
-            form = STREAM if observed.outcome.get("stream") is True else WHOLE
-            self._first_bytes[form].observe(begun_at - started)
+            form = STREAM if outcome.get("stream") is True else WHOLE
+            self._first_bytes[form].observe(begun_at - observed.started)
         if disconnected:
             self._disconnects["answering" if begun_at else "waiting",].value += 1
         elif code and status == OK:
             self._stream_errors[code,].value += 1
         if observed.span is not None:
             sent = (OK if begun_at else 0) if disconnected else status
-            observed.span.end(sent, CLIENT_GONE if disconnected else code, request_id)
+            observed.span.end(sent, CLIENT_GONE if disconnected else code, observed.request_id)
+
+
+def _write_line(observed: ObservedRequest, status: int, duration_s: float) -> None:
+    """Write the access line of a request."""
+    line = {
+        "request_id": observed.request_id,
+        "method": observed.method,
+        "path": observed.path,
+        **observed.outcome,
+        "status": status,
+        "duration_ms": round(duration_s * 1000),
+    }
+    emit(_access, "request.ended", line)
 
 
 def route_of(request: web.Request) -> str:
@@ -169,4 +186,4 @@ def route_of(request: web.Request) -> str:
 
 
 OBSERVER: Final = web.AppKey("observer", RequestObserver)
-"""The observer of an application, if it has one."""
+"""The observer of an application."""

@@ -26,7 +26,6 @@ from gateway.http.body_admission import BodyAdmission
 from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.fast_path.fast_path_exchange import LENGTH, FastPathExchange, RequestHead
-from gateway.http.middleware import write_access_line
 from gateway.telemetry.request_observer import (
     CLIENT_CLOSED,
     ObservedRequest,
@@ -72,7 +71,7 @@ class FastPath:
     ) -> None:
         """Without `admission` every call is admitted."""
         self.admission = admission or BodyAdmission()
-        self._observer = observer
+        self._observer = observer or RequestObserver()
         self._throttle = throttle
         self._body_bytes_max = body_bytes_max
         self._endpoints = {
@@ -161,7 +160,7 @@ class FastPath:
                 _refuse(exchange, internal(exchange.request_id))
             status = exchange.status
         finally:
-            self._end(exchange, observed, status)
+            self._observer.end(observed, status, exchange.begun_at)
 
     def refuse(self, exchange: FastPathExchange, error: ApiError) -> None:
         """Refuse a call that is not admitted: at once, without another loop turn.
@@ -173,25 +172,16 @@ class FastPath:
         try:
             _refuse(exchange, error)
         finally:
-            self._end(exchange, observed, exchange.status or CLIENT_CLOSED)
+            self._observer.end(observed, exchange.status or CLIENT_CLOSED, exchange.begun_at)
 
-    def _begin(self, exchange: FastPathExchange) -> ObservedRequest | None:
-        if self._observer is None:
-            return None
-        sent, path = exchange.sent, exchange.sent.endpoint.path
-        return self._observer.begin(
-            sent.endpoint.method, path, path, sent.headers, exchange.outcome
+    def _begin(self, exchange: FastPathExchange) -> ObservedRequest:
+        head = exchange.sent
+        method, path = head.endpoint.method, head.endpoint.path
+        observed = ObservedRequest(
+            exchange.request_id, method, path, path, exchange.started, exchange.outcome
         )
-
-    def _end(
-        self, exchange: FastPathExchange, observed: ObservedRequest | None, status: int
-    ) -> None:
-        endpoint, started = exchange.sent.endpoint, exchange.started
-        write_access_line(
-            exchange.request_id, endpoint.method, endpoint.path, exchange.outcome, status, started
-        )
-        if self._observer is not None and observed is not None:
-            self._observer.end(observed, exchange.request_id, status, started, exchange.begun_at)
+        self._observer.begin(observed, head.headers)
+        return observed
 
 
 def _refuse(exchange: FastPathExchange, error: ApiError) -> None:

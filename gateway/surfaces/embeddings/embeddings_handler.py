@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from multidict import MultiMapping
 
-from gateway.backend import CallOptions
 from gateway.config import EdgeConfig
 from gateway.http.exchange import Exchange
 from gateway.surfaces.answer_headers import cost_header, notes_header
@@ -18,7 +17,6 @@ from gateway.surfaces.embeddings.decode import DecodedRequest, decode
 from gateway.surfaces.embeddings.embeddings_api import EmbeddingsApi
 from gateway.surfaces.embeddings.render import render, rendered_bytes
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
-from gateway.telemetry.request_observer import TRACE_CONTEXT
 from services.common.off_loop import off_loop
 
 
@@ -33,19 +31,10 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
         options = self.options(exchange.sent)
-        key = options.key
+        key = options.call.key
         asked, request_bytes = await self.decoded(exchange, key, _decode)
         exchange.outcome.update(model=asked.spec.model[:MODEL_LOGGED_MAX], stream=False)
-        call = CallOptions(
-            key=key,
-            request_id=exchange.request_id,
-            deadline_s=options.whole_deadline_s,
-            request_bytes=request_bytes,
-            idempotency_key=options.idempotency_key,
-            trace_context=TRACE_CONTEXT.get() or options.trace_context,
-            surface=self.surface.name,
-            tags=options.tags,
-        )
+        call = options.call_of(exchange.request_id, request_bytes)
         with self.calls.track(key):
             answer, of_service = await self.backend.embed(
                 asked.request(options.parameter_policy), call

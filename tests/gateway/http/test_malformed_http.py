@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from gateway.config import EdgeConfig
 from gateway.http.middleware import add_headers
 from gateway.http.runner import CONFIG, EdgeRunner
+from gateway.telemetry.request_observer import OBSERVER, RequestObserver
 from tests.gateway.conftest import Edge
 from tests.gateway.http.raw import POST, assert_error, exchange
 
@@ -128,7 +129,7 @@ async def test_a_fault_outside_of_the_error_border_is_answered_and_logged(
         raise RuntimeError
 
     app = web.Application()
-    app[CONFIG] = EdgeConfig()
+    app[CONFIG], app[OBSERVER] = EdgeConfig(), RequestObserver()
     app.router.add_get("/", fail)
     app.on_response_prepare.append(add_headers)
     runner = EdgeRunner(app)

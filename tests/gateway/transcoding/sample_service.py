@@ -25,6 +25,7 @@ from grpc_tools import protoc
 from gateway.config import EdgeConfig
 from gateway.http.middleware import add_headers, border
 from gateway.http.runner import CONFIG, EdgeRunner
+from gateway.telemetry.request_observer import OBSERVER, RequestObserver
 from gateway.transcoding import routes
 
 SERVICE = "sample.v1.SampleService"
@@ -279,6 +280,7 @@ async def edge(
 ) -> AsyncIterator[str]:
     """Run our edge in front of the service; give its URL."""
     app = web.Application(middlewares=[border])
+    app[OBSERVER] = RequestObserver()
     app[CONFIG] = config
     app.on_response_prepare.append(add_headers)
     app.add_routes(routes([sample.service], channel, config, **options))
