@@ -7,7 +7,8 @@ request whose values cannot be copied as they are, or that needs a note.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
+from itertools import compress
+from operator import attrgetter, ne
 
 import msgspec
 
@@ -20,49 +21,51 @@ from services.providers.translate.history import reasoning
 from services.providers.translate.thinking import ThinkingPlan
 from services.providers.translate.unseen_reasoning import hidden_tokens
 
-_values = attrgetter("max_tokens", *PLAIN_PARAMETERS)
-_UNSET: Sequence[object] = (None, "", [])
+_PARAMETERS = ("max_tokens", *PLAIN_PARAMETERS)
+_values = attrgetter(*_PARAMETERS)
+_UNSET = _values(ChatCompletionSpec(model=""))
+
+_Range = tuple[float, float]
 
 
 class PlainRequests:
     """Encoder of plain requests to one target. See `services.providers.base.PlainEncoder`."""
 
-    __slots__ = ("_names", "_ranges", "_reasons", "_roles", "_target")
+    __slots__ = ("_parameters", "_reasons", "_roles", "_target")
 
     def __init__(self, target: Target) -> None:
         capabilities = target.capabilities
         self._target = target
         self._reasons = capabilities.thinking_default != "off"
-        self._names = [output_limits.output_limit_name(target), *_names(target, self._reasons)]
-        ranges = {**capabilities.ranges, **(capabilities.thinking_ranges if self._reasons else {})}
-        most = float(output_limits.longest_answer(capabilities))
-        self._ranges = [("max_tokens", (0.0, most))]
-        self._ranges += [(name, each) for name, each in ranges.items() if name in PLAIN_PARAMETERS]
-        self._roles = {"system": "system", "user": "user"}
+        names = [output_limits.output_limit_name(target), *_names(target, self._reasons)]
+        ranges: dict[str, _Range] = {
+            **capabilities.ranges,
+            **(capabilities.thinking_ranges if self._reasons else {}),
+            "max_tokens": (0.0, float(output_limits.longest_answer(capabilities))),
+        }
+        self._parameters: list[tuple[str, _Range | None]] = [
+            (name, ranges.get(ours)) for ours, name in zip(_PARAMETERS, names, strict=True)
+        ]
+        self._roles = {"system", "user"}
         if capabilities.developer_role:
-            self._roles["developer"] = "developer"
+            self._roles.add("developer")
         if not reasoning.takes_text(target):
-            self._roles["assistant"] = "assistant"
+            self._roles.add("assistant")
 
     def encode(
         self, spec: ChatCompletionSpec, texts: Sequence[str], *, stream: bool
     ) -> UpstreamRequest | None:
         """Return the request. None: `request.encode` must encode it."""
-        if not self._fits(spec):
-            return None
         target = self._target
         messages: list[dict[str, str]] = []
         for message, text in zip(spec.messages, texts, strict=True):
-            role = self._roles.get(message.role)
-            if role is None:
+            if message.role not in self._roles:
                 return None
-            messages.append({"role": role, "content": text})
+            messages.append({"role": message.role, "content": text})
         body: dict[str, object] = {"model": target.model, "messages": messages}
-        for name, value in zip(self._names, _values(spec), strict=True):
-            if value not in _UNSET:
-                if not name:
-                    return None
-                body[name] = value
+        values = _values(spec)
+        if values != _UNSET and not self._add_parameters(values, body):
+            return None
         limit = spec.max_tokens
         streamed = stream or self._reasons or (limit or 0) > LONG_ANSWER_TOKENS
         body["stream"] = streamed
@@ -76,13 +79,16 @@ class PlainRequests:
             path=PATH, body=msgspec.json.encode(body), streamed=streamed, thinking_tokens=hidden
         )
 
-    def _fits(self, spec: ChatCompletionSpec) -> bool:
-        """Whether each value may be sent as it is."""
-        for name, (least, most) in self._ranges:
-            value = getattr(spec, name)
-            if value is not None and not least <= value <= most:
+    def _add_parameters(self, values: Sequence[object], body: dict[str, object]) -> bool:
+        """Add the parameters that are set. Returns whether each may be sent as it is."""
+        given = zip(self._parameters, values, strict=True)
+        for (name, bounds), value in compress(given, map(ne, values, _UNSET)):
+            if not name or (isinstance(value, list) and len(value) > STOPS_MAX):
                 return False
-        return len(spec.stop) <= STOPS_MAX
+            if bounds and isinstance(value, int | float) and not bounds[0] <= value <= bounds[1]:
+                return False
+            body[name] = value
+        return True
 
 
 def plain_requests(target: Target) -> PlainRequests | None:
