@@ -47,6 +47,14 @@ def finish_reason(word: str) -> FinishReason:
     return FINISH_REASONS.get(name) or ("content_filter" if name.endswith("filter") else "stop")
 
 
+def checked_reason(word: str, native: str = "") -> FinishReason:
+    """Return the finish reason for `word`. Raises as `raise_if_failure` does."""
+    if word in FINISH_REASONS and native in {word, ""}:
+        return FINISH_REASONS[word]
+    raise_if_failure(word, native)
+    return finish_reason(word)
+
+
 def raise_if_failure(word: str, native: str = "") -> None:
     """Raise UpstreamError if the provider's `word` says that it failed.
 

@@ -12,7 +12,7 @@ from services.providers.anthropic.usage import UsageCount
 from services.providers.base import SseEvent, Target
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.failures import read_error
-from services.providers.finish_reasons import finish_reason, raise_if_failure
+from services.providers.finish_reasons import checked_reason, finish_reason, raise_if_failure
 from services.providers.raw_answer import RawAnswerDecoder, events_pattern, tells_no_secret
 from services.providers.sse_parser import DONE
 from services.providers.unusable_answers import broken_off, unreadable
@@ -56,10 +56,10 @@ class RawMessageDecoder(RawAnswerDecoder):
         if message.content is None:
             raise error_in_answer(body) if read_error(body).message else unreadable()
         native = message.stop_reason or ""
-        raise_if_failure(native)
+        reason = checked_reason(native)
         self._usage.add(message.usage)
         self._usage.add_blocks(message.content)
-        choice = Choice(finish_reason=finish_reason(native), native_finish_reason=native)
+        choice = Choice(finish_reason=reason, native_finish_reason=native)
         return WholeAnswer(
             choices=[choice],
             usage=self._usage.usage,

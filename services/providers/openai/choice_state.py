@@ -9,8 +9,8 @@ import msgspec
 
 from services.common.json_errors import NOT_JSON
 from services.common.reasoning_fragments import Detail
-from services.domain.events import ReasoningDelta, RefusalDelta, TextDelta
-from services.providers.finish_reasons import raise_if_failure
+from services.domain.events import FinishReason, ReasoningDelta, RefusalDelta, TextDelta
+from services.providers.finish_reasons import checked_reason
 from services.providers.openai import wire
 from services.providers.openai.extras import Json, decoded, merge, replaced
 from services.providers.openai.reasoning import Reasoning
@@ -35,7 +35,7 @@ class ChoiceState:
         self.index = index
         self.tool_calls = ToolCalls(seed, index)
         self.reasoning = Reasoning([] if details else None)
-        self.finish_reason = ""
+        self.finish_reason: FinishReason = "stop"
         self.native_finish_reason = ""
         self.ended = False
         """Whether a finish reason was received, and nothing more of the answer after it."""
@@ -43,14 +43,15 @@ class ChoiceState:
         """Whether more of the answer came after a finish reason."""
         self.extra: Json = {}
         """Members of the message that the contract has no fields for."""
-        self._members: Json = {}
+        self.members: Json = {}
+        """Members of the choice that the contract has no fields for."""
 
     def add_members(self, choice: wire.Choice, unknown: Any) -> bool:
         """Take members of a choice without a field. Returns whether any is new or has changed."""
         if not unknown and wire.OF_CHOICE.values(choice) == wire.OF_CHOICE.unset:
             return False
         members = wire.OF_CHOICE.of(choice) | (unknown or {})
-        return bool(members) and merge(self._members, decoded(members), replaced)
+        return bool(members) and merge(self.members, decoded(members), replaced)
 
     def reopen(self) -> None:
         """Take note of more of the answer after a finish reason, which was not the last then."""
@@ -62,10 +63,10 @@ class ChoiceState:
 
         Raises UpstreamError if the provider says that it failed.
         """
-        raise_if_failure(word, native or "")
+        reason = checked_reason(word, native or "")
         self.ended = True
-        if not self.finish_reason or self.reopened:
-            self.finish_reason = word
+        if not self.native_finish_reason or self.reopened:
+            self.finish_reason = reason
             self.native_finish_reason = native or word
 
     def reasoning_state(self, pack: StatePacker | None) -> str:
@@ -79,7 +80,7 @@ class ChoiceState:
 
     def members_json(self) -> bytes:
         """Members of the choice that have no field, as a JSON object. Empty: there are none."""
-        return msgspec.json.encode(self._members) if self._members else b""
+        return msgspec.json.encode(self.members) if self.members else b""
 
 
 def older_message(choice: wire.Choice) -> wire.Message | None:

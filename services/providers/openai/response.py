@@ -40,17 +40,18 @@ class OpenAiDecoder(RepeatedTextDecoder):
     `details` it has the reasoning in OpenRouter's form, too.
     """
 
+    usage: Usage | None = None
+    """The last reported usage."""
+    done = False
+    """Whether `[DONE]` has been received."""
+    _service_tier = ""
+    _in_text = False  # Whether the first choice has begun and has not ended.
+
     def __init__(self, pack_state: StatePacker | None = None, *, details: bool = False) -> None:
         self._pack_state = pack_state
         self._details = details
         self._choices: dict[int, StreamedChoice] = {}
-        self.usage: Usage | None = None
-        """The last reported usage."""
-        self._service_tier = ""
         self._members = MembersBesideChoices()
-        self.done = False
-        """Whether `[DONE]` has been received."""
-        self._in_text = False  # Whether the first choice has begun and has not ended.
 
     def feed(self, event: SseEvent) -> list[Event]:
         """Decode one event. Events after `[DONE]` are ignored."""

@@ -17,7 +17,6 @@ from services.domain.events import (
     TextDelta,
     ToolCallDelta,
 )
-from services.providers.finish_reasons import finish_reason
 from services.providers.openai import wire
 from services.providers.openai.choice_state import (
     ChoiceState,
@@ -77,9 +76,9 @@ class StreamedChoice(ChoiceState):
         """The end of the choice."""
         return ChoiceFinished(
             index=self.index,
-            finish_reason=finish_reason(self.finish_reason),
+            finish_reason=self.finish_reason,
             native_finish_reason=self.native_finish_reason,
-            extra_json=self.members_json(),
+            extra_json=self.members_json() if self.members else b"",
         )
 
     def _message_of(self, choice: wire.Choice) -> wire.Message | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -14,6 +15,10 @@ from services.providers.openai import wire
 from services.providers.openai.extras import WITHHELD, decoded
 
 _NO_DETAILS = wire.PromptDetails()
+
+_reads = attrgetter(
+    "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens", "cache_read_input_tokens"
+)
 
 _DETAILS = (
     "prompt_tokens_details",
@@ -50,14 +55,7 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
     reasoning = found.reasoning_tokens or 0
     if generated is not None:
         reasoning = generated.reasoning_tokens or reasoning
-    read = (
-        within.cached_tokens
-        or found.prompt_cache_hit_tokens
-        or found.num_cached_tokens
-        or found.cached_tokens
-        or found.cache_read_input_tokens
-        or 0
-    )
+    read = within.cached_tokens or next(filter(None, _reads(found)), 0)
     written = (
         within.cache_write_tokens
         or within.cache_creation_tokens
@@ -84,8 +82,8 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
         completion_token_count=int(completion),
         total_token_count=int(prompt) + int(completion),
         thinking_token_count=int(min(reasoning, completion)) if reasoning else 0,
-        cache_read_token_count=int(min(read, prompt or read)),
-        cache_write_token_count=int(min(written, prompt or written)),
+        cache_read_token_count=int(min(read, prompt or read)) if read else 0,
+        cache_write_token_count=int(min(written, prompt or written)) if written else 0,
         cache_write_1h_token_count=NOT_REPORTED if written else 0,
         source="provider",
         extra_json=_extra_json(unknown) if unknown else b"",

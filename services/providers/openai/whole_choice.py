@@ -12,7 +12,7 @@ from services.common.known_members import item, member
 from services.domain.completion import Choice
 from services.domain.conversation import ContentPart, Message, ReasoningPart, TextPart
 from services.domain.events import ReasoningDelta, RefusalDelta, TextDelta
-from services.providers.finish_reasons import finish_reason, raise_if_failure
+from services.providers.finish_reasons import checked_reason
 from services.providers.openai import wire
 from services.providers.openai.choice_state import (
     ChoiceState,
@@ -42,10 +42,10 @@ def plain_choice(choice: wire.Choice) -> Choice | None:
         index=choice.index, message=plain, finish_reason=word, native_finish_reason=native
     ):
         return None
-    raise_if_failure(word, native or "")
+    reason = checked_reason(word, native or "")
     return Choice(
         message=Message(role="assistant", content=[TextPart(text=content)] if content else []),
-        finish_reason=finish_reason(word),
+        finish_reason=reason,
         native_finish_reason=native or word,
     )
 
@@ -95,7 +95,7 @@ class WholeChoice(ChoiceState):
                 refusal="".join(self._refusals),
                 extra_json=self.extra_json(),
             ),
-            finish_reason=finish_reason(self.finish_reason),
+            finish_reason=self.finish_reason,
             native_finish_reason=self.native_finish_reason,
             logprobs_json=joined(self._logprobs),
             extra_json=self.members_json(),
