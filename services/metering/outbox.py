@@ -12,8 +12,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import suppress
-from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -21,6 +19,7 @@ from services.errors import Failure
 from services.storage.admitted_holds import write_holds
 from services.storage.base import ConstraintError, Database
 from services.storage.hold_ends import HoldEnd, end_holds
+from services.storage.hold_journal import HoldJournal
 from services.storage.late_charges import charge_late
 from services.storage.ledger import HoldRow
 
@@ -63,9 +62,10 @@ class Outbox:
         self.on_not_written: Callable[[HoldEnd, bool], None] = lambda _end, _has_hold: None
         """Called with each end that the database does not get, and whether the database has had its
         hold: then a recovery ends the hold, or has ended it."""
-        self._work = asyncio.Event()
-        self._is_awaited = asyncio.Event()
-        """Set while a task waits for the next batch, which is then not delayed."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Sets `_due` for what was queued since the last batch. None: nothing was."""
+        self._due = asyncio.Event()
+        """Set when a batch is to be written."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._delivered = asyncio.Event()
@@ -89,8 +89,8 @@ class Outbox:
     def add(self, hold: HoldRow) -> None:
         """Queue a hold that memory has admitted."""
         self._unwritten[hold.id] = hold
-        self._idle.clear()
-        self._work.set()
+        if self._timer is None:
+            self._start_timer()
 
     def put(self, hold_end: HoldEnd) -> None:
         """Queue the end of a hold."""
@@ -103,8 +103,12 @@ class Outbox:
             self._unwritten[hold_id] = hold_end
         else:
             self._waiting.append(hold_end)
+        if self._timer is None:
+            self._start_timer()
+
+    def _start_timer(self) -> None:
         self._idle.clear()
-        self._work.set()
+        self._timer = asyncio.get_running_loop().call_later(BATCH_DELAY_S, self._due.set)
 
     async def drain(self) -> None:
         """Wait until the database has all ends."""
@@ -114,7 +118,7 @@ class Outbox:
         """Wait until the database has the holds and ends that are queued at this moment."""
         before = self._hold_ids | self._unwritten.keys() | self._writing.keys()
         if before:
-            self._is_awaited.set()
+            self._due.set()
         queues = (self._hold_ids, self._unwritten, self._writing)
         while not all(before.isdisjoint(queue) for queue in queues):
             await self._delivered.wait()
@@ -123,51 +127,53 @@ class Outbox:
     async def send(self) -> None:
         """Write queued ends until cancelled. After a failure the task may be started again."""
         while True:
-            await self._work.wait()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(BATCH_DELAY_S):
-                    await self._is_awaited.wait()
-            self._is_awaited.clear()
-            self._work.clear()
-            self._waiting.extend(self._extended)
-            self._extended.clear()
+            await self._due.wait()
+            self._due.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._extended:
+                self._waiting.extend(self._extended)
+                self._extended.clear()
             try:
-                await self._send_new()
+                if self._journal is not None and (self._unwritten or self._writing):
+                    await self._send_new(self._journal)
                 while self._waiting:
                     await self._deliver(min(len(self._waiting), BATCH_MAX))
             except BaseException:
-                self._work.set()  # The next run of the task goes on with what is left.
+                self._due.set()  # The next run of the task goes on with what is left.
                 raise
-            if not self._work.is_set():
+            if self._timer is None:
                 self._idle.set()
 
-    async def _send_new(self) -> None:
+    async def _send_new(self, journal: HoldJournal) -> None:
         """Write the holds that are not in the database, in flight or ended."""
-        if self._journal is None or not (self._unwritten or self._writing):
-            return
-        self._journal.begin_batch()
+        journal.begin_batch()
         # From here on, an end that comes for one of them waits: a batch that fails may be written.
         self._writing |= self._unwritten
         self._unwritten.clear()
         for batch in batched(list(self._writing.values()), BATCH_MAX):
             await self._deliver_new(batch)
         try:
-            self._journal.end_batch()
-            if not self._unwritten:
-                self._journal.clear()
+            journal.end_batch(all_written=not self._unwritten)
         except OSError as error:
             # Harmless: a hold that is in the database is not written again.
             log.warning("journal.not_emptied", extra={"reason": error.strerror})
 
     async def _deliver_new(self, batch: Sequence[HoldRow | HoldEnd]) -> None:
         """Write holds that are not in the database. Return when it has them."""
-        holds = [each for each in batch if isinstance(each, HoldRow)]
-        ended = [each for each in batch if isinstance(each, HoldEnd)]
+        holds: list[HoldRow] = []
+        ended: list[HoldEnd] = []
+        for each in batch:
+            if isinstance(each, HoldRow):
+                holds.append(each)
+            else:
+                ended.append(each)
         # Charges are synced to disk, each with the hold that it ends. A power cut that loses a hold
         # also ends its call.
         write = self._database.write if ended else self._database.write_unsynced
         try:
-            await _until_available(partial(write, write_holds, holds, ended))
+            await _until_available(lambda: write(write_holds, holds, ended))
         except ConstraintError as refusal:
             if len(batch) > 1:
                 for each in batch:
@@ -191,7 +197,7 @@ class Outbox:
         """
         batch = list(islice(self._waiting, count))
         try:
-            won = await _until_available(partial(self._database.write, end_holds, batch))
+            won = await _until_available(lambda: self._database.write(end_holds, batch))
         except ConstraintError:
             if count > 1:
                 for _ in range(count):
@@ -214,7 +220,7 @@ class Outbox:
     async def _charge_late(self, batch: Sequence[HoldEnd], won: Sequence[bool]) -> list[bool]:
         """Correct the charges of holds that another process has recovered. Return for which."""
         lost = [hold_end for hold_end, ours in zip(batch, won, strict=True) if not ours]
-        late = await _until_available(partial(self._database.write, charge_late, lost))
+        late = await _until_available(lambda: self._database.write(charge_late, lost))
         if charged := [end.hold.id for end, ours in zip(lost, late, strict=True) if ours]:
             log.warning("holds.charged_late", extra={"hold_ids": charged})
         each_late = iter(late)
@@ -223,8 +229,8 @@ class Outbox:
     def _note_delivered(self, ends: Sequence[HoldEnd]) -> None:
         for hold_end in ends:
             self._hold_ids.discard(hold_end.hold.id)
-            for extension in hold_end.extensions:
-                self._hold_ids.discard(extension.id)
+            if hold_end.extensions:
+                self._hold_ids.difference_update([each.id for each in hold_end.extensions])
         self._delivered.set()
         self._delivered = asyncio.Event()
 

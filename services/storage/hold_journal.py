@@ -54,11 +54,16 @@ class HoldJournal:
             self._has_batch = True
             self._in_use ^= 1
 
-    def end_batch(self) -> None:
-        """Empty the file before: all its holds are in the database."""
+    def end_batch(self, *, all_written: bool) -> None:
+        """Empty the file before: all its holds are in the database.
+
+        With `all_written` those of the file in use are in the database, too: it is emptied as well.
+        """
         if self._has_batch:
             self._has_batch = False
             os.ftruncate(self._files[self._in_use ^ 1], 0)
+        if all_written:
+            os.ftruncate(self._files[self._in_use], 0)
 
     def read(self) -> list[HoldRow]:
         """Return the holds of an earlier process. A last line that was cut is no hold."""

@@ -52,7 +52,8 @@ class SqliteDatabase:
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a transaction, in one commit with others that arrived meanwhile."""
-        self._require_place()
+        if not self._place.kept:
+            raise unavailable()  # It would be lost with the open file.
         result: T = await self._writer.submit(lambda: transaction(*args, **kwargs))
         return result
 
@@ -60,7 +61,8 @@ class SqliteDatabase:
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a transaction without waiting for the disk. It survives a killed process."""
-        self._require_place()
+        if not self._place.kept:
+            raise unavailable()
         result: T = await self._writer.submit(lambda: transaction(*args, **kwargs), synced=False)
         return result
 
@@ -100,11 +102,6 @@ class SqliteDatabase:
         while True:
             await asyncio.sleep(CHECK_PLACE_S)
             self._place.check()
-
-    def _require_place(self) -> None:
-        """Raise Failure if what is written would be lost with the open file."""
-        if not self._place.kept:
-            raise unavailable()
 
     def _notify_listeners(self, payloads: Sequence[str]) -> None:
         for payload in payloads:

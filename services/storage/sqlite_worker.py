@@ -46,15 +46,6 @@ class Job(msgspec.Struct):
         """Discard the result of an attempt that was rolled back."""
         self.result = self.error = None
 
-    def deliver(self) -> None:
-        """Resolve the future, unless its caller was cancelled."""
-        if self.future.done():
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
-
 
 class SqliteWorker:
     """Thread that owns a connection and commits submitted transactions in batches."""
@@ -133,9 +124,15 @@ class SqliteWorker:
 
     def _deliver(self, batch: Sequence[Job], notices: Sequence[str], running: bool) -> None:
         # Notices first: a revocation is in force when its caller resumes.
-        self._notify_listeners(notices)
+        if notices:
+            self._notify_listeners(notices)
         for job in batch:
-            job.deliver()
+            if job.future.done():
+                continue  # Its caller was cancelled.
+            if job.error is None:
+                job.future.set_result(job.result)
+            else:
+                job.future.set_exception(job.error)
         if not running and self._stopped is not None and not self._stopped.done():
             self._stopped.set_result(None)
 
