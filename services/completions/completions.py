@@ -50,7 +50,7 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     when an operator wants it."""
     idempotency_key: str | None = None
     queue_wait_s: float = 0.0
-    """Time that the call waited in a queue before the service saw it."""
+    """Time that the call waited in a queue before the service saw it; 0: it is not known."""
     trace_context: Mapping[str, str] = {}
     """The headers `traceparent` and `tracestate`, as far as the caller sent them."""
     surface: str = ""

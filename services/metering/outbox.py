@@ -62,6 +62,7 @@ class Outbox:
         self.on_not_written: Callable[[HoldEnd, bool], None] = lambda _end, _has_hold: None
         """Called with each end that the database does not get, and whether the database has had its
         hold: then a recovery ends the hold, or has ended it."""
+        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         """Sets `_due` for what was queued since the last batch. None: nothing was."""
         self._due = asyncio.Event()
@@ -108,7 +109,7 @@ class Outbox:
 
     def _start_timer(self) -> None:
         self._idle.clear()
-        self._timer = asyncio.get_running_loop().call_later(BATCH_DELAY_S, self._due.set)
+        self._timer = self._loop.call_later(BATCH_DELAY_S, self._due.set)
 
     async def drain(self) -> None:
         """Wait until the database has all ends."""

@@ -70,8 +70,8 @@ class CallMetrics:
 
     def observe(self, record: CallRecord) -> None:
         """Count a call that has ended."""
-        method, model, reason = record.method, record.model, record.reason
-        self.requests[method, model, record.code, reason].value += 1
+        method, reason = record.method, record.reason
+        self.requests[method, record.model, record.code, reason].value += 1
         self.durations[(method,)].observe(record.ended_at - record.opened_at)
         if method == "stream":
             self.stream_ends[(record.end,)].value += 1
@@ -79,13 +79,20 @@ class CallMetrics:
             self.attempts.observe(record)
         elif reason and record.end != ABORTED:
             self.refused[(reason,)].value += 1
+        if reason:
+            self._observe_failure(record)
+        elif record.replayed:
+            outcome = "joined" if record.is_joined else "replay"
+            self.idempotent_requests[(outcome,)].value += 1
+        self.usage.observe(record)
+
+    def _observe_failure(self, record: CallRecord) -> None:
+        reason = record.reason
         if reason in AUTH_FAILURES and not record.key_id:
             # With an ID it was accepted, and revoked while the call ran.
             self.auth_failures[(reason,)].value += 1
-        earlier = "joined" if record.is_joined else "replay"
-        if outcome := earlier if record.replayed else IDEMPOTENCY.get(reason):
+        if outcome := IDEMPOTENCY.get(reason):
             self.idempotent_requests[(outcome,)].value += 1
-        self.usage.observe(record)
 
 
 class AttemptMetrics:
@@ -117,8 +124,7 @@ class AttemptMetrics:
             self.attempts[(attempt.channel,)].value += 1
             if attempt.reason:
                 self.errors[attempt.channel, attempt.reason].value += 1
-        if len(record.attempts) > 1:
-            self.retries.value += len(record.attempts) - 1
+        self.retries.value += len(record.attempts) - 1
         ttft_s = record.ttft_s
         if ttft_s is not None:
             self.time_to_first_token[(record.model,)].observe(ttft_s)

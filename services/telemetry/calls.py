@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
@@ -72,8 +71,6 @@ class Attempt(msgspec.Struct):
     """The provider's name of the model."""
     reason: str = ""
     """Reason of its failure in the contract. Empty: no failure."""
-    dialect: str = ""
-    """Dialect of the request."""
     started_at: float = 0.0
     """Time of its start."""
 
@@ -112,6 +109,10 @@ class CallRecord(msgspec.Struct, kw_only=True):
     """Public model, by the name of its price. Set once it is known to be in the catalog."""
     attempts: list[Attempt] = []
     """Requests to providers, in order."""
+    channel: str = ""
+    """Channel of the last attempt. Empty: there was no attempt."""
+    dialect: str = ""
+    """Dialect of the last attempt. Empty: there was no attempt."""
     begun_at: float = 0.0
     """Time when the answer began."""
     ended_at: float = 0.0
@@ -148,16 +149,6 @@ class CallRecord(msgspec.Struct, kw_only=True):
     """Whether an operator has aborted the call."""
 
     @property
-    def channel(self) -> str:
-        """Channel of the last attempt. Empty: there was no attempt."""
-        return self.attempts[-1].channel if self.attempts else ""
-
-    @property
-    def dialect(self) -> str:
-        """Dialect of the last attempt. Empty: there was no attempt."""
-        return self.attempts[-1].dialect if self.attempts else ""
-
-    @property
     def replayed(self) -> bool:
         """Whether the answer is that of an earlier call: of its idempotency key, or joined."""
         return self.end == REPLAYED
@@ -178,8 +169,8 @@ class CallRecord(msgspec.Struct, kw_only=True):
     def start_attempt(self, target: TracedTarget, at: float = 0.0) -> Mapping[str, str]:
         """Record a request to a provider. Returns the trace headers to send with it."""
         channel = target.channel
-        attempt = Attempt(channel.name, target.model, dialect=channel.dialect, started_at=at)
-        self.attempts.append(attempt)
+        self.channel, self.dialect = channel.name, channel.dialect
+        self.attempts.append(Attempt(channel.name, target.model, started_at=at))
         return NO_HEADERS if self.spans is None else self.spans.start_attempt(target)
 
     def fail_attempt(self, error: UpstreamError) -> None:
@@ -240,7 +231,8 @@ class CallLog:
 
     def __init__(self, clock: Clock, observe: Observe, tracer: CallTracer | None = None) -> None:
         """`observe` gets every complete record."""
-        self._clock = clock
+        self.clock = clock
+        """Times the calls."""
         self.observers: list[Observe] = [observe]
         """Get every complete record."""
         self.late_observers: list[Observe] = []
@@ -256,53 +248,65 @@ class CallLog:
         """Declare the metric of in-flight calls."""
         counters.observable_gauge("calls_in_flight", "In-flight calls.", lambda: len(self.live))
 
-    @contextmanager
     def recording(
         self,
         request_id: str,
         method: str,
         time_left_s: Callable[[], float | None],
         metadata: Mapping[str, str] = NO_HEADERS,
-    ) -> Iterator[CallRecord]:
-        """Record the call that runs in this context.
+    ) -> Recording:
+        """Return a context manager that records the call in it.
 
         `time_left_s` returns the seconds until the call's deadline; None without one.
         `metadata` is the caller's, which may hold a `traceparent`.
         """
-        record = CallRecord(request_id=request_id, method=method, opened_at=self._clock.now())
+        record = CallRecord(request_id=request_id, method=method, opened_at=self.clock.now())
         if self._tracer is not None:
             record.spans = self._tracer.begin(method, metadata)
-        number = next(self._numbers)
-        self.live[number] = record
-        try:
-            yield record
-            record.end = record.finish or REPLAYED
-        except Failure as failure:
-            _record_failure(record, failure)
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            self._record_cancellation(record, time_left_s())
-            raise
-        except BaseException:
-            record.reason, record.code, record.end = "INTERNAL", "INTERNAL", INTERNAL
-            raise
-        finally:
-            del self.live[number]
-            record.ended_at = self._clock.now()
-            record.tokens_so_far = None  # It refers to the request.
-            if record.interrupt is not None:
-                record.interrupt.release()
-                record.interrupt = None
-            for observe in self.observers:
-                observe(record)
-            if record.spans is not None:
-                record.spans.ended(record)
-            if log.isEnabledFor(logging.INFO):
-                emit(log, "call.ended", record.line())
+        return Recording(self, record, next(self._numbers), time_left_s)
 
-    def _record_cancellation(self, record: CallRecord, time_left_s: float | None) -> None:
+
+class Recording(msgspec.Struct, eq=False):
+    """Context of a call, at whose exit its record is complete."""
+
+    log: CallLog
+    record: CallRecord
+    number: int
+    """Number of the call among those in flight."""
+    time_left_s: Callable[[], float | None]
+
+    def __enter__(self) -> CallRecord:
+        self.log.live[self.number] = self.record
+        return self.record
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, _trace: object
+    ) -> None:
+        calls, record = self.log, self.record
+        if error is None:
+            record.end = record.finish or REPLAYED
+        elif isinstance(error, Failure):
+            _record_failure(record, error)
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self._record_cancellation(record)
+        else:
+            record.reason, record.code, record.end = "INTERNAL", "INTERNAL", INTERNAL
+        del calls.live[self.number]
+        record.ended_at = calls.clock.now()
+        record.tokens_so_far = None  # It refers to the request.
+        if record.interrupt is not None:
+            record.interrupt.release()
+            record.interrupt = None
+        for observe in calls.observers:
+            observe(record)
+        if record.spans is not None:
+            record.spans.ended(record)
+        if log.isEnabledFor(logging.INFO):
+            emit(log, "call.ended", record.line())
+
+    def _record_cancellation(self, record: CallRecord) -> None:
         """Record what cancelled the call: an interrupt, its caller, deadline or the shutdown."""
-        interrupt = record.interrupt
+        interrupt, time_left_s = record.interrupt, self.time_left_s()
         failure = interrupt.failure() if interrupt and interrupt.failure else None
         if record.finish:
             # The answer is complete: a caller who has its last message may cancel.
@@ -313,7 +317,7 @@ class CallLog:
             record.code, record.end = grpc.StatusCode.DEADLINE_EXCEEDED.name, DEADLINE
         else:
             record.code = grpc.StatusCode.CANCELLED.name
-            record.end = SHUTDOWN if self.stopping else CLIENT_GONE
+            record.end = SHUTDOWN if self.log.stopping else CLIENT_GONE
 
 
 def _record_failure(record: CallRecord, failure: Failure) -> None:

@@ -93,8 +93,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def start_ledger(self) -> None:
         """Start a process."""
-        self.ledger = Ledger(self.database, FakeClock())
-        self.run_async(self.ledger.__aenter__())
+
+        async def start() -> Ledger:
+            return await Ledger(self.database, FakeClock()).__aenter__()
+
+        self.ledger = self.run_async(start())
 
     @rule(amount=st.integers(-100, 200), again=st.booleans())
     def credit(self, amount: int, again: bool) -> None:
