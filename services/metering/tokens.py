@@ -99,24 +99,20 @@ class TokenCounter:
 
 
 class RunningTokenCount(msgspec.Struct):
-    """Running token count of a text that arrives in pieces, in bounded memory."""
+    """Running token count of a text that arrives in pieces."""
 
-    _pieces: list[str] = []
-    _chars: int = 0
+    pieces: list[str] = []
+    """Pieces since the last `close`. Append to it."""
     _tokens: int = 0
 
-    def add(self, piece: str, counter: TokenCounter) -> None:
-        """Add a piece."""
-        self._pieces.append(piece)
-        self._chars += len(piece)
-        if self._chars >= PIECE_CHARS:
-            self._tokens += counter.count("".join(self._pieces))
-            self._pieces.clear()
-            self._chars = 0
+    def close(self, counter: TokenCounter) -> None:
+        """Count the pieces so far for good, and drop them."""
+        self._tokens = self.total(counter)
+        self.pieces.clear()
 
     def total(self, counter: TokenCounter) -> int:
         """Return the tokens so far."""
-        return self._tokens + (counter.count("".join(self._pieces)) if self._pieces else 0)
+        return self._tokens + (counter.count("".join(self.pieces)) if self.pieces else 0)
 
 
 def estimate_prompt(spec: ChatCompletionSpec) -> int:

@@ -32,6 +32,7 @@ from services.domain.usage import (
 )
 from services.metering.cache_writes import wanted_cache_write
 from services.metering.tokens import (
+    PIECE_CHARS,
     CounterName,
     RunningTokenCount,
     TokenCounter,
@@ -92,6 +93,8 @@ class UsageMeter(msgspec.Struct, eq=False):
     _prompt: int | None = None
     _text: RunningTokenCount = msgspec.field(default_factory=RunningTokenCount)
     _reasoning: RunningTokenCount = msgspec.field(default_factory=RunningTokenCount)
+    _close_at: int = PIECE_CHARS
+    """The size at which pieces of text are counted and dropped."""
     _final: Usage | None = None
     _is_refused: bool = False
     _is_drained: bool = False
@@ -104,6 +107,7 @@ class UsageMeter(msgspec.Struct, eq=False):
         """Forget the answer so far: another one is given in its place."""
         self._text, self._reasoning = RunningTokenCount(), RunningTokenCount()
         self._final, self._is_refused, self.unread, self.size = None, False, None, 0
+        self._close_at = PIECE_CHARS
 
     def add(self, batch: Sequence[Event]) -> int:
         """Count what the provider sent, in a fraction of a microsecond per event. Return `size`."""
@@ -122,7 +126,10 @@ class UsageMeter(msgspec.Struct, eq=False):
             else:
                 self._add_other(event)
         if text:
-            self._add_text(text)
+            self._text.pieces.append(text)
+            self.size += len(text)
+        if self.size >= self._close_at:
+            self._close_pieces()
         return self.size
 
     def add_whole(self, answer: WholeAnswer) -> None:
@@ -165,14 +172,19 @@ class UsageMeter(msgspec.Struct, eq=False):
         self._read_unread()
         return self._text.total(self.counter) + self._reasoning.total(self.counter)
 
+    def _close_pieces(self) -> None:
+        self._text.close(self.counter)
+        self._reasoning.close(self.counter)
+        self._close_at = self.size + PIECE_CHARS
+
     def _add_text(self, text: str) -> None:
-        self._text.add(text, self.counter)
+        self._text.pieces.append(text)
         self.size += len(text)
 
     def _add_other(self, event: Event) -> None:
         match event:
             case ReasoningDelta():
-                self._reasoning.add(event.text, self.counter)
+                self._reasoning.pieces.append(event.text)
                 self.size += len(event.text)
             case ToolCallDelta():
                 self._add_text(event.name)
@@ -187,6 +199,7 @@ class UsageMeter(msgspec.Struct, eq=False):
         if self.unread is not None:
             size = self.size
             self.add(self.unread())
+            self._close_at -= self.size - size
             self.size = size
 
     async def prepare_prompt_usage(self, known: Usage | None) -> None:

@@ -11,17 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.domain.conversation import AudioPart, FilePart, ImagePart, Message, TextPart, ToolCall
+from services.domain.events import ReasoningDelta, TextDelta
 from services.domain.plain_texts import plain_texts
 from services.domain.spec import ChatCompletionSpec, ResponseFormat, Tool
 from services.metering.prompt_contents import IMAGE_TOKENS
 from services.metering.tokens import (
     PIECE_CHARS,
-    RunningTokenCount,
     TokenCounter,
     count_prompt,
     estimate_prompt,
     estimate_texts,
 )
+from services.metering.usage import UsageMeter
 
 needs_vocabulary = pytest.mark.skipif(
     find_spec("quicktok") is None, reason="the extra `tokens` is not installed"
@@ -109,23 +110,36 @@ def test_plain_request_has_the_estimate_of_its_texts(texts: list[str]) -> None:
 def test_pieces_count_like_the_whole_text(counter: TokenCounter, pieces: list[str]) -> None:
     """A text in pieces has the tokens of the whole text, plus a few at each split."""
     text = "".join(pieces)
-    tally = RunningTokenCount()
+    meter = UsageMeter(spec(), counter)
     for piece in pieces:
-        tally.add(piece, counter)
+        meter.add([TextDelta(piece)])
 
     splits = len(text) // PIECE_CHARS
-    assert abs(tally.total(counter) - counter.count(text)) <= 4 * splits
+    assert abs(meter.tokens_so_far() - counter.count(text)) <= 4 * splits
 
 
 @needs_vocabulary
 def test_a_long_answer_takes_bounded_memory(counter: TokenCounter) -> None:
     """Only the last piece of an answer is buffered."""
-    tally = RunningTokenCount()
-    for _ in range(20_000):
-        tally.add(" word", counter)
+    meter = UsageMeter(spec(), counter)
+    for number in range(40_000):
+        meter.add([ReasoningDelta(" word") if number % 2 else TextDelta(" word")])
 
-    assert sum(map(len, tally._pieces)) < PIECE_CHARS
-    assert tally.total(counter) == 20_000
+    for count in (meter._text, meter._reasoning):
+        assert sum(map(len, count.pieces)) < PIECE_CHARS
+        assert count.total(counter) == 20_000
+
+
+@needs_vocabulary
+def test_a_long_answer_that_is_read_late_takes_bounded_memory(counter: TokenCounter) -> None:
+    """Events that are passed on as they are count by their own size, and their texts apart."""
+    meter = UsageMeter(spec(), counter)
+    meter.unread = lambda: [TextDelta(" word" * 100)]
+    for _ in range(1000):
+        meter.tokens_so_far()
+
+    assert meter.size == 0
+    assert sum(map(len, meter._text.pieces)) < PIECE_CHARS
 
 
 def test_an_image_counts_independently_of_its_size() -> None:
