@@ -15,8 +15,7 @@ from services.metering.ledger import Ledger
 from services.metering.ledger_metrics import declare_ledger_metrics
 from services.serving.process_parts import ProcessParts
 from services.serving.replica_count import ReplicaCount
-from services.storage.base import Database, DatabaseOptions
-from services.storage.counted import CountedDatabase
+from services.storage.base import Database, DatabaseOptions, declare_database_metrics
 from services.storage.opening import open_counters, open_database, open_reasoning
 from services.storage.pepper import Pepper, load_pepper
 from services.storage.reasoning import ReasoningStore
@@ -50,8 +49,8 @@ async def open_stores(
     """Open the stores that the configuration names. Raises StateError."""
     stack, clock = parts.stack, parts.clock
     options = database_options(config)
-    opened = await open_database(state, config.database_url.reveal(), clock, options)
-    database = CountedDatabase(opened, parts.counters)
+    database = await open_database(state, config.database_url.reveal(), clock, options)
+    declare_database_metrics(parts.counters, database)
     stack.push_async_callback(database.close)
     pepper = await load_pepper(state, env, database)
     replicas = ReplicaCount(database)

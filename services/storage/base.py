@@ -25,6 +25,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
 
+from services.common.plain_metrics import PlainMetrics
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 
@@ -139,6 +140,11 @@ class Database(Protocol):
         ...
 
     @property
+    def failures(self) -> int:
+        """Number of transactions that failed because of the database."""
+        ...
+
+    @property
     def hold_journal(self) -> HoldJournal | None:
         """Journal of holds, if no other process can have the database open."""
         ...
@@ -146,6 +152,20 @@ class Database(Protocol):
     async def close(self) -> None:
         """Wait for running transactions, then close the database."""
         ...
+
+
+def declare_database_metrics(metrics: PlainMetrics, database: Database) -> None:
+    """Declare the metrics of a database's failures and health."""
+    metrics.observable_counter(
+        "storage_failures_total",
+        "Transactions that failed because of the database.",
+        lambda: database.failures,
+    )
+    metrics.observable_gauge(
+        "storage_healthy",
+        "1: the last transaction was committed. 0: it failed.",
+        lambda: database.healthy,
+    )
 
 
 def unavailable() -> Failure:

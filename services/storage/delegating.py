@@ -42,6 +42,11 @@ class DelegatingDatabase(Database):
         return self._database.healthy
 
     @property
+    def failures(self) -> int:
+        """Delegate to the database."""
+        return self._database.failures
+
+    @property
     def hold_journal(self) -> HoldJournal | None:
         """Delegate to the database."""
         return self._database.hold_journal

@@ -103,6 +103,7 @@ class PostgresDatabase:
         self._listeners: list[Listener] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._healthy = True
+        self.failures = 0
         self._closed = False
         self._notices = PostgresNotices(
             PostgresConnector(options.direct_url, key="state.database_direct_url")
@@ -191,6 +192,7 @@ class PostgresDatabase:
         """Run the work in a task of its own, which a cancelled caller does not interrupt."""
         if self._closed:
             work.close()
+            self.failures += 1
             raise unavailable()
         task = asyncio.ensure_future(work)
         self._running.add(task)
@@ -279,6 +281,7 @@ class PostgresDatabase:
             # Logged once, not for every call until the database recovers.
             log.error("storage.failed", extra={"reason": describe(error)})
         self._healthy = False
+        self.failures += 1
         return unavailable()
 
     def _notify_listeners(self, payload: str) -> None:

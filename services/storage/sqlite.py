@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from services.clock import Clock
+from services.errors import Failure
 from services.storage.base import Listener, P, T, Transaction, unavailable
 from services.storage.hold_journal import HoldJournal
 from services.storage.sqlite_file import FILE, FilePlace, lock, open_connections
@@ -38,6 +39,7 @@ class SqliteDatabase:
             os.close(self._lock)
             raise
         self._place = FilePlace(state / FILE)
+        self._misplaced_writes = 0
         self._watch = self._loop.create_task(self._watch_place(), name="database file")
         self._connections: tuple[sqlite3.Connection, ...] = (writer, reader)
         self._writer = SqliteWorker(writer, "BEGIN IMMEDIATE", self._loop, self._notify_listeners)
@@ -53,7 +55,7 @@ class SqliteDatabase:
     ) -> T:
         """Run a transaction, in one commit with others that arrived meanwhile."""
         if not self._place.kept:
-            raise unavailable()  # It would be lost with the open file.
+            raise self._misplaced()
         result: T = await self._writer.submit(lambda: transaction(*args, **kwargs))
         return result
 
@@ -62,7 +64,7 @@ class SqliteDatabase:
     ) -> T:
         """Run a transaction without waiting for the disk. It survives a killed process."""
         if not self._place.kept:
-            raise unavailable()
+            raise self._misplaced()
         result: T = await self._writer.submit(lambda: transaction(*args, **kwargs), synced=False)
         return result
 
@@ -81,6 +83,11 @@ class SqliteDatabase:
     def healthy(self) -> bool:
         """Whether the last commit succeeded, in a file that is still in its place."""
         return self._writer.healthy and self._place.kept
+
+    @property
+    def failures(self) -> int:
+        """Number of transactions that failed because of the database."""
+        return self._writer.failures + self._reader.failures + self._misplaced_writes
 
     @property
     def hold_journal(self) -> HoldJournal:
@@ -102,6 +109,11 @@ class SqliteDatabase:
         while True:
             await asyncio.sleep(CHECK_PLACE_S)
             self._place.check()
+
+    def _misplaced(self) -> Failure:
+        """Return the failure of a write that would be lost with the open file."""
+        self._misplaced_writes += 1
+        return unavailable()
 
     def _notify_listeners(self, payloads: Sequence[str]) -> None:
         for payload in payloads:

@@ -58,6 +58,8 @@ class SqliteWorker:
         announce: Callable[[Sequence[str]], None],
     ) -> None:
         self.healthy = True
+        self.failures = 0
+        """Number of transactions that failed because of the database."""
         self._connection = connection
         self._begin = begin
         self._loop = loop
@@ -78,6 +80,7 @@ class SqliteWorker:
         """Submit a transaction. The future gets its result after the commit, or its exception."""
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._stopped is not None:
+            self.failures += 1
             future.set_exception(unavailable())
             return future
         if not self._queued:
@@ -211,6 +214,7 @@ class SqliteWorker:
         self._broken = self._broken or name in FATAL
         with suppress(sqlite3.Error):
             self._roll_back()
+        self.failures += len(batch)
         for job in batch:
             job.result, job.error = None, unavailable()
 

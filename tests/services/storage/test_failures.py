@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from services.common.plain_metrics import PlainMetrics
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.base import Database, Transaction
-from services.storage.counted import CountedDatabase
-from tests.stand.failing_database import WatchedDatabase
+from services.storage.delegating import DelegatingDatabase
 
 
 def nothing() -> Transaction[int]:
@@ -24,26 +22,25 @@ def refusal() -> Transaction[int]:
 
 async def test_failures_are_counted(database: Database) -> None:
     """Failures of the database are counted, failures raised by a transaction are not."""
-    failing = WatchedDatabase(database, lambda write: "before" if write > 1 else "")
-    counted = CountedDatabase(failing, PlainMetrics(""))
-
-    assert await counted.write(nothing) == 1
-    assert await counted.read(nothing) == 1
+    assert await database.write(nothing) == 1
+    assert await database.read(nothing) == 1
     with pytest.raises(Failure):
-        await counted.read(refusal)
-    assert counted.failures.value == 0
-    for write in (counted.write, counted.write_unsynced):
+        await database.read(refusal)
+    assert database.failures == 0
+    await database.close()
+    for run in (database.write, database.write_unsynced, database.read):
         with pytest.raises(Failure) as failed:
-            await write(nothing)
+            await run(nothing)
         assert failed.value.reason == ErrorReason.STORAGE_UNAVAILABLE
-    assert counted.failures.value == 2
+    assert database.failures == 3
 
 
 async def test_other_methods_are_delegated(database: Database) -> None:
-    """`healthy` and `hold_journal` are those of the database."""
-    counted = CountedDatabase(database, PlainMetrics(""))
+    """`healthy`, `failures` and `hold_journal` are those of the database."""
+    delegating = DelegatingDatabase(database)
     notices: list[str] = []
-    counted.subscribe(notices.append)
+    delegating.subscribe(notices.append)
 
-    assert counted.healthy is database.healthy
-    assert counted.hold_journal is database.hold_journal
+    assert delegating.healthy is database.healthy
+    assert delegating.failures == database.failures
+    assert delegating.hold_journal is database.hold_journal
