@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import getrandbits
 
 import msgspec
 
 from services.common.call_names import GRPC_SURFACE, SURFACES
 from services.domain.error_reason import ErrorReason
+from services.domain.events import Note
 from services.domain.http_statuses import HTTP_STATUSES
 from services.domain.usage import Usage
 from services.storage.call_rows import CallRow
@@ -47,7 +49,7 @@ def row_of(record: CallRecord, wall_offset_s: float) -> CallRow:
         model=record.model,
         served_model=facts.served_model,
         channel=record.channel,
-        attempts=_attempts(record),
+        attempts=_encode(record.attempts).decode() if record.attempts else "",
         attempt_count=len(record.attempts),
         call_end=end,
         reason=reason,
@@ -69,27 +71,12 @@ def row_of(record: CallRecord, wall_offset_s: float) -> CallRow:
         session=_text(facts.session) if facts.session else "",
         tags=_encode(facts.tags).decode() if facts.tags else "",
         trace_id=record.spans.trace_id if record.spans else "",
-        notes=_notes(record),
+        notes=_notes(facts.notes) if facts.notes else "",
         note_count=facts.note_count,
     )
 
 
-def _attempts(record: CallRecord) -> str:
-    """Return [channel, model, reason, milliseconds from the start of the call] of each attempt."""
-    if not record.attempts:
-        return ""
-    opened_at = record.opened_at
-    attempts = [
-        (each.channel, each.model, each.reason, round(1000 * (each.started_at - opened_at)))
-        for each in record.attempts
-    ]
-    return _encode(attempts).decode()
-
-
-def _notes(record: CallRecord) -> str:
-    notes = record.facts.notes
-    if not notes:
-        return ""
+def _notes(notes: Sequence[Note]) -> str:
     return _encode([(_text(note.param)[:PARAM_CHARS_MAX], note.action) for note in notes]).decode()
 
 

@@ -30,13 +30,6 @@ class FairShare:
         self.spare_in_use = 0
         """How many calls occupy the spare capacity that is kept for light callers."""
 
-    def count(self, caller: str, *, is_spare: bool = False) -> CountedCall:
-        """Return a context manager that counts one call of this caller while it is entered.
-
-        `is_spare`: the call occupies spare capacity.
-        """
-        return CountedCall(self, hash(caller), is_spare)
-
     def is_light(self, caller: str) -> bool:
         """Whether the caller has few calls in flight, compared with the others."""
         if self._squares < FLOOD_CALLS_MIN * self._all:
@@ -64,14 +57,16 @@ class FairShare:
 class CountedCall(msgspec.Struct, eq=False):
     """One call in flight, counted for its caller while the context is entered."""
 
-    _shares: FairShare
-    _caller: int
-    _is_spare: bool
+    shares: FairShare
+    caller: int
+    """Hash of the caller's key."""
+    is_spare: bool = False
+    """Whether the call occupies spare capacity."""
 
     def __enter__(self) -> None:
-        self._shares.spare_in_use += self._is_spare
-        self._shares.enter(self._caller)
+        self.shares.spare_in_use += self.is_spare
+        self.shares.enter(self.caller)
 
     def __exit__(self, *_: object) -> None:
-        self._shares.spare_in_use -= self._is_spare
-        self._shares.leave(self._caller)
+        self.shares.spare_in_use -= self.is_spare
+        self.shares.leave(self.caller)

@@ -187,7 +187,7 @@ class Ledger:
         hold.amount_nano += amount_nano
 
     async def _take(self, row: HoldRow) -> Hold:
-        if not self.healthy:
+        if self._has_stopped or self._outbox.full:
             raise unavailable()
         if row.amount > BALANCE_MAX:
             raise insufficient()
@@ -215,13 +215,26 @@ class Ledger:
         hold.usage = usage
         self._dirty[hold.id] = hold
 
-    def settle(self, hold: Hold, charge_nano: int, usage: Usage) -> None:
-        """End a hold and charge its account. Further calls for this hold are ignored."""
-        self._end(hold, charge_nano, usage)
+    def settle(self, hold: Hold, charge_nano: int, usage: Usage | None) -> None:
+        """End a hold and charge its account. None: it is voided.
+
+        Further calls for this hold are ignored.
+        """
+        if hold.ended:
+            return
+        hold.ended = True
+        row = hold.row
+        self._open.pop(row.id, None)
+        if self._dirty:
+            self._dirty.pop(row.id, None)
+        self._books.end(row, charge_nano)
+        extensions = self._end_extensions(hold) if hold.extensions else ()
+        ended_ms = int(self._clock.time() * 1000)
+        self._outbox.put(HoldEnd(row, charge_nano, usage, ended_ms, extensions))
 
     def void(self, hold: Hold) -> None:
         """End a hold without a charge. Further calls for this hold are ignored."""
-        self._end(hold, 0, None)
+        self.settle(hold, 0, None)
 
     async def drain(self) -> None:
         """Wait until the outbox is empty, with the ends of calls that were cancelled."""
@@ -265,19 +278,6 @@ class Ledger:
     @property
     def _lease_ms(self) -> int:
         return round(self._lease_s * 1000)
-
-    def _end(self, hold: Hold, charge_nano: int, usage: Usage | None) -> None:
-        if hold.ended:
-            return
-        hold.ended = True
-        row = hold.row
-        self._open.pop(row.id, None)
-        if self._dirty:
-            self._dirty.pop(row.id, None)
-        self._books.end(row, charge_nano)
-        extensions = self._end_extensions(hold) if hold.extensions else ()
-        ended_ms = int(self._clock.time() * 1000)
-        self._outbox.put(HoldEnd(row, charge_nano, usage, ended_ms, extensions))
 
     def _end_extensions(self, hold: Hold) -> tuple[HoldRow, ...]:
         for extension in hold.extensions:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from services.errors import Failure
 from services.storage.admitted_holds import write_holds
@@ -23,7 +23,7 @@ from services.storage.hold_journal import HoldJournal
 from services.storage.late_charges import charge_late
 from services.storage.ledger import HoldRow
 
-E = TypeVar("E")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -153,8 +153,8 @@ class Outbox:
         # From here on, an end that comes for one of them waits: a batch that fails may be written.
         self._writing |= self._unwritten
         self._unwritten.clear()
-        for batch in batched(list(self._writing.values()), BATCH_MAX):
-            await self._deliver_new(batch)
+        while self._writing:
+            await self._deliver_new(list(islice(self._writing.values(), BATCH_MAX)))
         try:
             journal.end_batch(all_written=not self._unwritten)
         except OSError as error:
@@ -174,7 +174,7 @@ class Outbox:
         # also ends its call.
         write = self._database.write if ended else self._database.write_unsynced
         try:
-            await _until_available(lambda: write(write_holds, holds, ended))
+            await _until_available(write, write_holds, holds, ended)
         except ConstraintError as refusal:
             if len(batch) > 1:
                 for each in batch:
@@ -198,7 +198,7 @@ class Outbox:
         """
         batch = list(islice(self._waiting, count))
         try:
-            won = await _until_available(lambda: self._database.write(end_holds, batch))
+            won = await _until_available(self._database.write, end_holds, batch)
         except ConstraintError:
             if count > 1:
                 for _ in range(count):
@@ -221,7 +221,7 @@ class Outbox:
     async def _charge_late(self, batch: Sequence[HoldEnd], won: Sequence[bool]) -> list[bool]:
         """Correct the charges of holds that another process has recovered. Return for which."""
         lost = [hold_end for hold_end, ours in zip(batch, won, strict=True) if not ours]
-        late = await _until_available(lambda: self._database.write(charge_late, lost))
+        late = await _until_available(self._database.write, charge_late, lost)
         if charged := [end.hold.id for end, ours in zip(lost, late, strict=True) if ours]:
             log.warning("holds.charged_late", extra={"hold_ids": charged})
         each_late = iter(late)
@@ -236,21 +236,17 @@ class Outbox:
         self._delivered = asyncio.Event()
 
 
-async def _until_available(write: Callable[[], Coroutine[None, None, T]]) -> T:
+async def _until_available(
+    write: Callable[P, Coroutine[None, None, T]], *args: P.args, **kwargs: P.kwargs
+) -> T:
     """Repeat a write until the database accepts or refuses it."""
     attempt = 0
     while True:
         try:
-            return await write()
+            return await write(*args, **kwargs)
         except Failure:
             await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
-
-
-def batched(items: Sequence[E], size: int) -> Iterator[Sequence[E]]:
-    """Yield the items in batches of at most `size`."""
-    for begin in range(0, len(items), size):
-        yield items[begin : begin + size]
 
 
 def _ids_of_lost(batch: Sequence[HoldEnd], won: Sequence[bool]) -> list[str]:

@@ -62,8 +62,8 @@ ENDS = frozenset({UNSPECIFIED, *FINISHES.values(), *_BREAKS, *_OTHER_ENDS})
 """All values of `CallRecord.end`."""
 
 
-class Attempt(msgspec.Struct):
-    """One request to a provider."""
+class Attempt(msgspec.Struct, array_like=True):
+    """One request to a provider. As JSON it is an array of its fields."""
 
     channel: str
     """Name of the channel."""
@@ -71,8 +71,8 @@ class Attempt(msgspec.Struct):
     """The provider's name of the model."""
     reason: str = ""
     """Reason of its failure in the contract. Empty: no failure."""
-    started_at: float = 0.0
-    """Time of its start."""
+    offset_ms: int = 0
+    """Time of its start, in milliseconds from the start of the call."""
 
 
 class Interrupt(Protocol):
@@ -170,7 +170,8 @@ class CallRecord(msgspec.Struct, kw_only=True):
         """Record a request to a provider. Returns the trace headers to send with it."""
         channel = target.channel
         self.channel, self.dialect = channel.name, channel.dialect
-        self.attempts.append(Attempt(channel.name, target.model, started_at=at))
+        offset_ms = round(1000 * (at - self.opened_at))
+        self.attempts.append(Attempt(channel.name, target.model, "", offset_ms))
         return NO_HEADERS if self.spans is None else self.spans.start_attempt(target)
 
     def fail_attempt(self, error: UpstreamError) -> None:

@@ -36,7 +36,7 @@ def record_of(number: int, *, labels: bool) -> CallRecord:
     record = CallRecord(request_id=f"req-{random}", method="create", opened_at=at_s)
     record.key_id, record.account, record.model = "key-4f1d2a3b4c5d6e7f", "bench", "bench/openai"
     record.end, record.begun_at, record.ended_at = "stop", at_s + 0.008, at_s + 0.01
-    record.attempts = [Attempt("mock", "gpt-x", started_at=at_s + 0.001)]
+    record.attempts = [Attempt("mock", "gpt-x", offset_ms=1)]
     record.channel, record.dialect = "mock", "openai"
     record.settlement, record.charge_nano = "settled", 1000
     record.usage = Usage(prompt_token_count=300, completion_token_count=20, source="provider")
