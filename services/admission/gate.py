@@ -75,14 +75,7 @@ class Gate:
         elif raw is None or raw.facts.has_media:
             prompt_tokens = await off_loop(size, estimate_prompt, spec) + recalled_tokens
         else:
-            # The signs of JSON count, too: they are more than what a provider adds to messages.
-            text = raw.facts.request.body.decode(errors="replace")
-            work = raw.size // SKIMMED
-            if work <= OFF_LOOP_BYTES:
-                prompt_tokens = estimate_text(text)
-            else:
-                prompt_tokens = await off_loop(work, estimate_text, text)
-            prompt_tokens += TOOL_TOKENS_MAX if spec.tools else 0
+            prompt_tokens = await _estimate_raw(raw) + (TOOL_TOKENS_MAX if spec.tools else 0)
         media = media_bound(spec) if texts is None and spec.messages else None
         uses = tool_uses(spec.tools) if spec.tools else NO_TOOLS
         max_tokens = amount = 0
@@ -101,7 +94,6 @@ class Gate:
             lease=lease,
             hold=hold,
             plan=plan,
-            price=plan.prices[plan.model],
             tokens=tokens,
             max_tokens=max_tokens,
             leases=self.leases,
@@ -143,3 +135,13 @@ class Gate:
     async def limit_headers(self, plan: CallPlan) -> Mapping[str, str]:
         """Return the `x-ratelimit-…` headers of an answer that takes nothing from limits."""
         return await self.leases.peek_headers(plan.meters)
+
+
+async def _estimate_raw(raw: RawCall) -> int:
+    """Return an upper estimate of the tokens of a request that may pass as it is."""
+    # The signs of JSON count, too: they are more than what a provider adds to messages.
+    text = raw.facts.request.body.decode(errors="replace")
+    work = raw.size // SKIMMED
+    if work <= OFF_LOOP_BYTES:
+        return estimate_text(text)
+    return await off_loop(work, estimate_text, text)

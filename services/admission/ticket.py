@@ -18,7 +18,7 @@ from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.holds import Hold
 from services.metering.ledger import Ledger
-from services.metering.prices import Price, completion_nano, cost_nano
+from services.metering.prices import FREE, Price, completion_nano, cost_nano
 from services.metering.usage import Metered, Unseen, UsageMeter
 from services.providers.base import Decoder, Target
 from services.providers.raw_lane import RawDecoder
@@ -47,8 +47,6 @@ class Ticket(msgspec.Struct, kw_only=True):
     """The hold on the balance."""
     plan: CallPlan
     """Plan of the call: has the prices at its admission, of all models that may answer."""
-    price: Price
-    """The price in force: that of the requested model, until another model answers."""
     tokens: int
     """The estimate of the tokens that the call takes."""
     max_tokens: int
@@ -70,6 +68,8 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Lease of the limits on the channel of the current attempt."""
     target: Target | None = None
     """Set when the call is charged: the target that has the prompt."""
+    price: Price = FREE
+    """Price of its model."""
     decoder: Decoder | None = None
     """Set when the call is charged: has the usage that the provider has reported."""
     is_abandoned: bool = False
