@@ -14,6 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.http.middleware import Handler
+from gateway.http.reply import lines
 
 ANY = "*"
 MAX_AGE_S = 7200
@@ -42,7 +43,7 @@ class CorsPolicy:
 
     def fields(self, origin: str | None) -> str:
         """Return these headers as lines, for a `Reply`."""
-        return "".join(f"{name}: {value}\r\n" for name, value in self.headers(origin).items())
+        return lines(self.headers(origin))
 
     def allows(self, origin: str | None) -> bool:
         """Whether pages of `origin` may read answers."""

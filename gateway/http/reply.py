@@ -23,9 +23,13 @@ FIXED_HEADERS: Mapping[str, str] = {
 }
 """Headers of every answer that does not set them itself."""
 
-_JSON_HEAD = "Content-Type: application/json\r\n" + "".join(
-    f"{name}: {value}\r\n" for name, value in FIXED_HEADERS.items()
-)
+
+def lines(headers: Mapping[str, str]) -> str:
+    """Return headers as they are sent."""
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+
+
+_JSON_HEAD = lines({"Content-Type": "application/json", **FIXED_HEADERS})
 
 
 class ClientWriter(Protocol):
@@ -74,17 +78,17 @@ class Reply(msgspec.Struct, eq=False):
         """Return the head, and take it for sent. `framing` are headers, a line for each."""
         if self.keep_alive and self.writer.ends_keep_alive:
             self.keep_alive = False
-        connection = ""
+        fields = self.fields
         if self.keep_alive is self.http_1_0:
-            connection = f"Connection: {'keep-alive' if self.keep_alive else 'close'}\r\n"
-        fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+            fields += f"Connection: {'keep-alive' if self.keep_alive else 'close'}\r\n"
+        for name, value in headers.items():
+            fields += f"{name}: {value}\r\n"
         now = time.perf_counter()
         head = (
-            f"HTTP/1.1 {status} {phrases.get(status, '')}\r\n"
-            f"Date: {_date(int(time.time()))}\r\n"
+            f"{_beginning(status, int(time.time()))}"
             f"x-request-id: {self.request_id}\r\n"
             f"openai-processing-ms: {round((now - self.started) * 1000)}\r\n"
-            f"{framing}{connection}{self.fields}{fields}\r\n"
+            f"{framing}{fields}\r\n"
         ).encode("ascii")
         self.status = status
         self.begun_at = now
@@ -96,6 +100,8 @@ def elapsed_ms(started: float) -> int:
     return round((time.perf_counter() - started) * 1000)
 
 
-@lru_cache(maxsize=1)
-def _date(second: int) -> str:
-    return formatdate(second, usegmt=True)
+@lru_cache(maxsize=16)
+def _beginning(status: int, second: int) -> str:
+    """Return the lines of a head that answers of one second have in common."""
+    date = formatdate(second, usegmt=True)
+    return f"HTTP/1.1 {status} {phrases.get(status, '')}\r\nDate: {date}\r\n"

@@ -10,16 +10,18 @@ from collections.abc import Mapping
 from typing import NamedTuple, Self
 
 from gateway.config import EdgeConfig
-from gateway.http.reply import FIXED_HEADERS, Reply
+from gateway.http.reply import FIXED_HEADERS, Reply, lines
 
-HEADERS: Mapping[str, str] = {
-    **FIXED_HEADERS,
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache",
-    # nginx and others would collect the answer first.
-    "X-Accel-Buffering": "no",
-}
-
+_HEAD = lines(
+    {
+        **FIXED_HEADERS,
+        "Content-Type": "text/event-stream; charset=utf-8",
+        "Cache-Control": "no-cache",
+        # nginx and others would collect the answer first.
+        "X-Accel-Buffering": "no",
+    }
+)
+_CHUNKED = "Transfer-Encoding: chunked\r\n"
 _NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -41,6 +43,7 @@ class EventStream:
     """
 
     __slots__ = (
+        "_chunked",
         "_client_behind",
         "_framing",
         "_head",
@@ -48,6 +51,7 @@ class EventStream:
         "_keep_alive_s",
         "_last_write",
         "_loop",
+        "_put",
         "_reply",
         "_timer",
     )
@@ -61,6 +65,8 @@ class EventStream:
     ) -> None:
         """`headers` are those that the reply has however it begins."""
         self._reply = reply
+        self._put = reply.writer.put
+        self._chunked = not reply.http_1_0
         self._framing = framing
         self._headers = headers
         self._head = b""
@@ -87,10 +93,11 @@ class EventStream:
         reply = self._reply
         if reply.status:
             return
-        framing = "Transfer-Encoding: chunked\r\n"
-        if reply.http_1_0:
-            framing, reply.keep_alive = "", False
-        self._head = reply.head(200, framing, {**HEADERS, **self._headers, **headers})
+        if self._chunked:
+            framing = _HEAD + _CHUNKED
+        else:
+            framing, reply.keep_alive = _HEAD, False
+        self._head = reply.head(200, framing, {**self._headers, **headers})
 
     def write(self, data: bytes) -> bool:
         """Send whole events in one write. True: the client is behind, wait for `drained`.
@@ -98,12 +105,11 @@ class EventStream:
         Raises:
             ConnectionError: the client is gone.
         """
-        reply = self._reply
-        piece = data if reply.http_1_0 else b"%x\r\n%b\r\n" % (len(data), data)
+        piece = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
         if self._head:
             piece = self._head + piece
             self._head = b""
-        self._client_behind = behind = reply.writer.put(piece)
+        self._client_behind = behind = self._put(piece)
         self._last_write = self._loop.time()
         return behind
 
@@ -120,9 +126,9 @@ class EventStream:
         """Send the last events, the end marker, and the end of the body."""
         self._timer.cancel()
         data += self._framing.end
-        if not self._reply.http_1_0:
+        if self._chunked:
             data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
-        if self._reply.writer.put(self._head + data):
+        if self._put(self._head + data):
             await self._reply.writer.drained()
 
     def _tick(self) -> None:

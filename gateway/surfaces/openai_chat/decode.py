@@ -111,8 +111,9 @@ def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
     Raises:
         ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
-    rest, extracted = extract_images(body) if len(body) > EXTRACTED_BYTES_MIN else (body, {})
-    return _decode_extracted(body, rest, extracted, config)
+    if len(body) > EXTRACTED_BYTES_MIN:
+        return _decode_extracted(body, *extract_images(body), config)
+    return read_simple(body) or decode_any(body, config)
 
 
 def _decode_extracted(

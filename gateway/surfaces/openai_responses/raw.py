@@ -27,13 +27,13 @@ def decode_raw(body: bytes) -> ResponsesRequest:
         ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
     fields = body_members(body)
-    for name in ("model", "input"):
-        if fields.get(name, ABSENT) in NULLS:
-            raise invalid(name, f"Missing required parameter: `{name}`.")
-    stream = fields.get("stream", ABSENT)
+    model, stream = fields.get("model", ABSENT), fields.get("stream", ABSENT)
+    if model in NULLS or fields.get("input", ABSENT) in NULLS:
+        missing = "model" if model in NULLS else "input"
+        raise invalid(missing, f"Missing required parameter: `{missing}`.")
     return ResponsesRequest(
         spec=ChatCompletionSpec(
-            model=text("model", fields["model"]),
+            model=text("model", model),
             **(_names(fields) if _NAMES & fields.keys() else {}),
         ),
         raw=RawRequest(api="openai_responses", body=body, members=fields),
