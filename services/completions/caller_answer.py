@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from random import getrandbits
 
 import msgspec
 
 from services.admission.ticket import Ticket
-from services.completions.idempotency import SetHeaders
+from services.completions.completion_call import CompletionCall
 from services.completions.reasoning_memory import AnswerReader
 from services.domain.completion import Completion, WholeAnswer
 from services.domain.events import Batch, RawContent, RawForm, ReasoningDelta, Started
@@ -28,18 +28,12 @@ secrets, so the kernel's generator is not needed."""
 class CallerAnswer(msgspec.Struct, frozen=True):
     """Answer of one call."""
 
+    call: CompletionCall
+    """The call."""
     ticket: Ticket
     """Charges the answer."""
-    set_headers: SetHeaders
-    """Gets the headers of the answer, just before it begins."""
-    is_drained: Callable[[], bool]
-    """Returns whether the caller has left, and the rest of the answer is not needed."""
-    hides_reasoning: bool
-    """Whether the caller wants an answer without its reasoning."""
-    headers: Mapping[str, str]
-    """Headers of the answer beside those about limits."""
-    counts_prompt: bool = False
-    """Whether the caller wants the usage of the prompt at the start of a stream."""
+    attempts: CallAttempts
+    """Attempts of the call."""
     reader: Callable[[Target], AnswerReader] | None = None
     """Makes the reader of an answer of a target, which remembers its reasoning. None: nothing is
     remembered."""
@@ -56,10 +50,10 @@ class CallerAnswer(msgspec.Struct, frozen=True):
 
         return count_and_read
 
-    async def open(self, attempts: CallAttempts) -> StartedAnswer:
+    async def open(self) -> StartedAnswer:
         """Return the next answer that begins, ready to begin for the caller."""
-        answer = await attempts.open()
-        if self.counts_prompt and not raw_form(answer.first):
+        answer = await self.attempts.open()
+        if self.call.request.counts_prompt and not raw_form(answer.first):
             try:
                 await self.ticket.meter.prepare_prompt_usage(answer.decoder.usage)
             except BaseException:
@@ -76,12 +70,13 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         if self.ticket.must_extend:
             await self.ticket.extend(batch)
         form = raw_form(first)
+        shows_prompt = self.call.request.counts_prompt and not form
         started = Started(
             completion_id=completion_id,
             model=answer.model,
             create_time_s=int(self.ticket.clock.time()),
             notes=answer.notes,
-            prompt_usage=self.ticket.prompt_usage() if self.counts_prompt and not form else None,
+            prompt_usage=self.ticket.prompt_usage() if shows_prompt else None,
             raw_form=form,
         )
         return [started, *batch]
@@ -91,16 +86,17 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         self.ticket.abandon(answer.target, answer.decoder, answer.thinking_tokens)
         answer.close()
 
-    async def whole(self, attempts: CallAttempts, *, as_batch: bool) -> Batch | Completion:
+    async def whole(self, *, as_batch: bool) -> Batch | Completion:
         """Return a whole answer. Where one breaks off, the next target is tried.
 
         It is a completion where the provider sent a document, unless it is wanted `as_batch`.
         """
+        hides_reasoning = self.call.hides_reasoning
         while True:
-            answer = await attempts.open()
+            answer = await self.attempts.open()
             try:
                 first = answer.first
-                if isinstance(first, WholeAnswer) and not (as_batch or self.hides_reasoning):
+                if isinstance(first, WholeAnswer) and not (as_batch or hides_reasoning):
                     return await self._completion(answer, first)
                 count = self.counting(answer)
                 events = await self.begin(answer, count)
@@ -115,21 +111,22 @@ class CallerAnswer(msgspec.Struct, frozen=True):
                 self.ticket.is_abandoned = True
                 raise
             except UpstreamError as error:
-                attempts.broke_off(answer, error)
+                self.attempts.broke_off(answer, error)
             else:
-                return without_reasoning(events) if self.hides_reasoning else events
+                return without_reasoning(events) if hides_reasoning else events
             finally:
                 answer.close()
 
     def _leave_if_drained(self) -> None:
-        if self.is_drained():
+        if self.call.is_drained:
             raise asyncio.CancelledError
 
     def _start(self, answer: StartedAnswer) -> str:
         """Note that the answer begins for the caller. Return its ID."""
         self.ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)
-        limits = self.ticket.lease.headers() if self.ticket.plan.meters else {}
-        self.set_headers({**self.headers, **limits})
+        plan = self.ticket.plan
+        limits = self.ticket.lease.headers() if plan.meters else {}
+        self.call.set_headers({**plan.answer_headers, **limits})
         begun = int(self.ticket.clock.time() * 1000) << COMPLETION_ID_BITS
         completion_id = f"chatcmpl-{begun | getrandbits(COMPLETION_ID_BITS):032x}"
         self.ticket.record.facts.answer(completion_id, answer.model, answer.notes)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -99,6 +98,7 @@ class CallEntrance(Generic[PipelineT]):
         to_call: Callable[..., CallT],
         request: CallRequest,
         context: CallContext,
+        set_headers: SetHeaders,
     ) -> AsyncIterator[CallT]:
         """Record a call, admit it by load, and authenticate its caller."""
         calls, key = self._calls, context.key
@@ -120,6 +120,7 @@ class CallEntrance(Generic[PipelineT]):
                     caller=caller,
                     request=request,
                     snapshot=self._snapshots.current,
+                    set_headers=set_headers,
                     idempotency_key=context.idempotency_key,
                     time_left_s=context.time_left_s,
                 )
@@ -143,16 +144,16 @@ class Completions(CallEntrance[Pipeline]):
     ) -> Completion:
         """Return a whole answer. `set_headers` gets the headers of the answer before that."""
         with context.interrupt:
-            async with self._entered("create", CompletionCall, request, context) as call:
-                return await self._pipeline.whole(call, set_headers)
+            entered = self._entered("create", CompletionCall, request, context, set_headers)
+            async with entered as call:
+                return await self._pipeline.whole(call)
 
     def stream(
         self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
     ) -> AsyncGenerator[Batch, None]:
         """Return the batches of an answer. `set_headers` gets its headers before the first."""
-        entered = self._entered("stream", CompletionCall, request, context)
-        begin = partial(self._pipeline.stream, set_headers=set_headers)
-        return context.interrupt.guard(entered, begin)
+        entered = self._entered("stream", CompletionCall, request, context, set_headers)
+        return context.interrupt.guard(entered, self._pipeline.stream)
 
     async def count_prompt(
         self, request: PromptCountRequest, authorization: str | None, size: int

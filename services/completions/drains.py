@@ -27,12 +27,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Self, TypeVar
 
-import msgspec
-
-from services.admission.call_plan import CallPlan
-from services.admission.drain_rules import DrainRule, DrainRules
+from services.admission.drain_rules import DrainRule
 from services.admission.ticket import Ticket
 from services.common.plain_metrics import PlainMetrics
+from services.completions.completion_call import CompletionCall, is_fulfilled
 from services.domain.events import Batch
 from services.errors import Failure
 from services.providers.upstream_answer import LEFT
@@ -49,64 +47,13 @@ DRAINS_PER_ACCOUNT_MAX = 16
 """The most answers of one account that are drained at a time, so that no account takes all."""
 
 
-class CallState(msgspec.Struct, kw_only=True):
-    """Progress of a call, as far as it matters when the caller disconnects."""
-
-    plan: CallPlan
-    """Plan of the call."""
-    size: int
-    """Bytes of the request that are read."""
-    drain_rules: DrainRules
-    """Rules of the models whose answers are drained."""
-    record: CallRecord
-    """Record of the call, with its attempts."""
-    caller_time_left_s: Callable[[], float | None]
-    """Returns the seconds until the caller's deadline; None: there is no deadline."""
-    ticket: Ticket | None = None
-    """Set when the call is admitted."""
-    is_abandoned: bool = False
-    """Whether the caller has disconnected, and the answer is drained."""
-
-    @property
-    def drain_rule(self) -> DrainRule | None:
-        """The rule of the current attempt, if its answer is to be drained."""
-        if self.ticket is None or self.ticket.metered is not None or self.record.settlement:
-            return None  # Nothing was spent yet, or the whole usage is known.
-        attempts = self.record.attempts
-        if not attempts or attempts[-1].reason:
-            return None  # No attempt is in flight.
-        rule = self.drain_rules.get((attempts[-1].channel, attempts[-1].model))
-        return None if rule is None or _is_fulfilled(rule, self.ticket) else rule
-
-    def is_drained(self) -> bool:
-        """Return whether the caller has disconnected, and the rest of the answer is not needed."""
-        if not self.is_abandoned or self.ticket is None:
-            return False
-        attempt = self.record.attempts[-1]
-        rule = self.drain_rules.get((attempt.channel, attempt.model))
-        return rule is not None and _is_fulfilled(rule, self.ticket)
-
-    def time_left_s(self) -> float | None:
-        """Return the seconds in which another attempt may begin; None: there is no deadline."""
-        return 0.0 if self.is_abandoned else self.caller_time_left_s()
-
-
-def _is_fulfilled(rule: DrainRule, ticket: Ticket) -> bool:
-    """Return whether the rest of the answer has nothing that the drain is for."""
-    return rule.is_for_prompt and ticket.has_counted_prompt
-
-
 async def outliving(
-    work: Coroutine[Any, Any, T], outlives: bool, discard: Callable[[T], None] = lambda _: None
+    work: Coroutine[Any, Any, T], discard: Callable[[T], None] = lambda _: None
 ) -> AsyncGenerator[T | None, None]:
-    """Yield the result of `work`.
+    """Yield the result of `work`, and None each time that the reader is cancelled meanwhile.
 
-    Where it `outlives` its reader, yield None each time that the reader is cancelled meanwhile: the
-    work goes on for the next one. `discard` gets a result that no reader has waited for.
+    The work goes on for the next reader. `discard` gets a result that no reader has waited for.
     """
-    if not outlives:
-        yield await work
-        return
     task = asyncio.create_task(work, name="drainable")
     try:
         while not task.done():
@@ -159,7 +106,7 @@ class DrainPool:
         )
 
     async def drain_on_disconnect(
-        self, batches: AsyncGenerator[Batch, None], state: CallState
+        self, batches: AsyncGenerator[Batch, None], call: CompletionCall
     ) -> AsyncGenerator[Batch, None]:
         """Yield `batches`. If the caller disconnects, drain the rest where due, else cancel it."""
         try:
@@ -168,24 +115,24 @@ class DrainPool:
                     raise asyncio.CancelledError
                 yield batch
         except (asyncio.CancelledError, GeneratorExit):
-            if not self._start_drain(batches, state):
+            if not self._start_drain(batches, call):
                 await batches.aclose()
             raise
 
-    def _start_drain(self, batches: AsyncGenerator[Batch, None], state: CallState) -> bool:
+    def _start_drain(self, batches: AsyncGenerator[Batch, None], call: CompletionCall) -> bool:
         """Start a drain, if it is due, the call is not aborted, and not too many are running."""
-        rule = state.drain_rule
-        if rule is None or state.ticket is None:
+        rule = call.drain_rule
+        if rule is None or call.ticket is None:
             return False
-        account = state.record.account
+        account = call.record.account
         mine = self._by_account[account]
         is_full = self.running >= self._drains_max or mine >= DRAINS_PER_ACCOUNT_MAX
-        if is_full or state.record.is_aborted:
-            state.ticket.is_undrained = rule.is_billed
+        if is_full or call.record.is_aborted:
+            call.ticket.is_undrained = rule.is_billed
             return False
-        state.is_abandoned = True
-        state.ticket.drain()
-        drain = self._drain(batches, state.ticket, rule)
+        call.is_abandoned = True
+        call.ticket.drain()
+        drain = self._drain(batches, call.ticket, rule)
         task = asyncio.create_task(drain, name="drain")
         self._running.add(task)
         self._by_account[account] += 1
@@ -208,7 +155,7 @@ class DrainPool:
                         if batch is LEFT:
                             raise asyncio.CancelledError
                         # The ticket has counted the batch.
-                        if _is_fulfilled(rule, ticket):
+                        if is_fulfilled(rule, ticket):
                             break
         except TimeoutError:
             ticket.is_undrained = rule.is_billed

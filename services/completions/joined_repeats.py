@@ -23,7 +23,6 @@ import msgspec
 from services.common.memory_budget import MemoryBudget
 from services.common.off_loop import off_loop
 from services.completions.completion_call import CompletionCall
-from services.completions.drains import CallState
 from services.completions.stored_calls import raw_digest
 from services.domain.events import Batch, Event, Finished, RawContent, ReasoningDelta, TextDelta
 from services.providers.upstream_answer import LEFT
@@ -73,7 +72,6 @@ class JoinedRepeats:
     async def run(
         self,
         call: CompletionCall,
-        state: CallState,
         run_call: Callable[[], AsyncGenerator[Batch, None]],
         before_join: Callable[[], Awaitable[None]],
     ) -> AsyncGenerator[Batch, None]:
@@ -82,21 +80,21 @@ class JoinedRepeats:
         `before_join` is awaited before the first batch of another call's answer.
         """
         raw = call.request.raw
-        size = state.size if raw is None else len(raw.body)
+        size = call.size if raw is None else len(raw.body)
         key = await off_loop(size, _key, call)
         while (first := self._first.get(key)) is not None:
             await first.ended.wait()
             if (answer := first.answer) is None:
                 continue
-            state.record.is_joined = True
+            call.record.is_joined = True
             await before_join()
-            ids = {"request_id": state.record.request_id, "first_request_id": first.request_id}
+            ids = {"request_id": call.record.request_id, "first_request_id": first.request_id}
             log.info("call.joined", extra=ids)
             for batch in answer:
                 yield batch
             self._forget(key, first)
             return
-        first = self._first[key] = _FirstAnswer(state.record, self._budget)
+        first = self._first[key] = _FirstAnswer(call.record, self._budget)
         try:
             async with aclosing(run_call()) as batches:
                 async for batch in batches:
@@ -105,7 +103,7 @@ class JoinedRepeats:
                     yield batch
         finally:
             first.ended.set()
-            if first.answer is not None and state.is_abandoned:
+            if first.answer is not None and call.is_abandoned:
                 asyncio.get_running_loop().call_later(KEPT_S, self._forget, key, first)
             else:
                 self._forget(key, first)

@@ -1,7 +1,8 @@
 """The pipeline of a completion: validate, resolve, admit, fail over, relay, settle.
 
-`Pipeline._run` and `Pipeline.whole` run these steps in this order, the latter for a whole answer
-that only its caller needs. The former is wrapped in, from the inside out, where a call needs it:
+`Pipeline._stream` and `Pipeline.whole` run these steps in this order, the latter for an answer
+that only its caller needs; `Pipeline._whole_batch` is for others. The batches are wrapped in, from
+the inside out, where a call needs it:
 
     replay by idempotency key  a call with a key runs once; repeated calls get the same answer
     join of repeats            a repeated request of a session gets the first one's answer
@@ -14,20 +15,20 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import cast
+from typing import TypeAlias, cast
 
 import msgspec
 
-from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN
+from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN, CallPlan
 from services.admission.drain_rules import drain_rules, has_common_rules
 from services.admission.gate import Gate
 from services.admission.ticket import Ticket
 from services.common.off_loop import OFF_LOOP_BYTES
 from services.completions.caller_answer import CallerAnswer, stream_without_reasoning
 from services.completions.completion_call import CompletionCall
-from services.completions.drains import CallState, DrainPool, outliving
+from services.completions.drains import DrainPool, outliving
 from services.completions.fold import fold, folded
-from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
+from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall
 from services.completions.joined_repeats import JOINED, JoinedRepeats, may_be_repeated
 from services.completions.prompt_counts import PromptCounts
 from services.completions.prompt_marks import PromptMarks
@@ -47,12 +48,15 @@ from services.errors import UpstreamError
 from services.providers.base import Target
 from services.providers.upstream_answer import LEFT
 from services.routing.affinity import SessionPin
-from services.routing.attempts import CallAttempts, cut_attempts_max
+from services.routing.attempts import cut_attempts_max
 from services.routing.completion_form import CompletionForm
 from services.routing.dialect_choice import routes_for
 from services.routing.failover import Failover
 from services.routing.raw_form import RawForm
 from services.routing.route_request import RequestForm, RouteRequest
+
+Run: TypeAlias = Callable[[], AsyncGenerator[Batch, None]]
+"""Runs a call, and yields the batches of its answer."""
 
 
 class Pipeline:
@@ -81,35 +85,35 @@ class Pipeline:
         self.counts = counts
         """Counts the tokens of prompts."""
 
-    async def stream(
-        self, call: CompletionCall, set_headers: SetHeaders
-    ) -> AsyncGenerator[Batch, None]:
+    async def stream(self, call: CompletionCall) -> AsyncGenerator[Batch, None]:
         """Return the batches of an answer, as the provider sends them.
 
-        The first comes when the provider has begun to answer; just before it, `set_headers` gets
-        the headers of the answer. An invalid request raises Failure at once; refusals and upstream
+        The first comes when the provider has begun to answer; just before it, the call gets the
+        headers of the answer. An invalid request raises Failure at once; refusals and upstream
         errors are raised by the batches.
         """
-        state = await self._prepared(call, stream=True)
-        return self._batches(call, state, set_headers, stream=True)
+        plan = await self._prepare(call, stream=True)
+        run = partial(self._stream, call, plan)
+        if call.hides_reasoning:
+            run = partial(stream_without_reasoning, run)
+        return self._wrapped(call, plan, run, stream=True)
 
-    async def whole(self, call: CompletionCall, set_headers: SetHeaders) -> Completion:
+    async def whole(self, call: CompletionCall) -> Completion:
         """Return the whole answer."""
-        state = await self._prepared(call, stream=False)
-        if call.idempotency_key or call.joins_repeats or state.drain_rules:
-            return await folded(self._batches(call, state, set_headers, stream=False))
-        ticket, recalled = await self._admitted(call, state)
+        plan = await self._prepare(call, stream=False)
+        if call.idempotency_key or call.joins_repeats or call.drain_rules:
+            run = partial(self._whole_batch, call, plan)
+            return await folded(self._wrapped(call, plan, run, stream=False))
         try:
-            attempts, answer = await self._opened(
-                call, state, ticket, recalled, set_headers, stream=False
-            )
-            whole = await answer.whole(attempts, as_batch=False)
+            answer = await self._admitted(call, plan, stream=False)
+            whole = await answer.whole(as_batch=False)
         finally:
-            ticket.close()
+            if call.ticket is not None:
+                call.ticket.close()
         return whole if isinstance(whole, Completion) else fold(whole)
 
-    async def _prepared(self, call: CompletionCall, *, stream: bool) -> CallState:
-        """Read, validate and resolve a request. Sets what the call says of it."""
+    async def _prepare(self, call: CompletionCall, *, stream: bool) -> CallPlan:
+        """Read, validate and resolve a request. Sets what follows of it in the call."""
         call.record.facts.session = call.request.session_id
         if call.request.raw is not None:
             await self._raw.read(call, call.request.raw, stream=stream)
@@ -121,95 +125,88 @@ class Pipeline:
             validate(asked.spec, asked.parameter_policy, asked.session_id, plain=plain)
         is_common = call.raw is not None and has_common_rules(asked.spec)
         if texts is not None:
-            size = plain_bytes(texts)
+            call.size = plain_bytes(texts)
         else:
-            size = 0 if is_common else read_bytes(asked.spec)
+            call.size = 0 if is_common else read_bytes(asked.spec)
         # A thread reads large requests.
-        call.texts = texts if size <= OFF_LOOP_BYTES else None
+        call.texts = texts if call.size <= OFF_LOOP_BYTES else None
         plan = call.snapshot.plans.of(call.caller, asked.spec.model)
-        drains = plan.plain_drains
+        call.drain_rules = plan.plain_drains
         if plan.has_dialects:
             passes = None if call.raw is None else call.raw.passes_to
             lacking = self._failover.health.lacking_responses()
             routes = routes_for(asked.spec, plan.routes, passes, lacking)
             plan = msgspec.structs.replace(plan, routes=routes)
         if plan.has_dialects or (call.texts is None and not is_common):
-            drains = drain_rules(asked.spec, plan.routes)
+            call.drain_rules = drain_rules(asked.spec, plan.routes)
         call.plan = plan
         call.record.model = plan.model
         if asked.session_id:
             call.joins_repeats = may_be_repeated(call)
         if plan.embeds:
             plan.require_kind(embeds=False)
-        return CallState(
-            plan=plan,
-            size=size,
-            drain_rules=drains,
-            record=call.record,
-            caller_time_left_s=call.time_left_s,
-        )
+        return plan
 
-    def _batches(
-        self, call: CompletionCall, state: CallState, set_headers: SetHeaders, *, stream: bool
+    def _wrapped(
+        self, call: CompletionCall, plan: CallPlan, run: Run, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
-        run = partial(self._run, call, state, set_headers, stream=stream)
-        if stream and call.hides_reasoning:
-            run = partial(stream_without_reasoning, run)
         if call.idempotency_key or call.joins_repeats:
-            batches = self._with_replay(call, state, set_headers, run)
+            batches = self._with_replay(call, plan, run)
             if call.raw is not None:
                 batches = in_form(batches, call.raw, stream=stream)
         else:
             batches = run()
-        return self._drains.drain_on_disconnect(batches, state) if state.drain_rules else batches
+        return self._drains.drain_on_disconnect(batches, call) if call.drain_rules else batches
 
     def _with_replay(
-        self,
-        call: CompletionCall,
-        state: CallState,
-        set_headers: SetHeaders,
-        run: Callable[[], AsyncGenerator[Batch, None]],
+        self, call: CompletionCall, plan: CallPlan, run: Run
     ) -> AsyncGenerator[Batch, None]:
-        plan = state.plan
         plan.require_allowed()
 
         async def before_replay() -> None:
             limits = await self.gate.limit_headers(plan)
             origin = JOINED if call.idempotency_key is None else REPLAYED
-            set_headers({**origin, **plan.answer_headers, **limits})
+            call.set_headers({**origin, **plan.answer_headers, **limits})
 
         if call.idempotency_key is None:
-            return self._repeats.run(call, state, run, before_replay)
+            return self._repeats.run(call, run, before_replay)
         idempotent = IdempotentCall(
             account=call.caller.account, key=call.idempotency_key, request=call.request
         )
         return self._idempotency.run_once(idempotent, run, before_replay)
 
-    async def _run(
-        self, call: CompletionCall, state: CallState, set_headers: SetHeaders, *, stream: bool
+    async def _whole_batch(
+        self, call: CompletionCall, plan: CallPlan
     ) -> AsyncGenerator[Batch, None]:
-        """Yield the batches of the answer; one where it is whole."""
-        ticket, recalled = await self._admitted(call, state)
+        """Yield one batch, the whole answer."""
         try:
-            attempts, caller_answer = await self._opened(
-                call, state, ticket, recalled, set_headers, stream=stream
-            )
-            outlives_caller = bool(state.drain_rules)
-            if not stream:
-                making = caller_answer.whole(attempts, as_batch=True)
-                async with aclosing(outliving(making, outlives_caller)) as results:
+            answer = await self._admitted(call, plan, stream=False)
+            making = answer.whole(as_batch=True)
+            if call.drain_rules:
+                async with aclosing(outliving(making)) as results:
                     while (whole := await anext(results)) is None:
                         yield LEFT
-                yield cast("Batch", whole)
-                return
-            opening = outliving(
-                caller_answer.open(attempts), outlives_caller, caller_answer.discard
-            )
-            async with aclosing(opening) as answers:
-                while (answer := await anext(answers)) is None:
-                    yield LEFT
+            else:
+                whole = await making
+            yield cast("Batch", whole)
+        finally:
+            if call.ticket is not None:
+                call.ticket.close()
+
+    async def _stream(self, call: CompletionCall, plan: CallPlan) -> AsyncGenerator[Batch, None]:
+        """Yield the batches of the answer."""
+        try:
+            caller_answer = await self._admitted(call, plan, stream=True)
+            ticket = caller_answer.ticket
+            if call.drain_rules:
+                opening = outliving(caller_answer.open(), caller_answer.discard)
+                async with aclosing(opening) as answers:
+                    while (answer := await anext(answers)) is None:
+                        yield LEFT
+                answer.rest.outlives_reader = True
+            else:
+                answer = await caller_answer.open()
             try:
-                answer.rest.outlives_reader = outlives_caller
                 count = caller_answer.counting(answer)
                 yield await caller_answer.begin(answer, count)
                 async for batch in answer.rest:
@@ -222,45 +219,34 @@ class Pipeline:
                 ticket.is_abandoned = True
                 raise
             except UpstreamError as error:
-                attempts.broke_off(answer, error)
+                caller_answer.attempts.broke_off(answer, error)
                 raise
             finally:
                 answer.close()
         finally:
-            ticket.close()
+            if call.ticket is not None:
+                call.ticket.close()
 
     async def _admitted(
-        self, call: CompletionCall, state: CallState
-    ) -> tuple[Ticket, RecalledReasoning | None]:
-        """Return the ticket of a call, and what is remembered of its messages."""
-        plan = state.plan
+        self, call: CompletionCall, plan: CallPlan, *, stream: bool
+    ) -> CallerAnswer:
+        """Admit a call, and return its answer, for which no attempt is made yet."""
+        spec, size = call.request.spec, call.size
         may_recall = call.texts is None and call.raw is None
-        recalled = await self._recalled(call, state.size) if may_recall else None
-        ticket = state.ticket = await self.gate.admit(
+        recalled = await self._recalled(call) if may_recall else None
+        timeouts_s = plan.first_event_timeouts_s
+        cuts_max = cut_attempts_max(timeouts_s, call.time_left_s()) if len(timeouts_s) > 1 else 0
+        ticket = call.ticket = await self.gate.admit(
             plan,
-            call.request.spec,
+            spec,
             call.record,
-            size=state.size,
+            size=size,
             recalled_tokens=0 if recalled is None else recalled.prompt_tokens(),
-            cut_attempts_max=cut_attempts_max(plan.first_event_timeouts_s, call.time_left_s()),
+            cut_attempts_max=cuts_max,
             raw=call.raw,
             texts=call.texts,
         )
         call.record.tokens_so_far = ticket.meter.tokens_so_far
-        return ticket, recalled
-
-    async def _opened(
-        self,
-        call: CompletionCall,
-        state: CallState,
-        ticket: Ticket,
-        recalled: RecalledReasoning | None,
-        set_headers: SetHeaders,
-        *,
-        stream: bool,
-    ) -> tuple[CallAttempts, CallerAnswer]:
-        """Return the attempts of an admitted call, and what makes its answer of theirs."""
-        spec, plan, size = call.request.spec, state.plan, state.size
         marks = plan.marks_prompts and call.raw is None
         form = CompletionForm(
             spec=spec,
@@ -273,29 +259,15 @@ class Pipeline:
             marked=await self._marks.of(call, ticket, size) if marks else None,
         )
         routed = form if call.raw is None else RawForm(call.raw, form)
-        attempts = self._failover.begin(self._routing(call, state, ticket, routed, stream=stream))
+        attempts = self._failover.begin(self._routing(call, ticket, routed, stream=stream))
         # The clients of a raw request send sealed reasoning back.
         reader = self._reader(call) if spec.tools and not call.raw else None
-        return attempts, CallerAnswer(
-            ticket,
-            set_headers,
-            state.is_drained,
-            call.hides_reasoning,
-            plan.answer_headers,
-            call.request.counts_prompt,
-            reader,
-        )
+        return CallerAnswer(call, ticket, attempts, reader)
 
     def _routing(
-        self,
-        call: CompletionCall,
-        state: CallState,
-        ticket: Ticket,
-        form: RequestForm,
-        *,
-        stream: bool,
+        self, call: CompletionCall, ticket: Ticket, form: RequestForm, *, stream: bool
     ) -> RouteRequest:
-        plan = state.plan
+        plan = ticket.plan
         return RouteRequest(
             form=form,
             routes=plan.routes,
@@ -306,7 +278,7 @@ class Pipeline:
             on_overlong=ticket.charge_overlong,
             on_cut=ticket.cut_attempt,
             on_late=ticket.miss_answer,
-            time_left_s=state.time_left_s if state.drain_rules else call.time_left_s,
+            time_left_s=call.attempt_time_left_s if call.drain_rules else call.time_left_s,
             session=None if plan.unpinned else self._session(call, ticket),
             strict=call.strict,
             stream=stream,
@@ -324,12 +296,12 @@ class Pipeline:
             call.caller.account, ticket.plan.model, asked.session_id, spec
         )
 
-    async def _recalled(self, call: CompletionCall, size: int) -> RecalledReasoning | None:
+    async def _recalled(self, call: CompletionCall) -> RecalledReasoning | None:
         """Return what is remembered of the messages. None: nothing, as of those without calls."""
         spec = call.request.spec
         if not call.snapshot.reasoning.remember or not any(m.tool_calls for m in spec.messages):
             return None
-        return await self._reasoning.recall(call.caller.account, spec, size)
+        return await self._reasoning.recall(call.caller.account, spec, call.size)
 
     def _reader(self, call: CompletionCall) -> Callable[[Target], AnswerReader] | None:
         if not call.snapshot.reasoning.remember:

@@ -20,5 +20,6 @@ class EmbeddingService(CallEntrance[EmbeddingPipeline]):
     ) -> Embeddings:
         """Return the vectors. `set_headers` gets the headers of the answer before that."""
         with context.interrupt:
-            async with self._entered(METHOD, EmbeddingCall, request, context) as call:
-                return await self._pipeline.create(call, set_headers)
+            entered = self._entered(METHOD, EmbeddingCall, request, context, set_headers)
+            async with entered as call:
+                return await self._pipeline.create(call)

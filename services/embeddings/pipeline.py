@@ -14,7 +14,7 @@ from functools import partial
 from services.admission.call_plan import CallPlan
 from services.admission.gate import Gate
 from services.common.off_loop import off_loop
-from services.completions.idempotency import REPLAYED, Idempotency, SetHeaders
+from services.completions.idempotency import REPLAYED, Idempotency
 from services.domain.embeddings import Embedding, Embeddings, read_bytes
 from services.domain.events import Note
 from services.embeddings.embedding_admission import admit
@@ -54,28 +54,26 @@ class EmbeddingPipeline:
         self._idempotency = idempotency
         self._dialects = dialects
 
-    async def create(self, call: EmbeddingCall, set_headers: SetHeaders) -> Embeddings:
-        """Return the vectors. Just before that, `set_headers` gets the headers of the answer."""
+    async def create(self, call: EmbeddingCall) -> Embeddings:
+        """Return the vectors. Just before that, the call gets the headers of the answer."""
         validate(call.request)
         plan = call.plan = call.snapshot.plans.of(call.caller, call.request.spec.model)
         call.record.model = plan.model
         plan.require_kind(embeds=True)
         plan.require_allowed()
         plan.require_sold()
-        run = partial(self._run, call, plan, set_headers)
+        run = partial(self._run, call, plan)
         if call.idempotency_key is None:
             return await run()
 
         async def before_replay() -> None:
             limits = await self.gate.limit_headers(plan)
-            set_headers({**REPLAYED, **plan.answer_headers, **limits})
+            call.set_headers({**REPLAYED, **plan.answer_headers, **limits})
 
         owner = call.caller.account, call.idempotency_key
         return await run_once(self._idempotency, owner, call.request, run, before_replay)
 
-    async def _run(
-        self, call: EmbeddingCall, plan: CallPlan, set_headers: SetHeaders
-    ) -> Embeddings:
+    async def _run(self, call: EmbeddingCall, plan: CallPlan) -> Embeddings:
         spec, size = call.request.spec, read_bytes(call.request.spec)
         route = plan.routes[0]
         targets = able_targets(spec, route.targets, self._dialects, strict=call.strict)
@@ -92,7 +90,7 @@ class EmbeddingPipeline:
             usage, cost = ticket.usage, ticket.charge_nano
             call.record.finish_with("stop")
             call.record.facts.answer("", route.model, list(asking.notes.values()))
-            set_headers({**plan.answer_headers, **ticket.headers})
+            call.set_headers({**plan.answer_headers, **ticket.headers})
         finally:
             ticket.close()
         return Embeddings(
