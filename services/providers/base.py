@@ -157,7 +157,9 @@ class Notes(msgspec.Struct):
 
     strict: bool = False
     """Whether what cannot be honoured is refused."""
-    _notes: dict[tuple[str, NoteAction], Note] = {}
+    all: list[Note] = []
+    """All notes, oldest first: one for each parameter and action."""
+    _known: set[tuple[str, NoteAction]] = set()
 
     def mapped(self, param: str, detail: str) -> None:
         """Note that `param` is sent in another form, which the model understands."""
@@ -181,17 +183,14 @@ class Notes(msgspec.Struct):
         """Note that `param` was replaced, such as the model by a fallback."""
         self._add(param, "replaced", detail)
 
-    @property
-    def all(self) -> list[Note]:
-        """All notes, oldest first."""
-        return list(self._notes.values())
-
     def _refuse_strict(self, param: str, detail: str) -> None:
         if self.strict:
             raise Failure(ErrorReason.UNSUPPORTED_FEATURE, detail, param=param)
 
     def _add(self, param: str, action: NoteAction, detail: str) -> None:
-        self._notes.setdefault((param, action), Note(param=param, action=action, detail=detail))
+        if (param, action) not in self._known:
+            self._known.add((param, action))
+            self.all.append(Note(param=param, action=action, detail=detail))
 
 
 class Decoder(Protocol):

@@ -156,9 +156,17 @@ def decode_whole(decoder: Decoder, body: bytes) -> WholeAnswer:
     try:
         return decoder.whole(body)
     except UpstreamError as error:
-        found = read_replaced(body) if may_have_halves(error, body) else None
-        if found is None:
-            raise
+        return decode_replaced(decoder, body, error)
+
+
+def decode_replaced(decoder: Decoder, body: bytes, error: UpstreamError) -> WholeAnswer:
+    """Decode a document that `decoder` has refused for halves of pairs, with U+FFFD for them.
+
+    Raises `error` if it has none.
+    """
+    found = read_replaced(body) if may_have_halves(error, body) else None
+    if found is None:
+        raise error
     return decoder.whole(_json(found))
 
 

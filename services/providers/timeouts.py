@@ -42,8 +42,8 @@ class Timeouts(msgspec.Struct, eq=False):
     def start(self, on_late: Callable[[], object]) -> None:
         """Start the timer."""
         self.on_late = on_late
-        total_s = self._total_due - self.waits_since
-        self._set(min(self._limit_s, self._progress_s, total_s))
+        seconds = min(self._limit_s, self._progress_s, self._total_due - self.waits_since)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
 
     def progressed(self) -> None:
         """Extend the deadline: part of the answer has arrived."""

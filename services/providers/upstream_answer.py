@@ -20,7 +20,7 @@ from services.providers.base import Decoder, ProviderApi
 from services.providers.http import HttpError, HttpErrorKind, HttpResponse
 from services.providers.raw_lane import RawDecoder
 from services.providers.stream_reader import Reader, StreamReader
-from services.providers.surrogate_joiner import decode_whole
+from services.providers.surrogate_joiner import decode_replaced
 from services.providers.timeouts import Timeouts
 from services.providers.unusable_answers import OverlongAnswerError, unreadable
 from services.reason_table import REASONS
@@ -37,6 +37,7 @@ LEFT: Final[Batch] = []
 
 HTTP_OK = 200
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # A byte order mark, and white space sent as keep-alive.
+_NO_BEGINNING = frozenset({*(_BLANK[at : at + 1] for at in range(len(_BLANK))), b"<"})
 
 
 _FAILURES: Mapping[HttpErrorKind, tuple[ErrorReason, str]] = {
@@ -114,11 +115,16 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
             if response.status != HTTP_OK:
                 body = await _read_error_body(response, timeouts)
                 raise self._api.error(response.status, response.headers, body)
-            data = await _read_beginning(response)
+            data = response.take()
+            if not data or data[:1] in _NO_BEGINNING:
+                data = await _read_beginning(response, data)
             if data[:1] not in {b"{", b"["}:
                 return await self._first_batch(response, data)
-            body = data if response.ends_here else await _read_document(response, data, timeouts)
-            answer = decode_whole(self._decoder, body)
+            body = data if response.is_taken else await _read_document(response, data, timeouts)
+            try:
+                answer = self._decoder.whole(body)
+            except UpstreamError as error:
+                answer = decode_replaced(self._decoder, body, error)
         except BaseException as error:  # noqa: BLE001 - raised again
             raise self._closed_by(error) from None
         self.close()
@@ -243,17 +249,20 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
         return failure or StopAsyncIteration()
 
 
-async def _read_beginning(response: HttpResponse) -> bytes:
-    """Read up to the first content. Raises UPSTREAM_BAD_RESPONSE for HTML or an empty body."""
+async def _read_beginning(response: HttpResponse, arrived: bytes | None) -> bytes:
+    """Return the first content. Raises UPSTREAM_BAD_RESPONSE for HTML or an empty body.
+
+    `arrived` is what has been taken.
+    """
     data = b""
     while not data:
-        arrived = response.take()
         if arrived is None:
             await response.arrival
-            continue
-        if not arrived:
+        elif not arrived:
             raise unreadable()
-        data = arrived.lstrip(_BLANK)
+        else:
+            data = arrived.lstrip(_BLANK)
+        arrived = data or response.take()
     if data.startswith(b"<"):
         raise unreadable()
     return data

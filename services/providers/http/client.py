@@ -72,12 +72,12 @@ class HttpClient:
         """
         pool = self._pools.get(head.origin) or self._add_pool(head.origin)
         connection = pool.take() or await pool.open(connect_timeout_s)
-        sent = head.to_proxy(len(body), pool.proxy_fields) if pool.forwards else head.of(len(body))
+        text = head.to_proxy(pool.proxy_fields) if pool.forwards else head.text
         may_replace = True
         while True:
             if on_sent is not None:
                 on_sent()
-            response = connection.exchange(sent, body)
+            response = connection.exchange(text, body)
             try:
                 await response.arrival
             except BaseException:

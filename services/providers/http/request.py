@@ -86,7 +86,7 @@ class Url(NamedTuple):
 class PostHead:
     """Head of POST requests that differ only in their bodies."""
 
-    __slots__ = ("_authority", "_text", "origin")
+    __slots__ = ("_authority", "origin", "text")
 
     def __init__(self, url: Url, headers: Mapping[str, str]) -> None:
         """Raises HttpError (BAD_REQUEST), without the value, for headers that cannot be sent.
@@ -101,21 +101,16 @@ class PostHead:
             ):
                 raise HttpError(HttpErrorKind.BAD_REQUEST, f"the header {name!r} cannot be sent")
             lines.append(f"{name}: {value}\r\n")
-        self._text = "".join(lines).encode()
+        self.text = "".join(lines).encode()
+        """Its lines, without the length of the body and the blank line."""
         self._authority = url.authority
         self.origin = url.origin
         """The origin to connect to."""
 
-    def of(self, length: int) -> bytes:
-        """The head of a POST of `length` bytes."""
-        return b"%bcontent-length: %d\r\n\r\n" % (self._text, length)
-
-    def to_proxy(self, length: int, fields: str) -> bytes:
-        """The same for a forward proxy: with the whole URL, and with these lines of headers."""
+    def to_proxy(self, fields: str) -> bytes:
+        """The text for a forward proxy: with the whole URL, and with these lines of headers."""
         url = f"POST http://{self._authority}".encode()
-        more = fields.encode()
-        head = self._text.removeprefix(b"POST ")
-        return b"%b%b%bcontent-length: %d\r\n\r\n" % (url, head, more, length)
+        return b"%b%b%b" % (url, self.text.removeprefix(b"POST "), fields.encode())
 
 
 def _ascii(host: str) -> str:

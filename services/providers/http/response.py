@@ -74,6 +74,8 @@ class HttpResponse(msgspec.Struct, eq=False):
     """Whether only the end of the connection marks the end of the body: a cut looks the same."""
     complete: bool = False
     """Whether the whole response has arrived, read or not."""
+    is_taken: bool = False
+    """Whether the whole body has been taken."""
 
     # The connection's side.
 
@@ -112,19 +114,20 @@ class HttpResponse(msgspec.Struct, eq=False):
     def end(self) -> None:
         """Mark the body as complete."""
         self.complete = True
-        self._ended()
-
-    def fail(self, error: HttpError) -> None:
-        """Fail the rest of the body. Data before the failure can still be read."""
-        if not self.complete and self.failure is None:
-            self.failure = error
-            self._ended()
-
-    def _ended(self) -> None:
         if not self.arrival.done():
             self.arrival.set_result(None)
         if self._lingering is not None:
-            self._settle()
+            self._end_lingering()
+
+    def fail(self, error: HttpError) -> None:
+        """Fail the rest of the body. Data before the failure can still be read."""
+        if self.complete or self.failure is not None:
+            return
+        self.failure = error
+        if not self.arrival.done():
+            self.arrival.set_result(None)
+        if self._lingering is not None:
+            self._end_lingering()
 
     # The reader's side.
 
@@ -134,11 +137,6 @@ class HttpResponse(msgspec.Struct, eq=False):
         return {
             name.decode("latin-1"): value.decode("latin-1") for name, value in self.fields.items()
         }
-
-    @property
-    def ends_here(self) -> bool:
-        """Whether everything has been taken but the end, and nothing has failed."""
-        return self.complete and not (self._chunks or self._coding)
 
     def take(self) -> bytes | None:
         """Take the bytes of the body that have arrived, or the first of them, decompressed.
@@ -161,7 +159,9 @@ class HttpResponse(msgspec.Struct, eq=False):
         self._taken, self._size = self._size, 0
         if self._paused:
             self._resume()
-        if not self.complete and self.failure is None:
+        if self.complete:
+            self.is_taken = True
+        elif self.failure is None:
             self.arrival = self._loop.create_future()
         return data
 
@@ -178,8 +178,11 @@ class HttpResponse(msgspec.Struct, eq=False):
 
     def close(self) -> None:
         """Return the connection to the pool, or close it if the response is incomplete."""
-        if self._lingering is None:
-            self._settle()
+        release = self._release
+        if release is not None and self._lingering is None:
+            self._release = None
+            self._discard()
+            release()
 
     def finish(self) -> None:
         """Close after complete content, and keep the connection if the message ends soon.
@@ -191,7 +194,7 @@ class HttpResponse(msgspec.Struct, eq=False):
             self.close()
         elif self._release is not None and self._lingering is None:
             self._discard()
-            self._lingering = self._loop.call_later(END_TIMEOUT_S, self._settle)
+            self._lingering = self._loop.call_later(END_TIMEOUT_S, self._end_lingering)
 
     def _take_end(self) -> bytes | None:
         """Take the end, if there is nothing else to take. Raises the failure in place of it."""
@@ -233,15 +236,11 @@ class HttpResponse(msgspec.Struct, eq=False):
                 self._resume()
         return data
 
-    def _settle(self) -> None:
-        """Return the connection, once."""
-        release, self._release = self._release, None
-        if release is None:
-            return
+    def _end_lingering(self) -> None:
         if self._lingering is not None:
             self._lingering.cancel()
-        self._discard()
-        release()
+            self._lingering = None
+        self.close()
 
     def _discard(self) -> None:
         """Drop unread data, release the budget, and resume reading from the socket."""

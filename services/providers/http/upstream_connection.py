@@ -94,9 +94,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         )
 
     def exchange(self, head: bytes, body: bytes) -> HttpResponse:
-        """Send a request. Return its response, whose head has yet to arrive.
+        """Send a request, whose `head` lacks the length of the body, and the blank line.
 
-        Its failure is DISCONNECTED or BAD_RESPONSE.
+        Returns the response, whose head has yet to arrive. It fails with DISCONNECTED or
+        BAD_RESPONSE.
         """
         loop, transport = self._loop, self._transport
         arrival = loop.create_future()
@@ -110,9 +111,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if transport.is_closing():
             response.fail(HttpError(HttpErrorKind.DISCONNECTED, "the connection was closed"))
         elif len(body) <= JOIN_MAX:
-            transport.write(head + body)
+            transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
         else:
-            transport.write(head)
+            transport.write(b"%bcontent-length: %d\r\n\r\n" % (head, len(body)))
             transport.write(body)
         return response
 
@@ -205,15 +206,17 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def on_headers_complete(self) -> None:
         """Complete the headers. Interim responses (1xx) are skipped."""
         status = self._parser.get_status_code()
-        found = self._fields
+        found, self._fields = self._fields, []
         size = sum(map(len, chain.from_iterable(found)))
         if size > HEAD_MAX or len(found) > FIELDS_MAX or status == 101:
             raise ValueError("a head that is not acceptable")
-        self._fields = []
         self._interim = status < 200
         if self._interim:
             return
-        fields = _by_name(found)
+        fields: dict[bytes, bytes] = {}  # Repeated headers are one list: RFC 9110, section 5.3.
+        for field, padded in found:
+            name, value = field.lower(), padded.rstrip(b" \t")  # The parser keeps trailing space.
+            fields[name] = fields[name] + b", " + value if name in fields else value
         coding = fields.get(b"transfer-encoding")
         if coding is not None and coding.lower() != b"chunked":
             raise ValueError("an unknown transfer coding")  # None was requested.
@@ -239,12 +242,3 @@ def _announced(transport: asyncio.Transport) -> bool:
         return True
     except ssl.SSLError:
         return False
-
-
-def _by_name(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Headers by lower-case name; repeated headers are one list (RFC 9110, section 5.3)."""
-    merged: dict[bytes, bytes] = {}
-    for field, padded in fields:
-        name, value = field.lower(), padded.rstrip(b" \t")  # The parser keeps trailing space.
-        merged[name] = merged[name] + b", " + value if name in merged else value
-    return merged
