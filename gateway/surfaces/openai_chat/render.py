@@ -7,7 +7,7 @@ text is put between two constants.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, get_args
 
 import msgspec
 
@@ -43,33 +43,43 @@ _BRACKETS = ("],[",)
 _ROLE = b'"role":"assistant","content":"","refusal":null'
 
 
-class ChunkRenderer:
-    """Renderer of one stream, in order. Each result is whole server-sent events."""
+def _identity(started: Started) -> bytes:
+    return b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,' % (
+        _encode(started.completion_id),
+        started.create_time_s,
+        _encode(started.model),
+    )
 
-    def __init__(
-        self,
-        *,
-        include_usage: bool,
-        include_cost: bool = False,
-        functions: bool = False,
-        names_provider: bool = False,
-    ) -> None:
-        """Create a renderer. See `render_whole.render_completion` for `names_provider`."""
-        self._usage = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-        self._delta_end = b'},"finish_reason":null}]' + self._usage
-        self._include_usage = include_usage
-        self._include_cost = include_cost
-        self._functions = functions
-        self._custom_calls: set[tuple[int, int]] = set()
-        self._introduced: set[int] = set()
-        self.started = False
-        """Whether the completion's id is known, which all chunks carry."""
-        self.finished = False
-        self._names_provider = names_provider
-        self._provider = b""
-        self._fingerprint = b'"system_fingerprint":null,' if names_provider else b""
-        self._tier = b""
-        self._set_head(_NO_IDENTITY)
+
+_NO_IDENTITY = _identity(Started(completion_id="", model="", create_time_s=0))
+
+
+class ChunkRenderer(msgspec.Struct, eq=False, kw_only=True):
+    """Renderer of one stream, in order. Each result is whole server-sent events.
+
+    See `render_whole.render_completion` for `names_provider`.
+    """
+
+    include_usage: bool
+    include_cost: bool = False
+    functions: bool = False
+    names_provider: bool = False
+    started: bool = False
+    """Whether the completion's id is known, which all chunks carry."""
+    finished: bool = False
+    _custom_calls: set[tuple[int, int]] = msgspec.field(default_factory=set)
+    _introduced: set[int] = msgspec.field(default_factory=set)
+    """The choices whose role was sent: none, or the first and any others."""
+    _provider: bytes = b""
+    _fingerprint: bytes = b""
+    _tier: bytes = b""
+    _identity: bytes = _NO_IDENTITY
+    # Parts of chunks, which `_set_head` makes.
+    _head: bytes = b""
+    _choice: bytes = b""
+    _first_text: bytes = b""
+    _usage: bytes = b""
+    _delta_end: bytes = b""
 
     def render(self, events: Sequence[Event]) -> bytes:
         """Render the events of one batch."""
@@ -91,33 +101,19 @@ class ChunkRenderer:
             if texts:
                 out.append(self._texts(texts))
                 texts = []
-            self._event(event, out)
+            self._RENDERERS[type(event)](self, event, out)
         if texts:
             out.append(self._texts(texts))
         if self.started and 0 not in introduced:
             self._introduce(0, out)
         return b"".join(out)
 
-    def _event(self, event: Event, out: list[bytes]) -> None:
-        if isinstance(event, Started):
-            self.started = True
-            if self._names_provider:
-                self._provider = _provider(_encode(event.model.partition("/")[0]))
-            self._set_head(_identity(event))
-            return
-        if isinstance(event, AnswerMembers):
-            self._answer_members(event, out)
-            return
-        if isinstance(event, RawContent):
-            return  # Not of this API's requests.
-        if 0 not in self._introduced:
-            self._introduce(0, out)
-        if isinstance(event, ChoiceFinished):
-            self._choice_finished(event, out)
-        elif isinstance(event, Finished):
-            self._finished(event, out)
-        else:
-            self._delta(event, out)
+    def _started(self, started: Started, _out: list[bytes]) -> None:
+        self.started = True
+        if self.names_provider:
+            self._provider = _provider(_encode(started.model.partition("/")[0]))
+        self._identity = _identity(started)
+        self._set_head()
 
     def _texts(self, texts: list[tuple[str]]) -> bytes:
         """Render one event for each piece of text of the first choice.
@@ -144,13 +140,22 @@ class ChunkRenderer:
         """
         return b'data: {"error":%b}\n\n' % error.to_json()
 
-    def _set_head(self, identity: bytes) -> None:
-        self._identity = identity
-        self._head = head = identity + self._provider + self._fingerprint
+    def _set_head(self) -> None:
+        head = self._identity + self._provider + self._fingerprint
+        if self.names_provider and not self._fingerprint:
+            head += b'"system_fingerprint":null,'
+        self._head = head
         self._choice = choice = head + b'"choices":[{"index":'
         self._first_text = choice + b'0,"delta":{"content":'
+        self._usage = usage = b',"usage":null}\n\n' if self.include_usage else b"}\n\n"
+        self._delta_end = b'},"finish_reason":null}]' + usage
 
     def _introduce(self, index: int, out: list[bytes]) -> None:
+        """Send the role of a choice, after that of the first one."""
+        if not self._head:
+            self._set_head()
+        if index and 0 not in self._introduced:
+            self._introduce(0, out)
         self._introduced.add(index)
         out.append(b'%b%d,"delta":{%b%b' % (self._choice, index, _ROLE, self._delta_end))
 
@@ -163,9 +168,9 @@ class ChunkRenderer:
         if members.system_fingerprint:
             self._fingerprint = b'"system_fingerprint":%b,' % _encode(members.system_fingerprint)
         found = _OBJECT.decode(members.extra_json or b"{}")
-        if self._names_provider and "provider" in found:
+        if self.names_provider and "provider" in found:
             self._provider = _provider(one_line(bytes(found.pop("provider"))))
-        self._set_head(self._identity)
+        self._set_head()
         if not found:
             return
         role = b"" if 0 in self._introduced else _ROLE
@@ -194,7 +199,7 @@ class ChunkRenderer:
         )
 
     def _tool_call(self, index: int, call: ToolCallDelta) -> bytes:
-        if self._functions and not call.call_index:
+        if self.functions and not call.call_index:
             piece: dict[str, object] = {"name": call.name} if call.name else {}
             piece["arguments"] = call.arguments
             return b'"function_call":' + _encode(function_call(piece, call))
@@ -203,7 +208,7 @@ class ChunkRenderer:
             self._custom_calls.add(place)
         kind, argument = _CUSTOM if place in self._custom_calls else _FUNCTION
         # The old form has one call: further ones are in the new form beside it.
-        rendered: dict[str, object] = {"index": call.call_index - self._functions}
+        rendered: dict[str, object] = {"index": call.call_index - self.functions}
         if call.id:
             rendered |= {"id": call.id, "type": kind}
         named = {"name": call.name} if call.name else {}
@@ -212,7 +217,7 @@ class ChunkRenderer:
         return b'"tool_calls":[%b]' % _encode(with_others(rendered, call.extra_json))
 
     def _choice_finished(self, choice: ChoiceFinished, out: list[bytes]) -> None:
-        index, reason = choice.index, finish_reason(choice.finish_reason, functions=self._functions)
+        index, reason = choice.index, finish_reason(choice.finish_reason, functions=self.functions)
         if index not in self._introduced:
             self._introduce(index, out)
         out.append(b'%b%d,"delta":{},"finish_reason":"%b"' % (self._choice, index, reason.encode()))
@@ -224,9 +229,11 @@ class ChunkRenderer:
 
     def _finished(self, finished: Finished, out: list[bytes]) -> None:
         self.finished = True
-        if not self._include_usage:
+        if 0 not in self._introduced:
+            self._introduce(0, out)
+        if not self.include_usage:
             return
-        cost = finished.cost_nano_usd or 0 if self._include_cost else None
+        cost = finished.cost_nano_usd or 0 if self.include_cost else None
         out.append(
             b'%b"choices":[],"usage":%b%b}\n\n'
             % (
@@ -236,6 +243,15 @@ class ChunkRenderer:
             )
         )
 
+    _RENDERERS: ClassVar[Mapping[type[Event], Callable[[Any, Any, list[bytes]], None]]] = {
+        Started: _started,
+        AnswerMembers: _answer_members,
+        RawContent: lambda *_: None,  # Not of this API's requests.
+        ChoiceFinished: _choice_finished,
+        Finished: _finished,
+        **dict.fromkeys(get_args(Delta), _delta),
+    }
+
 
 _NO_USAGE = Usage()
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -243,17 +259,6 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 def _provider(name: bytes) -> bytes:
     return b'"provider":%b,' % name
-
-
-def _identity(started: Started) -> bytes:
-    return b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,' % (
-        _encode(started.completion_id),
-        started.create_time_s,
-        _encode(started.model),
-    )
-
-
-_NO_IDENTITY = _identity(Started(completion_id="", model="", create_time_s=0))
 
 
 def _reasoning(delta: ReasoningDelta) -> bytes:
