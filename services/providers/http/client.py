@@ -67,17 +67,17 @@ class HttpClient:
         """Send `body`, and return once status and headers have arrived.
 
         `connect_timeout_s` limits only the time to get a connection. A kept-alive connection that
-        turns out to be closed is replaced once. `on_sent` is called when there is a connection,
-        just before the request is written to it. Raises HttpError.
+        turns out to be closed is replaced once. `on_sent` is called when the request has been
+        written to a connection. Raises HttpError.
         """
         pool = self._pools.get(head.origin) or self._add_pool(head.origin)
         connection = pool.take() or await pool.open(connect_timeout_s)
         text = head.to_proxy(pool.proxy_fields) if pool.forwards else head.text
         may_replace = True
         while True:
-            if on_sent is not None:
-                on_sent()
             response = connection.exchange(text, body)
+            if on_sent is not None and response.failure is None:
+                on_sent()
             try:
                 await response.arrival
             except BaseException:

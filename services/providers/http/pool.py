@@ -68,15 +68,18 @@ class Pool:
         return self._limit - self._free
 
     def take(self) -> UpstreamConnection | None:
-        """Take a slot and an idle connection that can be reused, if there are both."""
-        while self._idle and self._free:
-            connection = self._idle.pop()
-            fresh = self._loop.time() - connection.idle_since < self._idle_timeout_s
-            if fresh and connection.reusable:
-                self._free -= 1
-                return connection
+        """Take a slot and the connection that became idle last, if there are both.
+
+        The server may have closed it meanwhile.
+        """
+        if not self._free or not self._idle:
+            return None
+        connection = self._idle.pop()
+        if self._loop.time() - connection.idle_since >= self._idle_timeout_s:
             connection.abort()
-        return None
+            return None
+        self._free -= 1
+        return connection
 
     async def open(self, timeout_s: float) -> UpstreamConnection:
         """Take a slot and a new connection, or wait for those of another call.
