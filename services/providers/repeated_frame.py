@@ -47,16 +47,17 @@ class RepeatedTextDecoder(ABC):
         """
 
 
-class RepeatedFrame:
+class RepeatedFrame(msgspec.Struct, eq=False):
     """The bytes that the events of one stream have in common. Used once two events confirm them."""
 
-    __slots__ = ("_after", "_attempts", "_before", "_end", "_place", "is_confirmed")
-
-    def __init__(self) -> None:
-        self._before = self._after = b""
-        self.is_confirmed = False
-        """Whether two events have it, so that others can be read by it."""
-        self._attempts = ATTEMPTS
+    is_confirmed: bool = False
+    """Whether two events have it, so that others can be read by it."""
+    _attempts: int = ATTEMPTS
+    _before: bytes = b""
+    _after: bytes = b""
+    _end: bytes = b""
+    _place: slice = slice(0)
+    """The text and its quotes in an event."""
 
     def learn(self, block: bytes, text: str) -> None:
         """Learn from the event `block`, which was decoded as `text` and nothing else."""
@@ -72,7 +73,7 @@ class RepeatedFrame:
         if found and literal not in after:
             self._before, self._after = before + b'"', b'"' + after
             self._end = self._after + _BLANK_LINE
-            self._place = slice(len(before), 1 - len(self._end))  # The text and its quotes.
+            self._place = slice(len(before), 1 - len(self._end))
 
     def text(self, data: bytes) -> str:
         """The text of `data`, where that is one event of a confirmed frame with its blank line.

@@ -50,7 +50,7 @@ class LargeEventBudget:
 _BUDGET = LargeEventBudget()
 
 
-class SseParser:
+class SseParser(msgspec.Struct, eq=False, kw_only=True):
     """Parser of the body of one answer into events.
 
     The events do not depend on how the body was sliced. Comments, and events
@@ -59,16 +59,17 @@ class SseParser:
     `budget` has too little left is UPSTREAM_BAD_RESPONSE.
     """
 
-    def __init__(self, *, limit: int = EVENT_MAX, budget: LargeEventBudget = _BUDGET) -> None:
-        self._limit = limit
-        self._budget = budget
-        self._reserved = 0
-        self._pending: list[bytes] = []  # The beginning of an event, with LF line ends.
-        self._pending_size = 0
-        self._begun = False  # Whether a byte order mark can no longer come.
-        self._after_cr = False
-        self._too_large = False
-        self._lacks_memory = False
+    limit: int = EVENT_MAX
+    budget: LargeEventBudget = _BUDGET
+    _reserved: int = 0
+    _pending: list[bytes] = []
+    """The beginning of an event, with LF line ends."""
+    _pending_size: int = 0
+    _begun: bool = False
+    """Whether a byte order mark can no longer come."""
+    _after_cr: bool = False
+    _too_large: bool = False
+    _lacks_memory: bool = False
 
     @property
     def is_between_events(self) -> bool:
@@ -105,7 +106,7 @@ class SseParser:
             pending.append(data)
             data = self._take_pending()
         blocks = data.split(b"\n\n")
-        if len(data) > self._limit:
+        if len(data) > self.limit:
             self._cut_too_large(blocks)
         rest = blocks.pop()
         if rest:
@@ -132,7 +133,7 @@ class SseParser:
     def _wait(self, data: bytes) -> list[bytes]:
         self._pending.append(data)
         self._pending_size += len(data)
-        self._too_large = self._pending_size - data.endswith(b"\n") > self._limit
+        self._too_large = self._pending_size - data.endswith(b"\n") > self.limit
         if self._pending_size > EVENT_FREE:
             self._reserve(self._pending_size - EVENT_FREE)
         if self._too_large:
@@ -143,15 +144,15 @@ class SseParser:
     def _reserve(self, size: int) -> None:
         """Hold `size` bytes of the budget, instead of what is held."""
         more = size - self._reserved
-        if more > self._budget.left:
+        if more > self.budget.left:
             self._too_large = self._lacks_memory = True
         else:
-            self._budget.left -= more
+            self.budget.left -= more
             self._reserved = size
 
     def __del__(self) -> None:
         """Return the share of the budget: a stream may be abandoned in the middle of an event."""
-        self._budget.left += self._reserved
+        self.budget.left += self._reserved
 
     def _take_pending(self) -> bytes:
         if self._reserved:
@@ -164,13 +165,14 @@ class SseParser:
     def _cut_too_large(self, blocks: list[bytes]) -> None:
         """Drop the first block that is too large, if there is one, and all blocks after it."""
         for number, block in enumerate(blocks):
-            if len(block) - block.endswith(b"\n") > self._limit:
+            if len(block) - block.endswith(b"\n") > self.limit:
                 self._too_large = True
                 blocks[number:] = [b""]
                 return
 
     def _without_bom(self, data: bytes) -> bytes:
-        data = self._take_pending() + data
+        if self._pending:
+            data = self._take_pending() + data
         if len(data) < len(_BOM) and _BOM.startswith(data):
             self._wait(data)
             return b""

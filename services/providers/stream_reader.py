@@ -81,7 +81,8 @@ class StreamReader:
                             frame.learn(block, text_decoder.last_text)
             if self._decoder.done or not data:
                 events += self._end()
-            self._repeats = self._frame.is_confirmed and self._parser.is_between_events
+            else:
+                self._repeats = self._frame.is_confirmed and self._parser.is_between_events
         except UpstreamError as error:
             return events, error
         return events, None

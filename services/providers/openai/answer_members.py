@@ -20,6 +20,8 @@ class MembersBesideChoices(msgspec.Struct):
     _seen: dict[str, bytes] = {}
     _new: set[str] = set()
     _new_fingerprint: bool = False
+    has_news: bool = False
+    """Whether `news` has something to return."""
 
     @property
     def extra_json(self) -> bytes:
@@ -32,19 +34,17 @@ class MembersBesideChoices(msgspec.Struct):
         changed = bool(fingerprint) and fingerprint != self.system_fingerprint
         if changed:
             self.system_fingerprint = fingerprint or ""
-            self._new_fingerprint = True
+            self._new_fingerprint = self.has_news = True
         if unknown or wire.OF_CHUNK.values(chunk) != wire.OF_CHUNK.unset:
             changed |= self._add_others(wire.OF_CHUNK.of(chunk) | (unknown or {}))
         return changed
 
-    def news(self) -> AnswerMembers | None:
-        """Return the members that this has not returned yet. None: there are none."""
-        if not self._new and not self._new_fingerprint:
-            return None
+    def news(self) -> AnswerMembers:
+        """Return the members that this has not returned yet."""
         others = {name: value for name, value in self._values.items() if name in self._new}
         fingerprint = self.system_fingerprint if self._new_fingerprint else ""
         self._new.clear()
-        self._new_fingerprint = False
+        self._new_fingerprint = self.has_news = False
         return AnswerMembers(
             system_fingerprint=fingerprint,
             extra_json=msgspec.json.encode(others) if others else b"",
@@ -58,6 +58,7 @@ class MembersBesideChoices(msgspec.Struct):
             values["x_groq"] = groq
         self._values |= values
         self._new |= values.keys()
+        self.has_news = self.has_news or bool(values)
         return bool(values)
 
     def _is_new(self, name: str, value: object) -> bool:

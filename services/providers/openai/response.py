@@ -90,8 +90,8 @@ class OpenAiDecoder(RepeatedTextDecoder):
         events: list[Event] = []
         for answer in answers:
             answer.add_rest(events, self._pack_state)
-        if news := self._members.news():
-            events.insert(0, news)
+        if self._members.has_news:
+            events.insert(0, self._members.news())
         events.extend(map(StreamedChoice.finished, answers))
         events.append(Finished(usage=self.usage, service_tier=self._service_tier))
         return events
@@ -166,22 +166,21 @@ class OpenAiDecoder(RepeatedTextDecoder):
             if index == 0:
                 self._in_text = not answer.ended
         # Members alone are no beginning of the answer, which may still fail elsewhere.
-        if events and (news := self._members.news()):
-            events.insert(0, news)
+        if events and self._members.has_news:
+            events.insert(0, self._members.news())
         return events, changed
 
     def _take_text(self, chunk: wire.Chunk, text: str) -> tuple[list[Event], bool]:
         """Take a chunk of which `wire.Chunk.text` returned the text, as `_take` does."""
-        begins = not self._in_text
-        if begins:
+        if not self._in_text:
             choice = self._choices[0] = StreamedChoice(0, chunk.id or "", details=self._details)
             choice.has_deltas = self._in_text = True
         if chunk.service_tier:
             self._service_tier = chunk.service_tier
         events: list[Event] = [TextDelta(text)]
         changed = self._members.add(chunk, None)
-        if (changed or begins) and (news := self._members.news()):
-            events.insert(0, news)
+        if self._members.has_news:
+            events.insert(0, self._members.news())
         return events, changed
 
     def _take_head(self, chunk: wire.Chunk, unknown: Any, data: bytes) -> None:

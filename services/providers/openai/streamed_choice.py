@@ -63,7 +63,7 @@ class StreamedChoice(ChoiceState):
 
     def add_rest(self, events: list[Event], pack: StatePacker | None) -> None:
         """Add the events that are returned only when the choice is complete."""
-        if self.tool_calls:
+        if self.tool_calls.begun:
             for call in self.tool_calls.rest():
                 events += self._seal(call)
                 events.append(call)

@@ -96,7 +96,8 @@ class ToolCalls(msgspec.Struct, eq=False):
     """Makes the IDs where the provider sends none."""
     _index: int = 0
     """Index of the choice."""
-    _calls: list[_Call] = []
+    begun: list[_Call] = []
+    """The calls so far."""
 
     def add(self, piece: wire.ToolCall, unknown: Any = None) -> Iterator[ToolCallDelta]:
         """Add the fragment `piece` and its unknown members. Returns what it adds to the answer.
@@ -128,15 +129,12 @@ class ToolCalls(msgspec.Struct, eq=False):
         if (arguments and call.name and not call.has_placeholder) or late_content:
             yield self._next(call)
 
-    def __bool__(self) -> bool:
-        return bool(self._calls)
-
     def rest(self) -> Iterator[ToolCallDelta]:
         """Yield the pieces that wait for the end of the answer: starts, and unknown members."""
-        for call in self._calls:
+        for call in self.begun:
             call.end()
         yield from self._beginnings()
-        for call in self._calls:
+        for call in self.begun:
             if call.sent < len(call.arguments):
                 yield self._next(call)
             if call.extra:
@@ -146,13 +144,13 @@ class ToolCalls(msgspec.Struct, eq=False):
 
     def _beginnings(self, *, named_only: bool = False) -> Iterator[ToolCallDelta]:
         """Start of each call that has not been returned: it has no arguments, or no name."""
-        for call in self._calls:
+        for call in self.begun:
             if not call.started and (call.name or not named_only):
                 yield self._next(call)
 
     def id_at(self, number: int) -> str:
         """The ID of the call with this number."""
-        return self._final_id(self._calls[number])
+        return self._final_id(self.begun[number])
 
     def add_whole(self, piece: wire.ToolCall, unknown: Any = None) -> None:
         """Add a whole call and its unknown members.
@@ -179,15 +177,15 @@ class ToolCalls(msgspec.Struct, eq=False):
                 extra_json=call.extra_json,
                 extra_content_json=call.extra_content_json,
             )
-            for call in self._calls
+            for call in self.begun
         ]
 
     def _find(self, piece: wire.ToolCall, name: str, arguments: str) -> _Call | None:
         """Find the call that `piece` belongs to. None: it begins another."""
-        at_index = [call for call in self._calls if self._at(piece.index, call)]
+        at_index = [call for call in self.begun if self._at(piece.index, call)]
         same_id = [call for call in at_index if piece.id and call.id == piece.id]
         if not at_index:
-            same_id = [call for call in self._calls if piece.id and call.id == piece.id]
+            same_id = [call for call in self.begun if piece.id and call.id == piece.id]
             return same_id[-1] if same_id and not name else None
         call = (same_id or at_index)[-1]
         return None if self._begins(piece, name, arguments, call) else call
@@ -197,7 +195,7 @@ class ToolCalls(msgspec.Struct, eq=False):
         if index is None:
             return True
         if call.provider_index is None:
-            return call is self._calls[-1] and not call.complete()
+            return call is self.begun[-1] and not call.complete()
         return call.provider_index == index
 
     def _begins(self, piece: wire.ToolCall, name: str, arguments: str, call: _Call) -> bool:
@@ -216,17 +214,17 @@ class ToolCalls(msgspec.Struct, eq=False):
     def _begin(self, piece: wire.ToolCall) -> _Call:
         custom = piece.custom is not None or piece.type == "custom"
         call = _Call(
-            number=len(self._calls),
+            number=len(self.begun),
             provider_index=piece.index,
             id=self._unused(piece.id),
             type="custom" if custom else "function",
         )
-        self._calls.append(call)
+        self.begun.append(call)
         return call
 
     def _unused(self, call_id: str | None) -> str:
         """The provider's ID, unless another call has it."""
-        return own_id(call_id, [call.id for call in self._calls])
+        return own_id(call_id, [call.id for call in self.begun])
 
     def _next(self, call: _Call) -> ToolCallDelta:
         """Piece with what has not been returned of `call`."""
