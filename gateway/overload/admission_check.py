@@ -35,7 +35,9 @@ class AdmissionCheck:
         `caller` is the key as it was sent (`gateway.http.credentials.unchecked_key`).
         """
         retry_after_s = self._call_limit(caller)
-        return self.admit_body() if retry_after_s is None else refused_call(retry_after_s)
+        if retry_after_s is not None:
+            return refused_call(retry_after_s)
+        return None if self._memory is None else self.admit_body()
 
     def admit_body(self) -> ApiError | None:
         """Return the refusal of a body that has not arrived yet, or None when it may be read.

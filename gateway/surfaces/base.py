@@ -27,7 +27,6 @@ from services.domain.prompt_count import PromptCountRequest
 from services.domain.raw_request import RawRequest
 from services.domain.spec import ChatCompletionSpec
 
-_NO_HEADERS: Mapping[str, str] = {}
 _NO_NAMES: Mapping[str, str] = {}
 
 
@@ -132,10 +131,6 @@ class Surface(InboundApi):
     """Names of fields of the request in this API, by those of the contract, where they differ."""
     models_form: ModelsForm | None = None
     """The form of models for clients that send `marker_header`. None: OpenAI's."""
-
-    def answer_headers(self, request_id: str) -> Mapping[str, str]:
-        """Return the headers that answers have in this API beside those of all APIs."""
-        return {self.request_id_header: request_id} if self.request_id_header else _NO_HEADERS
 
     def begins_failed(self, headers: MultiMapping[str], error: ApiError) -> bool:  # noqa: ARG002
         """Return whether a stream that fails before it begins is a stream all the same."""

@@ -21,6 +21,7 @@ from services.domain.events import Event, Started
 from services.domain.spec import CompletionRequest
 
 _log = logging.getLogger(__name__)
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 class CompletionHandler(SurfaceHandler[Surface]):
@@ -38,7 +39,8 @@ class CompletionHandler(SurfaceHandler[Surface]):
             ApiError: it failed before anything was sent.
             ConnectionError: the client is gone.
         """
-        surface, options = self.surface, self.options(exchange.sent)
+        surface, sent = self.surface, exchange.sent
+        options = sent.options or self.read_options(sent)
         key = options.call.key
         request, request_bytes = await self.decoded(
             exchange, key, surface.decode, surface.decode_large, surface.loop_bytes_max
@@ -61,7 +63,9 @@ class CompletionHandler(SurfaceHandler[Surface]):
         with self.calls.track(key):
             completion, answer_headers = await self.backend.whole(asked, call)
             self.admission.known_keys.add(key)
-        answer_headers = {**surface.answer_headers(exchange.request_id), **answer_headers}
+        answer_headers = dict(answer_headers)
+        if surface.request_id_header:
+            answer_headers[surface.request_id_header] = exchange.request_id
         if completion.notes:
             answer_headers |= notes_header(completion.notes, surface.field_names)
         if completion.cost_nano_usd is not None:
@@ -72,7 +76,8 @@ class CompletionHandler(SurfaceHandler[Surface]):
     async def _stream(
         self, exchange: Exchange, key: str, renderer: StreamRenderer, reply: StreamReply
     ) -> None:
-        own = self.surface.answer_headers(exchange.request_id)
+        own_id = self.surface.request_id_header
+        own = {own_id: exchange.request_id} if own_id else _NO_HEADERS
         with EventStream(exchange, self.config, self.surface.framing, own) as stream:
             try:
                 with self.calls.track(key):

@@ -99,20 +99,16 @@ class SurfaceHandler(ABC, Generic[A]):
                 exchange.memory.release()
         return AlreadySentResponse(exchange)
 
-    def options(self, sent: SentHeaders) -> HeaderOptions:
-        """Return the options in the headers of a request, which are read only once.
+    def read_options(self, sent: SentHeaders) -> HeaderOptions:
+        """Return the options in the headers of a request, and keep them with the headers.
 
         Raises:
             ApiError: one is malformed, or there is no key.
         """
-        options = sent.options
-        if options is None:
-            headers, surface = sent.headers, self.surface
-            options = HeaderOptions.read(
-                headers, self.config, surface.credential_headers, surface.name
-            )
-            surface.check_headers(headers)
-            sent.options = options
+        headers, surface = sent.headers, self.surface
+        options = HeaderOptions.read(headers, self.config, surface.credential_headers, surface.name)
+        surface.check_headers(headers)
+        sent.options = options
         return options
 
     async def decoded(

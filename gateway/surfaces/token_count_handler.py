@@ -27,7 +27,8 @@ class TokenCountHandler(SurfaceHandler[Surface]):
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
-        surface, options = self.surface, self.options(exchange.sent)
+        surface, sent = self.surface, exchange.sent
+        options = sent.options or self.read_options(sent)
         key = options.call.key
         request, request_bytes = await self.decoded(exchange, key, surface.decode_prompt)
         exchange.outcome["model"] = request.spec.model[:MODEL_LOGGED_MAX]
@@ -35,9 +36,8 @@ class TokenCountHandler(SurfaceHandler[Surface]):
         with self.calls.track(key):
             count = await self.backend.count_prompt(request, call)
             self.admission.known_keys.add(key)
-        answer_headers = {
-            **surface.answer_headers(exchange.request_id),
-            **notes_header(count.notes, _NAMES),
-        }
+        answer_headers = notes_header(count.notes, _NAMES)
+        if surface.request_id_header:
+            answer_headers[surface.request_id_header] = exchange.request_id
         if exchange.send(200, surface.render_count(count.prompt_token_count), answer_headers):
             await exchange.writer.drained()

@@ -30,7 +30,7 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
-        options = self.options(exchange.sent)
+        options = exchange.sent.options or self.read_options(exchange.sent)
         key = options.call.key
         asked, request_bytes = await self.decoded(exchange, key, _decode)
         exchange.outcome.update(model=asked.spec.model[:MODEL_LOGGED_MAX], stream=False)

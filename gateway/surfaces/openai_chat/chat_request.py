@@ -29,6 +29,8 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     """Whether the usage includes the cost."""
     functions: bool = False
     """Whether the answer has function calls in OpenAI's old form, from before there were tools."""
+    names_provider: bool = False
+    """Whether the request has OpenRouter's form, whose answers name a provider."""
     text_only: bool = False
     """Whether the content must be a string, since typed code of the SDKs takes nothing else."""
 
@@ -45,7 +47,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
             thinking_parts=thinking,
             include_cost=self.include_cost,
             functions=self.functions,
-            names_provider=self._names_provider,
+            names_provider=self.names_provider,
         )
 
     def stream_renderer(self) -> ChunkRenderer:
@@ -54,14 +56,8 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
             include_usage=self.include_usage,
             include_cost=self.include_cost,
             functions=self.functions,
-            names_provider=self._names_provider,
+            names_provider=self.names_provider,
         )
-
-    @property
-    def _names_provider(self) -> bool:
-        """Whether the request has OpenRouter's form, whose answers name a provider."""
-        thinking = self.spec.thinking
-        return thinking is not None and thinking.reasoning_details
 
 
 def _asks_json(spec: ChatCompletionSpec) -> bool:

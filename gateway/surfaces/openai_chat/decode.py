@@ -178,6 +178,7 @@ def _decode(body: bytes, config: EdgeConfig, extracted: dict[str, bytes]) -> Cha
         include_usage=include_usage or (stream and include_cost),
         include_cost=include_cost,
         functions=functions,
+        names_provider=thinking is not None and thinking.reasoning_details,
     )
 
 

@@ -40,18 +40,8 @@ _encode = msgspec.json.Encoder().encode
 _FUNCTION = ("function", "arguments")
 _CUSTOM = ("custom", "input")
 _BRACKETS = ("],[",)
+_IDENTITY = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,'
 _ROLE = b'"role":"assistant","content":"","refusal":null'
-
-
-def _identity(started: Started) -> bytes:
-    return b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,' % (
-        _encode(started.completion_id),
-        started.create_time_s,
-        _encode(started.model),
-    )
-
-
-_NO_IDENTITY = _identity(Started(completion_id="", model="", create_time_s=0))
 
 
 class ChunkRenderer(msgspec.Struct, eq=False, kw_only=True):
@@ -73,7 +63,7 @@ class ChunkRenderer(msgspec.Struct, eq=False, kw_only=True):
     _provider: bytes = b""
     _fingerprint: bytes = b""
     _tier: bytes = b""
-    _identity: bytes = _NO_IDENTITY
+    _identity: bytes = _IDENTITY % (b'""', 0, b'""')
     # Parts of chunks, which `_set_head` makes.
     _head: bytes = b""
     _choice: bytes = b""
@@ -112,7 +102,11 @@ class ChunkRenderer(msgspec.Struct, eq=False, kw_only=True):
         self.started = True
         if self.names_provider:
             self._provider = _provider(_encode(started.model.partition("/")[0]))
-        self._identity = _identity(started)
+        self._identity = _IDENTITY % (
+            _encode(started.completion_id),
+            started.create_time_s,
+            _encode(started.model),
+        )
         self._set_head()
 
     def _texts(self, texts: list[tuple[str]]) -> bytes:
