@@ -233,15 +233,16 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
         if not self._is_closed:
             first = await self.first()
             return first.events() if isinstance(first, WholeAnswer) else first
-        end = self._end()
-        if isinstance(end, UpstreamError):
-            self._on_failure(end, "")
+        failure, self._failure = self._failure, None
+        if failure is None:
+            raise StopAsyncIteration
+        self._on_failure(failure, "")
         try:
-            raise end
+            raise failure
         finally:
             # A frame that knows its exception would keep the call's request until the next
             # garbage collection.
-            del end
+            del failure
 
     def _end(self) -> Exception:
         """The exception after the last batch: the failure once, then StopAsyncIteration."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -31,6 +32,9 @@ STALE_WINDOW_S = 1.0
 
 Detection takes one round trip. A server that disconnects later may have started to work.
 """
+
+_NAME: Callable[[tuple[bytes, bytes]], bytes] = itemgetter(0)
+_VALUE: Callable[[tuple[bytes, bytes]], bytes] = itemgetter(1)
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
@@ -72,7 +76,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._without_body = 0
         self._sent_at = 0.0
         self._reused = False
-        self._heard = False
         self.idle_since = 0.0
         """Time of the loop at which it last became idle."""
 
@@ -89,9 +92,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     @property
     def was_stale(self) -> bool:
         """Whether the server seems to have closed a reused connection before a request arrived."""
-        return (
-            self._reused and not self._heard and self._loop.time() - self._sent_at < STALE_WINDOW_S
-        )
+        is_silent = self._without_body == 0
+        return self._reused and is_silent and self._loop.time() - self._sent_at < STALE_WINDOW_S
 
     def exchange(self, head: bytes, body: bytes) -> HttpResponse:
         """Send a request, whose `head` lacks the length of the body, and the blank line.
@@ -104,7 +106,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         response = HttpResponse(arrival, transport, loop, self._budget, self._free)
         self._response = response
         self._fields = []
-        self._interim = self._ended = self._heard = False
+        self._ended = False
         self._without_body = 0
         self._reused = self._sent_at > 0
         self._sent_at = loop.time()
@@ -151,7 +153,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if response.complete:
             self.abort()  # Unsolicited data could be taken for the next response.
             return
-        self._heard = True
         failure = ""
         try:
             self._parser.feed_data(self._buffer[:nbytes])
@@ -213,10 +214,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._interim = status < 200
         if self._interim:
             return
-        fields: dict[bytes, bytes] = {}  # Repeated headers are one list: RFC 9110, section 5.3.
-        for field, padded in found:
-            name, value = field.lower(), padded.rstrip(b" \t")  # The parser keeps trailing space.
-            fields[name] = fields[name] + b", " + value if name in fields else value
+        fields = _by_name(found)
         coding = fields.get(b"transfer-encoding")
         if coding is not None and coding.lower() != b"chunked":
             raise ValueError("an unknown transfer coding")  # None was requested.
@@ -242,3 +240,15 @@ def _announced(transport: asyncio.Transport) -> bool:
         return True
     except ssl.SSLError:
         return False
+
+
+def _by_name(found: list[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:
+    """Headers by lower-case name; repeated headers are one list (RFC 9110, section 5.3)."""
+    names = [*map(bytes.lower, map(_NAME, found))]
+    values = [*map(bytes.rstrip, map(_VALUE, found))]  # The parser keeps trailing space.
+    fields = dict(zip(names, values, strict=True))
+    if len(fields) < len(found):
+        fields = {}
+        for name, value in zip(names, values, strict=True):
+            fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import compress
 from operator import attrgetter, ne
+from typing import Any
 
 import msgspec
 
@@ -66,6 +67,8 @@ class PlainRequests:
         values = _values(spec)
         if values != _UNSET and not self._add_parameters(values, body):
             return None
+        if len(spec.stop) > STOPS_MAX:
+            return None
         limit = spec.max_tokens
         streamed = stream or self._reasons or (limit or 0) > LONG_ANSWER_TOKENS
         body["stream"] = streamed
@@ -79,13 +82,11 @@ class PlainRequests:
             path=PATH, body=msgspec.json.encode(body), streamed=streamed, thinking_tokens=hidden
         )
 
-    def _add_parameters(self, values: Sequence[object], body: dict[str, object]) -> bool:
+    def _add_parameters(self, values: Sequence[Any], body: dict[str, object]) -> bool:
         """Add the parameters that are set. Returns whether each may be sent as it is."""
         given = zip(self._parameters, values, strict=True)
         for (name, bounds), value in compress(given, map(ne, values, _UNSET)):
-            if not name or (isinstance(value, list) and len(value) > STOPS_MAX):
-                return False
-            if bounds and isinstance(value, int | float) and not bounds[0] <= value <= bounds[1]:
+            if not name or (bounds is not None and not bounds[0] <= value <= bounds[1]):
                 return False
             body[name] = value
         return True
