@@ -255,7 +255,7 @@ def test_imports_keep_the_rules(package: str) -> None:
         ("gateway.surfaces.base", "pomogator.chat.v1.chat_completion_service_pb2"),
         ("gateway.app", "gateway.in_no_row"),
         ("services.serving.server", "gateway.app"),
-        ("services.providers.upstream", "services.routing.failover"),
+        ("services.providers.upstream", "services.routing.attempts"),
         ("services.config.loading", "services.telemetry.calls"),
         ("services.errors", "services.clock"),
         ("services.common.loop_lag", "services.clock"),

@@ -70,6 +70,8 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Whether calls may use tools that a provider bills besides tokens."""
     unpinned: Unpinned
     """Reason for which calls with long prompts are not kept at the target of their session."""
+    has_choice: bool
+    """Whether calls may choose between targets."""
     has_dialects: bool
     """Whether a target has two dialects, of which each request has one."""
     marks_prompts: bool
@@ -179,6 +181,7 @@ class CallPlans:
             unpinned=self.unpinned(routes),
             marks_prompts=self._marks_prompts
             and any(each.dialect == MARKED_DIALECT for each in channels.values()),
+            has_choice=len(routes) > 1 or len(requested.targets) > 1,
             has_dialects=any(one.has_dialects for one in routes),
             answer_headers={CONTENT_HEADER: TEXT_CONTENT} if shows_text else {},
             plain_drains=drain_rules(_PLAIN, routes),

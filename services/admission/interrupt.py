@@ -140,7 +140,7 @@ class CallInterrupt(msgspec.Struct, eq=False):
             async with scope as call:
                 items = self._items = await begin(call)
                 try:
-                    while (item := await anext(items, None)) is not None:
+                    async for item in items:
                         self._task = None
                         if self.failure is None:
                             yield item
@@ -163,15 +163,12 @@ class CallInterrupt(msgspec.Struct, eq=False):
             await asyncio.shield(self._closing)
 
 
-class Revocation:
+class Revocation(msgspec.Struct, eq=False, weakref=True):
     """Revocation of one key. `Keyring` keeps a weak reference to it, and triggers it."""
 
-    __slots__ = ("__weakref__", "calls", "is_triggered")
-
-    def __init__(self) -> None:
-        self.is_triggered = False
-        self.calls: set[CallInterrupt] = set()
-        """Calls in flight with the key."""
+    is_triggered: bool = False
+    calls: set[CallInterrupt] = msgspec.field(default_factory=set)
+    """Calls in flight with the key."""
 
     def trigger(self) -> None:
         """End every call in flight with this key: it raises Failure KEY_REVOKED."""

@@ -85,6 +85,8 @@ class CompletionCall(AuthenticatedCall[CompletionRequest], kw_only=True):
     """Rules of the models whose answers are drained."""
     ticket: Ticket | None = None
     """Set when the call is admitted."""
+    is_shared: bool = False
+    """Whether the answer may be for more than its caller: replayed, joined or drained."""
     is_abandoned: bool = False
     """Whether the caller has disconnected, and the answer is drained."""
 

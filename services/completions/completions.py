@@ -14,7 +14,7 @@ import msgspec
 
 from services.admission.gate import Gate
 from services.admission.interrupt import CallInterrupt
-from services.admission.keyring import Caller, Keyring
+from services.admission.keyring import Keyring
 from services.common.call_names import TAGS_HEADER
 from services.common.call_tags import read_tags
 from services.completions.completion_call import (
@@ -33,7 +33,7 @@ from services.domain.spec import CompletionRequest
 from services.errors import Failure
 from services.overload.load_shedder import LoadShedder
 from services.telemetry.call_facts import NAME_CHARS_MAX
-from services.telemetry.calls import CallLog, CallRecord
+from services.telemetry.calls import CallLog
 
 
 class CallContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +110,11 @@ class CallEntrance(Generic[PipelineT]):
             with self._load_shedder.admit(record.opened_at, in_flight, wait_s, key or ""):
                 caller = await self._keyring.caller(key)
                 record.interrupt = context.interrupt
-                _note_caller(record, caller, context, request.spec.user)
+                record.key_id, record.account = caller.key_id, caller.account
+                facts = record.facts
+                facts.surface, facts.end_user = context.surface, request.spec.user[:NAME_CHARS_MAX]
+                if context.tags:
+                    facts.tags = _tags(context.tags)
                 if self._end_revoked:
                     context.interrupt.end_with(self._keyring.revocation(caller))
                 if context.idempotency_key is not None:
@@ -165,15 +169,6 @@ class Completions(CallEntrance[Pipeline]):
         caller = await self._keyring.authenticate(authorization)
         plans = self._snapshots.current.plans
         return await self._pipeline.counts.count(caller, plans, request, size)
-
-
-def _note_caller(record: CallRecord, caller: Caller, context: CallContext, user: str) -> None:
-    """Record the caller of a call, and its end user and labels. Raise Failure INVALID_FIELD."""
-    record.key_id, record.account = caller.key_id, caller.account
-    facts = record.facts
-    facts.surface, facts.end_user = context.surface, user[:NAME_CHARS_MAX]
-    if context.tags:
-        facts.tags = _tags(context.tags)
 
 
 def _tags(text: str) -> Mapping[str, str]:

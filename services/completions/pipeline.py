@@ -48,10 +48,9 @@ from services.errors import UpstreamError
 from services.providers.base import Target
 from services.providers.upstream_answer import LEFT
 from services.routing.affinity import SessionPin
-from services.routing.attempts import cut_attempts_max
+from services.routing.attempts import Failover, cut_attempts_max
 from services.routing.completion_form import CompletionForm
 from services.routing.dialect_choice import routes_for
-from services.routing.failover import Failover
 from services.routing.raw_form import RawForm
 from services.routing.route_request import RequestForm, RouteRequest
 
@@ -93,6 +92,8 @@ class Pipeline:
         errors are raised by the batches.
         """
         plan = await self._prepare(call, stream=True)
+        if not (call.is_shared or call.hides_reasoning):
+            return self._stream(call, plan)
         run = partial(self._stream, call, plan)
         if call.hides_reasoning:
             run = partial(stream_without_reasoning, run)
@@ -101,7 +102,7 @@ class Pipeline:
     async def whole(self, call: CompletionCall) -> Completion:
         """Return the whole answer."""
         plan = await self._prepare(call, stream=False)
-        if call.idempotency_key or call.joins_repeats or call.drain_rules:
+        if call.is_shared:
             run = partial(self._whole_batch, call, plan)
             return await folded(self._wrapped(call, plan, run, stream=False))
         try:
@@ -143,6 +144,7 @@ class Pipeline:
         call.record.model = plan.model
         if asked.session_id:
             call.joins_repeats = may_be_repeated(call)
+        call.is_shared = bool(call.idempotency_key or call.joins_repeats or call.drain_rules)
         if plan.embeds:
             plan.require_kind(embeds=False)
         return plan
@@ -282,6 +284,7 @@ class Pipeline:
             session=None if plan.unpinned else self._session(call, ticket),
             strict=call.strict,
             stream=stream,
+            has_choice=plan.has_choice,
         )
 
     def _session(self, call: CompletionCall, ticket: Ticket) -> SessionPin | None:

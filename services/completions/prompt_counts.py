@@ -30,10 +30,10 @@ from services.providers.count_endpoints import COUNT_ENDPOINTS, read_count
 from services.providers.document_decoder import DocumentDecoder
 from services.providers.raw_call import RawCall
 from services.providers.upstream import Upstream
+from services.routing.attempts import Failover
 from services.routing.choice import order_targets
 from services.routing.completion_form import CompletionForm
 from services.routing.dialect_choice import over_responses
-from services.routing.failover import Failover
 from services.routing.health import ChannelHealth
 
 TIMEOUT_S = 5.0

@@ -44,8 +44,9 @@ from services.domain.spec import (
 )
 from services.errors import Failure
 
+MAX_TOKENS = ("max_tokens", 1, math.inf)
+
 RANGES: Sequence[tuple[str, float, float]] = (
-    ("max_tokens", 1, math.inf),
     ("temperature", 0, 2),
     ("top_p", 0, 1),
     ("frequency_penalty", -2, 2),
@@ -57,7 +58,7 @@ RANGES: Sequence[tuple[str, float, float]] = (
     ("min_p", 0, 1),
     ("repetition_penalty", 0, 2),
 )
-"""Ranges of optional numbers: field, minimum, maximum."""
+"""Ranges of other optional numbers: field, minimum, maximum."""
 
 COUNTS: Sequence[tuple[str, int]] = (
     ("messages", 2000),
@@ -69,7 +70,9 @@ COUNTS: Sequence[tuple[str, int]] = (
 """Maximal lengths of lists: field, maximum."""
 
 _ranged = attrgetter(*(name for name, _, _ in RANGES))
+_UNRANGED = (None,) * len(RANGES)
 _counted = attrgetter(*(name for name, _ in COUNTS))
+_COUNT_ALWAYS_ALLOWED = min(most for _, most in COUNTS)
 
 BUDGET_TOKENS = (1024, 32_000)
 LOGIT_BIAS = (-100, 100)
@@ -112,16 +115,19 @@ def validate(
     `plain`: whether the request has texts and plain parameters alone, whose messages keep all rules
     (`services.domain.plain_texts`).
     """
-    _check_word("parameter_policy", parameter_policy, _POLICIES)
-    _check_names(spec.model, session_id)
+    _check_names(spec.model, session_id, parameter_policy)
     if not spec.messages:
         raise _invalid("messages", "At least one message is required.")
-    for (name, most), items in zip(COUNTS, _counted(spec), strict=True):
-        if len(items) > most:
-            raise _invalid(name, f"At most {most} are allowed.")
-    for limits, value in zip(RANGES, _ranged(spec), strict=True):
-        if value is not None:
-            _check_range(*limits, value)
+    counts = list(map(len, _counted(spec)))
+    if max(counts) > _COUNT_ALWAYS_ALLOWED:
+        _check_counts(counts)
+    if spec.max_tokens is not None:
+        _check_range(*MAX_TOKENS, spec.max_tokens)
+    ranged = _ranged(spec)
+    if ranged != _UNRANGED:
+        for limits, value in zip(RANGES, ranged, strict=True):
+            if value is not None:
+                _check_range(*limits, value)
     if spec.stop and not all(spec.stop):
         raise _invalid("stop", "A stop sequence must not be empty.")
     if len(spec.user) > USER_CHARS_MAX:
@@ -143,7 +149,15 @@ def _check_rare_fields(spec: ChatCompletionSpec) -> None:
     _check_messages(spec)
 
 
-def _check_names(model: str, session_id: str) -> None:
+def _check_counts(counts: Sequence[int]) -> None:
+    for (name, most), count in zip(COUNTS, counts, strict=True):
+        if count > most:
+            raise _invalid(name, f"At most {most} are allowed.")
+
+
+def _check_names(model: str, session_id: str, parameter_policy: ParameterPolicy) -> None:
+    if parameter_policy:
+        _check_word("parameter_policy", parameter_policy, _POLICIES)
     if not model:
         raise _invalid("model", "A model is required.")
     if len(model) > MODEL_CHARS_MAX:

@@ -34,7 +34,7 @@ from services.errors import UpstreamError
 from services.providers.base import ModelRoute
 from services.providers.embeddings.base import EmbeddingDialect
 from services.providers.embeddings.vectors import Vectors
-from services.routing.failover import Failover
+from services.routing.attempts import Failover
 from services.routing.route_request import RouteRequest, StartedAnswer
 
 

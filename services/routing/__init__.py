@@ -7,14 +7,12 @@ Modules, in the order in which data flows:
     affinity          sessions, each with a target whose prompt cache it fills
     choice            the order in which targets are tried: priority, weight, health
     route_request     the request with the routes that may answer it, and an answer that has begun
-    failover          the attempts of all calls
-    attempts          the attempts of one call: targets in turn until one begins to answer
+    attempts          the attempts of a call: targets in turn until one begins to answer
     completion_form   a completion in the form of each target, and the decoder of its answer
     raw_form          a request that passes as it is to targets that take it
     call_failures     the failures of these attempts, and the one that the caller gets
     budget            the retry budget, a share of the calls
     health            circuit breakers, error rates and latencies of channels
     channel_switches  channels that operators have disabled
-    decay             means in which older observations count less
     routing_metrics   the metrics of breakers and retries
 """

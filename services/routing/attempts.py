@@ -9,17 +9,18 @@ targets are asked for a stream, and at last the late one again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from services.clock import Chance, Clock
+from services.clock import Chance
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure, UpstreamError, deadline_passed
-from services.providers.base import ModelRoute, Notes, Target, UpstreamRequest
+from services.providers.base import Dialect, ModelRoute, Notes, Target, UpstreamRequest
 from services.providers.unusable_answers import OverlongAnswerError
 from services.providers.upstream import Upstream
+from services.routing.affinity import SessionAffinity
 from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures, channel_disabled
 from services.routing.choice import order_targets
@@ -33,19 +34,7 @@ DEADLINE_SHARE = 0.5
 channel could be asked."""
 
 
-class RoutingParts(msgspec.Struct, frozen=True, kw_only=True):
-    """Parts that the attempts of all calls share."""
-
-    upstream: Upstream
-    """Sends requests."""
-    health: ChannelHealth
-    """Health of the targets."""
-    clock: Clock
-    """Measures latencies."""
-    chance: Chance
-    """Draws targets by weight."""
-    budget: RetryBudget
-    """Budget of retries of all calls."""
+_NO_TARGETS: Iterator[Target] = iter(())
 
 
 class _Step(NamedTuple):
@@ -57,34 +46,48 @@ class _Step(NamedTuple):
     """Whether to request a stream."""
 
 
-class CallAttempts:
+class Failover:
+    """Tries targets until one begins to answer. After that a stream has no failover."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        dialects: Mapping[str, Dialect],
+        health: ChannelHealth,
+        chance: Chance,
+        sessions: SessionAffinity,
+    ) -> None:
+        self.upstream = upstream
+        """Sends requests."""
+        self.dialects = dialects
+        """Dialects of completions, by name."""
+        self.health = health
+        """Health of all targets."""
+        self.chance = chance
+        """Draws targets by weight."""
+        self.sessions = sessions
+        """The sessions of all callers."""
+        self.budget = RetryBudget(health.clock)
+        """Budget of retries of all calls."""
+
+    def begin(self, wanted: RouteRequest) -> CallAttempts:
+        """Return the attempts of a new call, none of which is made yet."""
+        self.budget.earn()
+        return CallAttempts(self, wanted)
+
+
+class CallAttempts(msgspec.Struct, eq=False):
     """The attempts of one call."""
 
-    __slots__ = (
-        "_failures",
-        "_has_choice",
-        "_instead",
-        "_late",
-        "_made",
-        "_parts",
-        "_route",
-        "_routes_left",
-        "_targets_left",
-        "_wanted",
-    )
-
-    def __init__(self, parts: RoutingParts, wanted: RouteRequest) -> None:
-        self._parts = parts
-        self._wanted = wanted
-        self._failures = CallFailures()
-        self._late: list[_Step] = []
-        self._instead: _Step | None = None
-        self._made = 0
-        routes = wanted.routes
-        self._has_choice = len(routes) > 1 or len(routes[0].targets) > 1
-        # No generator: one that knew this object would keep the request until the next collection.
-        self._routes_left = iter(routes[1:])
-        self._begin_route(routes[0])
+    _failover: Failover
+    _wanted: RouteRequest
+    _failures: CallFailures = msgspec.field(default_factory=CallFailures)
+    _late: list[_Step] = []
+    _instead: _Step | None = None
+    _made: int = 0
+    _routes_begun: int = 0
+    # No generator: one that knew this object would keep the request until the next collection.
+    _targets_left: Iterator[Target] = _NO_TARGETS
 
     async def open(self) -> StartedAnswer:
         """Return the next answer that begins. The caller must close it.
@@ -94,26 +97,30 @@ class CallAttempts:
         """
         wanted, failures = self._wanted, self._failures
         while step := self._next_step():
-            notes = Notes(strict=wanted.strict)
-            request = await self._encoded(step, notes)
-            if request is None:
+            target, notes = step.target, Notes(strict=wanted.strict)
+            if step.route is not wanted.routes[0]:
+                notes.replaced("model", f"`{step.route.model}` answers in its place.")
+            if target.replaces_responses:
+                notes.mapped("model", "Chat completions answer: the provider has no Responses.")
+            try:
+                request = await wanted.form.encoded(target, notes, stream=step.streamed)
+            except Failure as refusal:
+                # Another channel may support what this one does not, for the same model.
+                failures.refusal = failures.refusal or refusal
                 continue
-            if not self._may_try(step.target):
+            if not self._may_try(target):
                 break
             if wanted.take_channel_limits is not None:
                 try:
-                    await wanted.take_channel_limits(step.target.channel.name)
+                    await wanted.take_channel_limits(target.channel.name)
                 except Failure as limit_exceeded:
                     failures.refusal = limit_exceeded
                     continue
             self._made += 1
             answer = await self._try(step, request, notes)
             if answer is not None:
-                if wanted.session is not None:
-                    wanted.session.answered(answer.target)
                 return answer
-            if not request.streamed and request.may_stream:
-                self._note_if_late(step)
+            self._note_if_late(step, request)
         raise failures.to_raise
 
     def broke_off(self, answer: StartedAnswer, error: UpstreamError) -> None:
@@ -124,7 +131,7 @@ class CallAttempts:
         """
         wanted = self._wanted
         wanted.record.fail_attempt(error)
-        self._parts.health.answer_broke_off(answer.target, error)
+        self._failover.health.answer_broke_off(answer.target, error)
         is_overlong = isinstance(error, OverlongAnswerError)
         if is_overlong:
             wanted.on_overlong(answer.target, answer.decoder, answer.thinking_tokens)
@@ -134,11 +141,11 @@ class CallAttempts:
 
     def _may_try(self, target: Target) -> bool:
         """Whether another attempt may be made. Raises the failure if the deadline is too near."""
-        made, parts = self._made, self._parts
-        if made == ATTEMPTS_MAX or (made and not parts.budget.spend()):
+        made, failover = self._made, self._failover
+        if made == ATTEMPTS_MAX or (made and not failover.budget.spend()):
             return False
         left_s = self._wanted.time_left_s()
-        if left_s is not None and left_s <= (parts.health.latency_s(target) if made else 0):
+        if left_s is not None and left_s <= (failover.health.latency_s(target) if made else 0):
             # The attempt cannot finish in time, but the provider would bill it.
             raise self._failures.to_raise if made else deadline_passed()
         return True
@@ -147,14 +154,14 @@ class CallAttempts:
         self, step: _Step, request: UpstreamRequest, notes: Notes
     ) -> StartedAnswer | None:
         """Ask one target. None: it failed, and another one may be asked."""
-        parts, wanted, target = self._parts, self._wanted, step.target
-        channel, health, started_at = target.channel, parts.health, parts.clock.now()
+        failover, wanted, target = self._failover, self._wanted, step.target
+        channel, health, started_at = target.channel, failover.health, failover.health.clock.now()
         if headers := wanted.record.start_attempt(target, started_at):
             request = msgspec.structs.replace(request, headers={**request.headers, **headers})
         api, decoder = wanted.form.dialects[channel.dialect], wanted.form.decoder(target)
         timeout_s = channel.first_token_timeout_s if request.may_stream else channel.total_timeout_s
-        first_s = self._share_of_deadline_s(target, timeout_s) if self._has_choice else timeout_s
-        answer = parts.upstream.answer(request, target, api, decoder, first_s)
+        first_s = self._share_of_deadline_s(target, timeout_s) if wanted.has_choice else timeout_s
+        answer = failover.upstream.answer(request, target, api, decoder, first_s)
         health.attempt_started(target)
         try:
             first = await answer.first()
@@ -163,7 +170,7 @@ class CallAttempts:
                 (wanted.on_cut if first_s < timeout_s else wanted.on_late)(target, decoder)
             if isinstance(error, OverlongAnswerError):
                 wanted.on_overlong(target, decoder, request.thinking_tokens)
-            if not self._goes_on(target, error):
+            if not self._goes_on(step, error):
                 raise
             return None
         except BaseException as error:
@@ -176,20 +183,23 @@ class CallAttempts:
                 note(target, decoder, request.thinking_tokens)
             raise
         # A whole answer begins when it ends: its time depends on its length, not on the target.
-        latency_s = parts.clock.now() - started_at if request.streamed else None
+        latency_s = health.clock.now() - started_at if request.streamed else None
         health.attempt_succeeded(target, latency_s)
+        if wanted.session is not None:
+            wanted.session.answered(target)
         model, tokens = step.route.model, request.thinking_tokens
         return StartedAnswer(model, target, notes.all, first, answer, decoder, tokens)
 
-    def _goes_on(self, target: Target, error: UpstreamError) -> bool:
+    def _goes_on(self, step: _Step, error: UpstreamError) -> bool:
         """Record a failure before an answer. Returns whether another target may be asked."""
-        self._parts.health.attempt_failed(target, error)
+        target = step.target
+        self._failover.health.attempt_failed(target, error)
         self._wanted.record.fail_attempt(error)
         if isinstance(error, OverlongAnswerError):
             return False
         if error.lacks_api and target.over_chat is not None:
-            self._parts.health.responses_are_missing(target)
-            self._instead = _Step(self._route, target.over_chat, self._wanted.stream)
+            self._failover.health.responses_are_missing(target)
+            self._instead = _Step(step.route, target.over_chat, self._wanted.stream)
         elif not error.row.retryable:
             return False
         self._failures.add(target.channel, error)
@@ -217,57 +227,40 @@ class CallAttempts:
 
         A target whose whole answer was late comes once more, to be asked for a stream.
         """
-        failures, disabled = self._failures, self._parts.health.disabled
         if self._instead is not None:
             step, self._instead = self._instead, None
             return step
+        failover, wanted, failures = self._failover, self._wanted, self._failures
         while True:
             for target in self._targets_left:
                 name = target.channel.name
-                if name in disabled:
+                if name in failover.health.disabled:
                     failures.refusal = failures.refusal or channel_disabled()
                 elif name not in failures.failed_channels:
-                    streamed = self._wanted.stream or self._needs_stream(target)
-                    return _Step(self._route, target, streamed)
-            route = next(self._routes_left, None)
-            if route is None:
+                    route = wanted.routes[self._routes_begun - 1]
+                    return _Step(route, target, wanted.stream or self._needs_stream(target))
+            if self._routes_begun == len(wanted.routes):
                 return self._late.pop(0) if self._late else None
-            self._begin_route(route)
-
-    def _begin_route(self, route: ModelRoute) -> None:
-        parts, targets = self._parts, route.targets
-        if len(targets) > 1:
-            targets = order_targets(targets, parts.health, parts.chance, self._wanted.session)
-        self._route, self._targets_left = route, iter(targets)
+            targets = wanted.routes[self._routes_begun].targets
+            if len(targets) > 1:
+                targets = order_targets(targets, failover.health, failover.chance, wanted.session)
+            self._routes_begun += 1
+            self._targets_left = iter(targets)
 
     def _needs_stream(self, target: Target) -> bool:
         """Whether a whole answer is requested as a stream, which begins early."""
+        if self._late or self._failover.health.prefers_stream(target):
+            return True
         timeout_s = target.channel.first_token_timeout_s
-        return (
-            bool(self._late)
-            or self._parts.health.prefers_stream(target)
-            or (self._has_choice and self._share_of_deadline_s(target, timeout_s) < timeout_s)
-        )
+        has_choice = self._wanted.has_choice
+        return has_choice and self._share_of_deadline_s(target, timeout_s) < timeout_s
 
-    async def _encoded(self, step: _Step, notes: Notes) -> UpstreamRequest | None:
-        """The request in the form of the target. None: it has no form for it."""
-        wanted, target = self._wanted, step.target
-        if step.route is not wanted.routes[0]:
-            notes.replaced("model", f"`{step.route.model}` answers in its place.")
-        if target.replaces_responses:
-            notes.mapped("model", "Chat completions answer: the provider has no Responses.")
-        try:
-            return await wanted.form.encoded(target, notes, stream=step.streamed)
-        except Failure as refusal:
-            # Another channel may support what this one does not, for the same model.
-            self._failures.refusal = self._failures.refusal or refusal
-            return None
-
-    def _note_if_late(self, step: _Step) -> None:
+    def _note_if_late(self, step: _Step, request: UpstreamRequest) -> None:
         """Remember a whole answer that was late, and could be a stream."""
-        if step.target.channel.name in self._failures.late_channels:
+        is_whole = not request.streamed and request.may_stream
+        if is_whole and step.target.channel.name in self._failures.late_channels:
             self._late.append(step._replace(streamed=True))
-            self._parts.health.whole_answer_was_late(step.target)
+            self._failover.health.whole_answer_was_late(step.target)
 
 
 def cut_attempts_max(timeouts_s: Sequence[float], left_s: float | None) -> int:

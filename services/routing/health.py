@@ -22,12 +22,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import exp2
 from typing import TypeAlias
 
 from services.clock import Clock
 from services.errors import UpstreamError
 from services.providers.base import Target
-from services.routing.decay import DecayedMean
 from services.storage.channel_switches import Disablement
 
 COOL_DOWN_MAX_S = 300.0
@@ -44,7 +44,40 @@ STREAMED_FOR_S = 600.0
 LATENCY_FLOOR_S = 0.1
 """Added to both latencies before they are compared: much smaller differences do not count."""
 
+HALF_LIFE_S = 60.0
+"""The age at which an observation counts half as much as a new one."""
+
 _TargetKey: TypeAlias = tuple[str, str, str]
+
+
+class DecayedMean:
+    """Mean of recent observations. Times are of one clock, in seconds."""
+
+    __slots__ = ("_at", "_sum", "_weight")
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._weight = 0.0
+        self._at = 0.0
+
+    def add(self, value: float, now: float) -> None:
+        """Add an observation. `now` never goes back."""
+        decay = exp2((self._at - now) / HALF_LIFE_S)
+        self._sum = self._sum * decay + value
+        self._weight = self._weight * decay + 1
+        self._at = now
+
+    def value(self) -> float | None:
+        """Return the mean of the observations; None without any."""
+        return self._sum / self._weight if self._weight else None
+
+    def estimate(self, now: float, *, prior: float, prior_weight: float) -> float:
+        """Return the mean together with `prior_weight` new observations of the value `prior`.
+
+        Old observations thus lose against the prior.
+        """
+        decay = exp2((self._at - now) / HALF_LIFE_S)
+        return (self._sum * decay + prior * prior_weight) / (self._weight * decay + prior_weight)
 
 
 @dataclass(slots=True)

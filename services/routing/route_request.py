@@ -93,3 +93,5 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether to refuse a target that cannot honour a parameter."""
     stream: bool = True
     """Whether the caller wants a stream."""
+    has_choice: bool = True
+    """Whether there may be several targets."""

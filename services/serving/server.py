@@ -52,7 +52,7 @@ from services.providers.registry import (
 )
 from services.providers.upstream import Upstream
 from services.routing.affinity import SessionAffinity
-from services.routing.failover import Failover
+from services.routing.attempts import Failover
 from services.routing.health import ChannelHealth
 from services.routing.routing_metrics import declare_routing_metrics
 from services.rpc import accept_batch

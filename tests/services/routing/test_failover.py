@@ -21,10 +21,9 @@ from services.providers.http import HttpClient
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
 from services.routing.affinity import SessionAffinity
-from services.routing.attempts import ATTEMPTS_MAX
+from services.routing.attempts import ATTEMPTS_MAX, Failover
 from services.routing.budget import RETRIES_PER_S
 from services.routing.completion_form import CompletionForm
-from services.routing.failover import Failover
 from services.routing.health import ChannelHealth
 from services.routing.route_request import RouteRequest, StartedAnswer
 from services.telemetry.calls import CallRecord

@@ -11,8 +11,14 @@ from services.config import BreakerConfig
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.unusable_answers import OverlongAnswerError
-from services.routing.decay import HALF_LIFE_S
-from services.routing.health import LATENCY_FLOOR_S, PRIOR_CALLS, SCORE_MIN, ChannelHealth
+from services.routing.health import (
+    HALF_LIFE_S,
+    LATENCY_FLOOR_S,
+    PRIOR_CALLS,
+    SCORE_MIN,
+    ChannelHealth,
+    DecayedMean,
+)
 from tests.services.routing.targets import target
 from tests.stand.clock import FakeClock
 
@@ -242,3 +248,40 @@ def test_a_failure_of_the_request_does_not_count_against_the_channel(health: Cha
 
     assert health.available(TARGET)
     assert health.error_rate(TARGET) == health.error_rate(target("b"))
+
+
+def test_without_observations_the_prior_counts_alone() -> None:
+    """There is no mean of nothing."""
+    mean = DecayedMean()
+
+    assert mean.value() is None
+    assert mean.estimate(1e9, prior=0.25, prior_weight=5) == 0.25
+
+
+def test_an_observation_one_half_life_older_counts_half() -> None:
+    """3 and 0 then have the mean 1."""
+    mean = DecayedMean()
+    mean.add(3.0, 100.0)
+    mean.add(0.0, 100.0 + HALF_LIFE_S)
+
+    assert mean.value() == pytest.approx(1.0)
+
+
+def test_the_prior_gains_weight_with_time() -> None:
+    """At first it is one observation among others, in the end the only one."""
+    mean = DecayedMean()
+    for _ in range(3):
+        mean.add(1.0, 0.0)
+
+    assert mean.estimate(0.0, prior=0.0, prior_weight=1) == pytest.approx(0.75)
+    assert mean.estimate(HALF_LIFE_S, prior=0.0, prior_weight=1) == pytest.approx(0.6)
+    assert mean.estimate(1e6, prior=0.0, prior_weight=1) == 0.0
+
+
+def test_very_old_observations_do_not_overflow() -> None:
+    """After years the older of two observations counts nothing."""
+    mean = DecayedMean()
+    mean.add(1.0, 0.0)
+    mean.add(2.0, 1e9)
+
+    assert mean.value() == 2.0
