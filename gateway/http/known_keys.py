@@ -47,11 +47,11 @@ class KnownKeys:
 
     def add(self, key: str) -> None:
         """Remember that the service accepted the key."""
-        digest = hash(key)
-        self._until[digest] = self._now() + TTL_S
-        self._until.move_to_end(digest)
-        if len(self._until) > KEYS_MAX:
-            self._until.popitem(last=False)
+        until, digest = self._until, hash(key)
+        until[digest] = self._now() + TTL_S
+        until.move_to_end(digest)
+        if len(until) > KEYS_MAX:
+            until.popitem(last=False)
 
     async def require(self, key: str, request_id: str) -> None:
         """Ask the service about a key that is not known. Return where the service cannot be asked.

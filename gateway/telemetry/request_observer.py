@@ -153,15 +153,16 @@ class RequestObserver:
         self._in_flight.discard(observed)
         self._requests[route, str(status)].value += 1
         self._durations[route,].observe(duration_s)
-        code, disconnected = str(outcome.get("code", "")), status == CLIENT_CLOSED
+        disconnected = status == CLIENT_CLOSED
         if begun_at and (status == OK or disconnected):
             form = STREAM if outcome.get("stream") is True else WHOLE
             self._first_bytes[form].observe(begun_at - observed.started)
         if disconnected:
             self._disconnects["answering" if begun_at else "waiting",].value += 1
-        elif code and status == OK:
-            self._stream_errors[code,].value += 1
+        elif status == OK and (code := outcome.get("code")):
+            self._stream_errors[str(code),].value += 1
         if observed.span is not None:
+            code = str(outcome.get("code", ""))
             sent = (OK if begun_at else 0) if disconnected else status
             observed.span.end(sent, CLIENT_GONE if disconnected else code, observed.request_id)
 

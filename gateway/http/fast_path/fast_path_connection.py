@@ -24,6 +24,9 @@ from gateway.http.known_keys import KEY_FIRST_BYTES
 from gateway.overload.body_budget import BodyMemory
 from services.common.request_headers import new_request_id
 
+KEPT_HEAD_BYTES_MAX = 2048
+"""The largest head that a connection keeps until its next request; those of SDKs have half."""
+
 # Bytes that may arrive before the answer to the request before them has ended. Beyond it reading
 # pauses.
 _PIPELINED_BYTES_MAX = 64 * 1024
@@ -60,7 +63,7 @@ class FastPathConnection(ClientConnection):
         self._memory: BodyMemory | None = None
         """Of a body that arrives, or whose request is being answered; None: it is not counted."""
         self._head: RequestHead | None = None
-        """Of the last request."""
+        """Of the last request, unless it was large."""
         self._started = 0.0
         self._pipelined = b""
         """Bytes that arrived during an answer: further requests, or parts of them."""
@@ -120,13 +123,14 @@ class FastPathConnection(ClientConnection):
             self._body = IncomingBody(length, self._state.config, self._give_up_body)
             self._feed_body(data[head.body_start :])
             return
-        self._pipelined = data[head.body_end :]
-        if head.body_end - head.body_start > KEY_FIRST_BYTES:
+        start, end = head.body_start, head.body_end
+        self._pipelined = data[end:]
+        if end - start > KEY_FIRST_BYTES:
             self._memory = fast_path.admission.memory(head.caller)
-            if error := self._memory.add(head.body_end - head.body_start):
+            if error := self._memory.add(end - start):
                 self._answer(head, error)
                 return
-        self._answer(head, data[head.body_start : head.body_end])
+        self._answer(head, data[start:end])
 
     def _feed_body(self, data: bytes) -> None:
         body = cast("IncomingBody", self._body)
@@ -163,6 +167,8 @@ class FastPathConnection(ClientConnection):
         if at_once and (error := self._fast_path.admission.calls.admit(head.caller)):
             copy_context().run(self._refuse, exchange, error)
             return
+        if head.body_start > KEPT_HEAD_BYTES_MAX:
+            self._head = None
         admitted = at_once or self._discards
         self._in_flight_bytes = 0 if isinstance(body, ApiError) else len(body)
         self._task = self._loop.create_task(self._serve(exchange, admitted=admitted))

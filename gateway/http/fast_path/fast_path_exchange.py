@@ -37,16 +37,14 @@ class RequestHead(SentHeaders, kw_only=True):
 
     def is_repeated(self, data: bytes) -> bool:
         """Whether `data` begins with this head, but for the length of the body. Then take that."""
-        digits = len(self.before_length)
+        before, after = self.before_length, self.after_length
+        digits = len(before)
         end = data.find(b"\r", digits, digits + LENGTH_CHARS_MAX + 1)
-        if not (
-            data.startswith(self.before_length)
-            and data.startswith(self.after_length, end)
-            and LENGTH.fullmatch(data, digits, end)
-        ):
-            return False
-        self.body_start = start = end + len(self.after_length)
         length = data[digits:end]
+        same = data.startswith(before) and data.startswith(after, end)
+        if not (same and LENGTH.fullmatch(length)):
+            return False
+        self.body_start = start = end + len(after)
         self.body_end = start + int(length)
         self.headers["Content-Length"] = length.decode()
         return True
