@@ -37,7 +37,7 @@ import secrets
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Self, TypeVar
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from services.clock import Clock
 from services.domain.usage import Usage
@@ -101,8 +101,8 @@ class Ledger:
         self._lease_s = lease_s
         self._owner = f"owner-{secrets.token_hex(8)}"
         self._rows = HoldRows(self._owner, clock)
-        # Weak, so that a sweep recovers holds that no caller references any more.
-        self._open: WeakValueDictionary[str, Hold] = WeakValueDictionary()
+        self._open: dict[str, ref[Hold]] = {}
+        """Weak, so that a sweep recovers holds that no caller references any more."""
         self._dirty: dict[str, Hold] = {}
         self._outbox = Outbox(database)
         journal = database.hold_journal
@@ -148,12 +148,12 @@ class Ledger:
     @property
     def healthy(self) -> bool:
         """Whether requests may be admitted: no task has stopped, and the outbox is not full."""
-        return not self._has_stopped and not self._outbox.full
+        return not self._has_stopped and not self._outbox.is_full
 
     @property
     def open_holds(self) -> int:
         """Number of open holds of this process."""
-        return len(self._open)
+        return sum([hold() is not None for hold in self._open.values()])
 
     @property
     def recovered(self) -> int:
@@ -187,11 +187,12 @@ class Ledger:
         hold.amount_nano += amount_nano
 
     async def _take(self, row: HoldRow) -> Hold:
-        if self._has_stopped or self._outbox.full:
+        if self._has_stopped or self._outbox.is_full:
             raise unavailable()
         if row.amount > BALANCE_MAX:
             raise insufficient()
-        self._open[row.id] = hold = Hold(row, row.amount)
+        hold = Hold(row, row.amount)
+        self._open[row.id] = ref(hold)
         try:
             await self._books.reserve(row)
         except BaseException:
@@ -268,6 +269,7 @@ class Ledger:
         await self._database.write(renew_lease, self._owner, self._lease_ms)
         before_ms = int((self._clock.time() - LOST_AFTER_S) * 1000)
         owned = await self._database.read(owned_holds, self._owner, before_ms)
+        self._open = {each: hold for each, hold in self._open.items() if hold() is not None}
         lost = [
             hold_id
             for hold_id in owned

@@ -59,6 +59,8 @@ class Outbox:
         """IDs of holds in flight that the database has refused."""
         self._hold_ids: set[str] = set()
         """IDs of all holds whose ends are queued."""
+        self.is_full = False
+        """Whether the backlog is too long to admit requests."""
         self.on_not_written: Callable[[HoldEnd, bool], None] = lambda _end, _has_hold: None
         """Called with each end that the database does not get, and whether the database has had its
         hold: then a recovery ends the hold, or has ended it."""
@@ -82,11 +84,6 @@ class Outbox:
         """Whether this is a hold that the database does not have yet."""
         return hold_id in self._unwritten or hold_id in self._writing
 
-    @property
-    def full(self) -> bool:
-        """Whether the backlog is too long to admit requests."""
-        return len(self._hold_ids) >= BACKLOG_MAX
-
     def add(self, hold: HoldRow) -> None:
         """Queue a hold that memory has admitted."""
         self._unwritten[hold.id] = hold
@@ -104,6 +101,7 @@ class Outbox:
             self._unwritten[hold_id] = hold_end
         else:
             self._waiting.append(hold_end)
+        self.is_full = len(self._hold_ids) >= BACKLOG_MAX
         if self._timer is None:
             self._start_timer()
 
@@ -232,6 +230,7 @@ class Outbox:
             self._hold_ids.discard(hold_end.hold.id)
             if hold_end.extensions:
                 self._hold_ids.difference_update([each.id for each in hold_end.extensions])
+        self.is_full = len(self._hold_ids) >= BACKLOG_MAX
         self._delivered.set()
         self._delivered = asyncio.Event()
 

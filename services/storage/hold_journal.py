@@ -21,6 +21,8 @@ from services.common.json_errors import NOT_JSON
 from services.storage.base import StateError
 from services.storage.ledger import HoldRow
 
+_encode = msgspec.json.Encoder().encode
+
 FILES = ("holds.0.journal", "holds.1.journal")
 """Names in the state directory."""
 
@@ -41,7 +43,7 @@ class HoldJournal:
     def append(self, hold: HoldRow) -> None:
         """Append a hold. It survives if the process is killed. Raises OSError."""
         file = self._files[self._in_use]
-        line = msgspec.json.encode(hold) + b"\n"
+        line = _encode(hold) + b"\n"
         written = os.write(file, line)
         if written != len(line):
             # The next line must not continue this one.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from services.common.plain_metrics import PlainMetrics
 from services.domain.usage import Usage
-from services.telemetry.calls import ABORTED, ENDS, CallRecord
+from services.telemetry.calls import ABORTED, ENDS, REPLAYED, CallRecord
 
 AUTH_FAILURES = frozenset({"INVALID_API_KEY", "KEY_EXPIRED", "KEY_REVOKED", "AUTH_UNAVAILABLE"})
 IDEMPOTENCY: Mapping[str, str] = {
@@ -81,7 +81,7 @@ class CallMetrics:
             self.refused[(reason,)].value += 1
         if reason:
             self._observe_failure(record)
-        elif record.replayed:
+        elif record.end == REPLAYED:
             outcome = "joined" if record.is_joined else "replay"
             self.idempotent_requests[(outcome,)].value += 1
         self.usage.observe(record)
@@ -158,13 +158,13 @@ class UsageMetrics:
             self.settlements[(record.settlement,)].value += 1
         if record.usage is None:
             return
-        labels = (record.model, record.channel)
+        model, channel = record.model, record.channel
         for kind, count in token_counts(record.usage).items():
             if count:
-                self.tokens[(*labels, kind)].value += count
+                self.tokens[model, channel, kind].value += count
         if record.charge_nano:
-            self.cost[labels].value += record.charge_nano
+            self.cost[model, channel].value += record.charge_nano
         for flag in record.flags:
             self.flags[(flag,)].value += 1
         if record.method == "stream" and (gap_s := record.token_gap_s) is not None:
-            self.time_per_output_token[(record.model,)].observe(gap_s)
+            self.time_per_output_token[(model,)].observe(gap_s)
