@@ -234,34 +234,44 @@ class Ticket(msgspec.Struct, kw_only=True):
 
         A call of which no request has left, or which every provider refused, takes nothing.
         """
-        if self.decoder is None and self.cut is None:
-            self._release_channel(0)
-            self.lease.void()
-            self.ledger.void(self.hold)
-            self.record.settlement = "voided"
-            return
         metered = self.metered
-        is_unbilled = self.decoder is None or not (self.record.begun_at or self.bills_abandoned)
         if metered is None:
-            metered = self.cut if is_unbilled and self.cut else self._usage_at_end()
-            self.charge_nano = min(self._cost(metered), self._charge_max)
+            if self.decoder is None and self.cut is None:
+                self._release_channel(0)
+                self.lease.void()
+                self._void()
+                return
+            metered = self._metered_at_end()
+        usage, record = metered.usage, self.record
         if self.channel_lease is not None:
-            self._release_channel(metered.usage.total_token_count)
+            self._release_channel(usage.total_token_count)
         if self.plan.meters:
-            self.lease.reconcile(metered.usage.total_token_count)
+            self.lease.reconcile(usage.total_token_count)
             self.lease.release()
-        if is_unbilled and self.cut is None:
-            self.ledger.void(self.hold)
-            self.charge_nano = 0
-            self.record.settlement = "voided"
+        if self.metered is None and self._is_unbilled and self.cut is None:
+            self._void()
             return
-        self.ledger.settle(self.hold, self.charge_nano, metered.usage)
-        record = self.record
-        record.settlement = "settled"
-        record.charge_nano = self.charge_nano
-        record.usage, record.flags = metered.usage, metered.flags
+        self.ledger.settle(self.hold, self.charge_nano, usage)
+        record.settlement, record.charge_nano = "settled", self.charge_nano
+        record.usage, record.flags = usage, metered.flags
         is_cost = not self.plan.caller.markup_bp and self._charge_max == sys.maxsize
         record.facts.cost_nano = self.charge_nano if is_cost else self._provider_nano(metered)
+
+    @property
+    def _is_unbilled(self) -> bool:
+        """Whether the provider bills nothing for the last attempt."""
+        return self.decoder is None or not (self.record.begun_at or self.bills_abandoned)
+
+    def _metered_at_end(self) -> Metered:
+        """Return the usage of a call whose answer is not complete, having counted its cost."""
+        metered = self.cut if self._is_unbilled and self.cut else self._usage_at_end()
+        self.charge_nano = min(self._cost(metered), self._charge_max)
+        return metered
+
+    def _void(self) -> None:
+        self.ledger.void(self.hold)
+        self.charge_nano = 0
+        self.record.settlement = "voided"
 
     def _release_channel(self, tokens: int) -> None:
         """Release what the attempt took from its channel's limits, but for `tokens`."""

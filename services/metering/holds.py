@@ -33,6 +33,8 @@ class Hold(msgspec.Struct, eq=False, weakref=True):
 
     row: HoldRow
     """The row in the database."""
+    terms: HoldTerms
+    """Terms of the call."""
     amount_nano: int
     """The amount, extensions included."""
     charge_nano: int = 0
@@ -66,7 +68,7 @@ class HoldRows:
         month = "" if budget is None else datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m")
         now_ms = int(now_s * 1000)
         return HoldRow(
-            id=self._id(now_ms),
+            id=f"hold-{now_ms:011x}-{self._id_prefix}{next(self._serials) & 0xFFFF:04x}",
             request_id=request_id,
             account=terms.account,
             key_id=terms.key_id,
@@ -79,11 +81,7 @@ class HoldRows:
             created_ms=now_ms,
         )
 
-    def extension(self, hold: HoldRow, amount_nano: int) -> HoldRow:
-        """Return the row of an extension of a hold."""
-        now_ms = int(self._clock.time() * 1000)
-        new = {"id": self._id(now_ms), "created_ms": now_ms}
-        return msgspec.structs.replace(hold, amount=amount_nano, extends=hold.id, **new)
-
-    def _id(self, now_ms: int) -> str:
-        return f"hold-{now_ms:011x}-{self._id_prefix}{next(self._serials) & 0xFFFF:04x}"
+    def extension(self, hold: Hold, amount_nano: int) -> HoldRow:
+        """Return the row of an extension of a hold, which counts in the same month."""
+        row = self.new(hold.terms, hold.row.request_id, amount_nano)
+        return msgspec.structs.replace(row, month=hold.row.month, extends=hold.row.id)

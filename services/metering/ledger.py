@@ -175,23 +175,23 @@ class Ledger:
         """
         if self._closing:
             raise unavailable()
-        return self._take(self._rows.new(terms, request_id, amount_nano))
+        return self._take(terms, self._rows.new(terms, request_id, amount_nano))
 
     async def extend(self, hold: Hold, amount_nano: int) -> None:
         """Hold more for an in-flight call, which fails as `reserve`. The hold stays as it was then.
 
         An extension is a hold of its own, recovered and audited as any other.
         """
-        extension = await self._take(self._rows.extension(hold.row, amount_nano))
+        extension = await self._take(hold.terms, self._rows.extension(hold, amount_nano))
         hold.extensions += (extension,)
         hold.amount_nano += amount_nano
 
-    async def _take(self, row: HoldRow) -> Hold:
+    async def _take(self, terms: HoldTerms, row: HoldRow) -> Hold:
         if self._has_stopped or self._outbox.is_full:
             raise unavailable()
         if row.amount > BALANCE_MAX:
             raise insufficient()
-        hold = Hold(row, row.amount)
+        hold = Hold(row, terms, row.amount)
         self._open[row.id] = ref(hold)
         try:
             await self._books.reserve(row)

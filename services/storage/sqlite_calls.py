@@ -65,34 +65,25 @@ class SqliteCalls:
         """Write a batch, each month's rows into their file."""
         for month, rows in _by_month(batch.rows):
             part = msgspec.structs.replace(batch, rows=rows)
-            await self._run(self._writer, self._write, month, part)
+            await run_in(self._writer, self._write, month, part)
 
     async def segments(self, start_ms: int, end_ms: int) -> Sequence[CallSegment]:
         """Return the months whose files exist, newest first."""
-        months = await self._run(self._readers, self._months)
+        months = await run_in(self._readers, self._months)
         if older := [month for month in months if month not in self._migrated]:
-            await self._run(self._writer, self._migrate_months, older)
+            await run_in(self._writer, self._migrate_months, older)
         found = [SqliteMonth(self._readers, self._path(month), month) for month in months]
         return [each for each in found if each.times_ms[0] < end_ms and each.times_ms[1] > start_ms]
 
     async def forget(self, before_ms: int) -> None:
         """Delete the files of months that are older as a whole."""
-        await self._run(self._writer, self._delete, before_ms)
+        await run_in(self._writer, self._delete, before_ms)
 
     async def close(self) -> None:
         """Write what was submitted, and close the file."""
         await asyncio.get_running_loop().run_in_executor(self._writer, self._close)
         self._writer.shutdown(wait=False)
         self._readers.shutdown(wait=False)
-
-    async def _run(
-        self,
-        threads: ThreadPoolExecutor,
-        work: Callable[P, T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        return await run_in(threads, work, *args, **kwargs)
 
     def _write(self, month: str, batch: CallBatch) -> None:
         self._require_space()
