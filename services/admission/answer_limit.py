@@ -14,7 +14,8 @@ def estimate_max_tokens(spec: ChatCompletionSpec, targets: Sequence[Target]) -> 
     """Return the most tokens that all choices together may take, at any of the targets."""
     most = 0
     for target in targets:
-        most = max(most, answer_limit(spec, target))
+        limit = answer_limit(spec, target)
+        most = max(most, limit)
     return (spec.n or 1) * most
 
 

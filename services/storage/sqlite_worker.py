@@ -99,8 +99,7 @@ class SqliteWorker:
         self._thread.join()
 
     def _hand_over(self) -> None:
-        jobs = [job for job in self._queued if not job.future.done()]
-        self._queued = []
+        jobs, self._queued = self._queued, []
         if jobs:
             self._batches.put(jobs)
 
@@ -115,11 +114,11 @@ class SqliteWorker:
                 self._loop.call_soon_threadsafe(self._deliver, batch, tuple(self._notices), running)
 
     def _next_batch(self) -> tuple[list[Job], bool]:
-        """Return the next batch, and whether more may follow."""
+        """Return the next batch, without cancelled jobs, and whether more may follow."""
         batch: list[Job] = []
         jobs = self._batches.get()
         while jobs is not None:
-            batch += jobs
+            batch += [job for job in jobs if not job.future.done()]
             if len(batch) >= BATCH_MAX or self._batches.empty():
                 return batch, True
             jobs = self._batches.get_nowait()
