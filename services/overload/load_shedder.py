@@ -22,6 +22,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from services.clock import Chance, Clock
 from services.common.call_names import SCARCE
@@ -32,7 +33,6 @@ from services.config import BoundsConfig
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.overload.lateness import LatenessTracker
-from services.overload.memory_pressure import UNLIMITED_MEMORY, MemoryPressure
 from services.overload.thresholds import (
     CALLS_PER_SAMPLE_WHEN_BUSY,
     QUEUE_WAIT_FOR_S,
@@ -45,6 +45,19 @@ from services.overload.thresholds import (
 )
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPressure:
+    """Readings of the memory in use, by the edge's monitor. Without any there is no limit."""
+
+    used_share: Callable[[], float] = lambda: 0.0
+    """The share of the memory limit that is in use, from 0 to 1; 0 without a limit."""
+    is_short: Callable[[], bool] = lambda: False
+    """Whether there is too little memory for one more call, of any caller."""
+
+
+UNLIMITED_MEMORY = MemoryPressure()
 
 
 class LoadShedder:

@@ -21,7 +21,7 @@ from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.common.process_settings import freeze_gc
 from services.config import Config, ConfigError, load
-from services.overload.memory_pressure import MemoryPressure
+from services.overload.load_shedder import MemoryPressure
 from services.rpc.listener import UNIX
 from services.serving.config_watch import content, watching_file
 from services.serving.first_key import ServedUrls, base_url, client_address, print_first_key

@@ -40,8 +40,12 @@ from services.models.model_facts import ModelFacts
 from services.models.model_times import ModelTimes
 from services.models.servicer import ModelServicer
 from services.operations.servicer import OperationsServicer
-from services.overload.load_shedder import LoadShedder, sample_loop_turns
-from services.overload.memory_pressure import UNLIMITED_MEMORY, MemoryPressure
+from services.overload.load_shedder import (
+    UNLIMITED_MEMORY,
+    LoadShedder,
+    MemoryPressure,
+    sample_loop_turns,
+)
 from services.providers.channel_failures import ChannelFailures
 from services.providers.http import HttpClient, Proxies
 from services.providers.registry import (

@@ -33,7 +33,7 @@ from services.clock import Clock
 from services.common.addresses import split_address
 from services.common.json_logs import JsonFormatter
 from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Secret
-from services.overload.memory_pressure import MemoryPressure
+from services.overload.load_shedder import MemoryPressure
 from services.rpc.listener import listening
 from services.serving.core_backend import CoreBackend
 from services.serving.reload import Reloader

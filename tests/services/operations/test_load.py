@@ -10,7 +10,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 from pomogator.operations.v1 import operations_service_pb2 as pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 
-from services.overload.memory_pressure import MemoryPressure
+from services.overload.load_shedder import MemoryPressure
 from services.overload.thresholds import QUEUE_WAIT_S, TURN_LATE_S
 from services.serving.server import open_service
 from tests.services.operations.test_servicer import Source, config, spec

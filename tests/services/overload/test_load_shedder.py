@@ -14,8 +14,7 @@ from services.common.retry_after import RETRY_AFTER_MIN_S, RETRY_AFTER_SPREAD_S
 from services.config import BoundsConfig
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.overload.load_shedder import LoadShedder, sample_loop_turns
-from services.overload.memory_pressure import MemoryPressure
+from services.overload.load_shedder import LoadShedder, MemoryPressure, sample_loop_turns
 from services.overload.thresholds import (
     CALLS_PER_SAMPLE_WHEN_BUSY,
     QUEUE_WAIT_FOR_S,
