@@ -172,7 +172,8 @@ class Ticket(msgspec.Struct, kw_only=True):
     def _set_target(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         if self.decoder is not None:
             self.meter.restart()  # A whole answer broke off. The caller has received nothing.
-        if isinstance(decoder, RawDecoder):
+        # Only requests that may pass as they are, whose prompt is not read, have such answers.
+        if self.meter.read_prompt is not None and isinstance(decoder, RawDecoder):
             self.meter.unread = decoder.unread
         self.target, self.decoder, self.thinking_tokens = target, decoder, thinking_tokens
         self.price = self.plan.prices[target.public_model]
