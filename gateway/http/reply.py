@@ -40,6 +40,11 @@ class ClientWriter(Protocol):
         """Whether the connection closes after its answer."""
         ...
 
+    @property
+    def writing_paused(self) -> bool:
+        """Whether the client is behind with reading."""
+        ...
+
     def put(self, data: bytes) -> bool:
         """Write. True: the client is behind with reading. ConnectionError: the client is gone."""
 

@@ -17,7 +17,7 @@ from gateway.surfaces.base import Route, StreamRenderer, Surface
 from gateway.surfaces.event_stream import EventStream
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
 from services.common.request_headers import session_of_body
-from services.domain.events import Event, Started
+from services.domain.events import Started
 from services.domain.spec import CompletionRequest
 
 _log = logging.getLogger(__name__)
@@ -113,7 +113,10 @@ async def _relay(
     async with aclosing(reply.batches) as batches:
         async for batch in batches:
             if not renderer.started:
-                stream.begin({**reply.headers, **_notes(batch[0], names)})
+                headers, first = dict(reply.headers), batch[0]
+                if isinstance(first, Started) and first.notes:
+                    headers |= notes_header(first.notes, names)
+                stream.begin(headers)
             events = renderer.render(batch)
             if renderer.finished:
                 last = events
@@ -122,7 +125,3 @@ async def _relay(
     if not renderer.finished:
         raise RuntimeError("the service ended a stream with OK, but without `finished`")
     return last
-
-
-def _notes(first: Event, names: Mapping[str, str]) -> dict[str, str]:
-    return notes_header(first.notes, names) if isinstance(first, Started) and first.notes else {}

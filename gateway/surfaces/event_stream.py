@@ -44,7 +44,6 @@ class EventStream:
 
     __slots__ = (
         "_chunked",
-        "_client_behind",
         "_framing",
         "_head",
         "_headers",
@@ -71,7 +70,6 @@ class EventStream:
         self._headers = headers
         self._head = b""
         """The head of the answer until it is sent, with the first piece."""
-        self._client_behind = False
         self._keep_alive_s = config.keep_alive_s
         self._loop = loop = asyncio.get_running_loop()
         self._last_write = loop.time()
@@ -109,9 +107,8 @@ class EventStream:
         if self._head:
             piece = self._head + piece
             self._head = b""
-        self._client_behind = behind = self._put(piece)
         self._last_write = self._loop.time()
-        return behind
+        return self._put(piece)
 
     async def drained(self) -> None:
         """Wait until the client has read.
@@ -120,7 +117,6 @@ class EventStream:
             ConnectionError: the client is gone, or has not read for too long.
         """
         await self._reply.writer.drained()
-        self._client_behind = False
 
     async def end(self, data: bytes) -> None:
         """Send the last events, the end marker, and the end of the body."""
@@ -139,7 +135,7 @@ class EventStream:
             return
         self.begin({})
         # A client that is behind with reading needs no keep-alive.
-        if not self._client_behind:
+        if not self._reply.writer.writing_paused:
             try:
                 self.write(self._framing.keep_alive)
             except ConnectionError:

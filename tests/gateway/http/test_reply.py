@@ -14,6 +14,7 @@ class RecordingWriter:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.ends_keep_alive = False
+        self.writing_paused = False
 
     def put(self, data: bytes) -> bool:
         """Record the bytes. The client is behind after a long write."""
