@@ -98,7 +98,7 @@ class TokenCounter:
         return self._count(text)
 
 
-class RunningTokenCount(msgspec.Struct):
+class RunningTokenCount(msgspec.Struct, gc=False):
     """Running token count of a text that arrives in pieces."""
 
     pieces: list[str] = []

@@ -51,7 +51,7 @@ COUNT_MAX = 20_000_000
 """Plausible maximum of a call: ten times the largest context window of 2026."""
 
 
-class Metered(msgspec.Struct, frozen=True, kw_only=True):
+class Metered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Usage to bill."""
 
     usage: Usage

@@ -47,7 +47,7 @@ SELECT_ORPHANS = """
 SELECT_OWNED = "SELECT id FROM holds WHERE state = 'held' AND owner = ? AND created_ms < ?"
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """Usage of an in-flight call so far."""
 
     hold_id: str
@@ -58,7 +58,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """Tokens so far. None: none."""
 
 
-class HoldEnd(msgspec.Struct, frozen=True):
+class HoldEnd(msgspec.Struct, frozen=True, gc=False):
     """End of a hold: settled with a charge, or voided."""
 
     hold: HoldRow

@@ -42,7 +42,7 @@ HOLD_ON_BUDGET = """
 ADD_TO_ACCOUNT = "UPDATE accounts SET held = held + ? WHERE name = ?"
 
 
-class HoldRow(msgspec.Struct, frozen=True, kw_only=True):
+class HoldRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Hold as it is stored, from before anything is sent upstream."""
 
     id: str

@@ -25,7 +25,7 @@ class CallerEnd(NamedTuple):
     ended_at: float
 
 
-class CallFacts(msgspec.Struct, kw_only=True):
+class CallFacts(msgspec.Struct, kw_only=True, gc=False):
     """Facts about a call. It holds names and numbers: never a prompt, an answer or a key."""
 
     surface: str = ""

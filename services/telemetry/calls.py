@@ -62,7 +62,7 @@ ENDS = frozenset({UNSPECIFIED, *FINISHES.values(), *_BREAKS, *_OTHER_ENDS})
 """All values of `CallRecord.end`."""
 
 
-class Attempt(msgspec.Struct, array_like=True):
+class Attempt(msgspec.Struct, array_like=True, gc=False):
     """One request to a provider. As JSON it is an array of its fields."""
 
     channel: str
