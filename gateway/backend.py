@@ -7,8 +7,8 @@ that awaits it is cancelled, or the batches of its stream are closed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from collections.abc import AsyncGenerator, Sequence
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -43,41 +43,30 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The header `x-pomogator-tags`; empty without it."""
 
 
-class WholeReply(NamedTuple):
-    """Whole answer to a call."""
-
-    completion: Completion
-    headers: Mapping[str, str]
-    """Headers for the client."""
-
-
-class EmbeddingsReply(NamedTuple):
-    """Answer to a call for embeddings."""
-
-    embeddings: Embeddings
-    headers: Mapping[str, str]
-    """Headers for the client."""
-
-
-class StreamReply(NamedTuple):
-    """Streamed answer to a call, which begins when its first batch is awaited."""
-
-    batches: AsyncGenerator[Batch, None]
-    """Close it (`contextlib.aclosing`), also after a failure."""
-    headers: Mapping[str, str]
-    """Headers for the client. Complete when the first batch has arrived."""
-
-
 class Backend(Protocol):
-    """The service behind the edge. All methods but `state` raise ApiError."""
+    """The service behind the edge. All methods but `state` raise ApiError.
 
-    async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
+    `headers` gets the headers for the client: before a method returns, and before the first batch
+    of a stream.
+    """
+
+    async def whole(
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+    ) -> Completion:
         """Return the whole answer to a request."""
 
-    def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
-        """Return the stream of an answer. Awaiting its batches raises ApiError."""
+    def stream(
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+    ) -> AsyncGenerator[Batch, None]:
+        """Return the batches of an answer. Awaiting one raises ApiError.
 
-    async def embed(self, request: EmbeddingRequest, call: CallOptions) -> EmbeddingsReply:
+        The call begins when the first batch is awaited. Close the batches
+        (`contextlib.aclosing`), also after a failure.
+        """
+
+    async def embed(
+        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str]
+    ) -> Embeddings:
         """Return the embeddings of a request."""
 
     async def count_prompt(self, request: PromptCountRequest, call: CallOptions) -> PromptCount:

@@ -20,10 +20,7 @@ from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
 from gateway.backend import (
     Backend,
     CallOptions,
-    EmbeddingsReply,
     ServiceState,
-    StreamReply,
-    WholeReply,
 )
 from gateway.errors import ApiError, shutting_down
 from gateway.rpc.call_metadata import call_metadata, completion_metadata, response_headers
@@ -35,7 +32,8 @@ from services.common.contract.embeddings import read_embeddings, to_embedding_re
 from services.common.contract.models import read_model
 from services.common.contract.prompt_count import read_count, to_count_request_message
 from services.common.off_loop import off_loop
-from services.domain.embeddings import EmbeddingRequest
+from services.domain.completion import Completion
+from services.domain.embeddings import EmbeddingRequest, Embeddings
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.domain.model import Model
@@ -65,7 +63,9 @@ class GrpcBackend(Backend):
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
 
-    async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
+    async def whole(
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+    ) -> Completion:
         """Return the whole answer to a request."""
         message = fill_request(request, chat.CreateChatCompletionRequest())
         rpc = self._chat.CreateChatCompletion(
@@ -73,17 +73,13 @@ class GrpcBackend(Backend):
         )
         with _Ending(rpc, call.request_id):
             answer = await rpc
-            headers = response_headers(await rpc.initial_metadata())
-        return WholeReply(read_completion(answer), headers)
+            headers.update(response_headers(await rpc.initial_metadata()))
+        return read_completion(answer)
 
-    def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
-        """Return the stream of an answer."""
-        headers: dict[str, str] = {}
-        return StreamReply(self._batches(request, call, headers), headers)
-
-    async def _batches(
+    async def stream(
         self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
     ) -> AsyncGenerator[Batch, None]:
+        """Yield the batches of an answer."""
         rpc = self._chat.StreamChatCompletion(
             fill_request(request, chat.StreamChatCompletionRequest()),
             metadata=_completion_metadata(call),
@@ -99,7 +95,9 @@ class GrpcBackend(Backend):
                 if batch := read_batch(response):
                     yield batch
 
-    async def embed(self, request: EmbeddingRequest, call: CallOptions) -> EmbeddingsReply:
+    async def embed(
+        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str]
+    ) -> Embeddings:
         """Return the embeddings of a request."""
         message = await off_loop(call.request_bytes, to_embedding_request, request)
         rpc = self._embeddings.CreateEmbeddings(
@@ -107,8 +105,8 @@ class GrpcBackend(Backend):
         )
         with _Ending(rpc, call.request_id):
             answer = await rpc
-            headers = response_headers(await rpc.initial_metadata())
-        return EmbeddingsReply(read_embeddings(answer), headers)
+            headers.update(response_headers(await rpc.initial_metadata()))
+        return read_embeddings(answer)
 
     async def count_prompt(self, request: PromptCountRequest, call: CallOptions) -> PromptCount:
         """Return the tokens of a prompt."""

@@ -6,10 +6,9 @@ The call to the service ends with the client's request: a disconnect cancels the
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 
-from gateway.backend import StreamReply
 from gateway.errors import ApiError, internal
 from gateway.http.exchange import Exchange
 from gateway.surfaces.answer_headers import cost_header, notes_header
@@ -17,11 +16,10 @@ from gateway.surfaces.base import Route, StreamRenderer, Surface
 from gateway.surfaces.event_stream import EventStream
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
 from services.common.request_headers import session_of_body
-from services.domain.events import Started
+from services.domain.events import Batch, Started
 from services.domain.spec import CompletionRequest
 
 _log = logging.getLogger(__name__)
-_NO_HEADERS: Mapping[str, str] = {}
 
 
 class CompletionHandler(SurfaceHandler[Surface]):
@@ -55,17 +53,18 @@ class CompletionHandler(SurfaceHandler[Surface]):
             session_id=options.session_id or session_of_body(spec.user, spec.prompt_cache_key),
             raw=request.raw,
         )
-        if streams:
-            renderer, reply = request.stream_renderer(), self.backend.stream(asked, call)
-            del request, spec, asked  # They may be large, and the stream long.
-            await self._stream(exchange, key, renderer, reply)
-            return
-        with self.calls.track(key):
-            completion, answer_headers = await self.backend.whole(asked, call)
-            self.admission.known_keys.add(key)
-        answer_headers = dict(answer_headers)
+        answer_headers: dict[str, str] = {}
         if surface.request_id_header:
             answer_headers[surface.request_id_header] = exchange.request_id
+        if streams:
+            renderer = request.stream_renderer()
+            batches = self.backend.stream(asked, call, answer_headers)
+            del request, spec, asked  # They may be large, and the stream long.
+            await self._stream(exchange, key, renderer, batches, answer_headers)
+            return
+        with self.calls.track(key):
+            completion = await self.backend.whole(asked, call, answer_headers)
+            self.admission.known_keys.add(key)
         if completion.notes:
             answer_headers |= notes_header(completion.notes, surface.field_names)
         if completion.cost_nano_usd is not None:
@@ -74,20 +73,25 @@ class CompletionHandler(SurfaceHandler[Surface]):
             await exchange.writer.drained()
 
     async def _stream(
-        self, exchange: Exchange, key: str, renderer: StreamRenderer, reply: StreamReply
+        self,
+        exchange: Exchange,
+        key: str,
+        renderer: StreamRenderer,
+        batches: AsyncGenerator[Batch, None],
+        headers: dict[str, str],
     ) -> None:
-        own_id = self.surface.request_id_header
-        own = {own_id: exchange.request_id} if own_id else _NO_HEADERS
-        with EventStream(exchange, self.config, self.surface.framing, own) as stream:
+        surface = self.surface
+        with EventStream(exchange, self.config, surface.framing, headers) as stream:
             try:
                 with self.calls.track(key):
-                    last = await _relay(reply, renderer, stream, self.surface.field_names)
+                    last = await _relay(batches, renderer, stream, surface.field_names)
                     self.admission.known_keys.add(key)
             except ApiError as error:
                 if not stream.begun:
-                    if not self.surface.begins_failed(exchange.sent.headers, error):
+                    if not surface.begins_failed(exchange.sent.headers, error):
                         raise
-                    stream.begin(error.headers())
+                    headers.update(error.headers())
+                    stream.begin()
                 exchange.outcome["code"] = error.code
                 last = renderer.error(error)
             except ConnectionError:
@@ -103,20 +107,22 @@ class CompletionHandler(SurfaceHandler[Surface]):
 
 
 async def _relay(
-    reply: StreamReply, renderer: StreamRenderer, stream: EventStream, names: Mapping[str, str]
+    batches: AsyncGenerator[Batch, None],
+    renderer: StreamRenderer,
+    stream: EventStream,
+    names: Mapping[str, str],
 ) -> bytes:
     """Write the events of each batch when it arrives. `names` are those of fields in notes.
 
     Return the events of the last batch unsent: they go out in one write with the end.
     """
     last = b""
-    async with aclosing(reply.batches) as batches:
+    async with aclosing(batches):
         async for batch in batches:
             if not renderer.started:
-                headers, first = dict(reply.headers), batch[0]
-                if isinstance(first, Started) and first.notes:
-                    headers |= notes_header(first.notes, names)
-                stream.begin(headers)
+                if isinstance(first := batch[0], Started) and first.notes:
+                    stream.headers.update(notes_header(first.notes, names))
+                stream.begin()
             events = renderer.render(batch)
             if renderer.finished:
                 last = events

@@ -6,7 +6,6 @@ No `id:` or `retry:` and no event without data is ever sent: the official SDKs f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import NamedTuple, Self
 
 from gateway.config import EdgeConfig
@@ -22,7 +21,6 @@ _HEAD = lines(
     }
 )
 _CHUNKED = "Transfer-Encoding: chunked\r\n"
-_NO_HEADERS: Mapping[str, str] = {}
 
 
 class Framing(NamedTuple):
@@ -46,13 +44,13 @@ class EventStream:
         "_chunked",
         "_framing",
         "_head",
-        "_headers",
         "_keep_alive_s",
         "_last_write",
         "_loop",
         "_put",
         "_reply",
         "_timer",
+        "headers",
     )
 
     def __init__(
@@ -60,14 +58,14 @@ class EventStream:
         reply: Reply,
         config: EdgeConfig,
         framing: Framing,
-        headers: Mapping[str, str] = _NO_HEADERS,
+        headers: dict[str, str],
     ) -> None:
-        """`headers` are those that the reply has however it begins."""
         self._reply = reply
         self._put = reply.writer.put
         self._chunked = not reply.http_1_0
         self._framing = framing
-        self._headers = headers
+        self.headers = headers
+        """Those of the reply, as they are when it begins."""
         self._head = b""
         """The head of the answer until it is sent, with the first piece."""
         self._keep_alive_s = config.keep_alive_s
@@ -86,8 +84,8 @@ class EventStream:
         """Whether the status is sent, or about to be."""
         return self._reply.status != 0
 
-    def begin(self, headers: Mapping[str, str]) -> None:
-        """Commit to status 200, with these headers unless a keep-alive has begun the stream."""
+    def begin(self) -> None:
+        """Commit to status 200, unless a keep-alive has begun the stream."""
         reply = self._reply
         if reply.status:
             return
@@ -95,7 +93,7 @@ class EventStream:
             framing = _HEAD + _CHUNKED
         else:
             framing, reply.keep_alive = _HEAD, False
-        self._head = reply.head(200, framing, {**self._headers, **headers})
+        self._head = reply.head(200, framing, self.headers)
 
     def write(self, data: bytes) -> bool:
         """Send whole events in one write. True: the client is behind, wait for `drained`.
@@ -133,7 +131,7 @@ class EventStream:
         if self.begun and silence < wait:
             self._timer = self._loop.call_later(wait - silence, self._tick)
             return
-        self.begin({})
+        self.begin()
         # A client that is behind with reading needs no keep-alive.
         if not self._reply.writer.writing_paused:
             try:

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
-from gateway.backend import CallOptions, EmbeddingsReply, ServiceState, StreamReply, WholeReply
+from gateway.backend import CallOptions, ServiceState
 from gateway.errors import ApiError, internal
 from gateway.rpc.grpc_backend import GrpcBackend
 from services.admission.interrupt import CallInterrupt
 from services.admission.keyring import Keyring
 from services.common.call_names import PROVIDER_CODE, SCARCE
 from services.completions.completions import CallContext, Completions
-from services.domain.embeddings import EmbeddingRequest
+from services.domain.completion import Completion
+from services.domain.embeddings import EmbeddingRequest, Embeddings
+from services.domain.events import Batch
 from services.domain.spec import CompletionRequest
 from services.embeddings.embedding_service import EmbeddingService
 from services.errors import Failure
@@ -55,24 +57,23 @@ class CoreBackend(GrpcBackend):
             service.completions, service.embeddings, service.keyring, service.serves, channel
         )
 
-    async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
+    def whole(
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+    ) -> Coroutine[Any, Any, Completion]:
         """Return the whole answer to a request."""
-        headers: dict[str, str] = {}
-        completion = await self._completions.whole(request, _context(call), headers.update)
-        return WholeReply(completion, headers)
+        return self._completions.whole(request, _context(call), headers.update)
 
-    def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
-        """Return the stream of an answer."""
-        headers: dict[str, str] = {}
-        return StreamReply(
-            self._completions.stream(request, _context(call), headers.update), headers
-        )
+    def stream(
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+    ) -> AsyncGenerator[Batch, None]:
+        """Return the batches of an answer."""
+        return self._completions.stream(request, _context(call), headers.update)
 
-    async def embed(self, request: EmbeddingRequest, call: CallOptions) -> EmbeddingsReply:
+    def embed(
+        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str]
+    ) -> Coroutine[Any, Any, Embeddings]:
         """Return the embeddings of a request."""
-        headers: dict[str, str] = {}
-        embeddings = await self._embeddings_core.create(request, _context(call), headers.update)
-        return EmbeddingsReply(embeddings, headers)
+        return self._embeddings_core.create(request, _context(call), headers.update)
 
     async def check_key(self, key: str, request_id: str) -> bool:
         """Return whether the key is valid; False where the store does not answer."""

@@ -29,10 +29,7 @@ from gateway.app import create_app
 from gateway.backend import (
     Backend,
     CallOptions,
-    EmbeddingsReply,
     ServiceState,
-    StreamReply,
-    WholeReply,
 )
 from gateway.config import EdgeConfig
 from gateway.http.runner import EdgeRunner
@@ -86,24 +83,30 @@ STREAMS: Mapping[str, Sequence[Batch]] = {"burst": stream(20), "paced": stream(1
 class IdleBackend(Backend):
     """Backend that answers without work. The model selects the stream."""
 
-    async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
+    async def whole(
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+    ) -> Completion:
         """One answer."""
-        del request, call
-        return WholeReply(ANSWER, {})
+        del request, call, headers
+        return ANSWER
 
-    def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
+    def stream(
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+    ) -> AsyncGenerator[Batch, None]:
         """One of the streams."""
-        del call
-        return StreamReply(self._batches(STREAMS[request.spec.model]), {})
+        del call, headers
+        return self._batches(STREAMS[request.spec.model])
 
     async def _batches(self, batches: Sequence[Batch]) -> AsyncGenerator[Batch, None]:
         for batch in batches:
             yield batch
 
-    async def embed(self, request: EmbeddingRequest, call: CallOptions) -> EmbeddingsReply:
+    async def embed(
+        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str]
+    ) -> Embeddings:
         """No vectors."""
-        del call
-        return EmbeddingsReply(Embeddings(model=request.spec.model), {})
+        del call, headers
+        return Embeddings(model=request.spec.model)
 
     async def count_prompt(self, request: PromptCountRequest, call: CallOptions) -> PromptCount:
         """No tokens."""

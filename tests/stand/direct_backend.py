@@ -14,10 +14,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from gateway.backend import (
     Backend,
     CallOptions,
-    EmbeddingsReply,
     ServiceState,
-    StreamReply,
-    WholeReply,
 )
 from gateway.errors import ApiError
 from gateway.rpc.call_metadata import call_metadata, response_headers
@@ -26,6 +23,7 @@ from services.common.contract.chat import fill_request, read_completion
 from services.common.contract.chat_events import read_batch
 from services.common.contract.models import read_model
 from services.common.contract.prompt_count import read_count, to_count_request_message
+from services.domain.completion import Completion
 from services.domain.embeddings import Embedding, EmbeddingRequest, Embeddings
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
@@ -42,19 +40,22 @@ class DirectBackend(Backend):
         self._script = script
         self._chat = ScriptedChat(script)
 
-    async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
+    async def whole(
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+    ) -> Completion:
         """The script's answer."""
-        context = _CallContext(call)
+        context = _CallContext(call, headers)
         message = fill_request(request, chat.CreateChatCompletionRequest())
         with _api_errors(call.request_id):
             async with asyncio.timeout(call.deadline_s):
                 answer = await self._chat.CreateChatCompletion(message, cast("Context", context))
-        return WholeReply(read_completion(answer), context.headers)
+        return read_completion(answer)
 
-    def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
+    def stream(
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+    ) -> AsyncGenerator[Batch, None]:
         """The script's steps."""
-        context = _CallContext(call)
-        return StreamReply(self._batches(request, context), context.headers)
+        return self._batches(request, _CallContext(call, headers))
 
     async def _batches(
         self, request: CompletionRequest, context: _CallContext
@@ -66,11 +67,13 @@ class DirectBackend(Backend):
                 async for response in responses:
                     yield read_batch(response)
 
-    async def embed(self, request: EmbeddingRequest, call: CallOptions) -> EmbeddingsReply:
+    async def embed(
+        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str]
+    ) -> Embeddings:
         """A vector of one component for each entry, which is its place in the request."""
-        del call
+        del call, headers
         vectors = [Embedding(struct.pack("<f", index)) for index in range(request.spec.entry_count)]
-        return EmbeddingsReply(Embeddings(model=request.spec.model, embeddings=vectors), {})
+        return Embeddings(model=request.spec.model, embeddings=vectors)
 
     async def count_prompt(self, request: PromptCountRequest, call: CallOptions) -> PromptCount:
         """As the script's service."""
@@ -103,9 +106,9 @@ class DirectBackend(Backend):
 class _CallContext:
     """As much of a servicer's context as the script uses."""
 
-    def __init__(self, call: CallOptions) -> None:
+    def __init__(self, call: CallOptions, headers: dict[str, str]) -> None:
         self.call = call
-        self.headers: dict[str, str] = {}
+        self.headers = headers
 
     def invocation_metadata(self) -> Sequence[tuple[str, str]]:
         """The facts of the call."""

@@ -35,14 +35,15 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
         asked, request_bytes = await self.decoded(exchange, key, _decode)
         exchange.outcome.update(model=asked.spec.model[:MODEL_LOGGED_MAX], stream=False)
         call = options.call_of(exchange.request_id, request_bytes)
+        headers: dict[str, str] = {}
         with self.calls.track(key):
-            answer, of_service = await self.backend.embed(
-                asked.request(options.parameter_policy), call
+            answer = await self.backend.embed(
+                asked.request(options.parameter_policy), call, headers
             )
             self.admission.known_keys.add(key)
         body = await off_loop(rendered_bytes(answer), render, answer, asked.encoding)
-        answer_headers = {**of_service, **notes_header(answer.notes), **cost_header(answer)}
-        if exchange.send(200, body, answer_headers):
+        headers |= notes_header(answer.notes) | cost_header(answer)
+        if exchange.send(200, body, headers):
             await exchange.writer.drained()
 
 

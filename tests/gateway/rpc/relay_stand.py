@@ -159,14 +159,14 @@ async def linked(core: ScriptedCore) -> AsyncIterator[Stand]:
 
 async def whole_text(backend: GrpcBackend, text: str, call: CallOptions = CALL) -> str:
     """Return the text of a whole answer."""
-    part = (await backend.whole(asking(text), call)).completion.choices[0].message.content[0]
+    part = (await backend.whole(asking(text), call, {})).choices[0].message.content[0]
     assert isinstance(part, TextPart)
     return part.text
 
 
 async def stream_text(backend: GrpcBackend, text: str, call: CallOptions = CALL) -> str:
     """Return the words of a streamed answer."""
-    async with aclosing(backend.stream(asking(text), call).batches) as batches:
+    async with aclosing(backend.stream(asking(text), call, {})) as batches:
         return " ".join(
             [cast("TextDelta", event).text async for batch in batches for event in batch]
         )

@@ -79,7 +79,7 @@ async def test_a_cancelled_task_ends_its_call(transport: str, tmp_path: Path) ->
     pause = Pause()
     script = ScriptedService(answer=pause)
     async with scripted_channel(script, transport, tmp_path) as channel:
-        asking = asyncio.create_task(GrpcBackend(channel).whole(REQUEST, CALL))
+        asking = asyncio.create_task(GrpcBackend(channel).whole(REQUEST, CALL, {}))
         await pause.reached.wait()
         asking.cancel()
         await asyncio.wait_for(script.cancelled.wait(), 5)
@@ -95,12 +95,12 @@ async def test_closing_a_stream_ends_its_call(transport: str, tmp_path: Path) ->
         initial_metadata=[("x-ratelimit-limit-requests", "60"), ("x-secret", "s")],
     )
     async with scripted_channel(script, transport, tmp_path) as channel:
-        reply = GrpcBackend(channel).stream(REQUEST, CALL)
-        async with aclosing(reply.batches) as batches:
+        headers: dict[str, str] = {}
+        async with aclosing(GrpcBackend(channel).stream(REQUEST, CALL, headers)) as batches:
             (event,) = await anext(batches)
         await asyncio.wait_for(script.closed.wait(), 5)
     assert isinstance(event, Started)
-    assert reply.headers == {"x-ratelimit-limit-requests": "60"}
+    assert headers == {"x-ratelimit-limit-requests": "60"}
 
 
 async def test_calls_of_a_closed_channel_are_to_be_repeated(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ async def test_calls_of_a_closed_channel_are_to_be_repeated(tmp_path: Path) -> N
     pause = Pause()
     script = ScriptedService(answer=pause)
     async with scripted_channel(script, "tcp", tmp_path) as channel:
-        asking = asyncio.create_task(GrpcBackend(channel).whole(REQUEST, CALL))
+        asking = asyncio.create_task(GrpcBackend(channel).whole(REQUEST, CALL, {}))
         await pause.reached.wait()
         await channel.close()
         with pytest.raises(ApiError) as failed:

@@ -83,11 +83,13 @@ async def test_calls_share_one_stream(stand: Stand, receivers: list[RelayStream]
 
 async def test_headers_arrive_before_the_first_batch(stand: Stand) -> None:
     """The order is that of a stream of the call's own."""
-    assert (await stand.backend.whole(asking("Hello"), CALL)).headers == HEADERS
-    reply = stand.backend.stream(asking("Hello"), CALL)
-    async with aclosing(reply.batches) as batches:
+    headers: dict[str, str] = {}
+    await stand.backend.whole(asking("Hello"), CALL, headers)
+    assert headers == HEADERS
+    headers = {}
+    async with aclosing(stand.backend.stream(asking("Hello"), CALL, headers)) as batches:
         await anext(batches)
-        assert reply.headers == HEADERS
+        assert headers == HEADERS
 
 
 @pytest.mark.parametrize("prompt", ["refuse", "break"])
@@ -112,7 +114,7 @@ async def test_failures_are_those_of_a_stream_of_the_calls_own(stand: Stand, pro
 
 async def test_an_unread_stream_is_held_back_alone(stand: Stand) -> None:
     """The service stops when its credit is used up. Other calls pass, and reading lets it go on."""
-    async with aclosing(stand.backend.stream(asking("endless"), CALL).batches) as batches:
+    async with aclosing(stand.backend.stream(asking("endless"), CALL, {})) as batches:
         await anext(batches)
         for _ in range(20):
             assert await whole_text(stand.backend, "Hello") == "Hello"
@@ -125,7 +127,7 @@ async def test_an_unread_stream_is_held_back_alone(stand: Stand) -> None:
 
 async def test_a_stream_that_its_reader_leaves_ends_in_the_service(stand: Stand) -> None:
     """It ends at once, at any point."""
-    async with aclosing(stand.backend.stream(asking("endless"), CALL).batches) as batches:
+    async with aclosing(stand.backend.stream(asking("endless"), CALL, {})) as batches:
         await anext(batches)
     await asyncio.wait_for(stand.core.cancelled.wait(), 10)
 

@@ -45,14 +45,14 @@ def config() -> EdgeConfig:
 def stream_to(writer: RecordingWriter, *, http_1_0: bool = False, end: bytes = b"") -> EventStream:
     """A stream to a connection that only records."""
     reply = Reply(writer, "req-1", time.perf_counter(), http_1_0=http_1_0)
-    return EventStream(reply, EdgeConfig(), Framing(end=end))
+    return EventStream(reply, EdgeConfig(), Framing(end=end), {})
 
 
 async def test_a_stream_is_a_write_for_each_piece() -> None:
     """The head is in the first write, the end in the last."""
     writer = RecordingWriter()
     with stream_to(writer) as stream:
-        stream.begin({})
+        stream.begin()
         assert (writer.sent, stream.begun) == ([], True)
         stream.write(b"a" * 17)
         stream.write(b"b")
@@ -68,7 +68,7 @@ async def test_a_stream_is_a_write_for_each_piece() -> None:
 async def test_a_write_reports_a_client_that_is_behind() -> None:
     """Each piece reports it."""
     with stream_to(RecordingWriter()) as stream:
-        stream.begin({})
+        stream.begin()
         assert [stream.write(b"a"), stream.write(b"a" * 1001)] == [False, True]
 
 
@@ -76,7 +76,7 @@ async def test_a_stream_of_one_piece_has_a_head() -> None:
     """The head is in the write of its end."""
     writer = RecordingWriter()
     with stream_to(writer, end=b"!") as stream:
-        stream.begin({})
+        stream.begin()
         await stream.end(b"c")
     (sent,) = writer.sent
     assert sent.endswith(b"\r\n\r\n2\r\nc!\r\n0\r\n\r\n")
@@ -86,7 +86,7 @@ async def test_an_empty_last_piece_ends_the_stream() -> None:
     """An API without an end marker has no last piece."""
     writer = RecordingWriter()
     with stream_to(writer) as stream:
-        stream.begin({})
+        stream.begin()
         stream.write(b"a")
         await stream.end(b"")
     assert writer.sent[1:] == [b"0\r\n\r\n"]
@@ -96,7 +96,7 @@ async def test_a_stream_over_http_1_0_ends_with_the_connection() -> None:
     """HTTP/1.0 has no chunks."""
     writer = RecordingWriter()
     with stream_to(writer, http_1_0=True) as stream:
-        stream.begin({})
+        stream.begin()
         stream.write(b"a")
         await stream.end(b"b")
     assert b"".join(writer.sent).endswith(b"\r\n\r\nab")
@@ -106,8 +106,10 @@ async def test_a_stream_over_http_1_0_ends_with_the_connection() -> None:
 async def test_headers_of_a_stream_are_ascii() -> None:
     """Any other text is an error, and nothing is sent."""
     writer = RecordingWriter()
-    with stream_to(writer) as stream, pytest.raises(UnicodeEncodeError):
-        stream.begin({"X": "é"})
+    with stream_to(writer) as stream:
+        stream.headers["X"] = "é"
+        with pytest.raises(UnicodeEncodeError):
+            stream.begin()
     assert writer.sent == []
 
 

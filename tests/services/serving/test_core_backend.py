@@ -6,7 +6,7 @@ Each stream has an idempotency key, whose release in the database takes a moment
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.backend import Backend, CallOptions, StreamReply
+from gateway.backend import Backend, CallOptions
 from gateway.errors import ApiError
 from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.rpc.relay_backend import RelayBackend
@@ -23,6 +23,7 @@ from gateway.rpc.service_channel import open_channel
 from services.completions import pipeline as completion_pipeline
 from services.domain.conversation import Message, TextPart
 from services.domain.error_reason import ErrorReason
+from services.domain.events import Batch
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.rpc.listener import listening
 from services.serving.core_backend import CoreBackend
@@ -46,12 +47,12 @@ class SlowRelease:
     backend: Backend
     gateway: Gateway
 
-    def stream(self, deadline_s: float = DEADLINE_S) -> StreamReply:
+    def stream(self, deadline_s: float = DEADLINE_S) -> AsyncGenerator[Batch, None]:
         """Begin a call with an idempotency key."""
         call = CallOptions(
             key=self.gateway.key, request_id="r", deadline_s=deadline_s, idempotency_key="order-1"
         )
-        return self.backend.stream(REQUEST, call)
+        return self.backend.stream(REQUEST, call, {})
 
 
 @pytest.fixture(params=["core", "grpc", "relay"])
@@ -103,7 +104,7 @@ async def _backend(gateway: Gateway, kind: str) -> AsyncIterator[Backend]:
 
 async def test_a_reader_that_returns_after_the_deadline_learns_of_it(slow: SlowRelease) -> None:
     """Also while the call is being closed."""
-    async with aclosing(slow.stream().batches) as batches:
+    async with aclosing(slow.stream()) as batches:
         await anext(batches)
         await asyncio.sleep(DEADLINE_S + RELEASE_S / 3)
         with pytest.raises(ApiError) as refused:
@@ -121,7 +122,7 @@ async def test_a_reader_that_is_cancelled_near_the_deadline_is_cancelled(
     asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
 
     async def read() -> None:
-        async with aclosing(slow.stream().batches) as batches:
+        async with aclosing(slow.stream()) as batches:
             async for _ in batches:
                 await asyncio.sleep(60)
 
@@ -144,7 +145,7 @@ async def test_a_fault_has_one_message(slow: SlowRelease, monkeypatch: pytest.Mo
     monkeypatch.setattr(completion_pipeline, "validate", fail)
 
     with pytest.raises(ApiError) as fault:
-        async with aclosing(slow.stream().batches) as batches:
+        async with aclosing(slow.stream()) as batches:
             await anext(batches)
 
     assert fault.value.reason == ErrorReason.INTERNAL
