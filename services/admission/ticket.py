@@ -164,6 +164,10 @@ class Ticket(msgspec.Struct, kw_only=True):
             # At once where the provider has counted the prompt, which may be longer than estimated.
             self._recount_at = self.max_tokens if decoder.usage is None else 0
 
+    def leave_unread(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
+        """Note that the gateway has failed at the answer of `target`, which is billed."""
+        self.start_answer(target, decoder, thinking_tokens)
+
     def charge_overlong(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         """Note that the answer of `target` is larger than what is read: it is billed whole."""
         self.start_answer(target, decoder, thinking_tokens)

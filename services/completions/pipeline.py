@@ -273,18 +273,14 @@ class Pipeline:
         return RouteRequest(
             form=form,
             routes=plan.routes,
-            take_channel_limits=ticket.take_channel_limits if plan.channel_meters else None,
+            charges=ticket,
             record=call.record,
-            on_abandoned=ticket.abandon,
-            on_unread=ticket.start_answer,
-            on_overlong=ticket.charge_overlong,
-            on_cut=ticket.cut_attempt,
-            on_late=ticket.miss_answer,
             time_left_s=call.attempt_time_left_s if call.drain_rules else call.time_left_s,
             session=None if plan.unpinned else self._session(call, ticket),
             strict=call.strict,
             stream=stream,
             has_choice=plan.has_choice,
+            limits_channels=bool(plan.channel_meters),
         )
 
     def _session(self, call: CompletionCall, ticket: Ticket) -> SessionPin | None:

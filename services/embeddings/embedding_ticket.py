@@ -85,6 +85,10 @@ class EmbeddingTicket(msgspec.Struct, kw_only=True):
         """Note that a target has answered the part, and the answer cannot be read."""
         self._send(is_billed=True)
 
+    def charge_overlong(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
+        """Note that the answer of `target` is larger than what is read, and is billed."""
+        self.leave_unread(target, decoder, thinking_tokens)
+
     def cut_attempt(self, target: Target, _decoder: Decoder) -> None:
         """Note that the caller's deadline leaves `target` no more time: it has the part."""
         if target.channel.bills_abandoned:

@@ -159,17 +159,11 @@ class _Asking:
             return found.vectors
 
     def _wanted(self, form: EmbeddingForm) -> RouteRequest:
-        ticket = self._ticket
         return RouteRequest(
             form=form,
             routes=[self._route],
-            take_channel_limits=ticket.take_channel_limits,
+            charges=self._ticket,
             record=self._call.record,
-            on_abandoned=ticket.abandon,
-            on_unread=ticket.leave_unread,
-            on_overlong=ticket.leave_unread,
-            on_cut=ticket.cut_attempt,
-            on_late=ticket.miss_answer,
             time_left_s=self._call.time_left_s,
             strict=self._call.strict,
             stream=False,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +19,7 @@ from services.errors import Failure, UpstreamError, deadline_passed
 from services.providers.base import Dialect, ModelRoute, Notes, Target, UpstreamRequest
 from services.providers.unusable_answers import OverlongAnswerError
 from services.providers.upstream import Upstream
-from services.routing.affinity import SessionAffinity
+from services.routing.affinity import SessionAffinity, SessionPin
 from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures, channel_disabled
 from services.routing.choice import order_targets
@@ -34,10 +33,7 @@ DEADLINE_SHARE = 0.5
 channel could be asked."""
 
 
-_NO_TARGETS: Iterator[Target] = iter(())
-
-
-class _Step(NamedTuple):
+class _Step(msgspec.Struct, frozen=True):
     """A target to try."""
 
     route: ModelRoute
@@ -73,7 +69,14 @@ class Failover:
     def begin(self, wanted: RouteRequest) -> CallAttempts:
         """Return the attempts of a new call, none of which is made yet."""
         self.budget.earn()
-        return CallAttempts(self, wanted)
+        return CallAttempts(self, wanted, self.ordered(wanted.routes[0], wanted.session))
+
+    def ordered(self, route: ModelRoute, session: SessionPin | None) -> Iterator[Target]:
+        """Return the targets of a route in the order in which they are tried."""
+        targets = route.targets
+        if len(targets) > 1:
+            targets = order_targets(targets, self.health, self.chance, session)
+        return iter(targets)
 
 
 class CallAttempts(msgspec.Struct, eq=False):
@@ -81,13 +84,13 @@ class CallAttempts(msgspec.Struct, eq=False):
 
     _failover: Failover
     _wanted: RouteRequest
+    # No generator: one that knew this object would keep the request until the next collection.
+    _targets_left: Iterator[Target]
+    _route_number: int = 0
     _failures: CallFailures = msgspec.field(default_factory=CallFailures)
     _late: list[_Step] = []
     _instead: _Step | None = None
     _made: int = 0
-    _routes_begun: int = 0
-    # No generator: one that knew this object would keep the request until the next collection.
-    _targets_left: Iterator[Target] = _NO_TARGETS
 
     async def open(self) -> StartedAnswer:
         """Return the next answer that begins. The caller must close it.
@@ -110,15 +113,17 @@ class CallAttempts(msgspec.Struct, eq=False):
                 continue
             if not self._may_try(target):
                 break
-            if wanted.take_channel_limits is not None:
+            if wanted.limits_channels:
                 try:
-                    await wanted.take_channel_limits(target.channel.name)
+                    await wanted.charges.take_channel_limits(target.channel.name)
                 except Failure as limit_exceeded:
                     failures.refusal = limit_exceeded
                     continue
             self._made += 1
             answer = await self._try(step, request, notes)
             if answer is not None:
+                if wanted.session is not None:
+                    wanted.session.answered(target)
                 return answer
             self._note_if_late(step, request)
         raise failures.to_raise
@@ -134,7 +139,7 @@ class CallAttempts(msgspec.Struct, eq=False):
         self._failover.health.answer_broke_off(answer.target, error)
         is_overlong = isinstance(error, OverlongAnswerError)
         if is_overlong:
-            wanted.on_overlong(answer.target, answer.decoder, answer.thinking_tokens)
+            wanted.charges.charge_overlong(answer.target, answer.decoder, answer.thinking_tokens)
         if is_overlong or not error.row.retryable:
             raise error
         self._failures.add(answer.target.channel, error)
@@ -154,22 +159,23 @@ class CallAttempts(msgspec.Struct, eq=False):
         self, step: _Step, request: UpstreamRequest, notes: Notes
     ) -> StartedAnswer | None:
         """Ask one target. None: it failed, and another one may be asked."""
-        failover, wanted, target = self._failover, self._wanted, step.target
-        channel, health, started_at = target.channel, failover.health, failover.health.clock.now()
+        wanted, target, health = self._wanted, step.target, self._failover.health
+        channel, charges, started_at = target.channel, wanted.charges, health.clock.now()
         if headers := wanted.record.start_attempt(target, started_at):
             request = msgspec.structs.replace(request, headers={**request.headers, **headers})
         api, decoder = wanted.form.dialects[channel.dialect], wanted.form.decoder(target)
         timeout_s = channel.first_token_timeout_s if request.may_stream else channel.total_timeout_s
         first_s = self._share_of_deadline_s(target, timeout_s) if wanted.has_choice else timeout_s
-        answer = failover.upstream.answer(request, target, api, decoder, first_s)
+        answer = self._failover.upstream.answer(request, target, api, decoder, first_s)
         health.attempt_started(target)
         try:
             first = await answer.first()
         except UpstreamError as error:
             if answer.is_late and error.reason is ErrorReason.UPSTREAM_TIMEOUT:
-                (wanted.on_cut if first_s < timeout_s else wanted.on_late)(target, decoder)
+                is_cut = first_s < timeout_s
+                (charges.cut_attempt if is_cut else charges.miss_answer)(target, decoder)
             if isinstance(error, OverlongAnswerError):
-                wanted.on_overlong(target, decoder, request.thinking_tokens)
+                charges.charge_overlong(target, decoder, request.thinking_tokens)
             if not self._goes_on(step, error):
                 raise
             return None
@@ -179,16 +185,15 @@ class CallAttempts(msgspec.Struct, eq=False):
             if answer.is_sent:
                 is_left = isinstance(error, asyncio.CancelledError | GeneratorExit)
                 # Otherwise the gateway cannot read the answer, which the provider bills.
-                note = wanted.on_abandoned if is_left else wanted.on_unread
-                note(target, decoder, request.thinking_tokens)
+                charge = charges.abandon if is_left else charges.leave_unread
+                charge(target, decoder, request.thinking_tokens)
             raise
         # A whole answer begins when it ends: its time depends on its length, not on the target.
-        latency_s = health.clock.now() - started_at if request.streamed else None
-        health.attempt_succeeded(target, latency_s)
-        if wanted.session is not None:
-            wanted.session.answered(target)
-        model, tokens = step.route.model, request.thinking_tokens
-        return StartedAnswer(model, target, notes.all, first, answer, decoder, tokens)
+        health.attempt_succeeded(
+            target, health.clock.now() - started_at if request.streamed else None
+        )
+        tokens = request.thinking_tokens
+        return StartedAnswer(step.route.model, target, notes.all, first, answer, decoder, tokens)
 
     def _goes_on(self, step: _Step, error: UpstreamError) -> bool:
         """Record a failure before an answer. Returns whether another target may be asked."""
@@ -237,15 +242,13 @@ class CallAttempts(msgspec.Struct, eq=False):
                 if name in failover.health.disabled:
                     failures.refusal = failures.refusal or channel_disabled()
                 elif name not in failures.failed_channels:
-                    route = wanted.routes[self._routes_begun - 1]
+                    route = wanted.routes[self._route_number]
                     return _Step(route, target, wanted.stream or self._needs_stream(target))
-            if self._routes_begun == len(wanted.routes):
+            if self._route_number + 1 == len(wanted.routes):
                 return self._late.pop(0) if self._late else None
-            targets = wanted.routes[self._routes_begun].targets
-            if len(targets) > 1:
-                targets = order_targets(targets, failover.health, failover.chance, wanted.session)
-            self._routes_begun += 1
-            self._targets_left = iter(targets)
+            self._route_number += 1
+            route = wanted.routes[self._route_number]
+            self._targets_left = failover.ordered(route, wanted.session)
 
     def _needs_stream(self, target: Target) -> bool:
         """Whether a whole answer is requested as a stream, which begins early."""
@@ -259,7 +262,7 @@ class CallAttempts(msgspec.Struct, eq=False):
         """Remember a whole answer that was late, and could be a stream."""
         is_whole = not request.streamed and request.may_stream
         if is_whole and step.target.channel.name in self._failures.late_channels:
-            self._late.append(step._replace(streamed=True))
+            self._late.append(_Step(step.route, step.target, streamed=True))
             self._failover.health.whole_answer_was_late(step.target)
 
 

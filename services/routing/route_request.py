@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -62,6 +62,31 @@ class RequestForm(Protocol):
         """Return the decoder of one answer of a target."""
 
 
+class AttemptCharges(Protocol):
+    """What the attempts of a call cost: see `services.admission.ticket`.
+
+    `thinking_tokens` is the plausible reasoning of a choice that is not shown.
+    """
+
+    async def take_channel_limits(self, channel: str) -> None:
+        """Take from the limits of a channel, by its name. Raises Failure if they are used up."""
+
+    def abandon(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
+        """Note that the call is cancelled after its request has left, and before the answer."""
+
+    def leave_unread(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
+        """Note likewise that the gateway fails unexpectedly at an answer."""
+
+    def charge_overlong(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
+        """Note likewise that an answer is larger than what is read of any."""
+
+    def cut_attempt(self, target: Target, decoder: Decoder) -> None:
+        """Note that a target has a request, and the caller's deadline leaves it no more time."""
+
+    def miss_answer(self, target: Target, decoder: Decoder) -> None:
+        """Note that a target has a request, and does not begin to answer within its timeout."""
+
+
 class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request, and the routes that may answer it."""
 
@@ -69,22 +94,10 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The request."""
     routes: Sequence[ModelRoute]
     """The requested model, then its fallbacks."""
-    take_channel_limits: Callable[[str], Awaitable[None]] | None
-    """Takes from the limits of the channel of that name; raises Failure where they are used up.
-    None: no channel has limits."""
+    charges: AttemptCharges
+    """Takes from limits for the attempts, and charges those that do not answer."""
     record: CallRecord
     """Records every attempt."""
-    on_abandoned: Callable[[Target, Decoder, int], None]
-    """Called where the call is cancelled after a request has left for a provider, and before its
-    answer begins; with the plausible reasoning of a choice in tokens."""
-    on_unread: Callable[[Target, Decoder, int], None]
-    """Called likewise where the gateway fails unexpectedly at an answer."""
-    on_overlong: Callable[[Target, Decoder, int], None]
-    """Called likewise where an answer is larger than what is read of any."""
-    on_cut: Callable[[Target, Decoder], None]
-    """Called where a target has a request, and the caller's deadline leaves it no more time."""
-    on_late: Callable[[Target, Decoder], None]
-    """Called where a target has a request, and does not begin to answer within its own timeout."""
     time_left_s: Callable[[], float | None] = lambda: None
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
     session: SessionPin | None = None
@@ -95,3 +108,5 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the caller wants a stream."""
     has_choice: bool = True
     """Whether there may be several targets."""
+    limits_channels: bool = True
+    """Whether a channel may have limits."""

@@ -12,7 +12,6 @@ import pytest
 from services.domain.conversation import Message, TextPart
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
-from services.providers.base import Decoder, Target
 from services.routing.attempts import cut_attempts_max
 from services.routing.completion_form import CompletionForm
 from services.routing.route_request import RouteRequest
@@ -32,29 +31,20 @@ async def cuts(served: Setup, left_s: float) -> int:
         )
         for each in route.targets
     ]
-    cut: list[str] = []
     deadline = asyncio.get_running_loop().time() + left_s
-
-    def note(target: Target, _: Decoder) -> None:
-        cut.append(target.channel.name)
 
     message = Message(role="user", content=[TextPart(text="Hello")])
     spec = ChatCompletionSpec(model="public/m", messages=[message])
     wanted = RouteRequest(
         form=CompletionForm(spec=spec, dialects=served.failover.dialects),
         routes=[replace(route, targets=targets)],
-        take_channel_limits=served.take_limits,
+        charges=served,
         record=served.record,
-        on_abandoned=served.abandon,
-        on_unread=served.abandon,
-        on_overlong=served.abandon,
-        on_cut=note,
-        on_late=lambda *_: None,
         time_left_s=lambda: deadline - asyncio.get_running_loop().time(),
     )
     with pytest.raises(Failure):
         await served.failover.begin(wanted).open()
-    return len(cut)
+    return len(served.cut)
 
 
 @pytest.mark.parametrize("left_s", [0.3, 0.5, 0.7])

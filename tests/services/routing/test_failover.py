@@ -60,6 +60,7 @@ class Setup:
         self.taken: list[str] = []
         self.over_limit: set[str] = set()
         self.abandoned: list[str] = []
+        self.cut: list[str] = []
 
     def route(self, name: str = "public/m", upstreams: Iterable[int] | None = None) -> ModelRoute:
         """Return a model at some of the providers, tried in their order."""
@@ -77,13 +78,8 @@ class Setup:
         wanted = RouteRequest(
             form=CompletionForm(spec=spec, dialects=DIALECTS),
             routes=routes or [self.route()],
-            take_channel_limits=self.take_limits,
+            charges=self,
             record=self.record,
-            on_abandoned=self.abandon,
-            on_unread=self.abandon,
-            on_overlong=self.abandon,
-            on_cut=lambda *_: None,
-            on_late=lambda *_: None,
         )
         with closing(await self.failover.begin(wanted).open()) as answer:
             first = answer.first
@@ -92,15 +88,24 @@ class Setup:
                 events += batch
         return answer, [event.text for event in events if isinstance(event, TextDelta)]
 
-    def abandon(self, target: Target, _decoder: Decoder, _tokens: int) -> None:
-        """Note the channel that had the request when the call was cancelled."""
-        self.abandoned.append(target.channel.name)
-
-    async def take_limits(self, channel: str) -> None:
+    async def take_channel_limits(self, channel: str) -> None:
         """Refuse channels that are over their limit."""
         if channel in self.over_limit:
             raise Failure(ErrorReason.RATE_LIMIT_EXCEEDED, "Rate limit exceeded")
         self.taken.append(channel)
+
+    def abandon(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:  # noqa: ARG002
+        """Note the channel that had the request when the call was cancelled."""
+        self.abandoned.append(target.channel.name)
+
+    leave_unread = charge_overlong = abandon
+
+    def cut_attempt(self, target: Target, decoder: Decoder) -> None:  # noqa: ARG002
+        """Note the channel whose attempt the deadline has cut."""
+        self.cut.append(target.channel.name)
+
+    def miss_answer(self, target: Target, decoder: Decoder) -> None:
+        """See `services.routing.route_request.AttemptCharges`."""
 
     @property
     def asked(self) -> list[int]:
@@ -284,13 +289,8 @@ async def test_closing_an_answer_closes_the_connection(stack: AsyncExitStack) ->
     wanted = RouteRequest(
         form=CompletionForm(spec=spec, dialects=DIALECTS),
         routes=[served.route()],
-        take_channel_limits=served.take_limits,
+        charges=served,
         record=served.record,
-        on_abandoned=served.abandon,
-        on_unread=served.abandon,
-        on_overlong=served.abandon,
-        on_cut=lambda *_: None,
-        on_late=lambda *_: None,
     )
 
     with closing(await served.failover.begin(wanted).open()) as answer:
