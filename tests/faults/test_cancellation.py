@@ -21,8 +21,7 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from gateway.app import create_app
 from gateway.config import EdgeConfig
-from gateway.http.fast_path.fast_path import FastPath
-from gateway.http.fast_path.fast_path_exchange import FastPathExchange
+from gateway.http.fast_path.fast_path import FastPath, FastPathExchange
 from gateway.http.runner import FAST_PATH, EdgeRunner
 from services.config import ChannelConfig, Config, ModelConfig
 from services.serving.core_backend import CoreBackend

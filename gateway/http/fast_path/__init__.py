@@ -3,6 +3,5 @@
 Modules, in the order in which data flows:
 
     fast_path_connection  connection that tries the fast path before aiohttp
-    fast_path             reader of heads, and runner of handlers
-    fast_path_exchange    one request and its reply
+    fast_path             reader of heads, exchanges with these clients, and runner of handlers
 """

@@ -23,9 +23,10 @@ from gateway.errors import ApiError, internal
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body import is_json
 from gateway.http.body_admission import BodyAdmission
+from gateway.http.call_options import SentHeaders
 from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.endpoint import Endpoint
-from gateway.http.fast_path.fast_path_exchange import LENGTH, FastPathExchange, RequestHead
+from gateway.http.exchange import Exchange
 from gateway.telemetry.request_observer import (
     CLIENT_CLOSED,
     ObservedRequest,
@@ -42,6 +43,8 @@ _FIELDS = rb"((?:[!#-'*+\-.0-9A-Z^-z|~]++:[\t\x20-\x7e]*+\r\n)++)\r\n"
 # A slash at the end, as in `without_slash`; and a query, by RFC 3986, section 3.4.
 _QUERY = rb"/?+(?:\?[\w!$%&'()*+,\-./:;=?@~]*+)?+"
 _FIELD = re.compile(r"([^:]++):[\t ]*+([^\r]*+)\r\n")
+_LENGTH_CHARS_MAX = 10
+_LENGTH = re.compile(rb"[1-9][0-9]{0,%d}" % (_LENGTH_CHARS_MAX - 1))
 _LENGTH_NAME = b"\r\ncontent-length:"
 _FIELDS_MAX = 100
 _REQUIRED_NAMES = frozenset({"host", "content-length"})
@@ -53,6 +56,57 @@ _EXCLUDED_NAMES = frozenset(
 )
 
 _log = logging.getLogger("gateway")
+
+
+class RequestHead(SentHeaders, kw_only=True):
+    """The head of an ordinary request.
+
+    Most clients send the same head in all requests of a connection, but for the length of the body.
+    So a connection keeps the last head, and what was read from it.
+    """
+
+    headers: CIMultiDict[str]
+    endpoint: Endpoint
+    request_id: str
+    """The client's id of its request; empty: none, or it is not fit for logs."""
+    before_length: bytes
+    """The head's bytes before the digits of `Content-Length`."""
+    after_length: bytes
+    """The head's bytes after these digits."""
+    body_start: int
+    body_end: int
+    """Offset at which the next request may begin."""
+
+    def is_repeated(self, data: bytes) -> bool:
+        """Whether `data` begins with this head, but for the length of the body. Then take that."""
+        before, after = self.before_length, self.after_length
+        digits = len(before)
+        end = data.find(b"\r", digits, digits + _LENGTH_CHARS_MAX + 1)
+        length = data[digits:end]
+        same = data.startswith(before) and data.startswith(after, end)
+        if not (same and _LENGTH.fullmatch(length)):
+            return False
+        self.body_start = start = end + len(after)
+        self.body_end = start + int(length)
+        self.headers["Content-Length"] = length.decode()
+        return True
+
+
+class FastPathExchange(Exchange, eq=False, kw_only=True):
+    """Exchange whose body has arrived whole, or will not arrive: then it is the error.
+
+    The connection releases `memory`.
+    """
+
+    sent: RequestHead
+    arrived: bytes | ApiError
+
+    async def body(self) -> bytes:
+        """Return the body without waiting, and drop it: it is not kept while the answer streams."""
+        body, self.arrived = self.arrived, b""
+        if isinstance(body, ApiError):
+            raise body
+        return body
 
 
 class FastPath:
@@ -116,7 +170,7 @@ class FastPath:
         headers = CIMultiDict(fields)
         keeps_alive = "connection" not in names or headers["Connection"].lower() == "keep-alive"
         length = headers["Content-Length"].encode()
-        if not (keeps_alive and LENGTH.fullmatch(length) and is_json(headers)):
+        if not (keeps_alive and _LENGTH.fullmatch(length) and is_json(headers)):
             return None
         digits = data.index(length, data[:start].lower().index(_LENGTH_NAME) + len(_LENGTH_NAME))
         return RequestHead(

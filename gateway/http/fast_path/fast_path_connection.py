@@ -18,8 +18,7 @@ from aiohttp import web
 from gateway.errors import ApiError
 from gateway.http.body import IncomingBody, body_timeout
 from gateway.http.client_connection import DISCARD_TIMEOUT_S, ClientConnection, ListenerState
-from gateway.http.fast_path.fast_path import FastPath
-from gateway.http.fast_path.fast_path_exchange import FastPathExchange, RequestHead
+from gateway.http.fast_path.fast_path import FastPath, FastPathExchange, RequestHead
 from gateway.http.known_keys import KEY_FIRST_BYTES
 from gateway.overload.body_budget import BodyMemory
 from services.common.request_headers import new_request_id

@@ -3,8 +3,8 @@ from __future__ import annotations
 import asyncio
 import gc
 
+from gateway.http.fast_path.fast_path import RequestHead
 from gateway.http.fast_path.fast_path_connection import KEPT_HEAD_BYTES_MAX
-from gateway.http.fast_path.fast_path_exchange import RequestHead
 from tests.gateway.conftest import KEY, Edge
 from tests.gateway.http.raw import BODY, read_answer
 from tests.stand import service
