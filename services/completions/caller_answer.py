@@ -53,7 +53,7 @@ class CallerAnswer(msgspec.Struct, frozen=True):
     async def open(self) -> StartedAnswer:
         """Return the next answer that begins, ready to begin for the caller."""
         answer = await self.attempts.open()
-        if self.call.request.counts_prompt and not raw_form(answer.first):
+        if self.call.request.counts_prompt and not self._form(answer):
             try:
                 await self.ticket.meter.prepare_prompt_usage(answer.decoder.usage)
             except BaseException:
@@ -69,7 +69,7 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         count(batch)
         if self.ticket.must_extend:
             await self.ticket.extend(batch)
-        form = raw_form(first)
+        form = self._form(answer) if self.call.raw is not None else ""
         shows_prompt = self.call.request.counts_prompt and not form
         started = Started(
             completion_id=completion_id,
@@ -84,7 +84,7 @@ class CallerAnswer(msgspec.Struct, frozen=True):
     def discard(self, answer: StartedAnswer) -> None:
         """Close an answer that has begun for a caller that has left."""
         self.ticket.abandon(answer.target, answer.decoder, answer.thinking_tokens)
-        answer.close()
+        answer.rest.close()
 
     async def whole(self, *, as_batch: bool) -> Batch | Completion:
         """Return a whole answer. Where one breaks off, the next target is tried.
@@ -115,11 +115,18 @@ class CallerAnswer(msgspec.Struct, frozen=True):
             else:
                 return without_reasoning(events) if hides_reasoning else events
             finally:
-                answer.close()
+                answer.rest.close()
 
     def _leave_if_drained(self) -> None:
         if self.call.is_drained:
             raise asyncio.CancelledError
+
+    def _form(self, answer: StartedAnswer) -> RawForm:
+        """Return the form of an answer that is passed on as it is; empty for a translated one."""
+        first = answer.first
+        if isinstance(first, WholeAnswer):
+            return "document" if first.raw_body else ""
+        return "events" if first and isinstance(first[0], RawContent) else ""
 
     def _start(self, answer: StartedAnswer) -> str:
         """Note that the answer begins for the caller. Return its ID."""
@@ -152,13 +159,6 @@ class CallerAnswer(msgspec.Struct, frozen=True):
             extra_json=whole.extra_json,
             raw_body=whole.raw_body,
         )
-
-
-def raw_form(first: Batch | WholeAnswer) -> RawForm:
-    """Return the form of an answer that is passed on as it is; empty where it is translated."""
-    if isinstance(first, WholeAnswer):
-        return "document" if first.raw_body else ""
-    return "events" if first and isinstance(first[0], RawContent) else ""
 
 
 def without_reasoning(batch: Batch) -> Batch:

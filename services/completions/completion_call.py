@@ -81,6 +81,8 @@ class CompletionCall(AuthenticatedCall[CompletionRequest], kw_only=True):
     too large for the event loop, or not validated yet."""
     size: int = 0
     """Bytes of the request that are read."""
+    hides_reasoning: bool = False
+    """Whether the caller wants an answer without its reasoning."""
     drain_rules: DrainRules = {}
     """Rules of the models whose answers are drained."""
     ticket: Ticket | None = None
@@ -89,12 +91,6 @@ class CompletionCall(AuthenticatedCall[CompletionRequest], kw_only=True):
     """Whether the answer may be for more than its caller: replayed, joined or drained."""
     is_abandoned: bool = False
     """Whether the caller has disconnected, and the answer is drained."""
-
-    @property
-    def hides_reasoning(self) -> bool:
-        """Whether the caller wants an answer without its reasoning."""
-        thinking = self.request.spec.thinking
-        return thinking is not None and thinking.excluded
 
     @property
     def drain_rule(self) -> DrainRule | None:

@@ -118,28 +118,26 @@ class Pipeline:
         call.record.facts.session = call.request.session_id
         if call.request.raw is not None:
             await self._raw.read(call, call.request.raw, stream=stream)
-        asked = call.request
-        texts = None
-        if call.raw is None:
-            texts = plain_texts(asked.spec)
-            plain = texts is not None
-            validate(asked.spec, asked.parameter_policy, asked.session_id, plain=plain)
-        is_common = call.raw is not None and has_common_rules(asked.spec)
-        if texts is not None:
-            call.size = plain_bytes(texts)
+        asked, spec, raw = call.request, call.request.spec, call.raw
+        if raw is not None:
+            has_plain_rules = has_common_rules(spec)
+            call.size = 0 if has_plain_rules else read_bytes(spec)
         else:
-            call.size = 0 if is_common else read_bytes(asked.spec)
-        # A thread reads large requests.
-        call.texts = texts if call.size <= OFF_LOOP_BYTES else None
-        plan = call.snapshot.plans.of(call.caller, asked.spec.model)
-        call.drain_rules = plan.plain_drains
+            texts = plain_texts(spec)
+            validate(spec, asked.parameter_policy, asked.session_id, plain=texts is not None)
+            call.size = read_bytes(spec) if texts is None else plain_bytes(texts)
+            # A thread reads large requests.
+            call.texts = texts if call.size <= OFF_LOOP_BYTES else None
+            has_plain_rules = call.texts is not None
+        plan = call.snapshot.plans.of(call.caller, spec.model)
         if plan.has_dialects:
-            passes = None if call.raw is None else call.raw.passes_to
+            passes = None if raw is None else raw.passes_to
             lacking = self._failover.health.lacking_responses()
-            routes = routes_for(asked.spec, plan.routes, passes, lacking)
+            routes = routes_for(spec, plan.routes, passes, lacking)
             plan = msgspec.structs.replace(plan, routes=routes)
-        if plan.has_dialects or (call.texts is None and not is_common):
-            call.drain_rules = drain_rules(asked.spec, plan.routes)
+            has_plain_rules = False
+        call.drain_rules = plan.plain_drains if has_plain_rules else drain_rules(spec, plan.routes)
+        call.hides_reasoning = spec.thinking is not None and spec.thinking.excluded
         call.plan = plan
         call.record.model = plan.model
         if asked.session_id:
@@ -224,7 +222,7 @@ class Pipeline:
                 caller_answer.attempts.broke_off(answer, error)
                 raise
             finally:
-                answer.close()
+                answer.rest.close()
         finally:
             if call.ticket is not None:
                 call.ticket.close()

@@ -153,7 +153,7 @@ class _Asking:
                 self._ticket.leave_unread(answer.target, answer.decoder, 0)
                 raise
             finally:
-                answer.close()
+                answer.rest.close()
             self._note(answer)
             await self._ticket.charge(found.tokens)
             return found.vectors

@@ -93,7 +93,7 @@ class CallAttempts(msgspec.Struct, eq=False):
     _made: int = 0
 
     async def open(self) -> StartedAnswer:
-        """Return the next answer that begins. The caller must close it.
+        """Return the next answer that begins. The caller must close its `rest`.
 
         Raises Failure if no target can be tried, and UpstreamError if none answers. An error that
         is not retryable is raised at once, any other one when no attempt is left.

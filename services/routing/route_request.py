@@ -23,7 +23,7 @@ from services.telemetry.calls import CallRecord
 
 
 class StartedAnswer(msgspec.Struct, frozen=True):
-    """An answer that has begun. Close it, however it ends."""
+    """An answer that has begun. Close `rest`, however it ends."""
 
     model: str
     """The public name of the answering model."""
@@ -39,10 +39,6 @@ class StartedAnswer(msgspec.Struct, frozen=True):
     """Has the usage that the provider has reported so far."""
     thinking_tokens: int
     """Plausible reasoning of a choice that the answer does not show, in tokens."""
-
-    def close(self) -> None:
-        """Cancel the request to the provider, unless the answer is complete. Never waits."""
-        self.rest.close()
 
 
 class RequestForm(Protocol):

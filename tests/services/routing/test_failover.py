@@ -81,7 +81,8 @@ class Setup:
             charges=self,
             record=self.record,
         )
-        with closing(await self.failover.begin(wanted).open()) as answer:
+        answer = await self.failover.begin(wanted).open()
+        with closing(answer.rest):
             first = answer.first
             events = first.events() if isinstance(first, WholeAnswer) else first
             async for batch in answer.rest:
@@ -293,7 +294,8 @@ async def test_closing_an_answer_closes_the_connection(stack: AsyncExitStack) ->
         record=served.record,
     )
 
-    with closing(await served.failover.begin(wanted).open()) as answer:
+    answer = await served.failover.begin(wanted).open()
+    with closing(answer.rest):
         assert answer.first == [TextDelta("some")]
 
     await served.upstreams[0].requests[0].left.wait()
