@@ -114,8 +114,8 @@ class Place:
         """The same on the way around aiohttp, which no middleware sees."""
         serve = fast_path.serve
 
-        async def leaving(exchange: FastPathExchange, remote: Callable[[], str]) -> None:
-            await self._leaving(serve(exchange, remote))
+        async def leaving(exchange: FastPathExchange, *, admitted: bool) -> None:
+            await self._leaving(serve(exchange, admitted=admitted))
 
         fast_path.serve = leaving  # type: ignore[method-assign]
 

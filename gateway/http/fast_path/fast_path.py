@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from multidict import CIMultiDict
 
@@ -27,6 +28,7 @@ from gateway.http.call_options import SentHeaders
 from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.exchange import Exchange
+from gateway.http.reply import ClientWriter
 from gateway.telemetry.request_observer import (
     CLIENT_CLOSED,
     ObservedRequest,
@@ -92,12 +94,25 @@ class RequestHead(SentHeaders, kw_only=True):
         return True
 
 
+class FastPathClient(ClientWriter, Protocol):
+    """Connection of a client on the fast path."""
+
+    @property
+    def remote(self) -> str:
+        """The address that it comes from."""
+        ...
+
+    def continue_after_answer(self, *, keep_alive: bool) -> None:
+        """Continue with the next request, or close the connection."""
+
+
 class FastPathExchange(Exchange, eq=False, kw_only=True):
     """Exchange whose body has arrived whole, or will not arrive: then it is the error.
 
     The connection releases `memory`.
     """
 
+    writer: FastPathClient
     sent: RequestHead
     arrived: bytes | ApiError
 
@@ -192,29 +207,33 @@ class FastPath:
             return False
         return not self.admission.needs_key(head.body_end - head.body_start, head.caller)
 
-    async def serve(self, exchange: FastPathExchange, remote: Callable[[], str]) -> None:
-        """Answer one request, with an error if its handler fails, and write its access line.
-
-        `remote` returns the address that the connection comes from.
-
-        Raises:
-            ConnectionError: the client is gone.
-        """
-        observed = self._begin(exchange)
-        status = CLIENT_CLOSED
+    async def serve(self, exchange: FastPathExchange, *, admitted: bool) -> None:
+        """Answer one request, with an error if it is not admitted or its handler fails."""
+        client, observed = exchange.writer, self._begin(exchange)
+        status, keep_alive = CLIENT_CLOSED, False
         try:
             try:
+                if not admitted and (refusal := self.admission.calls.admit(exchange.sent.caller)):
+                    raise refusal
                 await exchange.sent.endpoint.handle(exchange)
             except ApiError as error:
-                _refuse(exchange, self._throttle.throttled(error, remote(), exchange.sent.headers))
+                headers = exchange.sent.headers
+                _refuse(exchange, self._throttle.throttled(error, client.remote, headers))
             except ConnectionError:
                 raise
             except Exception:  # noqa: BLE001 - a border: clients get an internal error
                 _log.exception("request.failed", extra={"request_id": exchange.request_id})
                 _refuse(exchange, internal(exchange.request_id))
             status = exchange.status
+            # A client that reads none of its answers, even refusals, gets no more of them.
+            if client.writing_paused:
+                await client.drained()
+            keep_alive = exchange.keep_alive
+        except ConnectionError:
+            pass  # The client is gone.
         finally:
             self._observer.end(observed, status, exchange.begun_at)
+            client.continue_after_answer(keep_alive=keep_alive)
 
     def refuse(self, exchange: FastPathExchange, error: ApiError) -> None:
         """Refuse a call that is not admitted: at once, without another loop turn.

@@ -152,9 +152,9 @@ class FastPathConnection(ClientConnection):
     def _answer(self, head: RequestHead, body: bytes | ApiError) -> None:
         keep_alive, cors = not self._discards, self._state.cors
         exchange = FastPathExchange(
-            self,
             head.request_id or new_request_id(),
             self._started,
+            writer=self,
             keep_alive=keep_alive,
             fields=cors.fields(head.headers.get("Origin")) if cors else "",
             sent=head,
@@ -170,42 +170,24 @@ class FastPathConnection(ClientConnection):
             self._head = None
         admitted = at_once or self._discards
         self._in_flight_bytes = 0 if isinstance(body, ApiError) else len(body)
-        self._task = self._loop.create_task(self._serve(exchange, admitted=admitted))
+        self._task = self._loop.create_task(self._fast_path.serve(exchange, admitted=admitted))
 
     def _refuse(self, exchange: FastPathExchange, error: ApiError) -> None:
         try:
             self._fast_path.refuse(exchange, error)
         except ConnectionError:
             return  # The client is gone.
-        self._after_answer(keep_alive=exchange.keep_alive)
-
-    async def _serve(self, exchange: FastPathExchange, *, admitted: bool) -> None:
-        """Answer one request, after the admission check unless it is `admitted` already."""
-        keep_alive, fast_path = False, self._fast_path
-        try:
-            error = None if admitted else fast_path.admission.calls.admit(exchange.sent.caller)
-            if error is None:
-                await fast_path.serve(exchange, self._remote)
-            else:
-                fast_path.refuse(exchange, error)
-            # A client that reads none of its answers, even refusals, gets no more of them.
-            if self.writing_paused:
-                await self.drained()
-            keep_alive = exchange.keep_alive
-        except ConnectionError:
-            pass  # The client is gone.
-        finally:
-            self._task = None
-            self._in_flight_bytes = 0
-            self._after_answer(keep_alive=keep_alive)
+        self.continue_after_answer(keep_alive=exchange.keep_alive)
 
     def _release_memory(self) -> None:
         if self._memory is not None:
             self._memory.release()
             self._memory = None
 
-    def _after_answer(self, *, keep_alive: bool) -> None:
+    def continue_after_answer(self, *, keep_alive: bool) -> None:
         """Continue with pipelined requests, or close the connection."""
+        self._task = None
+        self._in_flight_bytes = 0
         if self._memory is not None:
             self._release_memory()
         transport = self.transport
@@ -234,7 +216,9 @@ class FastPathConnection(ClientConnection):
         else:
             self.transport.resume_reading()
 
-    def _remote(self) -> str:
+    @property
+    def remote(self) -> str:
+        """The address that the client comes from; empty: it has none."""
         name = self.peername
         return str(name[0]) if isinstance(name, tuple) else ""
 

@@ -206,12 +206,21 @@ def test_another_length_is_read_like_that_of_a_new_head(length: bytes) -> None:
     assert FAST_PATH.read(data, last) is not last
 
 
+class RecordingClient(RecordingWriter):
+    """Client's connection that records what is sent."""
+
+    remote = "127.0.0.1"
+
+    def continue_after_answer(self, *, keep_alive: bool) -> None:
+        """Have no further request."""
+
+
 def exchange_with(body: bytes | ApiError) -> FastPathExchange:
     """An exchange whose answer is only recorded."""
     head = FAST_PATH.read(ORDINARY)
     assert head is not None
-    writer = RecordingWriter()
-    return FastPathExchange(writer, "req-1", time.perf_counter(), sent=head, arrived=body)
+    client = RecordingClient()
+    return FastPathExchange("req-1", time.perf_counter(), writer=client, sent=head, arrived=body)
 
 
 async def test_a_body_that_arrived_is_returned() -> None:
