@@ -43,7 +43,7 @@ class StreamReader:
         self._decoder = decoder
         self._text_decoder = decoder if isinstance(decoder, RepeatedTextDecoder) else None
         self._parser = SseParser()
-        self._frame = RepeatedFrame()
+        self._frame = RepeatedFrame(self._text_decoder.padding if self._text_decoder else None)
         self._has_events = False
         self._repeats = False  # Whether the next event begins the data, and may have the frame.
         self.complete = False

@@ -40,6 +40,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
     `details` it has the reasoning in OpenRouter's form, too.
     """
 
+    padding = wire.PADDING
     usage: Usage | None = None
     """The last reported usage."""
     done = False

@@ -7,6 +7,7 @@ value.
 
 from __future__ import annotations
 
+import re
 from operator import attrgetter
 from typing import Any
 
@@ -20,6 +21,9 @@ from services.providers.unusable_answers import unreadable
 
 Json = Raw | UnsetType
 """Field that is decoded later, if it is set."""
+
+PADDING = re.compile(rb',\s*"(?:obfuscation|p)"\s*:\s*"([^"\\]*)"\s*\}\Z')
+"""Padding of a chunk at its end: `Chunk.obfuscation` or `Chunk.p`."""
 
 _ODD_FIELDS_MAX = 32
 _NOTHING = frozenset({b"null", b"{}", b"[]", b'""', b"false"})

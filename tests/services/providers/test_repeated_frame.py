@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from itertools import cycle
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.json_errors import NOT_JSON
+from services.providers.openai.wire import PADDING
 from services.providers.repeated_frame import ATTEMPTS, RepeatedFrame
 
 BEFORE, AFTER = b'data: {"id":"1","delta":{"content":', b"}}"
@@ -101,3 +104,57 @@ def test_gives_up() -> None:
     others = [b'data: {"pad":%d,"content":"x"}' % number for number in range(ATTEMPTS)]
 
     assert confirmed(*others).read([block("a")], 0) == []
+
+
+def padded(text: str, padding: str, more: str = "") -> bytes:
+    """A padded event that says `text`."""
+    beside = f'}}}}],"usage":null{more},"obfuscation":"{padding}"}}'
+    return b'data: {"choices":[{"delta":{"content":' + msgspec.json.encode(text) + beside.encode()
+
+
+def padded_frame() -> RepeatedFrame:
+    """A frame of two padded events."""
+    frame = RepeatedFrame(PADDING)
+    for text, padding in (("Good", "hJ8f"), (" day", "")):
+        frame.learn(padded(text, padding), text)
+    return frame
+
+
+@given(texts=st.lists(st.text(), min_size=1), paddings=st.lists(st.sampled_from(["", "x", "0aZ"])))
+def test_padding_is_no_difference(texts: list[str], paddings: list[str]) -> None:
+    """Events are read together or one by one, whatever the lengths of their paddings are."""
+    events = [padded(text, padding) for text, padding in zip(texts, cycle([*paddings, "y"]))]
+
+    assert padded_frame().read(events, 0) in (texts, [])
+    assert [padded_frame().text(event + b"\n\n") for event in events] == texts
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        padded("a", 'x","tier":"y'),
+        padded("a", "\\u0061"),
+        padded("a", "x", ',"tier":"y"'),
+        padded("a", "x").replace(b'"obfuscation"', b'"citation"'),
+        padded("a", "x").replace(b'"}', b'","z":1}'),
+        padded("a", "x").replace(b"null", b"{}"),
+        BEFORE + b'"a"' + AFTER,
+    ],
+)
+def test_other_differences_than_padding_are_left_to_the_decoder(event: bytes) -> None:
+    """Members beside the padding, and what it hides."""
+    assert padded_frame().read([padded("b", "z"), event], 0) == ["b"]
+    assert not padded_frame().text(event + b"\n\n")
+
+
+def test_padding_that_is_not_the_last_member_teaches_nothing() -> None:
+    """A member of the same name elsewhere may have a meaning."""
+    frame = RepeatedFrame(PADDING)
+    events = [
+        b'data: {"content":"%b","sources":[{"p":"%b"}]}' % each
+        for each in ((b"a", b"x"), (b"b", b"x"), (b"c", b"y"))
+    ]
+    for event, text in zip(events[:2], "ab", strict=True):
+        frame.learn(event, text)
+
+    assert frame.read(events[1:], 0) == ["b"]
