@@ -246,6 +246,10 @@ class Ledger:
         """Wait until the database has the holds and ends of this moment."""
         await self._outbox.drain_current()
 
+    async def drain_ends(self) -> None:
+        """Wait until the database has the ends of this moment."""
+        await self._outbox.drain_ends()
+
     async def close(self) -> None:
         """Stop admission, write the outbox and end the lease.
 

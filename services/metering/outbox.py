@@ -2,8 +2,8 @@
 
 The end of a hold is queued at once, and a task writes it in batches, with retries for as long as
 the database refuses. If the process dies first, the hold is still open in the database or in the
-journal, and is recovered. A hold that memory has admitted is written with the next batch: as in
-flight, or at once with its end.
+journal, and is recovered. A hold that memory has admitted is written with its end, or as in flight
+where it lasts longer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from services.errors import Failure
 from services.storage.admitted_holds import write_holds
 from services.storage.base import ConstraintError, Database
 from services.storage.hold_ends import HoldEnd, end_holds
-from services.storage.hold_journal import HoldJournal
 from services.storage.late_charges import charge_late
 from services.storage.ledger import HoldRow
 
@@ -33,6 +32,10 @@ BACKLOG_MAX = 10_000
 
 BATCH_DELAY_S = 0.02
 """Delay before a batch is written, since a commit costs the same for one end and for many."""
+
+HOLD_DELAY_S = 0.25
+"""Delay before a hold in flight is written: most short calls end before, so that their holds are
+written once. It is less than the age of a call at its first checkpoint."""
 
 BATCH_MAX = 200
 """Maximum number of ends in one transaction."""
@@ -49,10 +52,12 @@ class Outbox:
         self._journal = database.hold_journal
         self._waiting: deque[HoldEnd] = deque()
         """Ends of holds that are in the database, or are written before them."""
-        self._unwritten: dict[str, HoldRow | HoldEnd] = {}
-        """Holds that no batch has had yet, with their ends if they have ended. By hold ID."""
+        self._unwritten: dict[str, HoldRow] = {}
+        """Holds in flight that no batch has had yet, by ID."""
+        self._ended: dict[str, HoldEnd] = {}
+        """Ends of holds that no batch has had yet."""
         self._writing: dict[str, HoldRow | HoldEnd] = {}
-        """The same for holds that are being written, or whose write has failed."""
+        """Both, of holds that are being written, or whose write has failed."""
         self._extended: list[HoldEnd] = []
         """Ends of holds with extensions, all of which are written before them."""
         self._refused: set[str] = set()
@@ -66,9 +71,14 @@ class Outbox:
         hold: then a recovery ends the hold, or has ended it."""
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        """Sets `_due` for what was queued since the last batch. None: nothing was."""
+        """Sets `_due` for ends that were queued since the last batch. None: none were."""
+        self._hold_timer: asyncio.TimerHandle | None = None
+        """Sets `_due` and `_are_holds_due` for holds that were queued since the last batch with all
+        holds. None: none were."""
         self._due = asyncio.Event()
         """Set when a batch is to be written."""
+        self._are_holds_due = False
+        """Whether the next batch has the holds in flight, too."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._delivered = asyncio.Event()
@@ -87,8 +97,9 @@ class Outbox:
     def add(self, hold: HoldRow) -> None:
         """Queue a hold that memory has admitted."""
         self._unwritten[hold.id] = hold
-        if self._timer is None:
-            self._start_timer()
+        if self._hold_timer is None:
+            self._idle.clear()
+            self._hold_timer = self._loop.call_later(HOLD_DELAY_S, self._write_all)
 
     def put(self, hold_end: HoldEnd) -> None:
         """Queue the end of a hold."""
@@ -97,31 +108,43 @@ class Outbox:
         if hold_end.extensions:
             self._hold_ids.update([each.id for each in hold_end.extensions])
             self._extended.append(hold_end)
-        elif hold_id in self._unwritten:
-            self._unwritten[hold_id] = hold_end
+        elif self._unwritten.pop(hold_id, None):
+            self._ended[hold_id] = hold_end
         else:
             self._waiting.append(hold_end)
         self.is_full = len(self._hold_ids) >= BACKLOG_MAX
         if self._timer is None:
-            self._start_timer()
+            self._idle.clear()
+            self._timer = self._loop.call_later(BATCH_DELAY_S, self._due.set)
 
-    def _start_timer(self) -> None:
-        self._idle.clear()
-        self._timer = self._loop.call_later(BATCH_DELAY_S, self._due.set)
+    def _write_all(self) -> None:
+        """Write a batch with all holds, at once."""
+        self._are_holds_due = True
+        self._due.set()
 
     async def drain(self) -> None:
-        """Wait until the database has all ends."""
+        """Wait until the database has all holds and ends."""
+        if not self._idle.is_set():
+            self._write_all()
         await self._idle.wait()
 
     async def drain_current(self) -> None:
         """Wait until the database has the holds and ends that are queued at this moment."""
         before = self._hold_ids | self._unwritten.keys() | self._writing.keys()
         if before:
-            self._due.set()
+            self._write_all()
         queues = (self._hold_ids, self._unwritten, self._writing)
         while not all(before.isdisjoint(queue) for queue in queues):
             await self._delivered.wait()
             queues = (self._hold_ids, self._unwritten, self._writing)
+
+    async def drain_ends(self) -> None:
+        """Wait until the database has the ends that are queued at this moment."""
+        before = set(self._hold_ids)
+        if before:
+            self._due.set()
+        while not before.isdisjoint(self._hold_ids):
+            await self._delivered.wait()
 
     async def send(self) -> None:
         """Write queued ends until cancelled. After a failure the task may be started again."""
@@ -131,33 +154,46 @@ class Outbox:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            if self._extended:
-                self._waiting.extend(self._extended)
-                self._extended.clear()
             try:
-                if self._journal is not None and (self._unwritten or self._writing):
-                    await self._send_new(self._journal)
+                if self._hold_timer is not None or self._writing or self._extended:
+                    await self._send_new()
                 while self._waiting:
                     await self._deliver(min(len(self._waiting), BATCH_MAX))
             except BaseException:
-                self._due.set()  # The next run of the task goes on with what is left.
+                self._write_all()  # The next run of the task goes on with what is left.
                 raise
-            if self._timer is None:
+            if not any((self._timer, self._hold_timer)):
                 self._idle.set()
 
-    async def _send_new(self, journal: HoldJournal) -> None:
-        """Write the holds that are not in the database, in flight or ended."""
-        journal.begin_batch()
+    async def _send_new(self) -> None:
+        """Write holds that are not in the database: those that have ended, or all."""
+        has_all = self._are_holds_due or bool(self._extended) or not self._unwritten
+        if has_all:
+            self._take_holds()
         # From here on, an end that comes for one of them waits: a batch that fails may be written.
-        self._writing |= self._unwritten
-        self._unwritten.clear()
+        self._writing |= self._ended
+        self._ended.clear()
         while self._writing:
             await self._deliver_new(list(islice(self._writing.values(), BATCH_MAX)))
-        try:
-            journal.end_batch(all_written=not self._unwritten)
-        except OSError as error:
-            # Harmless: a hold that is in the database is not written again.
-            log.warning("journal.not_emptied", extra={"reason": error.strerror})
+        if has_all and self._journal is not None:
+            try:
+                self._journal.end_batch(all_written=not (self._unwritten or self._ended))
+            except OSError as error:
+                # Harmless: a hold that is in the database is not written again.
+                log.warning("journal.not_emptied", extra={"reason": error.strerror})
+
+    def _take_holds(self) -> None:
+        """Put the holds in flight into the batch, and what needs them in the database before."""
+        self._are_holds_due = False
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+            self._hold_timer = None
+        if self._journal is not None:
+            self._journal.begin_batch()
+        self._writing |= self._unwritten
+        self._unwritten.clear()
+        self._waiting.extend(self._extended)
+        self._extended.clear()
 
     async def _deliver_new(self, batch: Sequence[HoldRow | HoldEnd]) -> None:
         """Write holds that are not in the database. Return when it has them."""

@@ -1,9 +1,9 @@
 """Hold journal: holds that are not in the SQLite file yet, in two small files beside it.
 
 A request's hold is appended here before the request leaves, in about a microsecond, and follows
-into the database some milliseconds later, together with others. If the process is killed meanwhile,
-the next start reads the holds back. As any hold that was not synced to disk, it may be lost in a
-power cut, which also ends its call.
+into the database a fraction of a second later, together with others. If the process is killed
+meanwhile, the next start reads the holds back. As any hold that was not synced to disk, it may be
+lost in a power cut, which also ends its call.
 
     append ──► file in use ──┐ begin_batch: the other file is used from now on
                              └──► all its holds are written to the database ──► end_batch: emptied

@@ -14,6 +14,7 @@ import pytest
 from services.domain.error_reason import ErrorReason
 from services.domain.usage import Usage
 from services.errors import Failure
+from services.metering import outbox
 from services.metering.holds import Hold, HoldTerms
 from services.metering.ledger import HEARTBEAT_S, Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
@@ -25,6 +26,7 @@ from services.storage.hold_journal import FILES
 from services.storage.sqlite import SqliteDatabase
 from services.telemetry.supervisor import Supervisor
 from tests.stand.clock import FakeClock
+from tests.stand.failing_database import WatchedDatabase
 
 
 @pytest.fixture
@@ -183,6 +185,61 @@ async def test_holds_of_a_killed_process_are_found_in_its_journal(
 
     assert (counts["held"], counts["voided"]) == (0, 1)
     assert [(tmp_path / name).stat().st_size for name in FILES] == [0, 0]
+
+
+async def test_the_hold_of_a_short_call_is_written_once(
+    tmp_path: Path, database: SqliteDatabase, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its end, while holds of longer calls stay in the journal until they are due."""
+    monkeypatch.setattr(outbox, "HOLD_DELAY_S", 60.0)
+    watched = WatchedDatabase(database)
+
+    def states() -> Transaction[dict[object, object]]:
+        rows = yield "SELECT id, state FROM holds", ()
+        return {row[0]: row[1] for row in rows}
+
+    def sizes() -> list[int]:
+        return [(tmp_path / name).stat().st_size for name in FILES]
+
+    async with Ledger(watched, clock) as ledger:
+        long, short = await ledger.reserve(*order(1)), await ledger.reserve(*order(2))
+        writes = watched.writes
+        ledger.settle(short, 1, Usage())
+        await ledger.drain_ends()
+
+        assert watched.writes == writes + 1
+        assert await database.read(states) == {short.id: "settled"}
+        assert long.id in {hold.id for hold in database.hold_journal.read()}
+
+        await ledger.drain_current()
+        assert await database.read(states) == {short.id: "settled", long.id: "held"}
+        assert sizes() == [0, 0]
+
+        ledger.void(long)
+        await ledger.drain()
+        assert (await database.read(states))[long.id] == "voided"
+        assert sizes() == [0, 0]
+
+
+async def test_a_killed_process_loses_no_hold_beside_ended_ones(
+    database: SqliteDatabase, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal has holds in flight, and some that were written with their ends."""
+    monkeypatch.setattr(outbox, "HOLD_DELAY_S", 60.0)
+    killed = await Ledger(database, clock).__aenter__()
+    for charge in range(3):
+        await killed.reserve(*order(5))
+        killed.settle(await killed.reserve(*order(5)), charge, Usage())
+        await killed.drain_ends()
+    for task in killed._tasks:
+        task.cancel()
+    await asyncio.gather(*killed._tasks, return_exceptions=True)
+
+    async with Ledger(database, clock):
+        counts = (await database.read(audit)).counts
+
+    assert (counts["held"], counts["voided"], counts["settled"]) == (0, 3, 3)
+    assert await balance(database) == (97, 0)
 
 
 async def balance(database: Database) -> tuple[int, int]:
