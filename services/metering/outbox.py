@@ -56,8 +56,10 @@ class Outbox:
         """Holds in flight that no batch has had yet, by ID."""
         self._ended: dict[str, HoldEnd] = {}
         """Ends of holds that no batch has had yet."""
-        self._writing: dict[str, HoldRow | HoldEnd] = {}
-        """Both, of holds that are being written, or whose write has failed."""
+        self._writing: dict[str, HoldRow] = {}
+        """Holds in flight that are being written, or whose write has failed."""
+        self._writing_ended: dict[str, HoldEnd] = {}
+        """Ends that are being written with their holds, or whose write has failed."""
         self._extended: list[HoldEnd] = []
         """Ends of holds with extensions, all of which are written before them."""
         self._refused: set[str] = set()
@@ -155,7 +157,7 @@ class Outbox:
                 self._timer.cancel()
                 self._timer = None
             try:
-                if self._hold_timer is not None or self._writing or self._extended:
+                if self._hold_timer or self._writing or self._writing_ended or self._extended:
                     await self._send_new()
                 while self._waiting:
                     await self._deliver(min(len(self._waiting), BATCH_MAX))
@@ -171,10 +173,11 @@ class Outbox:
         if has_all:
             self._take_holds()
         # From here on, an end that comes for one of them waits: a batch that fails may be written.
-        self._writing |= self._ended
+        self._writing_ended |= self._ended
         self._ended.clear()
-        while self._writing:
-            await self._deliver_new(list(islice(self._writing.values(), BATCH_MAX)))
+        while self._writing or self._writing_ended:
+            holds = list(islice(self._writing.values(), BATCH_MAX))
+            await self._deliver_new(holds, list(islice(self._writing_ended.values(), BATCH_MAX)))
         if has_all and self._journal is not None:
             try:
                 self._journal.end_batch(all_written=not (self._unwritten or self._ended))
@@ -195,24 +198,19 @@ class Outbox:
         self._waiting.extend(self._extended)
         self._extended.clear()
 
-    async def _deliver_new(self, batch: Sequence[HoldRow | HoldEnd]) -> None:
+    async def _deliver_new(self, holds: Sequence[HoldRow], ended: Sequence[HoldEnd]) -> None:
         """Write holds that are not in the database. Return when it has them."""
-        holds: list[HoldRow] = []
-        ended: list[HoldEnd] = []
-        for each in batch:
-            if isinstance(each, HoldRow):
-                holds.append(each)
-            else:
-                ended.append(each)
         # Charges are synced to disk, each with the hold that it ends. A power cut that loses a hold
         # also ends its call.
         write = self._database.write if ended else self._database.write_unsynced
         try:
             await _until_available(write, write_holds, holds, ended)
         except ConstraintError as refusal:
-            if len(batch) > 1:
-                for each in batch:
-                    await self._deliver_new([each])
+            if len(holds) + len(ended) > 1:
+                for hold in holds:
+                    await self._deliver_new([hold], [])
+                for hold_end in ended:
+                    await self._deliver_new([], [hold_end])
                 return
             self._refused.update(hold.id for hold in holds)
             for hold_end in ended:
@@ -222,7 +220,7 @@ class Outbox:
         for hold in holds:
             del self._writing[hold.id]
         for hold_end in ended:
-            del self._writing[hold_end.hold.id]
+            del self._writing_ended[hold_end.hold.id]
         self._note_delivered(ended)
 
     async def _deliver(self, count: int) -> None:
