@@ -14,8 +14,7 @@ def estimate_max_tokens(spec: ChatCompletionSpec, targets: Sequence[Target]) -> 
     """Return the most tokens that all choices together may take, at any of the targets."""
     most = 0
     for target in targets:
-        limit = answer_limit(spec, target)
-        most = max(most, limit)
+        most = max(most, answer_limit(spec, target))
     return (spec.n or 1) * most
 
 

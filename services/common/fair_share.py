@@ -54,7 +54,7 @@ class FairShare:
             del self._calls[caller]
 
 
-class CountedCall(msgspec.Struct, eq=False):
+class CountedCall(msgspec.Struct, eq=False, gc=False):
     """One call in flight, counted for its caller while the context is entered."""
 
     shares: FairShare
