@@ -10,8 +10,7 @@ the rows of its last second.
 
 Modules, in the order in which data flows:
 
-    recorded_call  the row of a record
-    call_queue     rows on their way to the store
+    call_queue     the rows of records, on their way to the store
     retention      removal of what is older than the retention
     call_reader    lists and sums over the segments of a store
     call_scope     the rows that a caller may see

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import getrandbits
 
-from services.call_log.recorded_call import row_of
+from services.call_log.call_queue import row_of
 from services.domain.usage import Usage
 from services.storage.call_rows import CallRow
 from services.storage.call_store import CallBatch

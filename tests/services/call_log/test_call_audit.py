@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from services.call_log.call_audit import audit_calls
-from services.call_log.recorded_call import row_of
+from services.call_log.call_queue import row_of
 from services.domain.usage import Usage
 from services.metering.holds import HoldTerms
 from services.metering.ledger import Ledger

@@ -15,9 +15,9 @@ import msgspec
 import pytest
 
 from services.call_log.call_messages import group_message
+from services.call_log.call_queue import row_of
 from services.call_log.call_reader import CallLogReader
 from services.call_log.call_scope import CallScope
-from services.call_log.recorded_call import row_of
 from services.errors import Failure
 from services.storage import call_labels
 from services.storage.base import Transaction
