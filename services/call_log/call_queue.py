@@ -223,7 +223,7 @@ def row_of(record: CallRecord, wall_offset_s: float) -> CallRow:
     end, reason, ended_at = record.end or CLIENT_GONE, str(record.reason), record.ended_at
     if facts.caller_end is not None:
         end, _, reason, ended_at = facts.caller_end
-    ttft_s = record.ttft_s
+    ttft_s = record.begun_at - record.opened_at
     return CallRow(
         at_ms=at_ms,
         id=f"call-{at_ms:011x}{getrandbits(ID_BITS):020x}",
@@ -241,7 +241,7 @@ def row_of(record: CallRecord, wall_offset_s: float) -> CallRow:
         call_end=end,
         reason=reason,
         http_status=_http_status(record, end, reason),
-        ttft_ms=None if ttft_s is None else round(ttft_s * 1000),
+        ttft_ms=round(ttft_s * 1000) if record.begun_at else None,
         total_ms=max(0, round((ended_at - record.opened_at) * 1000)),
         prompt_tokens=usage.prompt_token_count,
         completion_tokens=usage.completion_token_count,

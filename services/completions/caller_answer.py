@@ -136,7 +136,10 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         self.call.set_headers({**plan.answer_headers, **limits})
         begun = int(self.ticket.clock.time() * 1000) << COMPLETION_ID_BITS
         completion_id = f"chatcmpl-{begun | getrandbits(COMPLETION_ID_BITS):032x}"
-        self.ticket.record.facts.answer(completion_id, answer.model, answer.notes)
+        facts = self.ticket.record.facts
+        facts.completion_id, facts.served_model = completion_id, answer.model
+        if answer.notes:
+            facts.keep_notes(answer.notes)
         return completion_id
 
     async def _completion(self, answer: StartedAnswer, whole: WholeAnswer) -> Completion:

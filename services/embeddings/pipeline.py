@@ -89,7 +89,8 @@ class EmbeddingPipeline:
             await asking.ask_all(parts, as_numbers=as_numbers)
             usage, cost = ticket.usage, ticket.charge_nano
             call.record.finish_with("stop")
-            call.record.facts.answer("", route.model, list(asking.notes.values()))
+            call.record.facts.served_model = route.model
+            call.record.facts.keep_notes(list(asking.notes.values()))
             call.set_headers({**plan.answer_headers, **ticket.headers})
         finally:
             ticket.close()

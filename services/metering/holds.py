@@ -61,11 +61,16 @@ class HoldRows:
         self._id_prefix = secrets.token_hex(6)
         self._serials = itertools.count()
 
-    def new(self, terms: HoldTerms, request_id: str, amount_nano: int) -> HoldRow:
-        """Return the row of a hold."""
+    def new(
+        self, terms: HoldTerms, request_id: str, amount_nano: int, extended: HoldRow | None
+    ) -> HoldRow:
+        """Return the row of a hold. It counts in the month of the hold that it extends, if any."""
         now_s = self._clock.time()
-        budget = terms.monthly_nano
-        month = "" if budget is None else datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m")
+        budget, month, extends = terms.monthly_nano, "", ""
+        if extended is not None:
+            month, extends = extended.month, extended.id
+        elif budget is not None:
+            month = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m")
         now_ms = int(now_s * 1000)
         return HoldRow(
             id=f"hold-{now_ms:011x}-{self._id_prefix}{next(self._serials) & 0xFFFF:04x}",
@@ -79,9 +84,5 @@ class HoldRows:
             budget=budget or 0,
             owner=self._owner,
             created_ms=now_ms,
+            extends=extends,
         )
-
-    def extension(self, hold: Hold, amount_nano: int) -> HoldRow:
-        """Return the row of an extension of a hold, which counts in the same month."""
-        row = self.new(hold.terms, hold.row.request_id, amount_nano)
-        return msgspec.structs.replace(row, month=hold.row.month, extends=hold.row.id)

@@ -165,33 +165,25 @@ class Ledger:
         """Number of quarantined holds, which the database refuses to end."""
         return self._recovery.broken
 
-    def reserve(
-        self, terms: HoldTerms, request_id: str, amount_nano: int
-    ) -> Coroutine[Any, Any, Hold]:
+    async def reserve(
+        self,
+        terms: HoldTerms,
+        request_id: str,
+        amount_nano: int,
+        extended: HoldRow | None = None,
+    ) -> Hold:
         """Take a hold of the highest expected cost; a call that costs nothing is always admitted.
 
-        If the caller is cancelled meanwhile, no hold stays. Raise Failure: INSUFFICIENT_QUOTA, also
-        if no account may have the amount, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
+        It extends the hold `extended`, if that is given. If the caller is cancelled meanwhile, no
+        hold stays. Raise Failure: INSUFFICIENT_QUOTA, also if no account may have the amount,
+        BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
         """
-        if self._closing:
+        if self._has_stopped or self._outbox.is_full or (self._closing and not extended):
             raise unavailable()
-        return self._take(terms, self._rows.new(terms, request_id, amount_nano))
-
-    async def extend(self, hold: Hold, amount_nano: int) -> None:
-        """Hold more for an in-flight call, which fails as `reserve`. The hold stays as it was then.
-
-        An extension is a hold of its own, recovered and audited as any other.
-        """
-        extension = await self._take(hold.terms, self._rows.extension(hold, amount_nano))
-        hold.extensions += (extension,)
-        hold.amount_nano += amount_nano
-
-    async def _take(self, terms: HoldTerms, row: HoldRow) -> Hold:
-        if self._has_stopped or self._outbox.is_full:
-            raise unavailable()
-        if row.amount > BALANCE_MAX:
+        if amount_nano > BALANCE_MAX:
             raise insufficient()
-        hold = Hold(row, terms, row.amount)
+        row = self._rows.new(terms, request_id, amount_nano, extended)
+        hold = Hold(row, terms, amount_nano)
         self._open[row.id] = ref(hold)
         try:
             await self._books.reserve(row)
@@ -200,6 +192,15 @@ class Ledger:
             del self._open[row.id]
             raise
         return hold
+
+    async def extend(self, hold: Hold, amount_nano: int) -> None:
+        """Hold more for an in-flight call, which fails as `reserve`. The hold stays as it was then.
+
+        An extension is a hold of its own, recovered and audited as any other.
+        """
+        extension = await self.reserve(hold.terms, hold.row.request_id, amount_nano, hold.row)
+        hold.extensions += (extension,)
+        hold.amount_nano += amount_nano
 
     def _note_stop(self, _: asyncio.Task[None]) -> None:
         self._has_stopped = True

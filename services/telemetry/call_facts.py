@@ -53,8 +53,6 @@ class CallFacts(msgspec.Struct, kw_only=True, gc=False):
     caller_end: CallerEnd | None = None
     """Set when the caller has left, and the hold has not ended."""
 
-    def answer(self, completion_id: str, model: str, notes: Sequence[Note]) -> None:
-        """Note that a model answers."""
-        self.completion_id, self.served_model = completion_id, model
-        if notes:
-            self.notes, self.note_count = notes[:NOTES_MAX], len(notes)
+    def keep_notes(self, notes: Sequence[Note]) -> None:
+        """Keep the notes of the answer."""
+        self.notes, self.note_count = notes[:NOTES_MAX], len(notes)

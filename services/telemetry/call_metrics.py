@@ -125,8 +125,8 @@ class AttemptMetrics:
             if attempt.reason:
                 self.errors[attempt.channel, attempt.reason].value += 1
         self.retries.value += len(record.attempts) - 1
-        ttft_s = record.ttft_s
-        if ttft_s is not None:
+        if record.begun_at:
+            ttft_s = record.begun_at - record.opened_at
             self.time_to_first_token[(record.model,)].observe(ttft_s)
 
 

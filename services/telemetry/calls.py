@@ -154,11 +154,6 @@ class CallRecord(msgspec.Struct, kw_only=True):
         return self.end == REPLAYED
 
     @property
-    def ttft_s(self) -> float | None:
-        """Time to first token. None: the answer did not begin."""
-        return self.begun_at - self.opened_at if self.begun_at else None
-
-    @property
     def token_gap_s(self) -> float | None:
         """Mean time between tokens of the answer. None: it has fewer than two."""
         tokens = self.usage.completion_token_count if self.usage else 0
@@ -187,7 +182,7 @@ class CallRecord(msgspec.Struct, kw_only=True):
             if not isinstance(event, ChoiceFinished):
                 break  # Choices finish after the last delta.
             reason = event.finish_reason
-        self.finish_with(reason)
+        self.finish = FINISHES.get(reason, UNSPECIFIED)
 
     def finish_with(self, reason: str) -> None:
         """Record the finish reason of the first choice."""
@@ -196,7 +191,7 @@ class CallRecord(msgspec.Struct, kw_only=True):
     def line(self) -> dict[str, object]:
         """Fields of the log event `call.ended`."""
         usage = self.usage or _NO_USAGE
-        ttft_s = self.ttft_s
+        ttft_s = self.begun_at - self.opened_at
         return {
             "request_id": self.request_id,
             "key_id": self.key_id,
@@ -210,7 +205,7 @@ class CallRecord(msgspec.Struct, kw_only=True):
             "end": self.end,
             "attempts": len(self.attempts),
             "replayed": self.replayed,
-            "ttft_ms": None if ttft_s is None else round(ttft_s * 1000, 1),
+            "ttft_ms": round(ttft_s * 1000, 1) if self.begun_at else None,
             "duration_ms": round((self.ended_at - self.opened_at) * 1000, 1),
             "prompt_tokens": usage.prompt_token_count,
             "completion_tokens": usage.completion_token_count,
