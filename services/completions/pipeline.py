@@ -116,8 +116,9 @@ class Pipeline:
     async def _prepare(self, call: CompletionCall, *, stream: bool) -> CallPlan:
         """Read, validate and resolve a request. Sets what follows of it in the call."""
         call.record.facts.session = call.request.session_id
+        plan = None
         if call.request.raw is not None:
-            await self._raw.read(call, call.request.raw, stream=stream)
+            plan = await self._raw.read(call, call.request.raw, stream=stream)
         asked, spec, raw = call.request, call.request.spec, call.raw
         if raw is not None:
             has_plain_rules = has_common_rules(spec)
@@ -129,7 +130,7 @@ class Pipeline:
             # A thread reads large requests.
             call.texts = texts if call.size <= OFF_LOOP_BYTES else None
             has_plain_rules = call.texts is not None
-        plan = call.snapshot.plans.of(call.caller, spec.model)
+        plan = plan or call.snapshot.plans.of(call.caller, spec.model)
         if plan.has_dialects:
             passes = None if raw is None else raw.passes_to
             lacking = self._failover.health.lacking_responses()

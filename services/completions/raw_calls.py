@@ -51,8 +51,10 @@ class RawCalls:
         self._translations = translations
         self._prompt_translations = prompt_translations
 
-    async def read(self, call: CompletionCall, raw: RawRequest, *, stream: bool) -> None:
-        """Read the request of a call. Sets its spec, and `call.raw` where a target takes it.
+    async def read(self, call: CompletionCall, raw: RawRequest, *, stream: bool) -> CallPlan:
+        """Read the request of a call, and return its plan.
+
+        Sets the spec of the call, and `call.raw` where a target takes the request.
 
         The spec is whole where the call needs that: without a lane, and for contents whose tokens
         do not follow from their size. Raises Failure.
@@ -78,6 +80,7 @@ class RawCalls:
         read = raw if raw.members else replace(raw, members=facts.members)
         call.request = replace(call.request, spec=spec, session_id=session, raw=read)
         call.raw = opened if passes else None
+        return plan
 
     async def read_prompt(
         self, caller: Caller, plans: CallPlans, raw: RawRequest

@@ -69,7 +69,9 @@ class Failover:
     def begin(self, wanted: RouteRequest) -> CallAttempts:
         """Return the attempts of a new call, none of which is made yet."""
         self.budget.earn()
-        return CallAttempts(self, wanted, self.ordered(wanted.routes[0], wanted.session))
+        first = wanted.routes[0]
+        targets = self.ordered(first, wanted.session) if wanted.has_choice else iter(first.targets)
+        return CallAttempts(self, wanted, targets)
 
     def ordered(self, route: ModelRoute, session: SessionPin | None) -> Iterator[Target]:
         """Return the targets of a route in the order in which they are tried."""

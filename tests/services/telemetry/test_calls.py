@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import get_args
 
 import msgspec
 import pytest
 
+from services.admission.interrupt import CallInterrupt, key_revoked
 from services.common.json_logs import JsonFormatter
 from services.domain.error_reason import ErrorReason
 from services.domain.events import FinishReason
 from services.domain.usage import Usage
-from services.errors import Failure, UpstreamError
+from services.errors import Failure, UpstreamError, deadline_passed
 from services.reason_table import ROWS
 from services.telemetry.calls import ENDS, FINISHES, CallLog, CallRecord
 from tests.stand.clock import FakeClock
@@ -89,6 +91,22 @@ def test_the_cause_of_a_cancellation(told: Told) -> None:
     assert told.end_with(asyncio.CancelledError(), left_s=0.0).end == "deadline"
     told.log.stopping = True
     assert told.end_with(asyncio.CancelledError(), left_s=5.0).end == "shutdown"
+
+
+async def test_an_interrupted_call_ends_as_its_interrupt_says(told: Told) -> None:
+    """Also where its caller leaves before it has read the failure."""
+
+    def end_with(failure: Callable[[], Failure], left_s: float) -> str:
+        with told.log.recording("req-1", "stream", lambda: left_s) as record:
+            record.begun_at = 1.0
+            record.interrupt = interrupt = CallInterrupt()
+            interrupt.trigger(failure)
+            raise GeneratorExit
+
+    for failure, end in ((key_revoked, "revoked"), (deadline_passed, "deadline")):
+        with pytest.raises(GeneratorExit):
+            end_with(failure, 0.0 if end == "deadline" else 5.0)
+        assert told.records[-1].end == end
 
 
 def test_calls_are_counted_while_they_run(told: Told) -> None:
