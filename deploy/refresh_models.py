@@ -20,7 +20,7 @@ import msgspec
 
 from services.config import ChannelConfig, Config, load
 from services.providers.registry import DIALECTS
-from services.providers.upstream import configured_headers
+from services.providers.request_heads import configured_headers
 
 SHIPPED = Path(__file__).parents[1] / "services" / "config" / "defaults.toml"
 TIMEOUT_S = 30.0

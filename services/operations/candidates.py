@@ -11,7 +11,7 @@ from services.domain.events import Note
 from services.metering.price_list import PriceList
 from services.operations.channel_control import disablement_to_proto
 from services.providers.base import ModelRoute, Target, UpstreamRequest
-from services.providers.upstream import path_with_query
+from services.providers.request_heads import path_with_query
 from services.routing.choice import score
 from services.routing.health import ChannelHealth
 

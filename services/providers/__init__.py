@@ -18,7 +18,9 @@ Modules, in the order in which data flows:
     raw_call              one such request, translated where that is needed
     upstream              client of the providers: sends requests
     upstream_answer       answer to one request, with its timeouts
+    request_heads         heads of requests, kept with their target
     timeouts              deadlines of one call
+    transport_errors      errors for failures of the transport, and for timeouts
     http                  HTTP/1.1 client
     connection_check      connections to all channels, for `pomogator check --connect`
     stream_reader         bytes of a stream as events

@@ -92,7 +92,7 @@ class Target:
     heads: dict[tuple[object, ...], PostHead] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
-    """Heads of the requests that were sent to it. See `services.providers.upstream`."""
+    """Heads of the requests that were sent to it. See `services.providers.request_heads`."""
     key: Secret = field(init=False)
     """The provider key to send. Empty: none."""
     identity: tuple[str, str, str] = field(init=False, repr=False)

@@ -25,10 +25,10 @@ class Timeouts(msgspec.Struct, eq=False):
     clock: Clock
     waits_since: float
     """When the wait for the provider began. Infinite while the caller has a batch to consume."""
-    _limit_s: float
-    """How long that wait may take."""
+    _first_s: float
+    """How long the wait may take while the caller has received nothing."""
     _progress_s: float
-    """Limit of each wait after the answer has begun."""
+    """How long each further wait may take."""
     _total_due: float
     """Deadline of the whole answer."""
     on_late: Callable[[], object] | None = None
@@ -42,24 +42,18 @@ class Timeouts(msgspec.Struct, eq=False):
     def start(self, on_late: Callable[[], object]) -> None:
         """Start the timer."""
         self.on_late = on_late
-        seconds = min(self._limit_s, self._progress_s, self._total_due - self.waits_since)
+        seconds = min(self._first_s, self._progress_s, self._total_due - self.waits_since)
         self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
 
     def progressed(self) -> None:
         """Extend the deadline: part of the answer has arrived."""
         self.waits_since = self.clock.now()
-        self._limit_s = self._progress_s
-
-    def answer(self) -> None:
-        """Take note that the caller has received the first batch."""
-        self.answered = True
-        self.waits_since = math.inf
-        self._limit_s = self._progress_s
+        self._first_s = self._progress_s
 
     def shorten(self, seconds: float) -> None:
         """Move the deadline to at most `seconds` from now."""
         now = self.clock.now()
-        self._limit_s = min(self._limit_s, now - self.waits_since + seconds)
+        self._first_s = min(self._first_s, now - self.waits_since + seconds)
         self._set(self._left_s(now))
 
     def stop(self) -> None:
@@ -68,7 +62,8 @@ class Timeouts(msgspec.Struct, eq=False):
             self._timer.cancel()
 
     def _left_s(self, now: float) -> float:
-        return min(self.waits_since + self._limit_s, self._total_due) - now
+        limit_s = self._progress_s if self.answered else self._first_s
+        return min(self.waits_since + limit_s, self._total_due) - now
 
     def _set(self, seconds: float) -> None:
         if self._timer is not None:

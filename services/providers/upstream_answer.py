@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from typing import Final, Self, cast
 
 import msgspec
 
 from services.domain.completion import WholeAnswer
-from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.errors import UpstreamError
-from services.providers.base import Decoder, ProviderApi
-from services.providers.http import HttpError, HttpErrorKind, HttpResponse
+from services.providers.base import Decoder, ProviderApi, Target, UpstreamRequest
+from services.providers.http import HttpClient, HttpError, HttpResponse
 from services.providers.raw_lane import RawDecoder
+from services.providers.request_heads import new_head
 from services.providers.stream_reader import Reader, StreamReader
 from services.providers.surrogate_joiner import decode_replaced
 from services.providers.timeouts import Timeouts
+from services.providers.transport_errors import timeout_error, transport_error
 from services.providers.unusable_answers import OverlongAnswerError, unreadable
-from services.reason_table import REASONS
 
 ERROR_BODY_MAX = 64 * 1024
 """Bytes of an error response that are read."""
@@ -40,42 +40,6 @@ _BLANK = b"\xef\xbb\xbf \t\r\n"  # A byte order mark, and white space sent as ke
 _NO_BEGINNING = frozenset({*(_BLANK[at : at + 1] for at in range(len(_BLANK))), b"<"})
 
 
-_FAILURES: Mapping[HttpErrorKind, tuple[ErrorReason, str]] = {
-    HttpErrorKind.BAD_REQUEST: (
-        ErrorReason.UPSTREAM_UNREACHABLE,
-        "The provider's channel is misconfigured.",
-    ),
-    HttpErrorKind.DNS: (
-        ErrorReason.UPSTREAM_UNREACHABLE,
-        "The provider's address cannot be found.",
-    ),
-    HttpErrorKind.UNREACHABLE: (
-        ErrorReason.UPSTREAM_UNREACHABLE,
-        "The provider cannot be reached.",
-    ),
-    HttpErrorKind.TLS: (
-        ErrorReason.UPSTREAM_UNREACHABLE,
-        "No secure connection to the provider could be made.",
-    ),
-    HttpErrorKind.PROXY: (
-        ErrorReason.UPSTREAM_UNREACHABLE,
-        "The provider cannot be reached.",
-    ),
-    HttpErrorKind.TIMEOUT: (
-        ErrorReason.UPSTREAM_UNREACHABLE,
-        "The provider did not take the connection in time.",
-    ),
-    HttpErrorKind.DISCONNECTED: (
-        ErrorReason.UPSTREAM_DISCONNECTED,
-        "The provider's answer broke off.",
-    ),
-    HttpErrorKind.BAD_RESPONSE: (
-        ErrorReason.UPSTREAM_BAD_RESPONSE,
-        REASONS[ErrorReason.UPSTREAM_BAD_RESPONSE].message,
-    ),
-}
-
-
 class UpstreamAnswer(msgspec.Struct, eq=False):
     """Answer of one attempt: an async iterator of batches. The user must close it in every case.
 
@@ -83,9 +47,9 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
     the provider had marked its end.
     """
 
-    _send: Callable[[Callable[[], None]], Awaitable[HttpResponse]]
-    """Sends the request, and returns once the response's headers have arrived. Calls its argument
-    when the request leaves."""
+    _http: HttpClient
+    _request: UpstreamRequest
+    _target: Target
     _api: ProviderApi
     _decoder: Decoder
     _timeouts: Timeouts
@@ -170,11 +134,13 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
             return
         self._is_closed = True
         self._timeouts.stop()
-        if self._response is not None:
-            if self._stream is not None and self._stream.complete:
-                self._response.finish()
-            else:
-                self._response.close()
+        response, stream = self._response, self._stream
+        if response is None:
+            return
+        if stream is not None and stream.complete and not response.complete:
+            response.finish()
+        else:
+            response.close()
 
     async def aclose(self) -> None:
         """See `close`."""
@@ -184,7 +150,7 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
         """Close the connection after an error, and return the error to raise."""
         self.close()
         if isinstance(error, HttpError):
-            failure = _transport_error(error, self._timeouts)
+            failure = transport_error(error, self._timeouts)
             self._on_failure(failure, "" if self._timeouts.lost else error.cause)
             return failure
         if isinstance(error, UpstreamError):
@@ -195,18 +161,24 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
         """Send the request, and wait for its response's headers. Raises UPSTREAM_TIMEOUT."""
         # As in `asyncio.timeout`: the timer cancels the task, and `uncancel` tells a timeout from a
         # cancellation by the caller. The timer is that of `Timeouts`.
-        timeouts = self._timeouts
+        timeouts, request, target = self._timeouts, self._request, self._target
+        del self._request  # The body may be megabytes: it goes when the response has come.
+        kind = (self._api, request.path, request.streamed, *request.headers.items())
         task = cast("asyncio.Task[object]", asyncio.current_task())
         cancelling = task.cancelling()
         timeouts.start(task.cancel)
         try:
-            response = await self._send(self._mark_sent)
+            response = await self._http.send(
+                target.heads.get(kind) or new_head(kind, request, target, self._api),
+                request.body,
+                connect_timeout_s=target.channel.connect_timeout_s,
+                on_sent=self._mark_sent,
+            )
         except BaseException:
             if timeouts.lost and task.uncancel() <= cancelling:
-                raise _timeout_error(timeouts) from None
+                raise timeout_error(timeouts) from None
             raise
         timeouts.on_late = response.close
-        del self._send  # Frees the request body, which may be megabytes.
         return response
 
     def _mark_sent(self) -> None:
@@ -222,7 +194,8 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
             if stream.complete or self._failure is not None:
                 self.close()
             if batch:
-                self._timeouts.answer()
+                self._timeouts.answered = True
+                self._timeouts.waits_since = math.inf
                 return batch
             if self._is_closed:
                 raise self._end()
@@ -295,20 +268,3 @@ async def _read_error_body(response: HttpResponse, timeouts: Timeouts) -> bytes:
     except HttpError:
         pass
     return body[:ERROR_BODY_MAX]
-
-
-def _transport_error(error: HttpError, timeouts: Timeouts) -> UpstreamError:
-    """Map a transport failure to an error, without the exception's text."""
-    if timeouts.lost:
-        return _timeout_error(timeouts)
-    reason, message = _FAILURES[error.kind]
-    return UpstreamError(reason, message)
-
-
-def _timeout_error(timeouts: Timeouts) -> UpstreamError:
-    if timeouts.answered:
-        reason, message = ErrorReason.UPSTREAM_STALLED, "The provider fell silent."
-    else:
-        reason = ErrorReason.UPSTREAM_TIMEOUT
-        message = "The provider did not begin to answer in time."
-    return UpstreamError(reason, message)

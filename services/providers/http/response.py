@@ -160,6 +160,8 @@ class HttpResponse(msgspec.Struct, eq=False):
         if self._paused:
             self._resume()
         if self.complete:
+            self._budget.left += self._taken
+            self._taken = 0
             self.is_taken = True
         elif self.failure is None:
             self.arrival = self._loop.create_future()
@@ -181,7 +183,8 @@ class HttpResponse(msgspec.Struct, eq=False):
         release = self._release
         if release is not None and self._lingering is None:
             self._release = None
-            self._discard()
+            if self._size or self._taken:
+                self._discard()
             release()
 
     def finish(self) -> None:
