@@ -42,6 +42,8 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     tags: str = ""
     """The header `x-pomogator-tags`; empty without it."""
 
+    __repr__ = object.__repr__  # Without the key.
+
 
 class Backend(Protocol):
     """The service behind the edge. All methods but `state` raise ApiError.

@@ -36,6 +36,9 @@ class TenantAsker(NamedTuple):
     key: str
     request_id: str
 
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # Without the key.
+
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Metadata of calls."""

@@ -49,6 +49,9 @@ class OperatorAccess(NamedTuple):
     bodies: BodyBudget
     """The memory for large requests of this process, to be looked at."""
 
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # Without the token.
+
 
 class Console:
     """The console of one application."""

@@ -46,6 +46,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     seen_s: int
     """When its cookie was made, in seconds since 1970."""
 
+    __repr__ = object.__repr__  # Without the key.
+
 
 class Sessions:
     """Makes sessions, and reads them from cookies."""

@@ -57,6 +57,8 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     tags: str = ""
     """The header `x-pomogator-tags`; empty without it."""
 
+    __repr__ = object.__repr__  # Without the key.
+
 
 class CallPipeline(Protocol):
     """Part of a pipeline that the entrance uses."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ class Listeners:
     options: ServeOptions
     tls: ListenerTls | None
     """None: all listeners are plain text."""
-    token: str
+    token: str = field(repr=False)
     """Credential of operators on TCP. Empty: there are none."""
     bodies: BodyBudget
     """The memory for large requests of this process, over REST and gRPC together."""

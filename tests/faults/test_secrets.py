@@ -11,8 +11,14 @@ from pomogator.operations.v1 import operations_service_pb2 as pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 from prometheus_client import generate_latest
 
+from gateway.backend import CallOptions
+from gateway.console.askers import TenantAsker
+from gateway.console.console import OperatorAccess
+from gateway.console.sessions import Session
+from services.completions.completions import CallContext
 from services.config import Secret, StateConfig
 from services.rpc.listener import listening
+from services.serving.listeners import Listeners
 from tests.faults.conftest import OpenStand
 from tests.faults.fault_stand import MESSAGES, MODEL, PROMPT, PROVIDER_KEY, fitting
 
@@ -52,6 +58,25 @@ async def test_configuration_metrics_and_operators_answers_hold_no_secret(
 
     for secret in (stand.key, PROVIDER_KEY, PASSWORD):
         assert secret not in "\n".join(shown)
+
+
+_ANY: Any = None
+_HOLDERS = {
+    "call options": CallOptions(key=PROVIDER_KEY, request_id="r", deadline_s=1.0),
+    "call context": CallContext(request_id="r", key=PROVIDER_KEY, time_left_s=lambda: None),
+    "session": Session(key=PROVIDER_KEY, csrf_token="t", started_s=0, seen_s=0),
+    "asker": TenantAsker(PROVIDER_KEY, "r"),
+    "operator access": OperatorAccess(_ANY, PROVIDER_KEY, _ANY),
+    "listeners": Listeners(
+        stack=_ANY, service=_ANY, options=_ANY, tls=None, token=PROVIDER_KEY, bodies=_ANY
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _HOLDERS)
+def test_what_holds_a_credential_does_not_show_it(name: str) -> None:
+    """Its representation may get into a log, as part of another value's. Row 49."""
+    assert PROVIDER_KEY not in f"{_HOLDERS[name]} {_HOLDERS[name]!r}"
 
 
 class Sick(grpc.aio.ServerInterceptor):
