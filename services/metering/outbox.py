@@ -83,7 +83,8 @@ class Outbox:
         """Whether the next batch has the holds in flight, too."""
         self._idle = asyncio.Event()
         self._idle.set()
-        self._delivered = asyncio.Event()
+        self._delivered: asyncio.Event | None = None
+        """Set when the database has the next batch. None: no task waits for that."""
 
     def __len__(self) -> int:
         """Number of ends that are not in the database yet."""
@@ -137,7 +138,7 @@ class Outbox:
             self._write_all()
         queues = (self._hold_ids, self._unwritten, self._writing)
         while not all(before.isdisjoint(queue) for queue in queues):
-            await self._delivered.wait()
+            await self._next_delivery()
             queues = (self._hold_ids, self._unwritten, self._writing)
 
     async def drain_ends(self) -> None:
@@ -146,7 +147,7 @@ class Outbox:
         if before:
             self._due.set()
         while not before.isdisjoint(self._hold_ids):
-            await self._delivered.wait()
+            await self._next_delivery()
 
     async def send(self) -> None:
         """Write queued ends until cancelled. After a failure the task may be started again."""
@@ -259,14 +260,20 @@ class Outbox:
         each_late = iter(late)
         return [ours or next(each_late) for ours in won]
 
+    async def _next_delivery(self) -> None:
+        if self._delivered is None:
+            self._delivered = asyncio.Event()
+        await self._delivered.wait()
+
     def _note_delivered(self, ends: Sequence[HoldEnd]) -> None:
         for hold_end in ends:
             self._hold_ids.discard(hold_end.hold.id)
             if hold_end.extensions:
                 self._hold_ids.difference_update([each.id for each in hold_end.extensions])
         self.is_full = len(self._hold_ids) >= BACKLOG_MAX
-        self._delivered.set()
-        self._delivered = asyncio.Event()
+        if self._delivered is not None:
+            self._delivered.set()
+            self._delivered = None
 
 
 async def _until_available(
