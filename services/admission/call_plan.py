@@ -82,6 +82,8 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """How answers to plain requests are drained."""
     is_open: bool
     """Whether the key may use the model, which needs a price if the caller pays."""
+    pays: bool
+    """Whether the calls are limited by money. See `Caller.pays`."""
     embeds: bool = False
     """Whether the model computes embeddings, and writes no completions."""
 
@@ -185,6 +187,7 @@ class CallPlans:
             has_dialects=any(one.has_dialects for one in routes),
             answer_headers={CONTENT_HEADER: TEXT_CONTENT} if shows_text else {},
             plain_drains=drain_rules(_PLAIN, routes),
+            pays=caller.pays,
             is_open=caller.may_use(base) and base in prices,
             embeds=requested.capabilities.embeddings is not None,
         )

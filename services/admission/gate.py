@@ -88,7 +88,7 @@ class Gate:
             max_tokens, amount = max(max_tokens, most), max(amount, nano)
         tokens = prompt_tokens + max_tokens
         lease, hold = await self.take(plan, record, tokens, amount)
-        is_bounded = amount > 0 and caller.pays
+        is_bounded = amount > 0 and plan.pays
         has_limit = is_bounded or spec.max_tokens is not None
         return Ticket(
             lease=lease,

@@ -166,7 +166,7 @@ class EmbeddingTicket(msgspec.Struct, kw_only=True):
 
     async def _extend(self) -> None:
         missing = self.charge_nano - self.hold.amount_nano
-        if missing <= 0 or not self.plan.caller.pays:
+        if missing <= 0 or not self.plan.pays:
             return
         try:
             await self.gate.ledger.extend(self.hold, missing)

@@ -141,6 +141,11 @@ class Price(Rates, frozen=True, kw_only=True, omit_defaults=True):
         """Encode the price for its hold, so that a call is billed by the price at its admission."""
         return msgspec.json.encode(self).decode()
 
+    @cached_property
+    def completion_max_of_tiers(self) -> int:
+        """Highest rate of a generated token, whatever the prompt's length."""
+        return max([rates.completion_max for rates in (self, *self.tiers)])
+
     def rates(self, prompt_tokens: int) -> Rates:
         """Return the rates for a call with a prompt of this length."""
         rates: Rates = self
@@ -195,8 +200,7 @@ def estimate_nano(
 
 def completion_nano(tokens: int, price: Price, *, markup_bp: int = 0) -> int:
     """Return the highest cost of generated tokens in nanodollars, whatever the prompt's length."""
-    highest = max(rates.completion_max for rates in (price, *price.tiers))
-    return _nano(tokens * highest, markup_bp)
+    return _nano(tokens * price.completion_max_of_tiers, markup_bp)
 
 
 def _surcharge(tokens: int, rate: int, media: Iterable[tuple[int, int | None]]) -> int:
