@@ -74,6 +74,10 @@ class RepeatedFrame(msgspec.Struct, eq=False):
     """Bytes behind the padding; without it, those from the last quote of the text on."""
     _place: slice = slice(0)
     """Where the text with its quotes is in an event, and what is up to the padding."""
+    _end: bytes = b""
+    """`_after` and a blank line."""
+    _place_in_data: slice = slice(0)
+    """The same in an event with its blank line."""
 
     def learn(self, block: bytes, text: str) -> None:
         """Learn from the event `block`, which was decoded as `text` and nothing else."""
@@ -87,29 +91,28 @@ class RepeatedFrame(msgspec.Struct, eq=False):
         if not found or literal in rest:
             self._before = b""
             return
-        self._before = before + b'"'
+        self._before, self._between, self._after = before + b'"', b"", b'"' + rest
+        behind = len(rest)  # Bytes behind the place.
         if self._padding is not None and (padded := self._padding.search(rest)):
             self._between, self._after = b'"' + rest[: padded.start(1)], rest[padded.end(1) :]
-            self._place = slice(len(before), -len(self._after))
-        else:
-            self._between, self._after = b"", b'"' + rest
-            self._place = slice(len(before), -len(rest) or None)
+            behind = len(self._after)
+        self._end = self._after + _BLANK_LINE
+        self._place = slice(len(before), -behind or None)
+        self._place_in_data = slice(len(before), -behind - len(_BLANK_LINE))
 
     def text(self, data: bytes) -> str:
         """The text of `data`, where that is one event of a confirmed frame with its blank line.
 
         Empty: it is something else, or an event without text.
         """
-        if data.endswith(_BLANK_LINE):
-            block = data[: -len(_BLANK_LINE)]
-            if block.startswith(self._before) and block.endswith(self._after):
-                literal = block[self._place]
-                try:
-                    return _TEXT.decode(
-                        _unpadded(literal, self._between) if self._between else literal
-                    )
-                except NOT_JSON:
-                    pass
+        if data.startswith(self._before) and data.endswith(self._end):
+            literal = data[self._place_in_data]
+            if self._between:
+                literal = _unpadded(literal, self._between)
+            try:
+                return _TEXT.decode(literal)
+            except NOT_JSON:
+                pass
         return ""
 
     def read(self, blocks: Sequence[bytes], begin: int) -> list[str]:

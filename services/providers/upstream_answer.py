@@ -56,6 +56,7 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
     _on_failure: Callable[[UpstreamError, str], None]
     """Called with each error and its cause, if that is known."""
     _stream: Reader | None = None
+    """Reader of the stream, from its beginning until the answer is closed."""
     _response: HttpResponse | None = None
     _failure: UpstreamError | None = None
     _is_closed: bool = False
@@ -100,7 +101,7 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
         With `outlives_reader` a cancellation closes nothing. `LEFT` is returned instead.
         """
         stream, response, timeouts = self._stream, self._response, self._timeouts
-        if self._is_closed or stream is None or response is None:
+        if stream is None or response is None:
             return await self._end_or_begin()
         timeouts.waits_since = timeouts.clock.now()
         try:
@@ -135,6 +136,7 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
         self._is_closed = True
         self._timeouts.stop()
         response, stream = self._response, self._stream
+        self._stream = None
         if response is None:
             return
         if stream is not None and stream.complete and not response.complete:

@@ -147,18 +147,12 @@ class HttpResponse(msgspec.Struct, eq=False):
         """
         chunks = self._chunks
         self._budget.left += self._taken
-        self._taken = 0
-        if self._coding:
-            return self._take_decompressed()
-        if not chunks:
-            return self._take_end()
-        if self._paused and self._size > (piece := self._budget.share(READ_MAX_WHEN_BEHIND)):
-            return self._take_beginning(piece)
+        if self._paused or self._coding or not chunks:
+            self._taken = 0
+            return self._take_piece()
         data = b"".join(chunks)  # A single chunk is not copied.
         chunks.clear()
         self._taken, self._size = self._size, 0
-        if self._paused:
-            self._resume()
         if self.complete:
             self._budget.left += self._taken
             self._taken = 0
@@ -198,6 +192,17 @@ class HttpResponse(msgspec.Struct, eq=False):
         elif self._release is not None and self._lingering is None:
             self._discard()
             self._lingering = self._loop.call_later(END_TIMEOUT_S, self._end_lingering)
+
+    def _take_piece(self) -> bytes | None:
+        """Take a piece where the reader is behind, the body is compressed, or nothing has come."""
+        if self._coding:
+            return self._take_decompressed()
+        if not self._chunks:
+            return self._take_end()
+        piece = self._take_beginning(self._budget.share(READ_MAX_WHEN_BEHIND))
+        if not self._chunks:
+            self._resume()
+        return piece
 
     def _take_end(self) -> bytes | None:
         """Take the end, if there is nothing else to take. Raises the failure in place of it."""
