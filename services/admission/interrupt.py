@@ -94,7 +94,7 @@ class CallInterrupt(msgspec.Struct, eq=False):
     def release(self) -> None:
         """Drop the references between the call and its key's revocation."""
         if self._revocation is not None:
-            self._revocation.calls.discard(self)
+            self._revocation.remove(self)
             self._revocation = None
 
     def __enter__(self) -> Self:
@@ -163,12 +163,22 @@ class CallInterrupt(msgspec.Struct, eq=False):
             await asyncio.shield(self._closing)
 
 
-class Revocation(msgspec.Struct, eq=False, weakref=True):
-    """Revocation of one key. `Keyring` keeps a weak reference to it, and triggers it."""
+class Revocation(msgspec.Struct, eq=False):
+    """Revocation of one key with calls in flight. `Keyring` triggers it."""
 
+    key_id: str = ""
+    """ID of the key."""
+    in_use: dict[str, Revocation] = {}
+    """Revocations of all keys with calls in flight, by their IDs."""
     is_triggered: bool = False
     calls: set[CallInterrupt] = msgspec.field(default_factory=set)
     """Calls in flight with the key."""
+
+    def remove(self, call: CallInterrupt) -> None:
+        """Forget a call that is over, and with its last call the key."""
+        self.calls.discard(call)
+        if not self.calls and self.in_use.get(self.key_id) is self:
+            del self.in_use[self.key_id]
 
     def trigger(self) -> None:
         """End every call in flight with this key: it raises Failure KEY_REVOKED."""

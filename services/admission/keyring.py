@@ -10,7 +10,6 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TypeVar
-from weakref import WeakValueDictionary
 
 from services.admission.interrupt import Revocation, key_revoked
 from services.clock import Chance, Clock
@@ -98,7 +97,7 @@ class Keyring:
         self._chance = chance
         self._known: OrderedDict[bytes, _CachedKey] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
-        self._revocations: WeakValueDictionary[str, Revocation] = WeakValueDictionary()
+        self._revocations: dict[str, Revocation] = {}
         self._notices = 0
         self._rechecks: set[asyncio.Task[None]] = set()
         database.subscribe(self._on_notice)
@@ -128,11 +127,12 @@ class Keyring:
     def revocation(self, caller: Caller) -> Revocation:
         """Return the revocation of the caller's key, which any process may trigger.
 
-        Call it right after `caller`, and keep the result while the call runs.
+        Call it right after `caller`, and give the result to the call's interrupt at once.
         """
         revocation = self._revocations.get(caller.key_id)
         if revocation is None:
-            revocation = self._revocations[caller.key_id] = Revocation()
+            revocation = Revocation(caller.key_id, self._revocations)
+            self._revocations[caller.key_id] = revocation
         return revocation
 
     def _require_valid(self, cached: _CachedKey) -> Caller:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from services.accounts.key_maker import KeyMaker
+from services.admission.interrupt import CallInterrupt
 from services.admission.keyring import CACHE_TTL_S, UNKNOWN_MAX, Keyring
 from services.clock import system_chance
 from services.common.key_format import ALPHABET, checksum, new_secret, well_formed
@@ -160,6 +161,20 @@ async def test_a_revocation_reaches_the_calls_in_flight(stand: KeyStand) -> None
     await stand.rechecked()
     assert revoked.is_triggered
     assert not unharmed.is_triggered
+
+
+async def test_only_keys_with_calls_in_flight_are_watched(stand: KeyStand) -> None:
+    """The last call of a key that ends takes its revocation along."""
+    _, secret = await stand.key()
+    caller = await stand.ring.authenticate(f"Bearer {secret}")
+    first, second = CallInterrupt(), CallInterrupt()
+    for call in (first, second):
+        call.end_with(stand.ring.revocation(caller))
+
+    first.release()
+    assert list(stand.ring._revocations) == [caller.key_id]
+    second.release()
+    assert not stand.ring._revocations
 
 
 async def test_lost_notices_are_recovered(
