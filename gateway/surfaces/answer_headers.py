@@ -5,24 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from services.common.money import exact_usd
-from services.domain.completion import Completion
-from services.domain.embeddings import Embeddings
 from services.domain.events import Note
 
 NOTES_HEADER = "x-pomogator-notes"
 OMITTED_HEADER = "x-pomogator-notes-omitted"
 COST_HEADER = "x-pomogator-cost"
+"""The charge of an answer in US dollars, where there are accounts."""
 NOTES_MAX_BYTES = 2048
 
 _NO_NAMES: Mapping[str, str] = {}
 _ACTIONS = frozenset({"mapped", "clamped", "dropped", "replaced"})
-
-
-def cost_header(answer: Completion | Embeddings) -> dict[str, str]:
-    """Return the header `x-pomogator-cost`, the charge in US dollars; nothing without accounts."""
-    cost = answer.cost_nano_usd
-    return {} if cost is None else {COST_HEADER: exact_usd(cost)}
 
 
 def own_name(param: str, names: Mapping[str, str]) -> str:

@@ -11,10 +11,11 @@ from contextlib import aclosing
 
 from gateway.errors import ApiError, internal
 from gateway.http.exchange import Exchange
-from gateway.surfaces.answer_headers import cost_header, notes_header
+from gateway.surfaces.answer_headers import COST_HEADER, notes_header
 from gateway.surfaces.base import Route, StreamRenderer, Surface
 from gateway.surfaces.event_stream import EventStream
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
+from services.common.money import exact_usd
 from services.common.request_headers import session_of_body
 from services.domain.events import Batch, Started
 from services.domain.spec import CompletionRequest
@@ -68,7 +69,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
         if completion.notes:
             answer_headers |= notes_header(completion.notes, surface.field_names)
         if completion.cost_nano_usd is not None:
-            answer_headers |= cost_header(completion)
+            answer_headers[COST_HEADER] = exact_usd(completion.cost_nano_usd)
         if exchange.send(200, request.render(completion, answer_headers), answer_headers):
             await exchange.writer.drained()
 

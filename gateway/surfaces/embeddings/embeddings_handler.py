@@ -11,12 +11,13 @@ from multidict import MultiMapping
 
 from gateway.config import EdgeConfig
 from gateway.http.exchange import Exchange
-from gateway.surfaces.answer_headers import cost_header, notes_header
+from gateway.surfaces.answer_headers import COST_HEADER, notes_header
 from gateway.surfaces.base import Route
 from gateway.surfaces.embeddings.decode import DecodedRequest, decode
 from gateway.surfaces.embeddings.embeddings_api import EmbeddingsApi
 from gateway.surfaces.embeddings.render import render, rendered_bytes
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
+from services.common.money import exact_usd
 from services.common.off_loop import off_loop
 
 
@@ -42,7 +43,9 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
             )
             self.admission.known_keys.add(key)
         body = await off_loop(rendered_bytes(answer), render, answer, asked.encoding)
-        headers |= notes_header(answer.notes) | cost_header(answer)
+        headers |= notes_header(answer.notes)
+        if answer.cost_nano_usd is not None:
+            headers[COST_HEADER] = exact_usd(answer.cost_nano_usd)
         if exchange.send(200, body, headers):
             await exchange.writer.drained()
 
