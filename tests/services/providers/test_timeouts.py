@@ -8,6 +8,7 @@ from contextlib import aclosing
 import pytest
 
 from services.domain.error_reason import ErrorReason
+from services.errors import UpstreamError
 from services.providers.base import UpstreamRequest
 from tests.services.providers.word_dialect import Caller, text_of
 from tests.stand.clock import FakeClock
@@ -124,6 +125,23 @@ async def test_a_slow_caller_is_not_the_providers_fault(caller: Caller) -> None:
             await asyncio.sleep(0.03)  # The timer fires meanwhile.
 
     assert texts[:2] == ["a", "b"]
+
+
+async def test_an_overdue_answer_is_stalled_once_its_slow_caller_is_back(caller: Caller) -> None:
+    """The total timeout passes while the caller uses a batch: nothing is lost, then it applies."""
+    clock = caller.clock = FakeClock()
+    caller.channel = {"total_timeout_s": 0.02}
+    caller.upstream.play([SSE_HEAD + sse("a"), STALL])
+
+    async with aclosing(caller.answer()) as batches:
+        (first,) = await anext(batches)
+        clock.advance(10)
+        await asyncio.sleep(0.05)  # The timer fires meanwhile.
+        with pytest.raises(UpstreamError) as failed:
+            await anext(batches)
+
+    assert text_of(first) == "a"
+    assert failed.value.reason == ErrorReason.UPSTREAM_STALLED
 
 
 @pytest.mark.parametrize(

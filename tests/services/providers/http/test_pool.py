@@ -7,7 +7,14 @@ import socket
 
 import pytest
 
-from services.providers.http import HttpClient, HttpError, HttpErrorKind, HttpResponse, Url
+from services.providers.http import (
+    HttpClient,
+    HttpError,
+    HttpErrorKind,
+    HttpResponse,
+    PostHead,
+    Url,
+)
 from tests.stand.upstream import (
     CUT,
     LAST_CHUNK,
@@ -173,6 +180,27 @@ async def test_a_stale_connection_is_replaced(
 
     assert await call(client, upstream) == b"again"
     assert [request.connection for request in upstream.requests] == [0, 0, 1]
+
+
+async def test_a_request_counts_as_sent_on_an_open_connection_alone(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """A connection that was closed while it was idle is replaced before anything is sent."""
+    upstream.play([OK, CUT], [answer(b"again")])
+    await call(client, upstream)
+    (idle,) = client._pools[Url.parse(upstream.url).origin]._idle
+    while not idle._transport.is_closing():  # noqa: ASYNC110 - the loop closes it
+        await asyncio.sleep(0)
+    sent: list[int] = []
+
+    post_head = PostHead(Url.parse(upstream.url), {})
+    response = await client.send(
+        post_head, b"{}", connect_timeout_s=5, on_sent=lambda: sent.append(1)
+    )
+
+    assert await response.read() == b"again"
+    assert len(sent) == 1
+    response.close()
 
 
 async def test_a_new_connection_is_not_replaced(client: HttpClient, upstream: FakeUpstream) -> None:
