@@ -99,16 +99,15 @@ class Target:
     """Channel, model and key, by which health is kept. A key that is new after a reload starts
     without a history."""
 
+    weight: float = field(init=False, repr=False, compare=False)
+    """The share of calls: the channel's weight divided by the number of its keys."""
+
     def __post_init__(self) -> None:
         channel, number = self.channel, self.key_number
         key = channel.spare_keys[number - 1] if number else channel.key
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "identity", (channel.name, self.model, key.reveal()))
-
-    @property
-    def weight(self) -> float:
-        """The share of calls: the channel's weight divided by the number of its keys."""
-        return self.channel.weight / (1 + len(self.channel.spare_keys))
+        object.__setattr__(self, "weight", channel.weight / (1 + len(channel.spare_keys)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

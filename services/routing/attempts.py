@@ -75,10 +75,9 @@ class Failover:
 
     def ordered(self, route: ModelRoute, session: SessionPin | None) -> Iterator[Target]:
         """Return the targets of a route in the order in which they are tried."""
-        targets = route.targets
-        if len(targets) > 1:
-            targets = order_targets(targets, self.health, self.chance, session)
-        return iter(targets)
+        if len(route.targets) == 1:
+            return iter(route.targets)
+        return order_targets(route.targets, self.health, self.chance, session)
 
 
 class CallAttempts(msgspec.Struct, eq=False):
@@ -86,7 +85,7 @@ class CallAttempts(msgspec.Struct, eq=False):
 
     _failover: Failover
     _wanted: RouteRequest
-    # No generator: one that knew this object would keep the request until the next collection.
+    # No generator that knows this object: it would keep the request until the next collection.
     _targets_left: Iterator[Target]
     _route_number: int = 0
     _failures: CallFailures = msgspec.field(default_factory=CallFailures)
@@ -277,4 +276,6 @@ def cut_attempts_max(timeouts_s: Sequence[float], left_s: float | None) -> int:
     if left_s is None or len(timeouts_s) == 1:
         return 0
     longest_s, others = timeouts_s[0], min(ATTEMPTS_MAX, len(timeouts_s)) - 1
+    if left_s >= longest_s * (others - 1 + 1 / DEADLINE_SHARE):
+        return 0
     return sum((left_s - late * longest_s) * DEADLINE_SHARE < longest_s for late in range(others))

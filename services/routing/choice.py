@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
+from operator import attrgetter
 
 from services.clock import Chance
 from services.providers.base import Target
 from services.routing.affinity import SessionPin
 from services.routing.health import ChannelHealth
+
+_priority = attrgetter("channel.priority")
 
 
 def order_targets(
@@ -16,18 +19,30 @@ def order_targets(
     health: ChannelHealth,
     chance: Chance,
     session: SessionPin | None = None,
-) -> Sequence[Target]:
+) -> Iterator[Target]:
     """Order all targets by priority, by weighted chance within one; unavailable ones come last.
 
     Unavailable targets are kept: a channel that may be down is better than none. Weights are as
     configured, times the score of each target. Where the call has a session, that takes the place
-    of chance.
+    of chance. Each target is drawn when it is asked for: most calls try one.
     """
-    drawn: list[Target] = []
+    unavailable: list[Target] = []
     for tier in tiers(targets):
-        scores = health.scores(tier)
-        drawn += _shuffle(tier, scores, chance) if session is None else session.order(tier, scores)
-    return sorted(drawn, key=lambda target: not health.available(target))
+        for target in _drawn(tier, health, chance, session):
+            if health.available(target):
+                yield target
+            else:
+                unavailable.append(target)
+    yield from unavailable
+
+
+def _drawn(
+    tier: Sequence[Target], health: ChannelHealth, chance: Chance, session: SessionPin | None
+) -> Iterable[Target]:
+    if len(tier) == 1:
+        return tier
+    scores = health.scores(tier)
+    return _shuffle(tier, scores, chance) if session is None else session.order(tier, scores)
 
 
 def tiers(targets: Iterable[Target]) -> Iterator[Sequence[Target]]:
@@ -52,7 +67,3 @@ def _shuffle(tier: Sequence[Target], scores: Sequence[float], chance: Chance) ->
         number = next(drawn, len(left) - 1)
         del weights[number]
         yield left.pop(number)
-
-
-def _priority(target: Target) -> int:
-    return target.channel.priority

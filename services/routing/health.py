@@ -136,8 +136,10 @@ class ChannelHealth:
 
     def scores(self, tier: Sequence[Target]) -> Sequence[float]:
         """Return the score of each target against the others: in [`SCORE_MIN`, 1]."""
-        fastest_s = min(filter(None, map(self.latency_s, tier)), default=0.0)
-        return [self._score(target, fastest_s) for target in tier]
+        states = [self._states.get(target.identity) for target in tier]
+        means_s = [state.latency_s.value() for state in states if state is not None]
+        now, fastest_s = self.clock.now(), min(filter(None, means_s), default=0.0)
+        return [1.0 if state is None else _score(state, now, fastest_s) for state in states]
 
     def error_rate(self, target: Target) -> float:
         """Return the estimated share of calls that fail. In [0, 1]."""
@@ -228,15 +230,12 @@ class ChannelHealth:
         for key in self._states.keys() - kept:
             del self._states[key]
 
-    def _score(self, target: Target, fastest_s: float) -> float:
-        state = self._states.get(target.identity)
-        if state is None:
-            return 1.0
-        now = self.clock.now()
-        error_rate = state.errors.estimate(now, prior=0.0, prior_weight=PRIOR_CALLS)
-        latency_s = state.latency_s.estimate(now, prior=fastest_s, prior_weight=PRIOR_CALLS)
-        speed = (fastest_s + LATENCY_FLOOR_S) / (latency_s + LATENCY_FLOOR_S)
-        return max(SCORE_MIN, (1 - error_rate) ** 2 * speed)
+
+def _score(state: _TargetState, now: float, fastest_s: float) -> float:
+    error_rate = state.errors.estimate(now, prior=0.0, prior_weight=PRIOR_CALLS)
+    latency_s = state.latency_s.estimate(now, prior=fastest_s, prior_weight=PRIOR_CALLS)
+    speed = (fastest_s + LATENCY_FLOOR_S) / (latency_s + LATENCY_FLOOR_S)
+    return max(SCORE_MIN, (1 - error_rate) ** 2 * speed)
 
 
 def _is_channel_fault(error: UpstreamError) -> bool:

@@ -50,7 +50,7 @@ class Replica:
         """Answer a call of a session where it would be answered; return the target."""
         pin = self.sessions.pin(account, "public/m", session, ChatCompletionSpec(model="m"))
         chance = random.Random(1)  # noqa: S311 - which no session depends on
-        first = order_targets(self.targets, self.health, chance, pin)[0]
+        first = next(order_targets(self.targets, self.health, chance, pin))
         pin.answered(first)
         return first
 

@@ -36,7 +36,7 @@ def names(targets: list[Target], health: ChannelHealth | None = None, seed: int 
 def firsts(targets: Sequence[Target], health: ChannelHealth) -> Counter[str]:
     """Count how often each channel comes first."""
     chance = random.Random(7)  # noqa: S311 - a test repeats itself
-    return Counter(order_targets(targets, health, chance)[0].channel.name for _ in range(DRAWS))
+    return Counter(next(order_targets(targets, health, chance)).channel.name for _ in range(DRAWS))
 
 
 def test_lower_priority_values_come_first() -> None:
@@ -97,6 +97,22 @@ def test_unavailable_channels_come_last() -> None:
 
     assert names(targets, down("down")) == ["up", "down"]
     assert names(targets, down("down", "up")) == ["down", "up"]
+
+
+def test_targets_are_drawn_as_they_are_tried() -> None:
+    """A call whose first target answers draws one."""
+    draws: list[float] = []
+
+    class Counted(random.Random):
+        def random(self) -> float:
+            draws.append(super().random())
+            return draws[-1]
+
+    drawn = order_targets([target(name) for name in "abc"], down(), Counted(1))
+
+    next(drawn)
+    assert len(draws) == 1
+    assert len(list(drawn)) == 2
 
 
 def test_each_target_appears_exactly_once() -> None:
