@@ -92,6 +92,7 @@ async def run_edge(options: EdgeOptions) -> None:
         )
         reconnect_on_hangup(channel)
         tracer = await open_tracer(stack, tables.traces, "pomogator-edge")
+        freeze_gc()
         page = partial(
             serving_edge_metrics,
             metrics,
@@ -110,7 +111,6 @@ async def run_edge(options: EdgeOptions) -> None:
             shared_port=options.is_worker,
         )
         log_started("http", await stack.enter_async_context(edge))
-        freeze_gc()
         await stop.wait()
         _log.info("shutdown.started")
 

@@ -50,7 +50,11 @@ def disable_core_dumps() -> None:
 
 
 def freeze_gc() -> None:
-    """Exempt all objects of the start from garbage collection. Call it once all is set up."""
+    """Exempt all objects of the start from garbage collection.
+
+    Call it once all is set up, but before the first call can come: what exists by now of a call,
+    such as its place in a listener, is never freed if it becomes part of a cycle.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)

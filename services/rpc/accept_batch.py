@@ -121,18 +121,21 @@ class _MethodAcceptor(NamedTuple):
     interceptors: tuple[grpc.aio.ServerInterceptor, ...]
 
     async def run(self, calls: set[asyncio.Task[None]]) -> None:
-        loop = asyncio.get_running_loop()
         method = self.path.encode()
         while self.core.is_running():
             try:
-                state = await self.core._request_registered_call(method)  # noqa: SLF001
+                # No name holds the call, which may be large, until the next one comes.
+                self._start(await self.core._request_registered_call(method), calls)  # noqa: SLF001
             except cygrpc._RequestCallError:  # noqa: SLF001
                 continue  # The server stops, or the call failed before it was accepted.
-            handling = cygrpc._handle_rpc(self.path, self, self.interceptors, state, loop, False)  # noqa: SLF001
-            running = cygrpc._schedule_rpc_coro(handling, state, loop, self.path)  # noqa: SLF001
-            task = loop.create_task(running)  # The loop itself keeps only weak references.
-            calls.add(task)
-            task.add_done_callback(calls.discard)
+
+    def _start(self, state: Any, calls: set[asyncio.Task[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        handling = cygrpc._handle_rpc(self.path, self, self.interceptors, state, loop, False)  # noqa: SLF001
+        running = cygrpc._schedule_rpc_coro(handling, state, loop, self.path)  # noqa: SLF001
+        task = loop.create_task(running)  # The loop itself keeps only weak references.
+        calls.add(task)
+        task.add_done_callback(calls.discard)
 
     def resolve_handler(self, _: grpc.HandlerCallDetails) -> Handler:
         """Return the method's handler. gRPC asks for it behind the interceptors."""

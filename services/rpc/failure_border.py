@@ -161,6 +161,7 @@ class _Guard:
     def _whole(self, handle: Callable[..., Any]) -> Callable[..., Awaitable[object]]:
         async def guarded(request: object, context: Context) -> object:
             open_request_id(context)
+            found: object = None
             try:
                 with self._border.in_flight(is_limited=self._is_limited):
                     opening = self._border.opened(request, context)
@@ -168,6 +169,7 @@ class _Guard:
                     async with opening as found:
                         return await handle(found, context)
             except Exception as error:  # noqa: BLE001 - the border: every failure becomes a status
+                found = None  # gRPC keeps this frame as well, until it accepts another call.
                 await self._abort(error, context)
 
         return guarded

@@ -50,7 +50,6 @@ async def run(options: ServeOptions) -> None:
         await stack.enter_async_context(monitoring(memory))
         service = await _start(stack, options, memory)
         given_up = service.supervisor.given_up
-        freeze_gc()
         await _first_of(stop, given_up)
         log.info("shutdown.started")
     if given_up.is_set():
@@ -94,6 +93,7 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
         token=token,
         bodies=BodyBudget(config.bounds.body_memory_bytes_max),
     )
+    freeze_gc()
     started = asyncio.Event()
     # Probes and metrics start first, so that they stop last: they show a drain to its end.
     await listeners.serve_metrics(started)

@@ -10,8 +10,11 @@ from io import BytesIO
 from pathlib import Path
 
 import aiohttp
+import grpc
 import psutil
 import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
 from services.common.heap import RELEASE_BYTES_MIN
 from tests.faults.fault_stand import BEGIN, END, PATH, fitting
@@ -103,7 +106,34 @@ async def test_the_memory_of_a_burst_returns_to_the_kernel(
         statuses = await asyncio.gather(*(ask(large) for _ in range(16)))
         assert set(statuses) <= {200, 503}
         assert 200 in statuses
-        async with asyncio.timeout(RETURNED_WITHIN_S):
-            for process, size in zip(processes, before, strict=True):
-                while process.memory_info().rss > size + RELEASE_BYTES_MIN:  # noqa: ASYNC110
-                    await asyncio.sleep(0.1)
+        for process, size in zip(processes, before, strict=True):
+            await has_shrunk(process, size)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc returns freed memory")
+async def test_large_requests_that_failed_are_freed(tmp_path: Path) -> None:
+    """Of 16 requests of 30 MB at once that cannot be served, no more than gRPC itself keeps."""
+    socket = f"unix:{tmp_path}/grpc.sock"
+    config = priced_configuration("http://127.0.0.1:9")
+    async with (
+        running_server(tmp_path, config, "--grpc", socket, only="grpc") as server,
+        grpc.aio.insecure_channel(socket, [("grpc.max_send_message_length", -1)]) as channel,
+    ):
+        ask = pb_grpc.ChatCompletionServiceStub(channel).CreateChatCompletion
+        text = "word " * 6_000_000
+        request = pb.CreateChatCompletionRequest()
+        request.spec.messages.add().content.add(text=text)
+        metadata = (("authorization", f"Bearer {server.key}"),)
+        process = psutil.Process(server.pid)
+        before = process.memory_info().rss
+        calls = [ask(request, metadata=metadata) for _ in range(16)]
+        for call in calls:
+            assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        await has_shrunk(process, before + 4 * len(text))
+
+
+async def has_shrunk(process: psutil.Process, size: int) -> None:
+    """Return when the process is about as small as `size`, in bytes. Raises TimeoutError."""
+    async with asyncio.timeout(RETURNED_WITHIN_S):
+        while process.memory_info().rss > size + RELEASE_BYTES_MIN:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
