@@ -105,7 +105,8 @@ class RepeatedFrame(msgspec.Struct, eq=False):
 
         Empty: it is something else, or an event without text.
         """
-        if data.startswith(self._before) and data.endswith(self._end):
+        is_alone = data.find(_BLANK_LINE) == len(data) - len(_BLANK_LINE)
+        if is_alone and data.startswith(self._before) and data.endswith(self._end):
             literal = data[self._place_in_data]
             if self._between:
                 literal = _unpadded(literal, self._between)

@@ -63,9 +63,13 @@ def test_what_is_no_string_is_not_read(bodies: list[bytes]) -> None:
         except NOT_JSON:
             break
 
-    read = confirmed().read([BEFORE + b'"%b"' % body + AFTER for body in bodies], 0)
+    events = [BEFORE + b'"%b"' % body + AFTER for body in bodies]
+    read = confirmed().read(events, 0)
 
     assert read in ([], expected)
+    assert [confirmed().text(event + b"\n\n") for event in events[: len(expected) + 1]] == (
+        expected + [""] * (len(expected) < len(events))
+    )
     assert len(read) in {0, len(bodies)}
 
 
@@ -80,6 +84,7 @@ def test_doubtful_events_are_left_to_the_decoder(body: bytes) -> None:
 def test_prefix_and_suffix_do_not_share_their_quote() -> None:
     """An event that is shorter than both is another one."""
     assert confirmed().read([BEFORE + b'"' + AFTER], 0) == []
+    assert not confirmed().text(BEFORE + b'"' + AFTER + b"\n\n")
 
 
 def test_ambiguous_events_teach_nothing() -> None:
