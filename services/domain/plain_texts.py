@@ -7,9 +7,9 @@ such a request one by one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
-from services.domain.conversation import Message, TextPart
+from services.domain.conversation import Message, Part, TextPart
 from services.domain.spec import ITEM_BYTES, ChatCompletionSpec
 
 PLAIN_PARAMETERS: Sequence[str] = (
@@ -34,28 +34,33 @@ _OTHERS = [
     if name not in {"model", "messages", "max_tokens", *PLAIN_PARAMETERS}
 ]
 _OTHERS_OF_MESSAGE = [name for name in Message.__struct_fields__ if name not in {"role", "content"}]
+_OTHERS_OF_PART = ["__class__", *Part.__struct_fields__]
 _others = attrgetter(*_OTHERS)
 _others_of_message = attrgetter(*_OTHERS_OF_MESSAGE)
+_others_of_part = attrgetter(*_OTHERS_OF_PART)
 _NONE = _others(ChatCompletionSpec(model=""))
 _NONE_OF_MESSAGE = _others_of_message(Message(role=""))
+_NONE_OF_PART = _others_of_part(TextPart(text=""))
+_role, _content, _text = attrgetter("role"), attrgetter("content"), attrgetter("text")
+_first = itemgetter(0)
 
 
 def plain_texts(spec: ChatCompletionSpec) -> list[str] | None:
     """Return the text of each message of a plain request. None: the request is not plain."""
-    if _others(spec) != _NONE:
+    # Each check is made of all messages at once: conversations may be long.
+    messages = spec.messages
+    number = len(messages)
+    if _others(spec) != _NONE or not PLAIN_ROLES.issuperset(map(_role, messages)):
         return None
-    texts = []
-    for message in spec.messages:
-        content = message.content
-        if len(content) != 1 or message.role not in PLAIN_ROLES:
-            return None
-        part = content[0]
-        if type(part) is not TextPart or part.extra_json or part.cache_control_json:
-            return None
-        if _others_of_message(message) != _NONE_OF_MESSAGE:
-            return None
-        texts.append(part.text)
-    return texts
+    if list(map(_others_of_message, messages)) != [_NONE_OF_MESSAGE] * number:
+        return None
+    contents = list(map(_content, messages))
+    if list(map(len, contents)) != [1] * number:
+        return None
+    parts = list(map(_first, contents))
+    if list(map(_others_of_part, parts)) != [_NONE_OF_PART] * number:
+        return None
+    return list(map(_text, parts))
 
 
 def plain_bytes(texts: Sequence[str]) -> int:
