@@ -172,7 +172,17 @@ class Outbox:
         """Write holds that are not in the database: those that have ended, or all."""
         has_all = self._are_holds_due or bool(self._extended) or not self._unwritten
         if has_all:
-            self._take_holds()
+            self._are_holds_due = False
+            if self._hold_timer is not None:
+                self._hold_timer.cancel()
+                self._hold_timer = None
+            if self._journal is not None:
+                self._journal.begin_batch()
+            self._writing |= self._unwritten
+            self._unwritten.clear()
+            # All holds that they need are written before.
+            self._waiting.extend(self._extended)
+            self._extended.clear()
         # From here on, an end that comes for one of them waits: a batch that fails may be written.
         self._writing_ended |= self._ended
         self._ended.clear()
@@ -185,19 +195,6 @@ class Outbox:
             except OSError as error:
                 # Harmless: a hold that is in the database is not written again.
                 log.warning("journal.not_emptied", extra={"reason": error.strerror})
-
-    def _take_holds(self) -> None:
-        """Put the holds in flight into the batch, and what needs them in the database before."""
-        self._are_holds_due = False
-        if self._hold_timer is not None:
-            self._hold_timer.cancel()
-            self._hold_timer = None
-        if self._journal is not None:
-            self._journal.begin_batch()
-        self._writing |= self._unwritten
-        self._unwritten.clear()
-        self._waiting.extend(self._extended)
-        self._extended.clear()
 
     async def _deliver_new(self, holds: Sequence[HoldRow], ended: Sequence[HoldEnd]) -> None:
         """Write holds that are not in the database. Return when it has them."""

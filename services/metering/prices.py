@@ -72,9 +72,6 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=
 
     def pico(self, usage: Usage) -> int:
         """Return the picodollars for the tokens of `usage`."""
-        if not usage.has_parts:
-            prompt, said = usage.prompt_token_count, usage.completion_token_count
-            return prompt * self.prompt + said * self.completion
         read, write = usage.cache_read_token_count, usage.cache_write_token_count
         hour, thinking = usage.cache_write_1h_token_count, usage.thinking_token_count
         uncached = max(0, usage.prompt_token_count - read - write)
@@ -169,7 +166,12 @@ def cost_nano(usage: Usage, price: Price, *, markup_bp: int = 0) -> int:
     More tokens of any kind never cost less, unless the rates of longer prompts are lower.
     """
     rates = price.rates(usage.prompt_token_count) if price.tiers else price
-    pico = rates.pico(usage) + price.request
+    if usage.has_parts:
+        pico = rates.pico(usage)
+    else:
+        prompt, completion = usage.prompt_token_count, usage.completion_token_count
+        pico = prompt * rates.prompt + completion * rates.completion
+    pico += price.request
     if usage.provider_tool_counts:
         pico += price.tools_pico(usage.provider_tool_counts)
     return _nano(pico, markup_bp)

@@ -164,8 +164,11 @@ class UsageMeter(msgspec.Struct, eq=False):
             usage, clipped = _consistent(final, prompt, completion, "counted")
             return Metered(usage=usage, flags=(*replaced, *clipped), counter=self.counter.name)
         source: UsageSource = "drained" if self._is_drained else "provider"
-        usage, clipped = _consistent(final, prompt, completion, source)
-        return Metered(usage=usage, flags=clipped)
+        if final.has_parts:
+            usage, clipped = _consistent(final, prompt, completion, source)
+            return Metered(usage=usage, flags=clipped)
+        total = prompt + completion
+        return Metered(usage=msgspec.structs.replace(final, total_token_count=total, source=source))
 
     def tokens_so_far(self) -> int:
         """Return our count of the tokens that were generated so far."""
@@ -296,16 +299,6 @@ def _consistent(
 
     No part exceeds its maximum, and the completion has at least `thinking_min` reasoning tokens.
     """
-    if not reported.has_parts:
-        usage = msgspec.structs.replace(
-            reported,
-            prompt_token_count=prompt,
-            completion_token_count=completion,
-            total_token_count=prompt + completion,
-            thinking_token_count=thinking_min,
-            source=source,
-        )
-        return usage, ()
     read = min(max(0, reported.cache_read_token_count), prompt)
     write = min(max(0, reported.cache_write_token_count), prompt - read)
     write_1h = min(max(0, reported.cache_write_1h_token_count), write)
