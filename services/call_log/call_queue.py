@@ -19,7 +19,6 @@ from random import getrandbits
 import msgspec
 
 from services.clock import Clock
-from services.common.call_names import GRPC_SURFACE, SURFACES
 from services.common.plain_metrics import PlainMetrics
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Note
@@ -231,7 +230,7 @@ def row_of(record: CallRecord, wall_offset_s: float) -> CallRow:
         completion_id=facts.completion_id,
         account=record.account,
         key_id=record.key_id,
-        surface=facts.surface if facts.surface in SURFACES else GRPC_SURFACE,
+        surface=facts.surface,
         streamed=int(record.method == "stream"),
         model=record.model,
         served_model=facts.served_model,

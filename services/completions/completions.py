@@ -15,7 +15,7 @@ import msgspec
 from services.admission.gate import Gate
 from services.admission.interrupt import CallInterrupt
 from services.admission.keyring import Keyring
-from services.common.call_names import TAGS_HEADER
+from services.common.call_names import GRPC_SURFACE, TAGS_HEADER
 from services.common.call_tags import read_tags
 from services.completions.completion_call import (
     AuthenticatedCall,
@@ -52,8 +52,8 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True):
     """Time that the call waited in a queue before the service saw it; 0: it is not known."""
     trace_context: Mapping[str, str] = {}
     """The headers `traceparent` and `tracestate`, as far as the caller sent them."""
-    surface: str = ""
-    """API that was called, as the edge says. Callers of gRPC may say anything."""
+    surface: str = GRPC_SURFACE
+    """API that was called: one of `SURFACES`, else `GRPC_SURFACE`."""
     tags: str = ""
     """The header `x-pomogator-tags`; empty without it."""
 

@@ -11,7 +11,13 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
 from services.admission.keyring import sent_key
-from services.common.call_names import IDEMPOTENCY_KEY_HEADER, SURFACE_HEADER, TAGS_HEADER
+from services.common.call_names import (
+    GRPC_SURFACE,
+    IDEMPOTENCY_KEY_HEADER,
+    SURFACE_HEADER,
+    SURFACES,
+    TAGS_HEADER,
+)
 from services.common.contract.chat import RequestMessage, read_request, to_completion_message
 from services.common.contract.chat_events import to_batch_message
 from services.common.contract.message_table import UntranslatableError
@@ -114,6 +120,7 @@ def call_context(
     wait_s: float = 0.0,
 ) -> CallContext:
     """Return the facts of a call, which has waited `wait_s` in a queue."""
+    surface = metadata.get(SURFACE_HEADER, "")  # Callers may say anything.
     return CallContext(
         request_id=request_id,
         key=sent_key(metadata.get("authorization")),
@@ -121,7 +128,7 @@ def call_context(
         idempotency_key=metadata.get(IDEMPOTENCY_KEY_HEADER),
         queue_wait_s=wait_s,
         trace_context=metadata,
-        surface=metadata.get(SURFACE_HEADER, ""),
+        surface=surface if surface in SURFACES else GRPC_SURFACE,
         tags=metadata.get(TAGS_HEADER, ""),
     )
 

@@ -9,7 +9,6 @@ from pomogator.operations.v1 import operations_service_pb2 as pb
 
 from services.accounts.proto_fields import not_found
 from services.clock import Clock
-from services.common.call_names import GRPC_SURFACE, SURFACES
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc.paging import Page
@@ -76,7 +75,7 @@ class LiveCalls:
             request_id=record.request_id,
             account=record.account,
             key_id=record.key_id,
-            surface=facts.surface if facts.surface in SURFACES else GRPC_SURFACE,
+            surface=facts.surface,
             streamed=record.method == "stream",
             model=record.model,
             channel=record.channel,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from services.common.call_names import GRPC_SURFACE
 from services.domain.events import Note
 
 NAME_CHARS_MAX = 255
@@ -28,8 +29,8 @@ class CallerEnd(NamedTuple):
 class CallFacts(msgspec.Struct, kw_only=True, gc=False):
     """Facts about a call. It holds names and numbers: never a prompt, an answer or a key."""
 
-    surface: str = ""
-    """API that was called: one of `services.common.call_names.SURFACES`."""
+    surface: str = GRPC_SURFACE
+    """API that was called: one of `services.common.call_names.SURFACES`, else `GRPC_SURFACE`."""
     end_user: str = ""
     """End user, as the caller names it."""
     session: str = ""
