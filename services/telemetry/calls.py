@@ -262,7 +262,7 @@ class CallLog:
         return Recording(self, record, next(self._numbers), time_left_s)
 
 
-class Recording(msgspec.Struct, eq=False, gc=False):
+class Recording(msgspec.Struct, eq=False):
     """Context of a call, at whose exit its record is complete."""
 
     log: CallLog
