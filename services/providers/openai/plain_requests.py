@@ -23,6 +23,7 @@ from services.providers.translate.thinking import ThinkingPlan
 from services.providers.translate.unseen_reasoning import hidden_tokens
 
 _PARAMETERS = ("max_tokens", *PLAIN_PARAMETERS)
+_role = attrgetter("role")
 _values = attrgetter(*_PARAMETERS)
 _UNSET = _values(ChatCompletionSpec(model=""))
 
@@ -58,11 +59,12 @@ class PlainRequests:
     ) -> UpstreamRequest | None:
         """Return the request. None: `request.encode` must encode it."""
         target = self._target
-        messages: list[dict[str, str]] = []
-        for message, text in zip(spec.messages, texts, strict=True):
-            if message.role not in self._roles:
-                return None
-            messages.append({"role": message.role, "content": text})
+        roles = list(map(_role, spec.messages))
+        if not self._roles.issuperset(roles):
+            return None
+        messages = [
+            {"role": role, "content": text} for role, text in zip(roles, texts, strict=True)
+        ]
         body: dict[str, object] = {"model": target.model, "messages": messages}
         values = _values(spec)
         if values != _UNSET and not self._add_parameters(values, body):
