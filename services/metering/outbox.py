@@ -178,11 +178,12 @@ class Outbox:
                 self._hold_timer = None
             if self._journal is not None:
                 self._journal.begin_batch()
-            self._writing |= self._unwritten
-            self._unwritten.clear()
-            # All holds that they need are written before.
-            self._waiting.extend(self._extended)
-            self._extended.clear()
+            if self._unwritten:
+                self._writing |= self._unwritten
+                self._unwritten.clear()
+            if self._extended:  # All holds that they need are written before.
+                self._waiting.extend(self._extended)
+                self._extended.clear()
         # From here on, an end that comes for one of them waits: a batch that fails may be written.
         self._writing_ended |= self._ended
         self._ended.clear()
