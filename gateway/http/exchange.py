@@ -6,13 +6,14 @@ way a `Reply` writes the answer.
 
 from __future__ import annotations
 
-from typing import Self, cast
+from typing import cast
 
 import msgspec
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
 from gateway.config import EdgeConfig
+from gateway.errors import ApiError
 from gateway.http.body import read_body
 from gateway.http.body_admission import BodyAdmission
 from gateway.http.call_options import SentHeaders
@@ -32,48 +33,54 @@ class Exchange(Reply, eq=False, kw_only=True):
     memory: BodyMemory | None = None
     """The body's share of the budget; None for a small body, which is not counted."""
 
-    async def body(self) -> bytes:
-        """Return the whole body, once. ApiError where it does not arrive or is refused."""
-        raise NotImplementedError
+    arrived: bytes | ApiError = b""
+    """The body, or the error because of which it did not arrive."""
 
+    def take_body(self) -> bytes:
+        """Return the body, and drop it: it is not kept while the answer streams.
 
-class RoutedExchange(Exchange, eq=False, kw_only=True):
-    """Exchange of a request that came through aiohttp's router and the error border."""
-
-    request: web.Request
-    config: EdgeConfig
-    admission: BodyAdmission
-
-    @classmethod
-    def of(
-        cls, request: web.Request, config: EdgeConfig, admission: BodyAdmission, caller: str
-    ) -> Self:
-        """`caller` is the unchecked key, which tells callers apart for admission."""
-        cors = request.app.get(CORS)
-        return cls(
-            cast("ClientWriter", request.protocol),
-            request[REQUEST_ID],
-            request[STARTED],
-            keep_alive=request.keep_alive,
-            http_1_0=request.version < HttpVersion11,
-            fields=cors.fields(request.headers.get("Origin")) if cors else "",
-            sent=SentHeaders(headers=request.headers, caller=caller),
-            outcome=request[OUTCOME],
-            request=request,
-            config=config,
-            admission=admission,
-        )
-
-    async def body(self) -> bytes:
-        """Read the body, then check admission for its call. A large body needs a known key."""
-        caller, admission = self.sent.caller, self.admission
-        if admission.needs_key(self.request.content_length, caller):
-            await admission.known_keys.require(caller, self.request_id)
-        self.memory = admission.memory(caller)
-        body = await read_body(self.request, self.config, self.memory)
-        if error := admission.calls.admit(caller):
-            raise error
+        Raises:
+            ApiError: it did not arrive.
+        """
+        body, self.arrived = self.arrived, b""
+        if isinstance(body, ApiError):
+            raise body
         return body
+
+
+def routed_exchange(request: web.Request, caller: str) -> Exchange:
+    """Return the exchange of a request that came through aiohttp's router and the error border.
+
+    `caller` is the unchecked key, which tells callers apart for admission.
+    """
+    cors = request.app.get(CORS)
+    return Exchange(
+        cast("ClientWriter", request.protocol),
+        request[REQUEST_ID],
+        request[STARTED],
+        keep_alive=request.keep_alive,
+        http_1_0=request.version < HttpVersion11,
+        fields=cors.fields(request.headers.get("Origin")) if cors else "",
+        sent=SentHeaders(headers=request.headers, caller=caller),
+        outcome=request[OUTCOME],
+    )
+
+
+async def receive_body(
+    exchange: Exchange, request: web.Request, config: EdgeConfig, admission: BodyAdmission
+) -> None:
+    """Read the body of such a request, then check admission for its call.
+
+    Raises:
+        ApiError: the body does not arrive or is refused, or a large body has no valid key.
+    """
+    caller = exchange.sent.caller
+    if admission.needs_key(request.content_length, caller):
+        await admission.known_keys.require(caller, exchange.request_id)
+    exchange.memory = admission.memory(caller)
+    exchange.arrived = await read_body(request, config, exchange.memory)
+    if error := admission.calls.admit(caller):
+        raise error
 
 
 class AlreadySentResponse(web.StreamResponse):

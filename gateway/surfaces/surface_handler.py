@@ -21,7 +21,7 @@ from gateway.http.body_admission import BodyAdmission
 from gateway.http.call_options import HeaderOptions, SentHeaders
 from gateway.http.credentials import unchecked_key
 from gateway.http.endpoint import Endpoint
-from gateway.http.exchange import AlreadySentResponse, Exchange, RoutedExchange
+from gateway.http.exchange import AlreadySentResponse, Exchange, receive_body, routed_exchange
 from gateway.http.middleware import BEGUN
 from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.surfaces.base import InboundApi, Route
@@ -90,8 +90,10 @@ class SurfaceHandler(ABC, Generic[A]):
         if error := self.admission.calls.admit_body():
             raise error
         caller = unchecked_key(request.headers, self.surface.credential_headers)
-        exchange = RoutedExchange.of(request, self.config, self.admission, caller)
+        exchange = routed_exchange(request, caller)
         try:
+            self.read_options(exchange.sent)  # Before the body: they may refuse the request.
+            await receive_body(exchange, request, self.config, self.admission)
             await self.handle(exchange)
         finally:
             request[BEGUN] = exchange.begun_at
@@ -123,7 +125,7 @@ class SurfaceHandler(ABC, Generic[A]):
 
         A body of more than `loop_bytes_max` is decoded by `decode_large`, or else in a thread.
         """
-        body = await exchange.body()
+        body = exchange.take_body()
         size, headers, config = len(body), exchange.sent.headers, self.config
         try:
             if size <= loop_bytes_max:

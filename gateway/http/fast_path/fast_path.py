@@ -107,21 +107,10 @@ class FastPathClient(ClientWriter, Protocol):
 
 
 class FastPathExchange(Exchange, eq=False, kw_only=True):
-    """Exchange whose body has arrived whole, or will not arrive: then it is the error.
-
-    The connection releases `memory`.
-    """
+    """Exchange with such a client. The connection releases `memory`."""
 
     writer: FastPathClient
     sent: RequestHead
-    arrived: bytes | ApiError
-
-    async def body(self) -> bytes:
-        """Return the body without waiting, and drop it: it is not kept while the answer streams."""
-        body, self.arrived = self.arrived, b""
-        if isinstance(body, ApiError):
-            raise body
-        return body
 
 
 class FastPath:
