@@ -207,8 +207,8 @@ class KeepAliveClient:
         self.post("/v1/chat/completions", {**ASKED, "stream": stream})
 
     def post(self, path: str, asked: Mapping[str, Any]) -> None:
-        """Sends a request."""
-        body = json.dumps(asked).encode()
+        """Sends a request, without white space, as SDKs and coding agents do."""
+        body = json.dumps(asked, separators=(",", ":")).encode()
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\n"
             f"Authorization: Bearer {self._key}\r\nContent-Type: application/json\r\n"
