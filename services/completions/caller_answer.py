@@ -63,7 +63,8 @@ class CallerAnswer(msgspec.Struct, frozen=True):
 
     async def begin(self, answer: StartedAnswer, count: Callable[[Batch], None]) -> Batch:
         """Begin to charge an answer. Return its first batch. `count` is from `counting`."""
-        completion_id = self._start(answer)
+        at_s = self.ticket.clock.time()
+        completion_id = self._start(answer, at_s)
         first = answer.first
         batch = first.events() if isinstance(first, WholeAnswer) else first
         count(batch)
@@ -74,7 +75,7 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         started = Started(
             completion_id=completion_id,
             model=answer.model,
-            create_time_s=int(self.ticket.clock.time()),
+            create_time_s=int(at_s),
             notes=answer.notes,
             prompt_usage=self.ticket.prompt_usage() if shows_prompt else None,
             raw_form=form,
@@ -128,22 +129,25 @@ class CallerAnswer(msgspec.Struct, frozen=True):
             return "document" if first.raw_body else ""
         return "events" if first and isinstance(first[0], RawContent) else ""
 
-    def _start(self, answer: StartedAnswer) -> str:
-        """Note that the answer begins for the caller. Return its ID."""
-        self.ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)
-        plan = self.ticket.plan
-        limits = self.ticket.lease.headers() if plan.meters else {}
-        self.call.set_headers({**plan.answer_headers, **limits})
-        begun = int(self.ticket.clock.time() * 1000) << COMPLETION_ID_BITS
+    def _start(self, answer: StartedAnswer, at_s: float) -> str:
+        """Note that the answer begins for the caller, at a time since 1970. Return its ID."""
+        ticket = self.ticket
+        ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)
+        headers = ticket.plan.answer_headers
+        if ticket.plan.meters:
+            headers = {**headers, **ticket.lease.headers()}
+        self.call.set_headers(headers)
+        begun = int(at_s * 1000) << COMPLETION_ID_BITS
         completion_id = f"chatcmpl-{begun | getrandbits(COMPLETION_ID_BITS):032x}"
-        facts = self.ticket.record.facts
+        facts = ticket.record.facts
         facts.completion_id, facts.served_model = completion_id, answer.model
         if answer.notes:
             facts.keep_notes(answer.notes)
         return completion_id
 
     async def _completion(self, answer: StartedAnswer, whole: WholeAnswer) -> Completion:
-        completion_id = self._start(answer)
+        at_s = self.ticket.clock.time()
+        completion_id = self._start(answer, at_s)
         if self.reader is not None:
             self.reader(answer.target).add_whole(whole)
         usage = self.ticket.count_whole(whole)
@@ -152,7 +156,7 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         return Completion(
             completion_id=completion_id,
             model=answer.model,
-            create_time_s=int(self.ticket.clock.time()),
+            create_time_s=int(at_s),
             choices=whole.choices,
             usage=usage,
             notes=answer.notes,
