@@ -444,6 +444,20 @@ async def test_a_full_outbox_admits_nothing(
     assert await books.balance() == (10 * USD - 3, 0)
 
 
+async def test_a_ledger_without_its_tasks_admits_nothing(books: Books, clock: FakeClock) -> None:
+    """A task that has failed too often is not restarted: no end of a hold would be written."""
+    async with Ledger(books.database, clock) as ledger:
+        assert ledger.healthy
+        ledger._tasks[0].cancel()
+        await asyncio.wait(ledger._tasks[:1])
+        await asyncio.sleep(0)
+
+        assert not ledger.healthy
+        with pytest.raises(Failure) as refused:
+            await ledger.reserve(*order())
+        assert refused.value.reason == ErrorReason.STORAGE_UNAVAILABLE
+
+
 async def test_a_credit_counts_once(books: Books) -> None:
     """A request ID credits once, and is refused with another amount; so is an excessive debit."""
     database = books.database
