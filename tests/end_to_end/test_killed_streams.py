@@ -54,8 +54,8 @@ async def test_a_killed_stream_is_charged_its_checkpoint(
         while noted is None:
             await asyncio.sleep(0.1)  # The provider's pace.
             await account.say(call, 1)
-            (row,) = await account.rows()
-            noted = row.checkpoint
+            rows = await account.rows()  # A hold of the last moment is only in the journal.
+            noted = rows[0].checkpoint if rows else None
 
         await account.kill(call.service)
 

@@ -171,7 +171,7 @@ class TrackedAccount:
             assert (call.answer.error, call.answer.done) == (DOWN[1] if told else "", told)
             self.over(call)
             if is_service:
-                call.entry.orphaned(call.words, checkpoints[call.name])
+                call.entry.orphaned(call.words, checkpoints.get(call.name))
                 call.key.orphaned_places += call.counted and bool(stand.valkey_url)
 
     async def agree(self, *keys: Key) -> None:
