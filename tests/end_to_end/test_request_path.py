@@ -9,9 +9,9 @@ import pytest
 from tests.bench.opcodes import KINDS, count_opcodes
 from tests.bench.request_path import Figures, measure
 
-FILES_MAX = 108
-CALLS_MAX = {"streamed": 515, "whole": 346}
-COROUTINES_MAX = 7
+FILES_MAX = 80
+CALLS_MAX = {"streamed": 306, "whole": 195}
+COROUTINES_MAX = 4
 
 
 async def test_the_path_of_a_request_grows_no_longer(tmp_path: Path) -> None:
