@@ -72,7 +72,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
     def add_texts(self, texts: Sequence[str], events: list[Event]) -> None:
         """Add further text of the first choice."""
-        if not self._in_text:
+        if not self._in_text and any(texts):
             self._choices[0].reopen()
             self._in_text = True
         events += map(TextDelta, filter(None, texts))

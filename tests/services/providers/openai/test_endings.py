@@ -131,9 +131,24 @@ def test_an_answer_that_goes_on_after_its_finish_reason_needs_done(more: dict[st
         stream(delta(content="a"), LENGTH, delta(**more), done=False)
 
 
-@given(words=st.lists(st.sampled_from(["a", "b", STOP, LENGTH, CALLS]), max_size=12))
+def test_a_repeated_frame_without_text_does_not_reopen_an_answer() -> None:
+    """The finish reason before it was the end, also where `[DONE]` is missing."""
+    chunks = (delta(content="a"), delta(content="b"), STOP, delta(content=""), CALLS)
+    body = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks[:4])
+    reader = StreamReader(OpenAiDecoder())
+    _, failure = reader.feed(body)
+    events, broken = reader.feed(b"")
+
+    assert (failure, broken) == (None, None)
+    assert ending(events) == ending(stream(*chunks))
+
+
+@given(words=st.lists(st.sampled_from(["a", "b", "", STOP, LENGTH, CALLS]), max_size=12))
 def test_finish_reasons_do_not_depend_on_the_slicing(words: list[str | dict[str, Any]]) -> None:
-    """Frames that repeat are not decoded one by one, and a finish reason between them counts."""
+    """Frames that repeat are not decoded one by one, and a finish reason between them counts.
+
+    Empty text is no more of the answer.
+    """
     body = b"".join(
         b"data: "
         + json.dumps(delta(content=word) if isinstance(word, str) else word).encode()
@@ -152,7 +167,8 @@ def test_finish_reasons_do_not_depend_on_the_slicing(words: list[str | dict[str,
         ends.append(ending(found))
     given_words = [word for word in [*words, STOP] if not isinstance(word, str)]
     reopened = any(
-        not isinstance(word, str) and isinstance(after, str) for word, after in pairwise(words)
+        not isinstance(word, str) and isinstance(after, str)
+        for word, after in pairwise(word for word in words if word != "")
     )
     said = given_words[-1 if reopened else 0]["choices"][0]["finish_reason"]
     assert [end.native_finish_reason for end in ends] == [said] * 4
