@@ -150,6 +150,8 @@ class FastPathConnection(ClientConnection):
         self._answer(cast("RequestHead", self._head), error or body_timeout())
 
     def _answer(self, head: RequestHead, body: bytes | ApiError) -> None:
+        if head.body_start > KEPT_HEAD_BYTES_MAX:
+            self._head = None
         keep_alive, cors = not self._discards, self._state.cors
         exchange = FastPathExchange(
             head.request_id or new_request_id(),
@@ -166,8 +168,6 @@ class FastPathConnection(ClientConnection):
         if at_once and (error := self._fast_path.admission.calls.admit(head.caller)):
             copy_context().run(self._refuse, exchange, error)
             return
-        if head.body_start > KEPT_HEAD_BYTES_MAX:
-            self._head = None
         admitted = at_once or self._discards
         self._in_flight_bytes = 0 if isinstance(body, ApiError) else len(body)
         self._task = self._loop.create_task(self._fast_path.serve(exchange, admitted=admitted))
