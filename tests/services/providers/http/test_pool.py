@@ -203,6 +203,19 @@ async def test_a_request_counts_as_sent_on_an_open_connection_alone(
     response.close()
 
 
+async def test_a_stale_connection_without_a_request_is_replaced(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """`connect` has kept it, and it was closed before its first request."""
+    url = Url.parse(upstream.url)
+    await client.connect(url, timeout_s=5)
+    (idle,) = client._pools[url.origin]._idle
+    idle._transport.abort()
+    upstream.play([answer(b"first")])
+
+    assert await call(client, upstream) == b"first"
+
+
 async def test_a_new_connection_is_not_replaced(client: HttpClient, upstream: FakeUpstream) -> None:
     """The request is not sent a second time."""
     upstream.play([OK], [CUT])
