@@ -221,8 +221,10 @@ class FastPath:
         except ConnectionError:
             pass  # The client is gone.
         finally:
-            self._observer.end(observed, status, exchange.begun_at)
-            client.continue_after_answer(keep_alive=keep_alive)
+            try:
+                self._observer.end(observed, status, exchange.begun_at)
+            finally:
+                client.continue_after_answer(keep_alive=keep_alive)
 
     def refuse(self, exchange: FastPathExchange, error: ApiError) -> None:
         """Refuse a call that is not admitted: at once, without another loop turn.

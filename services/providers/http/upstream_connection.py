@@ -108,7 +108,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._fields = []
         self._ended = False
         self._without_body = 0
-        self._was_kept = self._sent_at + self.idle_since > 0
+        self._was_kept = self._sent_at > 0 or self.idle_since > 0
         self._sent_at = loop.time()
         if transport.is_closing():
             response.fail(HttpError(HttpErrorKind.DISCONNECTED, "the connection was closed"))
