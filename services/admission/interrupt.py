@@ -119,9 +119,10 @@ class CallInterrupt(msgspec.Struct, eq=False):
             # As `asyncio.timeout` does it.
             task = cast("asyncio.Task[object]", asyncio.current_task())
             if task.uncancel() <= self._cancelling:
-                error = self.failure()
                 if self.to_error is None:
-                    raise error from None
+                    # A frame that knows its exception would keep the call's request.
+                    raise self.failure() from None
+                error = self.failure()
         if self.to_error is not None and isinstance(error, Exception):
             raise self.to_error(error) from None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, nullcontext, suppress
 from typing import TypeVar
+from weakref import ref
 
 import pytest
 
@@ -245,3 +247,23 @@ async def test_cancellation_by_another_takes_precedence_over_the_deadline() -> N
 
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_interrupted_call_is_freed_at_once() -> None:
+    """Its failure is in no cycle, which would keep the request until a garbage collection."""
+
+    async def run(request: Source) -> None:
+        with CallInterrupt.after(SOON_S):
+            await request.goes_on.wait()
+
+    source = Source()
+    known = ref(source)
+    gc.disable()
+    try:
+        with suppress(Failure):
+            await run(source)
+        del source
+        await asyncio.sleep(0)  # The loop forgets the cancelled step.
+        assert known() is None
+    finally:
+        gc.enable()
