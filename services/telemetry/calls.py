@@ -281,10 +281,10 @@ class Recording(msgspec.Struct, eq=False):
         calls, record = self.log, self.record
         if error is None:
             record.end = record.finish or REPLAYED
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit) or _is_cut(record, error):
+            self._record_cancellation(record)
         elif isinstance(error, Failure):
             _record_failure(record, error)
-        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._record_cancellation(record)
         else:
             record.reason, record.code, record.end = "INTERNAL", "INTERNAL", INTERNAL
         del calls.live[self.number]
@@ -314,6 +314,12 @@ class Recording(msgspec.Struct, eq=False):
         else:
             record.code = grpc.StatusCode.CANCELLED.name
             record.end = SHUTDOWN if self.log.stopping else CLIENT_GONE
+
+
+def _is_cut(record: CallRecord, error: BaseException) -> bool:
+    """Return whether a call raises the failure of its deadline, which has interrupted it."""
+    is_interrupted = record.interrupt is not None and record.interrupt.failure is not None
+    return is_interrupted and isinstance(error, Failure) and error.reason is ErrorReason.DEADLINE
 
 
 def _record_failure(record: CallRecord, failure: Failure) -> None:

@@ -109,6 +109,21 @@ async def test_an_interrupted_call_ends_as_its_interrupt_says(told: Told) -> Non
         assert told.records[-1].end == end
 
 
+@pytest.mark.parametrize("error", [GeneratorExit(), deadline_passed()])
+async def test_a_deadline_is_the_end_of_a_replay_too(told: Told, error: BaseException) -> None:
+    """Where it passes between two batches, as where one is awaited: no answer has begun."""
+
+    def end() -> None:
+        with told.log.recording("req-1", "stream", lambda: 0.0) as record:
+            record.interrupt = interrupt = CallInterrupt()
+            interrupt.trigger(deadline_passed)
+            raise error
+
+    with pytest.raises(type(error)):
+        end()
+    assert (told.records[-1].end, told.records[-1].reason) == ("deadline", "")
+
+
 def test_calls_are_counted_while_they_run(told: Told) -> None:
     """Each exit of the context ends the count."""
     with told.log.recording("a", "create", lambda: None):
