@@ -79,6 +79,9 @@ class StreamReader:
                     else:
                         if text_decoder is not None and text_decoder.last_text:
                             frame.learn(block, text_decoder.last_text)
+                        else:
+                            # It may have changed what the next event of the frame changes back.
+                            frame.is_confirmed = False
             if self._decoder.done or not data:
                 events += self._end()
             else:

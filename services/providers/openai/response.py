@@ -75,6 +75,8 @@ class OpenAiDecoder(RepeatedTextDecoder):
         if not self._in_text and any(texts):
             self._choices[0].reopen()
             self._in_text = True
+        if self._members.has_news and any(texts):
+            events.append(self._members.news())
         events += map(TextDelta, filter(None, texts))
 
     def finish(self) -> list[Event]:

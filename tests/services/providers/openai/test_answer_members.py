@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -27,6 +27,19 @@ def whole(choice: Json, **members: object) -> WholeAnswer:
     return OpenAiDecoder().whole(json.dumps(body).encode())
 
 
+def stream_of(chunks: Sequence[Json], pieces: int) -> list[Event]:
+    """The events of a stream of these chunks, which has no end, in so many pieces."""
+    reader = StreamReader(OpenAiDecoder())
+    events: list[Event] = []
+    each = len(chunks) // pieces
+    for begin in range(0, len(chunks), each):
+        data = "".join(f"data: {json.dumps(one)}\n\n" for one in chunks[begin : begin + each])
+        found, error = reader.feed(data.encode())
+        assert error is None
+        events += found
+    return events
+
+
 def stream(chunks: Iterable[Json]) -> list[Event]:
     """The events of a stream of these chunks, which come one by one."""
     reader = StreamReader(OpenAiDecoder())
@@ -47,6 +60,23 @@ def test_members_that_come_alone_are_told_with_the_first_text() -> None:
 
         assert members == AnswerMembers(system_fingerprint="f", extra_json=b'{"citations":["u"]}')
         assert delta == TextDelta("a")
+
+
+@pytest.mark.parametrize("pieces", [1, 9])
+def test_a_member_beside_repeated_texts_is_told(pieces: int) -> None:
+    """It comes without a text, and changes back, among events that are read by their frame."""
+    before, other = ({"choices": [TEXT], "system_fingerprint": name} for name in "fg")
+    alone: Json = {"choices": [{"index": 0, "delta": {"content": ""}}], "filters": [1]}
+    chunks = [before, before, before, other, before, before, alone, before, before]
+    found = stream_of(chunks, pieces)
+
+    assert [event for event in found if isinstance(event, AnswerMembers)] == [
+        AnswerMembers(system_fingerprint="f", extra_json=b""),
+        AnswerMembers(system_fingerprint="g", extra_json=b""),
+        AnswerMembers(system_fingerprint="f", extra_json=b""),
+        AnswerMembers(system_fingerprint="", extra_json=b'{"filters":[1]}'),
+    ]
+    assert found.index(AnswerMembers(extra_json=b'{"filters":[1]}')) == len(found) - 3
 
 
 def test_a_service_tier_beside_a_text_is_told() -> None:
