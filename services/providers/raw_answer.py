@@ -23,10 +23,10 @@ from services.providers.stream_reader import Reader, StreamReader
 def events_pattern(unread: bytes) -> re.Pattern[bytes]:
     """Return the pattern of one event, or of a run of those whose names match `unread`.
 
-    The run is the first group.
+    The run is the first group. Blank lines before an event are matched by themselves.
     """
     run = rb"((?:event: (?:%b)\ndata: [^\r\n]*\n\n)+)" % unread
-    return re.compile(run + rb"|.+?(?:\r\n\r?\n|\n\r?\n|\r\r|\Z)", re.DOTALL)
+    return re.compile(run + rb"|[\r\n]+|.+?(?:\r\n\r?\n|\n\r?\n|\r\r|\Z)", re.DOTALL)
 
 
 class RawAnswerDecoder(RawDecoder):
