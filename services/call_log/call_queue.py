@@ -1,8 +1,8 @@
 """Queue of the calls that wait for their rows to be written.
 
-`put` makes the row of a call, in some 4 µs, and never waits. A task writes rows in batches, each
-after the ends of its holds are in the books. Where it cannot keep up, new rows are dropped and
-counted.
+`put` makes the row of a call, in 4 to 5 µs (`python -m tests.bench.call_log`), and never waits. A
+task writes rows in batches, each after the ends of its holds are in the books. Where it cannot keep
+up, new rows are dropped and counted.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class StreamReader:
                         if text_decoder is not None and text_decoder.last_text:
                             frame.learn(block, text_decoder.last_text)
                         else:
-                            # It may have changed what the next event of the frame changes back.
+                            # A member that this event has changed may change back in the next one.
                             frame.is_confirmed = False
             if self._decoder.done or not data:
                 events += self._end()

@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from pathlib import Path
 
-import pytest
-
+from gateway.config import EdgeConfig
 from gateway.http.fast_path.fast_path import RequestHead
 from gateway.http.fast_path.fast_path_connection import KEPT_HEAD_BYTES_MAX
-from gateway.overload.admission_check import AdmissionCheck
-from gateway.overload.refusals import refused_call
-from tests.gateway.conftest import KEY, Edge
+from tests.gateway.conftest import KEY, Edge, running_edge, scripted_channel
 from tests.gateway.http.raw import BODY, read_answer
 from tests.stand import service
+from tests.stand.service import ScriptedService
 
 OTHER_BODY = BODY + b" " * 100
 
@@ -50,21 +49,24 @@ async def test_only_a_small_head_is_kept_for_the_next_request(edge: Edge) -> Non
 
 
 async def test_a_large_head_is_not_kept_of_a_call_that_is_not_admitted(
-    edge: Edge, monkeypatch: pytest.MonkeyPatch
+    script: ScriptedService, config: EdgeConfig, tmp_path: Path
 ) -> None:
     """It is refused without a task, in the moment in which memory counts most."""
-    monkeypatch.setattr(AdmissionCheck, "admit", lambda *_: refused_call(1.0))
-    before = kept_heads()
-    reader, writer = await asyncio.open_connection(edge.host, edge.port)
-    try:
-        writer.write(request(BODY, b"X-Large: %b\r\n" % (b"x" * KEPT_HEAD_BYTES_MAX)))
-        answer = await read_answer(reader)
-        assert answer is not None
-        assert answer.status == 503
-        assert kept_heads() == before
-    finally:
-        writer.close()
-        await writer.wait_closed()
+    async with (
+        scripted_channel(script, "direct", tmp_path) as channel,
+        running_edge(script, channel, config, call_limit=lambda _caller: 1.0) as edge,
+    ):
+        before = kept_heads()
+        reader, writer = await asyncio.open_connection(edge.host, edge.port)
+        try:
+            writer.write(request(BODY, b"X-Large: %b\r\n" % (b"x" * KEPT_HEAD_BYTES_MAX)))
+            answer = await read_answer(reader)
+            assert answer is not None
+            assert answer.status == 503
+            assert kept_heads() == before
+        finally:
+            writer.close()
+            await writer.wait_closed()
 
 
 async def test_each_request_of_a_connection_has_its_own_options_and_id(edge: Edge) -> None:
