@@ -11,6 +11,9 @@ from services.domain.error_reason import ErrorReason
 
 _C = StatusCode
 
+NO_FUNDS = "no_funds"
+"""End of an answer that broke off when balance or budget were used up."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
@@ -69,6 +72,7 @@ ROWS: Sequence[Reason] = (
         ErrorReason.INSUFFICIENT_QUOTA,
         grpc=_C.FAILED_PRECONDITION,
         lacks_funds=True,
+        end=NO_FUNDS,
         lacks="account",
     ),
     Reason(ErrorReason.MODEL_NOT_ALLOWED, grpc=_C.PERMISSION_DENIED),
@@ -88,6 +92,7 @@ ROWS: Sequence[Reason] = (
         ErrorReason.BUDGET_EXCEEDED,
         grpc=_C.RESOURCE_EXHAUSTED,
         lacks_funds=True,
+        end=NO_FUNDS,
         lacks="budget",
     ),
     Reason(ErrorReason.HEADERS_TOO_LARGE, grpc=_C.OUT_OF_RANGE),

@@ -88,6 +88,17 @@ async def test_a_broken_answer_has_its_reason_and_charge(log: CallLogStand) -> N
     assert got.attempts[0].channel == "house"
 
 
+async def test_an_answer_that_used_up_the_balance_ends_without_funds(log: CallLogStand) -> None:
+    """It is neither a fault of the provider nor one of the gateway: no alert counts it."""
+    key = await log.stand.open(credit_nano=2_000_000)
+    log.stand.script = [SSE_HEAD, *(sse(piece("five " * 80)) for _ in range(400)), CUT]
+    assert (await log.stand.ask(key, "sse")).code == "insufficient_quota"
+
+    (call,) = await log.all_calls()
+
+    assert (call.end, call.reason) == ("no_funds", "INSUFFICIENT_QUOTA")
+
+
 async def test_the_rows_add_up_to_the_ledger(log: CallLogStand) -> None:
     """The sums of rows, of an export and of the days are the account's charges."""
     key = await log.stand.open()

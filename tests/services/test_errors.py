@@ -52,6 +52,8 @@ EXPECTED: list[tuple[str, Callable[[Reason], object], dict[str, object]]] = [
             "UPSTREAM_TIMEOUT": "upstream_stall",
             "KEY_REVOKED": "revoked",
             "KEY_EXPIRED": "revoked",
+            "INSUFFICIENT_QUOTA": "no_funds",
+            "BUDGET_EXCEEDED": "no_funds",
             "DEADLINE": "deadline",
             "SHUTTING_DOWN": "shutdown",
             "CALL_ABORTED": "aborted",

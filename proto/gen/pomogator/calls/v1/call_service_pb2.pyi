@@ -743,7 +743,7 @@ class Call(_message.Message):
     """Output only. How the call ended: the finish reason of its answer (`stop`, `length`,
     `tool_calls`, `content_filter`, `unspecified`), `replayed` by its idempotency key, or why
     there is no whole answer, such as `refused` before it began, `client_gone`, `deadline`,
-    `revoked`, `aborted`, `upstream_error`, `shutdown` or `internal`.
+    `revoked`, `aborted`, `no_funds`, `upstream_error`, `shutdown` or `internal`.
     """
     reason: _builtins.str
     """Output only. The reason of the failure, a name of `pomogator.chat.v1.ErrorReason` without
