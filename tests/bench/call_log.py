@@ -1,4 +1,4 @@
-"""CPU time of a row of the call log: made on the event loop, and written to SQLite by a thread.
+"""CPU time of a row of the call log: made and written to SQLite by threads.
 
     python -m tests.bench.call_log [--rows 20000]
 

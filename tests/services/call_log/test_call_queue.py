@@ -168,3 +168,25 @@ async def test_a_batch_is_written_once(store: SqliteCalls) -> None:
     of_rows, kept = await segment.read(sums_of_day, day)
     assert of_rows == kept
     assert {calls for calls, *_ in of_rows.values()} == {2}
+
+
+async def test_a_task_that_ends_at_any_step_loses_no_row(store: SqliteCalls) -> None:
+    """What it has not written is written by the next one, once."""
+    queue = CallQueue(store, SystemClock(), settled, PlainMetrics("test"), calls_max=100)
+    for steps in range(12):
+        queue.put(ended_record(steps))
+        flush = asyncio.create_task(queue.flush())
+        task = asyncio.create_task(queue.run())
+        for _ in range(steps):
+            await asyncio.sleep(0.001 * (steps % 3))
+        task.cancel()
+        flush.cancel()
+        await asyncio.gather(task, flush, return_exceptions=True)
+
+    task = asyncio.create_task(queue.run())
+    await queue.flush()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    written = sorted(row.request_id for row in await rows(store))
+    assert written == sorted(f"req-{number}" for number in range(12))
