@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.errors import ApiError, shutting_down
 from gateway.overload.concurrency_limit import ConcurrencyLimit
-from services.common.fair_share import FairShare
+from services.common.fair_share import CountedCall, FairShare
 
 
 class InFlightCalls:
@@ -18,20 +18,12 @@ class InFlightCalls:
         """`learns_limit`: whether `limit` is used, which counts the calls of each caller."""
         self.learns_limit = learns_limit
         self.running: set[InFlightCall] = set()
-        """Only the calls themselves change it, and `shares`."""
+        """Only the calls themselves change it."""
         self.shares = FairShare()
         self.limit = ConcurrencyLimit(lambda: len(self.running), self.shares.is_light)
         """The limit of these calls, learned from the service's refusals."""
         self.drained: asyncio.Event | None = None
         """Set by the last call that ends while `drain` waits."""
-
-    def track(self, caller: str) -> InFlightCall:
-        """Return a context manager in which the current task awaits a call.
-
-        `caller` is the key of the request. The context manager raises ApiError where `drain` has
-        cancelled the call.
-        """
-        return InFlightCall(self, hash(caller))
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for the calls to end; cancel those that still run after `timeout_s`."""
@@ -47,13 +39,22 @@ class InFlightCalls:
 
 
 class InFlightCall(msgspec.Struct, eq=False):
-    """Context manager in which a request awaits its call. Cancels the task, as a timeout does."""
+    """Context manager in which the current task awaits a call.
+
+    It raises ApiError where `drain` has cancelled the call, which cancels the task, as a timeout
+    does.
+    """
 
     _calls: InFlightCalls
-    _caller: int
+    _caller: str
+    """The key of the request."""
+    _counted: CountedCall | None = None
+    """The call as its caller's, where the limit is learned."""
     _calls_before: int = 0
     _cancelled: bool = False
     _task: asyncio.Task[object] | None = None
+
+    __repr__ = object.__repr__  # Without the key.
 
     def cancel(self) -> None:
         """End the call. Its request fails with SHUTTING_DOWN."""
@@ -66,14 +67,15 @@ class InFlightCall(msgspec.Struct, eq=False):
         calls = self._calls
         if calls.learns_limit:
             self._calls_before = len(calls.running)
-            calls.shares.enter(self._caller)
+            self._counted = counted = CountedCall(calls.shares, hash(self._caller))
+            counted.__enter__()
         calls.running.add(self)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         calls = self._calls
         calls.running.discard(self)
-        if calls.learns_limit:
-            calls.shares.leave(self._caller)
+        if self._counted is not None:
+            self._counted.__exit__()
             if isinstance(error, ApiError) and error.row.lowers_limit and not error.scarce:
                 calls.limit.lower(self._calls_before)
         if calls.drained is not None and not calls.running:

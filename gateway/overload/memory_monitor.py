@@ -68,20 +68,14 @@ class MemoryMonitor:
         self._share_at_close = math.inf
         self.used_share = 0.0
         """The usage at the latest check. 0: there is no limit, or no check yet."""
+        self.is_low = False
+        """Whether connections should close after their answer."""
+        self.is_short = False
+        """Whether calls are refused."""
         self.refused = 0
         """Calls that were refused for lack of memory so far."""
         self.closed_connections = 0
         """Connections that were closed for lack of memory so far."""
-
-    @property
-    def is_low(self) -> bool:
-        """Whether connections should close after their answer."""
-        return self._low.is_active
-
-    @property
-    def is_short(self) -> bool:
-        """Whether calls are refused."""
-        return self._short.is_active
 
     @property
     def should_trim(self) -> bool:
@@ -98,6 +92,7 @@ class MemoryMonitor:
             self.used_share = self._read()
         for stage in (self._low, self._short, self._critical):
             stage.update(self.used_share)
+        self.is_low, self.is_short = self._low.is_active, self._short.is_active
         self._checks = self._checks + 1 if self.is_low else 0
         if not self._critical.is_active:
             self._share_at_close = math.inf

@@ -11,6 +11,7 @@ from contextlib import aclosing
 
 from gateway.errors import ApiError, internal
 from gateway.http.exchange import Exchange
+from gateway.overload.in_flight_calls import InFlightCall
 from gateway.surfaces.answer_headers import COST_HEADER, notes_header
 from gateway.surfaces.base import Route, StreamRenderer, Surface
 from gateway.surfaces.event_stream import EventStream
@@ -63,7 +64,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
             del request, spec, asked  # They may be large, and the stream long.
             await self._stream(exchange, key, renderer, batches, answer_headers)
             return
-        with self.calls.track(key):
+        with InFlightCall(self.calls, key):
             completion = await self.backend.whole(asked, call, answer_headers)
             self.admission.known_keys.add(key)
         if completion.notes:
@@ -84,7 +85,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
         surface = self.surface
         with EventStream(exchange, self.config, surface.framing, headers) as stream:
             try:
-                with self.calls.track(key):
+                with InFlightCall(self.calls, key):
                     last = await _relay(batches, renderer, stream, surface.field_names)
                     self.admission.known_keys.add(key)
             except ApiError as error:

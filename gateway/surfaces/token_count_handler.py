@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.http.exchange import Exchange
+from gateway.overload.in_flight_calls import InFlightCall
 from gateway.surfaces.answer_headers import notes_header
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
@@ -33,7 +34,7 @@ class TokenCountHandler(SurfaceHandler[Surface]):
         request, request_bytes = await self.decoded(exchange, key, surface.decode_prompt)
         exchange.outcome["model"] = request.spec.model[:MODEL_LOGGED_MAX]
         call = options.call_of(exchange.request_id, request_bytes)
-        with self.calls.track(key):
+        with InFlightCall(self.calls, key):
             count = await self.backend.count_prompt(request, call)
             self.admission.known_keys.add(key)
         answer_headers = notes_header(count.notes, _NAMES)

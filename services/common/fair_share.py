@@ -23,35 +23,20 @@ class FairShare:
     """
 
     def __init__(self) -> None:
-        self._calls: dict[int, int] = {}
-        self._all = 0
-        self._squares = 0
+        # Only a `CountedCall` changes them.
+        self.by_caller: dict[int, int] = {}
+        """Calls of each caller that has any."""
+        self.all = 0
+        self.squares = 0
         """The sum over all calls of how many calls their caller has in flight."""
         self.spare_in_use = 0
         """How many calls occupy the spare capacity that is kept for light callers."""
 
     def is_light(self, caller: str) -> bool:
         """Whether the caller has few calls in flight, compared with the others."""
-        if self._squares < FLOOD_CALLS_MIN * self._all:
+        if self.squares < FLOOD_CALLS_MIN * self.all:
             return False
-        return self._calls.get(hash(caller), 0) * self._all < LIGHT_SHARE * self._squares
-
-    def enter(self, caller: int) -> None:
-        """Count one more call of this caller, by its hash."""
-        others = self._calls.get(caller, 0)
-        self._calls[caller] = others + 1
-        self._all += 1
-        self._squares += 2 * others + 1
-
-    def leave(self, caller: int) -> None:
-        """Count one call less. A caller without calls is forgotten."""
-        left = self._calls[caller] - 1
-        self._all -= 1
-        self._squares -= 2 * left + 1
-        if left:
-            self._calls[caller] = left
-        else:
-            del self._calls[caller]
+        return self.by_caller.get(hash(caller), 0) * self.all < LIGHT_SHARE * self.squares
 
 
 class CountedCall(msgspec.Struct, eq=False, gc=False):
@@ -64,9 +49,22 @@ class CountedCall(msgspec.Struct, eq=False, gc=False):
     """Whether the call occupies spare capacity."""
 
     def __enter__(self) -> None:
-        self.shares.spare_in_use += self.is_spare
-        self.shares.enter(self.caller)
+        shares = self.shares
+        others = shares.by_caller.get(self.caller, 0)
+        shares.by_caller[self.caller] = others + 1
+        shares.all += 1
+        shares.squares += 2 * others + 1
+        if self.is_spare:
+            shares.spare_in_use += 1
 
     def __exit__(self, *_: object) -> None:
-        self.shares.spare_in_use -= self.is_spare
-        self.shares.leave(self.caller)
+        shares = self.shares
+        left = shares.by_caller[self.caller] - 1
+        shares.all -= 1
+        shares.squares -= 2 * left + 1
+        if left:
+            shares.by_caller[self.caller] = left
+        else:
+            del shares.by_caller[self.caller]
+        if self.is_spare:
+            shares.spare_in_use -= 1

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.admission.call_plan import CallPlans
-from services.config import BoundsConfig, Config, ReasoningConfig
+from services.config import Config, ReasoningConfig
 from services.routing.catalog import Catalog
 
 
@@ -16,8 +16,6 @@ class Snapshot:
 
     config: Config
     """All of the configuration."""
-    bounds: BoundsConfig
-    """Concurrency limits of the process."""
     client_certificates: Mapping[str, Sequence[str]]
     """Names in certificates that may call a gRPC method, by method."""
     catalog: Catalog
@@ -45,10 +43,6 @@ class SnapshotHolder:
     def plans(self) -> CallPlans:
         """Return the current plans."""
         return self.current.plans
-
-    def bounds(self) -> BoundsConfig:
-        """Return the current bounds."""
-        return self.current.bounds
 
     def client_certificates(self) -> Mapping[str, Sequence[str]]:
         """Return the current table of certificates."""

@@ -26,7 +26,7 @@ class LoadReport:
     def get(self) -> pb.GetLoadResponse:
         """Return the load at this moment."""
         shedder = self.load_shedder
-        bounds, memory = shedder.bounds(), shedder.memory
+        bounds, memory = shedder.bounds, shedder.memory
         return pb.GetLoadResponse(
             overloaded=shedder.is_overloaded,
             in_flight_call_count=len(self.calls.live),
@@ -35,8 +35,8 @@ class LoadReport:
             calls_max_when_late=bounds.calls_max_when_late,
             loop_turns=_lateness(shedder.loop_turns),
             queue_waits=_lateness(shedder.queue_waits),
-            memory_used_share=memory.used_share(),
-            memory_short=memory.is_short(),
+            memory_used_share=memory.used_share,
+            memory_short=memory.is_short,
             refusals={reason: int(count.value) for (reason,), count in self.refused.items()},
         )
 

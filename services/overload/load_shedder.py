@@ -23,6 +23,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from services.clock import Chance, Clock
 from services.common.call_names import SCARCE
@@ -47,17 +48,24 @@ from services.overload.thresholds import (
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryPressure:
-    """Readings of the memory in use, by the edge's monitor. Without any there is no limit."""
+class MemoryUse(Protocol):
+    """The memory in use, by the edge's monitor."""
 
-    used_share: Callable[[], float] = lambda: 0.0
+    used_share: float
     """The share of the memory limit that is in use, from 0 to 1; 0 without a limit."""
-    is_short: Callable[[], bool] = lambda: False
+    is_short: bool
     """Whether there is too little memory for one more call, of any caller."""
 
 
-UNLIMITED_MEMORY = MemoryPressure()
+@dataclass(slots=True, kw_only=True)
+class FixedMemoryUse:
+    """Memory in use that nothing measures."""
+
+    used_share: float = 0.0
+    is_short: bool = False
+
+
+UNLIMITED_MEMORY = FixedMemoryUse()
 
 
 class LoadShedder:
@@ -65,15 +73,14 @@ class LoadShedder:
 
     def __init__(
         self,
-        bounds: Callable[[], BoundsConfig],
+        bounds: BoundsConfig,
         chance: Chance,
-        memory: MemoryPressure = UNLIMITED_MEMORY,
+        memory: MemoryUse = UNLIMITED_MEMORY,
     ) -> None:
         self.bounds = bounds
-        """Returns the current bounds."""
+        """The current bounds. `use` replaces them."""
         self._chance = chance
         self.memory = memory
-        """Readings of the memory in use."""
         self._shares = FairShare()
         self.loop_turns = LatenessTracker(TURN_LATE_S, TURN_LATE_FOR_S)
         """Durations of turns of the event loop."""
@@ -83,11 +90,15 @@ class LoadShedder:
         self._late_refused_at = -math.inf
         self.is_overloaded = False
         """Whether either is overloaded."""
-
-    @property
-    def calls_max(self) -> int:
+        self.calls_max = bounds.calls_max
         """The limit on calls in flight at this moment."""
-        bounds = self.bounds()
+
+    def use(self, bounds: BoundsConfig) -> None:
+        """Replace the bounds."""
+        self.bounds = bounds
+        self.calls_max = self._calls_max(bounds)
+
+    def _calls_max(self, bounds: BoundsConfig) -> int:
         normal, reduced = bounds.calls_max, bounds.calls_max_when_late
         if not self.loop_turns.is_overloaded:
             return normal
@@ -106,12 +117,13 @@ class LoadShedder:
 
     def is_busy(self, in_flight: int) -> bool:
         """Whether an overload would lower the limit to `in_flight` calls or fewer."""
-        return in_flight >= self.bounds().calls_max_when_late
+        return in_flight >= self.bounds.calls_max_when_late
 
     def sample_loop_turn(self, now: float, turn_s: float, in_flight: int) -> None:
         """Record how long one turn of the event loop took."""
         self.loop_turns.sample(now, turn_s)
         self._in_flight_at_next_sample = in_flight + CALLS_PER_SAMPLE_WHEN_BUSY
+        self.calls_max = self._calls_max(self.bounds)
         self.queue_waits.recover(now)
         self._log_changes()
 
@@ -127,7 +139,7 @@ class LoadShedder:
         if waits.is_overloaded or self.is_overloaded:
             self._log_changes()
         is_spare = in_flight > self.calls_max
-        if waits.is_sustained or is_spare or self.memory.is_short():
+        if waits.is_sustained or is_spare or self.memory.is_short:
             self._check_overload(now, in_flight, queue_wait_s, caller)
         return CountedCall(self._shares, hash(caller), is_spare)
 
@@ -143,7 +155,7 @@ class LoadShedder:
                 "The service is overloaded. Please try again.",
                 retry_after_s=retry_after_s,
                 # Edges lower their concurrency limit on OVERLOADED, but not where memory is short.
-                facts={SCARCE: "memory"} if self.memory.is_short() else {},
+                facts={SCARCE: "memory"} if self.memory.is_short else {},
             )
 
     def retry_after_s(self, in_flight: int, caller: str) -> float | None:
@@ -151,7 +163,7 @@ class LoadShedder:
 
         None: the call may start.
         """
-        if self.memory.is_short():
+        if self.memory.is_short:
             return self._random_retry_after_s()
         if in_flight <= self.calls_max or self._has_spare_capacity(in_flight, caller):
             return None
@@ -163,7 +175,7 @@ class LoadShedder:
 
     def _refuses_late(self, now: float, queue_wait_s: float, caller: str) -> bool:
         """Whether to refuse a call for its queue wait, while calls are late without a break."""
-        bounds = self.bounds()
+        bounds = self.bounds
         if bounds.calls_max_when_late == bounds.calls_max:
             return False  # The operator prefers waiting to refusals.
         if queue_wait_s > QUEUE_WAIT_MAX_S:

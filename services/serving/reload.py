@@ -16,6 +16,7 @@ from services.common.plain_metrics import ByLabels, PlainCounter, PlainMetrics
 from services.completions.snapshot import Snapshot, SnapshotHolder
 from services.config import Config, ConfigError
 from services.local.local_models import LocalModels
+from services.overload.load_shedder import LoadShedder
 from services.providers.registry import PLAIN_ENCODERS
 from services.routing.catalog import Catalog
 from services.routing.health import ChannelHealth
@@ -29,7 +30,6 @@ def snapshot_of(config: Config) -> Snapshot:
     catalog = Catalog(config, PLAIN_ENCODERS)
     return Snapshot(
         config=config,
-        bounds=config.bounds,
         client_certificates=config.client_certificates,
         catalog=catalog,
         plans=CallPlans(config, catalog.resolve_all),
@@ -46,6 +46,7 @@ class Reloader:
     """Reads the configuration. Raises ConfigError."""
     local: LocalModels
     snapshots: SnapshotHolder
+    load_shedder: LoadShedder
     health: ChannelHealth
     """Health of the channels, each known by its key: a new key starts healthy."""
     attempts: AttemptMetrics
@@ -67,6 +68,7 @@ class Reloader:
             log.error("config.refused", extra={"problems": str(error).splitlines()})  # noqa: TRY400 - no fault of ours
             raise
         self.snapshots.current = snapshot
+        self.load_shedder.use(config.bounds)
         routes = snapshot.catalog.routes
         self.health.forget_all_but(target for route in routes for target in route.targets)
         self.attempts.show(snapshot.catalog.targets_by_channel)

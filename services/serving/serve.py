@@ -21,7 +21,6 @@ from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.common.process_settings import freeze_gc
 from services.config import Config, ConfigError, load
-from services.overload.load_shedder import MemoryPressure
 from services.rpc.listener import UNIX
 from services.serving.config_watch import content, watching_file
 from services.serving.first_key import ServedUrls, base_url, client_address, print_first_key
@@ -73,10 +72,7 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
     token = operators_token(options)
     tracer = await open_tracer(stack, config.traces, "pomogator")
     spans = call_tracer(tracer, SYSTEM_CLOCK)
-    pressure = MemoryPressure(
-        used_share=lambda: memory.used_share, is_short=lambda: memory.is_short
-    )
-    opening = open_service(config, options.state, read=read, tracer=spans, memory=pressure)
+    opening = open_service(config, options.state, read=read, tracer=spans, memory=memory)
     service = await stack.enter_async_context(opening)
     reload = service.system_reload.reload
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, "SIGHUP")

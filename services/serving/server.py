@@ -43,7 +43,7 @@ from services.operations.servicer import OperationsServicer
 from services.overload.load_shedder import (
     UNLIMITED_MEMORY,
     LoadShedder,
-    MemoryPressure,
+    MemoryUse,
     sample_loop_turns,
 )
 from services.providers.channel_failures import ChannelFailures
@@ -93,7 +93,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
     clock: Clock = SYSTEM_CLOCK,
     read: Callable[[], Config] | None = None,
     tracer: CallTracer | None = None,
-    memory: MemoryPressure = UNLIMITED_MEMORY,
+    memory: MemoryUse = UNLIMITED_MEMORY,
 ) -> AsyncIterator[Service]:
     """Open the service of a configuration, with its stores, local models and sockets.
 
@@ -106,9 +106,10 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         await open_hold_retention(parts, stores, config.billing.holds_keep_days)
         call_log = await stack.enter_async_context(open_call_log(parts, stores, config, state))
         local = await stack.enter_async_context(LocalModels(config))
-        reloader = _reloader(parts, local, read or (lambda: config))
+        load_shedder = LoadShedder(local.config.bounds, parts.chance, memory)
+        await _run_load_shedder(parts, load_shedder)
+        reloader = _reloader(parts, local, load_shedder, read or (lambda: config))
         sessions = SessionAffinity(stores.pepper.digest, parts.clock, parts.counters)
-        load_shedder = await _open_load_shedder(parts, reloader.snapshots, memory)
         health = await _open_health_service(parts, stores)
         upstream = _open_upstream(parts, egress_proxies(env))
         pipeline, embedding_pipeline = await _open_pipelines(
@@ -170,7 +171,12 @@ def _process_parts(stack: AsyncExitStack, clock: Clock, tracer: CallTracer | Non
     )
 
 
-def _reloader(parts: ProcessParts, local: LocalModels, read: Callable[[], Config]) -> Reloader:
+def _reloader(
+    parts: ProcessParts,
+    local: LocalModels,
+    load_shedder: LoadShedder,
+    read: Callable[[], Config],
+) -> Reloader:
     snapshots = SnapshotHolder(snapshot_of(local.config))
     attempts = parts.call_metrics.attempts
     attempts.show(snapshots.current.catalog.targets_by_channel)
@@ -178,6 +184,7 @@ def _reloader(parts: ProcessParts, local: LocalModels, read: Callable[[], Config
         read=read,
         local=local,
         snapshots=snapshots,
+        load_shedder=load_shedder,
         health=ChannelHealth(parts.clock),
         attempts=attempts,
         results=reload_results(parts.counters),
@@ -220,17 +227,13 @@ async def _gate(config: Config, stores: Stores, clock: Clock) -> Gate:
     return Gate(leases=stores.leases, ledger=stores.ledger, counter=counter, clock=clock)
 
 
-async def _open_load_shedder(
-    parts: ProcessParts, snapshots: SnapshotHolder, memory: MemoryPressure
-) -> LoadShedder:
+async def _run_load_shedder(parts: ProcessParts, load_shedder: LoadShedder) -> None:
     stack, metrics, supervisor = parts.stack, parts.metrics, parts.supervisor
-    load_shedder = LoadShedder(snapshots.bounds, parts.chance, memory)
-    metrics.memory_used.set_function(memory.used_share)
+    metrics.memory_used.set_function(lambda: load_shedder.memory.used_share)
     load_shedder.declare_metrics(parts.counters)
     turns = partial(sample_loop_turns, load_shedder, lambda: len(parts.calls.live), parts.clock)
     await stack.enter_async_context(supervisor.running(turns, "turns"))
     await stack.enter_async_context(supervisor.running(metrics.loop_lag.watch, "loop lag"))
-    return load_shedder
 
 
 async def _open_health_service(parts: ProcessParts, stores: Stores) -> HealthService:

@@ -33,7 +33,6 @@ from services.clock import Clock
 from services.common.addresses import split_address
 from services.common.json_logs import JsonFormatter
 from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Secret
-from services.overload.load_shedder import MemoryPressure
 from services.rpc.listener import listening
 from services.serving.core_backend import CoreBackend
 from services.serving.reload import Reloader
@@ -363,10 +362,7 @@ async def fault_stand(  # noqa: PLR0913 - one argument for each part
         service_memory = service_memory or memory
         for watched in {memory, service_memory}:
             await stack.enter_async_context(monitoring(watched))
-        pressure = MemoryPressure(
-            used_share=lambda: service_memory.used_share, is_short=lambda: service_memory.is_short
-        )
-        opening = open_service(config, state, {}, clock=clock, memory=pressure)
+        opening = open_service(config, state, {}, clock=clock, memory=service_memory)
         service = await stack.enter_async_context(opening)
         key = await service.key_maker.make_first()
         assert key is not None, "the state is not new"

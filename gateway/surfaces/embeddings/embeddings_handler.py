@@ -11,6 +11,7 @@ from multidict import MultiMapping
 
 from gateway.config import EdgeConfig
 from gateway.http.exchange import Exchange
+from gateway.overload.in_flight_calls import InFlightCall
 from gateway.surfaces.answer_headers import COST_HEADER, notes_header
 from gateway.surfaces.base import Route
 from gateway.surfaces.embeddings.decode import DecodedRequest, decode
@@ -37,7 +38,7 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
         exchange.outcome.update(model=asked.spec.model[:MODEL_LOGGED_MAX], stream=False)
         call = options.call_of(exchange.request_id, request_bytes)
         headers: dict[str, str] = {}
-        with self.calls.track(key):
+        with InFlightCall(self.calls, key):
             answer = await self.backend.embed(
                 asked.request(options.parameter_policy), call, headers
             )

@@ -19,7 +19,7 @@ from gateway.http.body import expect_continue
 from gateway.http.call_options import deadline_s, idempotency_key, trace_context
 from gateway.http.credentials import BEARER_ONLY, api_key
 from gateway.http.middleware import REQUEST_ID
-from gateway.overload.in_flight_calls import InFlightCalls
+from gateway.overload.in_flight_calls import InFlightCall, InFlightCalls
 from gateway.surfaces.base import ModelsForm, Surface
 from gateway.surfaces.models.model_members import members_of
 from services.domain.error_reason import ErrorReason
@@ -86,7 +86,7 @@ class ModelsHandler:
         """Answer with all models that the key may use."""
         client = self._client(request)
         call = self._call(request, client)
-        with self._calls.track(call.key):
+        with InFlightCall(self._calls, call.key):
             listed = await self._backend.models(call)
         return _json(client.form.render_list(listed, request.query), request, client)
 
@@ -95,7 +95,7 @@ class ModelsHandler:
         client = self._client(request)
         call = self._call(request, client)
         try:
-            with self._calls.track(call.key):
+            with InFlightCall(self._calls, call.key):
                 found = await self._backend.model(request.match_info["model"], call)
         except ApiError as error:
             if error.reason == ErrorReason.NOT_FOUND:

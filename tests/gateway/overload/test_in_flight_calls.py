@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.errors import ApiError
-from gateway.overload.in_flight_calls import InFlightCalls
+from gateway.overload.in_flight_calls import InFlightCall, InFlightCalls
 from services.domain.error_reason import ErrorReason
 
 
@@ -16,10 +16,10 @@ def refusal(reason: ErrorReason, scarce: str = "") -> ApiError:
 
 async def fail(calls: InFlightCalls, error: ApiError) -> None:
     """Fail a call, with nine others in flight."""
-    contexts = [calls.track("key") for _ in range(9)]
+    contexts = [InFlightCall(calls, "key") for _ in range(9)]
     for each in contexts:
         each.__enter__()
-    with pytest.raises(ApiError) as failed, calls.track("key"):
+    with pytest.raises(ApiError) as failed, InFlightCall(calls, "key"):
         raise error
     for each in contexts:
         each.__exit__(None, None, None)
@@ -46,7 +46,7 @@ async def test_only_too_many_calls_lower_the_limit(error: ApiError, calls_max: i
 async def test_no_limit_is_learned_where_the_service_is_asked_before_each_call() -> None:
     """An edge in its service's process neither lowers a limit nor counts each caller's calls."""
     calls = InFlightCalls(learns_limit=False)
-    with calls.track("key"), calls.track("key"), calls.track("other"):
+    with InFlightCall(calls, "key"), InFlightCall(calls, "key"), InFlightCall(calls, "other"):
         assert not calls.shares.is_light("other")
     await fail(calls, refusal(ErrorReason.OVERLOADED))
 
@@ -56,7 +56,7 @@ async def test_no_limit_is_learned_where_the_service_is_asked_before_each_call()
 async def test_a_drain_waits_for_calls() -> None:
     """The drain returns when the last call in flight has ended."""
     calls = InFlightCalls()
-    with calls.track("key"):
+    with InFlightCall(calls, "key"):
         draining = asyncio.create_task(calls.drain(10))
         await asyncio.sleep(0)
         assert not draining.done()
@@ -69,7 +69,7 @@ async def test_a_drain_cancels_calls_at_its_timeout() -> None:
 
     async def request() -> None:
         try:
-            with calls.track("key"):
+            with InFlightCall(calls, "key"):
                 try:
                     await asyncio.Event().wait()
                 except asyncio.CancelledError:
@@ -94,7 +94,7 @@ async def test_a_client_that_leaves_during_a_drain_ends_its_request() -> None:
     calls = InFlightCalls()
 
     async def request() -> None:
-        with calls.track("key"):
+        with InFlightCall(calls, "key"):
             await asyncio.Event().wait()
 
     running = asyncio.create_task(request())

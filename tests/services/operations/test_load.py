@@ -10,7 +10,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 from pomogator.operations.v1 import operations_service_pb2 as pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 
-from services.overload.load_shedder import MemoryPressure
+from services.overload.load_shedder import FixedMemoryUse
 from services.overload.thresholds import QUEUE_WAIT_S, TURN_LATE_S
 from services.serving.server import open_service
 from tests.services.operations.test_servicer import Source, config, spec
@@ -39,7 +39,7 @@ async def test_an_idle_process_refuses_nothing(tmp_path: Path) -> None:
 
 async def test_refusals_are_counted_by_reason(tmp_path: Path) -> None:
     """Here of calls while memory is short."""
-    memory = MemoryPressure(used_share=lambda: 0.96, is_short=lambda: True)
+    memory = FixedMemoryUse(used_share=0.96, is_short=True)
     async with (
         open_service(Source().config, tmp_path, {}, memory=memory) as service,
         service.operators_channel() as operators,

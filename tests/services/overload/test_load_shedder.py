@@ -14,7 +14,13 @@ from services.common.retry_after import RETRY_AFTER_MIN_S, RETRY_AFTER_SPREAD_S
 from services.config import BoundsConfig
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.overload.load_shedder import LoadShedder, MemoryPressure, sample_loop_turns
+from services.overload.load_shedder import (
+    UNLIMITED_MEMORY,
+    FixedMemoryUse,
+    LoadShedder,
+    MemoryUse,
+    sample_loop_turns,
+)
 from services.overload.thresholds import (
     CALLS_PER_SAMPLE_WHEN_BUSY,
     QUEUE_WAIT_FOR_S,
@@ -29,9 +35,9 @@ MANY, FEW = 1000, 100
 CALLER, OTHER = "Bearer one", "Bearer two"
 
 
-def load_shedder_of(bounds: BoundsConfig, memory: MemoryPressure | None = None) -> LoadShedder:
+def load_shedder_of(bounds: BoundsConfig, memory: MemoryUse = UNLIMITED_MEMORY) -> LoadShedder:
     """A load shedder with these bounds, whose chance repeats itself."""
-    return LoadShedder(lambda: bounds, random.Random(1), memory or MemoryPressure())  # noqa: S311
+    return LoadShedder(bounds, random.Random(1), memory)  # noqa: S311
 
 
 @pytest.fixture
@@ -120,7 +126,7 @@ def test_without_a_flood_there_is_no_spare_capacity() -> None:
 
 def test_all_calls_are_refused_while_memory_is_short() -> None:
     """However few are in flight; `scarce` keeps edges from lowering their concurrency limit."""
-    load_shedder = load_shedder_of(BoundsConfig(), MemoryPressure(is_short=lambda: True))
+    load_shedder = load_shedder_of(BoundsConfig(), FixedMemoryUse(is_short=True))
     assert load_shedder.retry_after_s(1, CALLER) is not None
     with pytest.raises(Failure) as refused:
         load_shedder.admit(0.0, 1, 0.0, CALLER)

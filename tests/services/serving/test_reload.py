@@ -41,8 +41,8 @@ async def test_a_reload_replaces_the_snapshot(tmp_path: Path, config: Config) ->
         after = snapshots.current
 
         assert service.load_shedder.calls_max == 7
-    assert (before.bounds, before.client_certificates) == (BoundsConfig(), {})
-    assert (after.bounds.calls_max, after.client_certificates) == (7, {"*": ("edge.svc",)})
+    assert (before.config.bounds, before.client_certificates) == (BoundsConfig(), {})
+    assert (after.config.bounds.calls_max, after.client_certificates) == (7, {"*": ("edge.svc",)})
     assert before.catalog is not after.catalog
     assert before.plans is not after.plans
 
