@@ -23,9 +23,8 @@ Modules, in the order in which data flows:
     transport_errors      errors for failures of the transport, and for timeouts
     http                  HTTP/1.1 client
     connection_check      connections to all channels, for `pomogator check --connect`
-    stream_reader         bytes of a stream as events
+    stream_reader         bytes of a stream as events, with a fast path for those that repeat
     sse_parser            bytes of a stream as server-sent events
-    repeated_frame        fast path for events that differ only in their text
     raw_stream            bytes of a stream that passes as it is
     raw_answer            answers that pass as they are, of which little is read
     document_decoder      answers that are never streams
@@ -49,7 +48,7 @@ To add a dialect:
    `UpstreamRequest`. `parameters.accepted` and `thinking.plan` decide what is sent.
 2. In `response.py` write a `Decoder`: it returns deltas at once and endings only in `finish`, and
    decodes a whole answer to what the fold of its stream would be. For speed it may also be a
-   `repeated_frame.RepeatedTextDecoder`.
+   `base.RepeatedTextDecoder`.
 3. In `__init__.py` tie both to a `DIALECT`. `failures.provider_failure` makes its errors.
 4. Add a line to `registry.DIALECTS`.
 5. Add rows for its models to `capabilities.toml` where they differ from the default.

@@ -7,9 +7,11 @@ status, headers and body of an error response ──error──► UpstreamError
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import msgspec
 
@@ -199,7 +201,7 @@ class Decoder(Protocol):
     The pipeline adds `Started`. Every method raises UpstreamError if the provider reports an error
     or its answer cannot be decoded.
 
-    A decoder may also be a `services.providers.repeated_frame.RepeatedTextDecoder`, for speed.
+    A decoder may also be a `RepeatedTextDecoder`, for speed.
     """
 
     def feed(self, event: SseEvent) -> list[Event]:
@@ -226,6 +228,35 @@ class Decoder(Protocol):
     def usage(self) -> Usage | None:
         """The usage reported so far, also after a failure."""
         ...
+
+
+class RepeatedTextDecoder(ABC):
+    """Optional base class of a decoder whose events of text may be read together.
+
+    A decoder without it gets every event by `feed`, with the same result. See
+    `services.providers.stream_reader`.
+    """
+
+    padding: ClassVar[re.Pattern[bytes] | None] = None
+    """Pattern whose first group is the padding at the end of an event. None: events have none."""
+    last_text = ""
+    """The text of the last event, if that event appended this text and changed nothing else.
+    Otherwise empty."""
+
+    @abstractmethod
+    def text_of(self, data: bytes) -> str:
+        """Return the text in the data of an event. Does not take the event.
+
+        The event is like the last one, which had a `last_text`, but for its text.
+        """
+
+    @abstractmethod
+    def text_events(self, texts: Iterable[str]) -> Iterable[Event]:
+        """Return the events of further texts. None of them is empty.
+
+        Their events in the stream differ from the last one in the text alone. Nearly all of a
+        stream arrives here.
+        """
 
 
 class ProviderApi(Protocol):

@@ -34,7 +34,6 @@ LARGE_EVENTS_BUDGET = 256 * 1024 * 1024
 DONE = b"[DONE]"
 """The data with which OpenAI's streams end."""
 
-_BOM = b"\xef\xbb\xbf"
 _make = partial(tuple.__new__, SseEvent)  # SseEvent(...) itself costs half as much again.
 
 
@@ -54,9 +53,10 @@ class SseParser(msgspec.Struct, eq=False, kw_only=True):
     """Parser of the body of one answer into events.
 
     The events do not depend on how the body was sliced. Comments, and events
-    without data, are dropped. An event larger than `limit` is an OverlongAnswerError,
-    raised once the events before it have been returned. A large event for which
-    `budget` has too little left is UPSTREAM_BAD_RESPONSE.
+    without data, are dropped. A byte order mark is removed before. An event larger
+    than `limit` is an OverlongAnswerError, raised once the events before it have
+    been returned. A large event for which `budget` has too little left is
+    UPSTREAM_BAD_RESPONSE.
     """
 
     limit: int = EVENT_MAX
@@ -65,8 +65,6 @@ class SseParser(msgspec.Struct, eq=False, kw_only=True):
     _pending: list[bytes] = []
     """The beginning of an event, with LF line ends."""
     _pending_size: int = 0
-    _begun: bool = False
-    """Whether a byte order mark can no longer come."""
     _after_cr: bool = False
     _too_large: bool = False
     _lacks_memory: bool = False
@@ -91,8 +89,6 @@ class SseParser(msgspec.Struct, eq=False, kw_only=True):
         """Split `data`. Returns the blocks of lines that it completes, for `event_of`."""
         if self._too_large:
             self._check()
-        if not self._begun:
-            data = self._without_bom(data)
         if b"\r" in data or self._after_cr:
             data = self._with_lf(data)
         if not data:
@@ -169,15 +165,6 @@ class SseParser(msgspec.Struct, eq=False, kw_only=True):
                 self._too_large = True
                 blocks[number:] = [b""]
                 return
-
-    def _without_bom(self, data: bytes) -> bytes:
-        if self._pending:
-            data = self._take_pending() + data
-        if len(data) < len(_BOM) and _BOM.startswith(data):
-            self._wait(data)
-            return b""
-        self._begun = True
-        return data.removeprefix(_BOM)
 
     def _with_lf(self, data: bytes) -> bytes:
         """Normalize line ends in `data` to LF, also if a CRLF is split between pieces."""

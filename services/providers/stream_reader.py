@@ -1,16 +1,43 @@
-"""Reader of a provider's stream, without I/O: splits the bytes into frames and decodes them."""
+"""Reader of a provider's stream, without I/O: splits the bytes into events and decodes them.
+
+Nearly all events of a stream repeat the first piece of text, except for the text:
+
+    data: {"id":"1","choices":[{"index":0,"delta":{"content":"Good"}}]}
+    data: {"id":"1","choices":[{"index":0,"delta":{"content":" day"}}]}
+
+Once one such event has been decoded, the bytes before and after the text are known: its frame. An
+event with the same frame and a JSON string between needs no decoding of its own. Splitting and
+decoding an event takes 1.6 µs, recognizing a frame 0.3 µs (`python -m tests.bench.service`).
+
+Some providers pad each event at its end, which hides the length of its text from eavesdroppers:
+
+    data: {"id":"1","choices":[{"index":0,"delta":{"content":" day"}}],"obfuscation":"hJ8f"}
+
+The padding means nothing. Letters and digits in its place are no difference.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import Protocol
 
+import msgspec
+
+from services.common.json_errors import NOT_JSON
 from services.domain.events import Event
 from services.errors import UpstreamError
-from services.providers.base import Decoder, SseEvent
-from services.providers.repeated_frame import RepeatedFrame, RepeatedTextDecoder
+from services.providers.base import Decoder, RepeatedTextDecoder
 from services.providers.sse_parser import SseParser, event_of
 from services.providers.surrogate_joiner import joiner_of
 from services.providers.unusable_answers import unreadable
+
+ATTEMPTS = 8
+"""How many frames that do not repeat are tried: some streams vary in every event."""
+
+_BLANK_LINE = b"\n\n"
+_TEXT = msgspec.json.Decoder(str)
+_TEXTS = msgspec.json.Decoder(list[str])
 
 
 class Reader(Protocol):
@@ -29,75 +56,167 @@ class Reader(Protocol):
 class StreamReader:
     """Reader of one stream. See `Reader`."""
 
-    __slots__ = (
-        "_decoder",
-        "_frame",
-        "_has_events",
-        "_parser",
-        "_repeats",
-        "_text_decoder",
-        "complete",
-    )
+    __slots__ = ("_decoder", "_frame", "_has_events", "_parser", "_repeated", "complete")
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self._text_decoder = decoder if isinstance(decoder, RepeatedTextDecoder) else None
+        self._frame = RepeatedFrame(decoder) if isinstance(decoder, RepeatedTextDecoder) else None
+        self._repeated: RepeatedFrame | None = None
+        """The frame that the next event may have, which begins the data."""
         self._parser = SseParser()
-        self._frame = RepeatedFrame(self._text_decoder.padding if self._text_decoder else None)
         self._has_events = False
-        self._repeats = False  # Whether the next event begins the data, and may have the frame.
         self.complete = False
 
     def feed(self, data: bytes) -> tuple[list[Event], UpstreamError | None]:
         """Decode `data`."""
-        events: list[Event] = []
-        text_decoder = self._text_decoder
-        if self._repeats and text_decoder is not None and (text := self._frame.text(data)):
-            text_decoder.add_texts((text,), events)
-            return events, None
-        return self._read(data, events)
+        frame = self._repeated
+        if frame is not None and (text := frame.text(data)):
+            return [*frame.decoder.text_events((text,))], None
+        return self._read(data)
 
-    def _read(self, data: bytes, events: list[Event]) -> tuple[list[Event], UpstreamError | None]:
-        begin = 0
+    def _read(self, data: bytes) -> tuple[list[Event], UpstreamError | None]:
+        events: list[Event] = []
+        frame, begin = self._frame, 0
         try:
             blocks = self._parser.split(data) if data else self._parser.rest()
             while begin < len(blocks) and not self._decoder.done:
-                frame, text_decoder = self._frame, self._text_decoder
-                texts = frame.read(blocks, begin) if frame.is_confirmed else None
-                if texts and text_decoder is not None:
-                    text_decoder.add_texts(texts, events)
+                if frame is not None and (texts := frame.read(blocks, begin)):
+                    events += frame.decoder.text_events(filter(None, texts))
                     begin += len(texts)
                     continue
                 block = blocks[begin]
                 begin += 1
-                if sse_event := event_of(block):
-                    self._has_events = True
-                    try:
-                        events += self._decoder.feed(sse_event)
-                    except UpstreamError as error:
-                        events += self._joined(sse_event, error)
-                    else:
-                        if text_decoder is not None and text_decoder.last_text:
-                            frame.learn(block, text_decoder.last_text)
-                        else:
-                            # A member that this event has changed may change back in the next one.
-                            frame.is_confirmed = False
+                event = event_of(block)
+                if event is None:
+                    continue
+                self._has_events = True
+                try:
+                    events += self._decoder.feed(event)
+                except UpstreamError as error:
+                    # From now on each event is decoded by itself: it may be half a character.
+                    self._frame = frame = None
+                    self._decoder = joiner_of(self._decoder, event, error)
+                    events += self._decoder.feed(event)
+                if frame is not None:
+                    frame.learn(block, event.data)
+            self._repeated = None
             if self._decoder.done or not data:
-                events += self._end()
-            else:
-                self._repeats = self._frame.is_confirmed and self._parser.is_between_events
+                self.complete = True
+                if not self._has_events:
+                    raise unreadable()
+                events += self._decoder.finish()
+            elif frame is not None and frame.is_known and self._parser.is_between_events:
+                self._repeated = frame
         except UpstreamError as error:
             return events, error
         return events, None
 
-    def _joined(self, sse_event: SseEvent, error: UpstreamError) -> list[Event]:
-        """Decode again what the decoder has refused, where it was half a character."""
-        self._text_decoder, self._frame = None, RepeatedFrame()
-        self._decoder = joiner_of(self._decoder, sse_event, error)
-        return self._decoder.feed(sse_event)
 
-    def _end(self) -> list[Event]:
-        self.complete = True
-        if not self._has_events:
-            raise unreadable()
-        return self._decoder.finish()
+class RepeatedFrame(msgspec.Struct, eq=False):
+    """The bytes that the events of one stream have in common."""
+
+    decoder: RepeatedTextDecoder
+    """Decoder of the events, of which one has been decoded before others are read by the frame."""
+    is_known: bool = False
+    """Whether the last event that was decoded had it, so that others can be read by it."""
+    _attempts: int = ATTEMPTS
+    _before: bytes = b""
+    """Bytes up to the text and with its first quote."""
+    _between: bytes = b""
+    """Bytes from the last quote of the text to the padding. Empty: there is no padding."""
+    _after: bytes = b""
+    """Bytes behind the padding; without it, those from the last quote of the text on."""
+    _place: slice = slice(0)
+    """Where the text with its quotes is in an event, and what is up to the padding."""
+    _end: bytes = b""
+    """`_after` and a blank line."""
+    _place_in_data: slice = slice(0)
+    """The same in an event with its blank line."""
+
+    def learn(self, block: bytes, data: bytes) -> None:
+        """Learn from the event `block` with this data, which the decoder has just decoded."""
+        text = self.decoder.last_text
+        self.is_known = bool(text and self._before) and self.text(block + _BLANK_LINE) == text
+        if self.is_known or not text or not self._attempts:
+            return
+        self._attempts -= 1
+        literal = msgspec.json.encode(text)
+        before, found, rest = block.partition(literal)
+        # The place is that of the text if another text in it is decoded as such.
+        other = f"{text}."
+        others = data.replace(literal, msgspec.json.encode(other))
+        self._before = b""
+        if not found or literal in rest or self.decoder.text_of(others) != other:
+            return
+        self._before, self._between, self._after = before + b'"', b"", b'"' + rest
+        behind = len(rest)  # Bytes behind the place.
+        padding = self.decoder.padding
+        if padding is not None and (padded := padding.search(rest)):
+            self._between, self._after = b'"' + rest[: padded.start(1)], rest[padded.end(1) :]
+            behind = len(self._after)
+        self._end = self._after + _BLANK_LINE
+        self._place = slice(len(before), -behind or None)
+        self._place_in_data = slice(len(before), -behind - len(_BLANK_LINE))
+        self.is_known = True
+
+    def text(self, data: bytes) -> str:
+        """The text of `data`, where that is one event of the frame with its blank line.
+
+        Empty: it is something else, or an event without text.
+        """
+        is_alone = data.find(_BLANK_LINE) == len(data) - len(_BLANK_LINE)
+        if is_alone and data.startswith(self._before) and data.endswith(self._end):
+            literal = data[self._place_in_data]
+            if self._between:
+                literal = _unpadded(literal, self._between)
+            try:
+                return _TEXT.decode(literal)
+            except NOT_JSON:
+                pass
+        return ""
+
+    def read(self, blocks: Sequence[bytes], begin: int) -> list[str]:
+        """The texts of the events from `begin` on that have the frame, up to the first without."""
+        before, after, place = self._before, self._after, self._place
+        if not self.is_known or not blocks[begin].startswith(before):
+            return []
+        least = len(before) + len(after)
+        literals = []
+        for block in blocks[begin:]:
+            if not (block.startswith(before) and block.endswith(after) and len(block) >= least):
+                break
+            literals.append(block[place])
+        if self._between:
+            unpadded = (_unpadded(literal, self._between) for literal in literals)
+            literals = list(takewhile(bool, unpadded))
+        if not literals:
+            return []
+        found = _decoded(literals)
+        if len(found) != len(literals):
+            self.is_known = False
+            self._attempts = max(0, self._attempts - 1)
+        return found
+
+
+def _unpadded(data: bytes, between: bytes) -> bytes:
+    """The literal of a text before `between` and a padding. Empty: there is something else."""
+    body, found, padding = data.rpartition(between)
+    return body + b'"' if found and (padding.isalnum() or not padding) else b""
+
+
+def _decoded(literals: Sequence[bytes]) -> list[str]:
+    """The strings of which these are the literals in JSON. Empty if one of them is not.
+
+    Each is between quotes. All are literals if as many strings come out as went in: a quote within
+    one would begin another string, and its last quote is not part of it.
+    """
+    try:
+        if len(literals) == 1:
+            return [_TEXT.decode(literals[0])]
+        array = b"[%b]" % b",".join(literals)
+        if b'\\","' in array or array.endswith(b'\\"]'):
+            return []
+        texts = _TEXTS.decode(array)
+    except NOT_JSON:
+        return []
+    return texts if len(texts) == len(literals) else []

@@ -9,7 +9,8 @@ and the usage are held back until the message has ended, as is what no field has
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import msgspec
 
@@ -39,11 +40,10 @@ from services.providers.anthropic.blocks import (
 from services.providers.anthropic.extras import CITATION, Extras
 from services.providers.anthropic.usage import UsageCount
 from services.providers.anthropic.whole_message import choice_of
-from services.providers.base import SseEvent
+from services.providers.base import RepeatedTextDecoder, SseEvent
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.failures import read_error
 from services.providers.finish_reasons import finish_reason, raise_if_failure
-from services.providers.repeated_frame import RepeatedTextDecoder
 from services.providers.translate.reasoning_details import encode
 from services.providers.unusable_answers import broken_off, unreadable
 
@@ -63,7 +63,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         self._stop_reason = ""
         self._has_ending = False  # Whether `message_delta` has been received.
         self._stopped = False  # Whether `message_stop` has been received.
-        self._text_index = 0
+        self._text_block: OpenBlock
 
     def feed(self, event: SseEvent) -> list[Event]:
         """Decode one event."""
@@ -79,13 +79,13 @@ class AnthropicDecoder(RepeatedTextDecoder):
             raise error_in_answer(event.data)
         return self._event(opened, event.data)
 
-    def add_texts(self, texts: Sequence[str], events: list[Event]) -> None:
-        """Add further text of the block that the last event belonged to."""
-        opened = self._block(self._text_index, "text_delta")
-        if opened is None:
-            return
-        opened.length += sum(map(len, texts))
-        events += map(TextDelta, filter(None, texts))
+    def text_of(self, data: bytes) -> str:
+        """Return the text of a delta."""
+        return wire.DELTA.decode(data).delta.text or ""
+
+    def text_events(self, texts: Iterable[str]) -> Iterator[Event]:
+        """Return further text of the block that the last event belonged to."""
+        return map(partial(_text, self._text_block), texts)
 
     @property
     def done(self) -> bool:
@@ -204,7 +204,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
             self._extras.add_delta(event.index, wire.read(data, wire.EVENT).delta)
             return []
         if kind == "text_delta":
-            self.last_text, self._text_index = delta.text or "", event.index
+            self.last_text, self._text_block = delta.text or "", opened
             return [_text(opened, self.last_text)] if self.last_text else []
         if kind == "thinking_delta":
             return [self._reasoning(opened, delta.thinking)] if delta.thinking else []

@@ -7,7 +7,7 @@ this package; the decoder keeps the order of events.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from msgspec import UNSET
@@ -16,7 +16,7 @@ from services.common.known_members import item, member
 from services.domain.completion import Choice, WholeAnswer
 from services.domain.events import Event, Finished, TextDelta
 from services.domain.usage import Usage
-from services.providers.base import SseEvent
+from services.providers.base import RepeatedTextDecoder, SseEvent
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.failures import read_error
 from services.providers.openai import wire
@@ -25,7 +25,6 @@ from services.providers.openai.choice_state import StatePacker
 from services.providers.openai.streamed_choice import StreamedChoice
 from services.providers.openai.usage import normalized
 from services.providers.openai.whole_choice import WholeChoice, plain_choice
-from services.providers.repeated_frame import RepeatedTextDecoder
 from services.providers.sse_parser import DONE
 from services.providers.unusable_answers import broken_off, unreadable
 
@@ -41,6 +40,8 @@ class OpenAiDecoder(RepeatedTextDecoder):
     """
 
     padding = wire.PADDING
+    text_events = staticmethod(partial(map, TextDelta))
+    """Further text is always that of the first choice."""
     usage: Usage | None = None
     """The last reported usage."""
     done = False
@@ -70,14 +71,10 @@ class OpenAiDecoder(RepeatedTextDecoder):
             self.last_text = text
         return events
 
-    def add_texts(self, texts: Sequence[str], events: list[Event]) -> None:
-        """Add further text of the first choice."""
-        if not self._in_text and any(texts):
-            self._choices[0].reopen()
-            self._in_text = True
-        if self._members.has_news and any(texts):
-            events.append(self._members.news())
-        events += map(TextDelta, filter(None, texts))
+    def text_of(self, data: bytes) -> str:
+        """Return the text of the first choice."""
+        chunk, _ = wire.decode(data)
+        return chunk.text()
 
     def finish(self) -> list[Event]:
         """End the stream.

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.json_errors import NOT_JSON
-from services.providers.openai.wire import PADDING
-from services.providers.repeated_frame import ATTEMPTS, RepeatedFrame
+from services.providers.openai.response import OpenAiDecoder
+from services.providers.sse_parser import event_of
+from services.providers.stream_reader import ATTEMPTS, RepeatedFrame
 
-BEFORE, AFTER = b'data: {"id":"1","delta":{"content":', b"}}"
+BEFORE, AFTER = b'data: {"id":"1","choices":[{"delta":{"content":', b"}}]}"
 
 
 def block(text: str) -> bytes:
@@ -19,28 +20,48 @@ def block(text: str) -> bytes:
     return BEFORE + msgspec.json.encode(text) + AFTER
 
 
-def confirmed(*others: bytes) -> RepeatedFrame:
-    """One that has heard `others`, and then the same form twice."""
-    frame = RepeatedFrame()
-    for other in others:
-        frame.learn(other, "x")
-    for text in ("Good", " day"):
-        frame.learn(block(text), text)
+def learned(*blocks: bytes) -> RepeatedFrame:
+    """The frame of a stream of which these events have been decoded."""
+    decoder = OpenAiDecoder()
+    frame = RepeatedFrame(decoder)
+    for each in blocks:
+        event = event_of(each)
+        assert event is not None
+        decoder.feed(event)
+        frame.learn(each, event.data)
     return frame
 
 
-def test_once_is_not_enough() -> None:
-    """After one event it is not known what will be the same."""
-    frame = RepeatedFrame()
-    frame.learn(block("Good"), "Good")
+def known(*others: bytes) -> RepeatedFrame:
+    """The frame of a stream with `others`, and then an event like those of `block`."""
+    return learned(*others, block("Good"))
 
-    assert frame.read([block(" day")], 0) == []
+
+def test_one_event_is_enough() -> None:
+    """The place of the text is known once another text has been decoded in it."""
+    assert known().read([block(" day")], 0) == [" day"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b'data: {"id":"Good","choices":[{"delta":{"content":"G\\u006fod"}}]}',
+        b'data: {"choices":[{"delta":{"content":"Good","content":"G\\u006fod"}}]}',
+        b': "Good"\ndata: {"choices":[{"delta":{"content":"G\\u006fod"}}]}',
+    ],
+)
+def test_a_text_that_is_elsewhere_in_other_bytes_is_not_mistaken(first: bytes) -> None:
+    """The same string in another member, in an overwritten one, or in a comment."""
+    frame = learned(first)
+
+    assert not frame.is_known
+    assert frame.read([first.replace(b'"Good"', b'"Bad"')], 0) == []
 
 
 def test_reads_on_to_the_first_that_differs() -> None:
     """What else comes ends the run, and the next one begins behind it."""
     blocks = [block("a"), block("b\n"), b"data: [DONE]", block('"c"'), block("")]
-    frame = confirmed()
+    frame = known()
 
     assert frame.read(blocks, 0) == ["a", "b\n"]
     assert frame.read(blocks, 2) == []
@@ -50,7 +71,7 @@ def test_reads_on_to_the_first_that_differs() -> None:
 @given(texts=st.lists(st.text(), min_size=1))
 def test_any_text_is_read(texts: list[str]) -> None:
     """As it would be event by event, where its end cannot be mistaken."""
-    assert confirmed().read([block(text) for text in texts], 0) in (texts, [])
+    assert known().read([block(text) for text in texts], 0) in (texts, [])
 
 
 @given(bodies=st.lists(st.text('a",\\{}: ', max_size=6).map(str.encode), min_size=1, max_size=4))
@@ -64,10 +85,10 @@ def test_what_is_no_string_is_not_read(bodies: list[bytes]) -> None:
             break
 
     events = [BEFORE + b'"%b"' % body + AFTER for body in bodies]
-    read = confirmed().read(events, 0)
+    read = known().read(events, 0)
 
     assert read in ([], expected)
-    assert [confirmed().text(event + b"\n\n") for event in events[: len(expected) + 1]] == (
+    assert [known().text(event + b"\n\n") for event in events[: len(expected) + 1]] == (
         expected + [""] * (len(expected) < len(events))
     )
     assert len(read) in {0, len(bodies)}
@@ -78,37 +99,39 @@ def test_what_is_no_string_is_not_read(bodies: list[bytes]) -> None:
 )
 def test_doubtful_events_are_left_to_the_decoder(body: bytes) -> None:
     """Bytes that are no UTF-8, control characters, quotes, half an escape."""
-    assert confirmed().read([block("a"), BEFORE + b'"%b"' % body + AFTER], 0) == []
+    assert known().read([block("a"), BEFORE + b'"%b"' % body + AFTER], 0) == []
 
 
 def test_prefix_and_suffix_do_not_share_their_quote() -> None:
     """An event that is shorter than both is another one."""
-    assert confirmed().read([BEFORE + b'"' + AFTER], 0) == []
-    assert not confirmed().text(BEFORE + b'"' + AFTER + b"\n\n")
+    assert known().read([BEFORE + b'"' + AFTER], 0) == []
+    assert not known().text(BEFORE + b'"' + AFTER + b"\n\n")
 
 
 def test_ambiguous_events_teach_nothing() -> None:
     """A text that stands in the event twice could be either."""
-    frame = RepeatedFrame()
-    for _ in range(3):
-        frame.learn(b'data: {"role":"a","content":"a"}', "a")
+    both = b'data: {"id":"%b","choices":[{"delta":{"content":"%b"}}]}'
 
-    assert frame.read([b'data: {"role":"a","content":"b"}'], 0) == []
+    assert learned(*[both % (b"a", b"a")] * 3).read([both % (b"a", b"b")], 0) == []
 
 
 def test_learns_anew() -> None:
     """Another form takes the place of one that comes no more."""
-    frame = confirmed(b'data: {"other":"x"}')
+    other = b'data: {"id":"2","choices":[{"delta":{"content":"x"}}]}'
+    frame = known(other)
 
     assert frame.read([block("a")], 0) == ["a"]
-    assert frame.read([b'data: {"other":"x"}'], 0) == []
+    assert frame.read([other], 0) == []
 
 
 def test_gives_up() -> None:
     """A stream of which every event varies is not listened to for long."""
-    others = [b'data: {"pad":%d,"content":"x"}' % number for number in range(ATTEMPTS)]
+    others = [
+        b'data: {"created":%d,"choices":[{"delta":{"content":"x"}}]}' % number
+        for number in range(ATTEMPTS)
+    ]
 
-    assert confirmed(*others).read([block("a")], 0) == []
+    assert known(*others).read([block("a")], 0) == []
 
 
 def padded(text: str, padding: str, more: str = "") -> bytes:
@@ -118,11 +141,8 @@ def padded(text: str, padding: str, more: str = "") -> bytes:
 
 
 def padded_frame() -> RepeatedFrame:
-    """A frame of two padded events."""
-    frame = RepeatedFrame(PADDING)
-    for text, padding in (("Good", "hJ8f"), (" day", "")):
-        frame.learn(padded(text, padding), text)
-    return frame
+    """The frame of padded events."""
+    return learned(padded("Good", "hJ8f"))
 
 
 @given(texts=st.lists(st.text(), min_size=1), paddings=st.lists(st.sampled_from(["", "x", "0aZ"])))
@@ -154,12 +174,9 @@ def test_other_differences_than_padding_are_left_to_the_decoder(event: bytes) ->
 
 def test_padding_that_is_not_the_last_member_teaches_nothing() -> None:
     """A member of the same name elsewhere may have a meaning."""
-    frame = RepeatedFrame(PADDING)
     events = [
-        b'data: {"content":"%b","sources":[{"p":"%b"}]}' % each
-        for each in ((b"a", b"x"), (b"b", b"x"), (b"c", b"y"))
+        b'data: {"choices":[{"delta":{"content":"%b"}}],"citations":[{"p":"%b"}]}' % each
+        for each in ((b"a", b"x"), (b"b", b"x"), (b"c", b"x"), (b"d", b"y"))
     ]
-    for event, text in zip(events[:2], "ab", strict=True):
-        frame.learn(event, text)
 
-    assert frame.read(events[1:], 0) == ["b"]
+    assert learned(*events[:2]).read(events[2:], 0) == ["c"]

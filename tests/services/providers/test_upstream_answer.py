@@ -60,6 +60,14 @@ COMPLETE: Mapping[str, Script] = {
         SSE_HEAD + chunk(b"\xef\xbb\xbf\n\n"),
         chunk(b": hello\n\n") + sse("a", "stop", "[DONE]") + LAST_CHUNK,
     ],
+    "a mark in pieces": [
+        SSE_HEAD + chunk(b"\xef"),
+        chunk(b"\xbb"),
+        chunk(b"\xbf") + sse("a", "stop", "[DONE]") + LAST_CHUNK,
+    ],
+    "a mark before an event": [
+        SSE_HEAD + chunk(b"\xef\xbb\xbf" + event("a")) + sse("stop", "[DONE]") + LAST_CHUNK,
+    ],
     "another content type": [answer(event("a") + event("stop"), content_type="application/json")],
     "compressed": [answer(gzip.compress(event("a") + event("stop")), content_encoding="gzip")],
 }
