@@ -10,15 +10,13 @@ from dataclasses import dataclass
 
 from gateway.http.error_answer import ErrorRenderer
 from gateway.http.exchange import Exchange
+from gateway.telemetry.request_observer import RequestTarget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """A method and path, with their handler and the forms of keys and errors."""
+class Endpoint(RequestTarget):
+    """A method and literal path, with their handler and the forms of keys and errors."""
 
-    method: str
-    path: str
-    """Literal, without variables."""
     credential_headers: Sequence[str]
     """The headers that may carry the key; the first of them that a request has counts."""
     handle: Callable[[Exchange], Awaitable[None]]

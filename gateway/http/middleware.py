@@ -22,6 +22,7 @@ from gateway.telemetry.request_observer import (
     CLIENT_CLOSED,
     OBSERVER,
     ObservedRequest,
+    RequestTarget,
     route_of,
 )
 from services.common.request_headers import request_id_or_new
@@ -54,7 +55,8 @@ async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
     # Bytes that are not UTF-8 arrive as lone surrogates, which JSON cannot hold.
     path = request.rel_url.raw_path[:256].encode("ascii", "backslashreplace").decode()
     observer = request.app[OBSERVER]
-    observed = ObservedRequest(own_id, request.method, route_of(request), path, started, outcome)
+    target = RequestTarget(method=request.method, route=route_of(request), path=path)
+    observed = ObservedRequest(own_id, target, started, outcome)
     observer.begin(observed, request.headers)
     status = CLIENT_CLOSED
     try:

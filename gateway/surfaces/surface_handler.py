@@ -72,6 +72,7 @@ class SurfaceHandler(ABC, Generic[A]):
         for method, path in self.served:
             yield Endpoint(
                 method=method,
+                route=path,
                 path=path,
                 credential_headers=self.surface.credential_headers,
                 handle=self.handle,

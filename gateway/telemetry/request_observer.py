@@ -15,7 +15,8 @@ import logging
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 from aiohttp import web
@@ -51,20 +52,41 @@ STREAM, WHOLE = ("stream",), ("whole",)
 _access = logging.getLogger("gateway.access")
 
 
-class ObservedRequest(msgspec.Struct, eq=False):
-    """A request that is being answered, as the access log, metrics and traces see it."""
+@dataclass(frozen=True, kw_only=True)
+class RequestTarget:
+    """What a request is sent to."""
 
-    request_id: str
     method: str
     route: str
     """The pattern of its path. Empty: no route matches."""
     path: str
+
+
+class Observed(Protocol):
+    """A request that is being answered, as the access log, metrics and traces see it."""
+
+    request_id: str
+
+    @property
+    def target(self) -> RequestTarget:
+        """What it is sent to."""
+
     started: float
     """When it arrived, by `time.perf_counter`."""
     outcome: dict[str, object]
     """Fields for its line in the access log, beside those that all lines have."""
-    span: RequestSpan | None = None
+    span: RequestSpan | None
     """None: requests are not traced."""
+
+
+class ObservedRequest(msgspec.Struct, eq=False):
+    """One that aiohttp has routed."""
+
+    request_id: str
+    target: RequestTarget
+    started: float
+    outcome: dict[str, object]
+    span: RequestSpan | None = None
 
 
 class RequestObserver:
@@ -82,7 +104,7 @@ class RequestObserver:
         """
         self.metrics = metrics = metrics or EdgeMetrics()
         self._tracer = tracer
-        self._in_flight: set[ObservedRequest] = set()
+        self._in_flight: set[Observed] = set()
         self._requests = metrics.counter(
             "requests_total",
             "Requests that have ended. Status 499: the client disconnected. `route` is empty where"
@@ -126,19 +148,19 @@ class RequestObserver:
             lambda: sum(request.outcome.get("stream") is True for request in self._in_flight),
         )
 
-    def begin(self, observed: ObservedRequest, headers: MultiMapping[str]) -> None:
+    def begin(self, observed: Observed, headers: MultiMapping[str]) -> None:
         """Begin to observe a request with these headers, in its own task."""
-        if observed.route in PROBES:
+        target = observed.target
+        if target.route in PROBES:
             return
         self._in_flight.add(observed)
         if self._tracer is not None:
-            observed.span = span = self._tracer.begin(
-                observed.method, observed.route, observed.path, headers
-            )
+            span = self._tracer.begin(target.method, target.route, target.path, headers)
+            observed.span = span
             observed.outcome["trace_id"] = span.trace_id
             TRACE_CONTEXT.set(span.context)
 
-    def end(self, observed: ObservedRequest, status: int, begun_at: float) -> None:
+    def end(self, observed: Observed, status: int, begun_at: float) -> None:
         """Record the end of a request. Status 499: its client disconnected.
 
         `begun_at` is when its answer began, by `time.perf_counter`; 0 if none began, or the time is
@@ -147,7 +169,7 @@ class RequestObserver:
         duration_s = time.perf_counter() - observed.started
         if _access.isEnabledFor(logging.INFO):
             _write_line(observed, status, duration_s)
-        route, outcome = observed.route, observed.outcome
+        route, outcome = observed.target.route, observed.outcome
         if route in PROBES:
             return
         self._in_flight.discard(observed)
@@ -167,12 +189,12 @@ class RequestObserver:
             observed.span.end(sent, CLIENT_GONE if disconnected else code, observed.request_id)
 
 
-def _write_line(observed: ObservedRequest, status: int, duration_s: float) -> None:
+def _write_line(observed: Observed, status: int, duration_s: float) -> None:
     """Write the access line of a request."""
     line = {
         "request_id": observed.request_id,
-        "method": observed.method,
-        "path": observed.path,
+        "method": observed.target.method,
+        "path": observed.target.path,
         **observed.outcome,
         "status": status,
         "duration_ms": round(duration_s * 1000),

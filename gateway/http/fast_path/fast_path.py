@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from multidict import CIMultiDict
 
@@ -29,12 +29,11 @@ from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.exchange import Exchange
 from gateway.http.reply import ClientWriter
-from gateway.telemetry.request_observer import (
-    CLIENT_CLOSED,
-    ObservedRequest,
-    RequestObserver,
-)
+from gateway.telemetry.request_observer import CLIENT_CLOSED, RequestObserver
 from services.common.request_headers import sent_request_id
+
+if TYPE_CHECKING:
+    from gateway.telemetry.request_spans import RequestSpan
 
 HEAD_BYTES_MAX = 8190
 """Maximum size of a head. aiohttp applies the same limit to each line."""
@@ -79,20 +78,6 @@ class RequestHead(SentHeaders, kw_only=True):
     body_end: int
     """Offset at which the next request may begin."""
 
-    def is_repeated(self, data: bytes) -> bool:
-        """Whether `data` begins with this head, but for the length of the body. Then take that."""
-        before, after = self.before_length, self.after_length
-        digits = len(before)
-        end = data.find(b"\r", digits, digits + _LENGTH_CHARS_MAX + 1)
-        length = data[digits:end]
-        same = data.startswith(before) and data.startswith(after, end)
-        if not (same and _LENGTH.fullmatch(length)):
-            return False
-        self.body_start = start = end + len(after)
-        self.body_end = start + int(length)
-        self.headers["Content-Length"] = length.decode()
-        return True
-
 
 class FastPathClient(ClientWriter, Protocol):
     """Connection of a client on the fast path."""
@@ -107,10 +92,12 @@ class FastPathClient(ClientWriter, Protocol):
 
 
 class FastPathExchange(Exchange, eq=False, kw_only=True):
-    """Exchange with such a client. The connection releases `memory`."""
+    """Exchange with such a client, which is observed. The connection releases `memory`."""
 
     writer: FastPathClient
     sent: RequestHead
+    target: Endpoint
+    span: RequestSpan | None = None
 
 
 class FastPath:
@@ -145,12 +132,22 @@ class FastPath:
     def read(self, data: bytes, last: RequestHead | None = None) -> RequestHead | None:
         """Return the head of the ordinary request at the start of `data`; None for any other.
 
-        It is `last`, the one before on the connection, where that is repeated.
+        It is `last`, the one before on the connection, where they differ in the length at most.
         """
-        if last is None or not last.is_repeated(data):
-            last = self._read_new(data)
-        too_large = last and last.body_end - last.body_start > self._body_bytes_max
-        return None if too_large else last
+        if last is None or not data.startswith(last.before_length):
+            return self._read_new(data)
+        digits, after = len(last.before_length), last.after_length
+        end = data.find(b"\r", digits, digits + _LENGTH_CHARS_MAX + 1)
+        length = data[digits:end]
+        if not data.startswith(after, end) or _LENGTH.fullmatch(length) is None:
+            return self._read_new(data)
+        size = int(length)
+        if size > self._body_bytes_max:
+            return None
+        last.body_start = start = end + len(after)
+        last.body_end = start + size
+        last.headers["Content-Length"] = length.decode()
+        return last
 
     def _read_new(self, data: bytes) -> RequestHead | None:
         match = self._head.match(data, 0, HEAD_BYTES_MAX)
@@ -176,6 +173,8 @@ class FastPath:
         length = headers["Content-Length"].encode()
         if not (keeps_alive and _LENGTH.fullmatch(length) and is_json(headers)):
             return None
+        if int(length) > self._body_bytes_max:
+            return None
         digits = data.index(length, data[:start].lower().index(_LENGTH_NAME) + len(_LENGTH_NAME))
         return RequestHead(
             headers=headers,
@@ -198,15 +197,15 @@ class FastPath:
 
     async def serve(self, exchange: FastPathExchange, *, admitted: bool) -> None:
         """Answer one request, with an error if it is not admitted or its handler fails."""
-        client, observed = exchange.writer, self._begin(exchange)
+        client, headers = exchange.writer, exchange.sent.headers
+        self._observer.begin(exchange, headers)
         status, keep_alive = CLIENT_CLOSED, False
         try:
             try:
                 if not admitted and (refusal := self.admission.calls.admit(exchange.sent.caller)):
                     raise refusal
-                await exchange.sent.endpoint.handle(exchange)
+                await exchange.target.handle(exchange)
             except ApiError as error:
-                headers = exchange.sent.headers
                 _refuse(exchange, self._throttle.throttled(error, client.remote, headers))
             except ConnectionError:
                 raise
@@ -222,7 +221,7 @@ class FastPath:
             pass  # The client is gone.
         finally:
             try:
-                self._observer.end(observed, status, exchange.begun_at)
+                self._observer.end(exchange, status, exchange.begun_at)
             finally:
                 client.continue_after_answer(keep_alive=keep_alive)
 
@@ -232,20 +231,11 @@ class FastPath:
         Raises:
             ConnectionError: the client is gone.
         """
-        observed = self._begin(exchange)
+        self._observer.begin(exchange, exchange.sent.headers)
         try:
             _refuse(exchange, error)
         finally:
-            self._observer.end(observed, exchange.status or CLIENT_CLOSED, exchange.begun_at)
-
-    def _begin(self, exchange: FastPathExchange) -> ObservedRequest:
-        head = exchange.sent
-        method, path = head.endpoint.method, head.endpoint.path
-        observed = ObservedRequest(
-            exchange.request_id, method, path, path, exchange.started, exchange.outcome
-        )
-        self._observer.begin(observed, head.headers)
-        return observed
+            self._observer.end(exchange, exchange.status or CLIENT_CLOSED, exchange.begun_at)
 
 
 def _refuse(exchange: FastPathExchange, error: ApiError) -> None:
@@ -253,4 +243,4 @@ def _refuse(exchange: FastPathExchange, error: ApiError) -> None:
         raise ConnectionAbortedError("the request failed after its answer had begun")
     exchange.outcome["code"] = error.code
     exchange.keep_alive = exchange.keep_alive and not error.row.closes
-    exchange.send(*exchange.sent.endpoint.render_error(error, exchange.request_id))
+    exchange.send(*exchange.target.render_error(error, exchange.request_id))

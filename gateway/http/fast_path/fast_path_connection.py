@@ -89,9 +89,10 @@ class FastPathConnection(ClientConnection):
     def _idle(self) -> bool:
         return self._task is None and self._body is None and super()._idle
 
-    def _receive(self, data: bytes) -> None:
-        if not self._is_ordinary:
-            super()._receive(data)
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        if self._discards or not self._is_ordinary:
+            super().data_received(data)
         elif self._force_close:
             return
         elif self._task is not None:
@@ -109,27 +110,33 @@ class FastPathConnection(ClientConnection):
             # For good: aiohttp's parser may be in the middle of a message from now on.
             self._is_ordinary, self._head = False, None
             self._bound_pipeline()
-            super()._receive(data)
+            super().data_received(data)
             return
         self._head = head
         self._started = time.perf_counter()
-        if head.body_end > len(data):
-            if error := fast_path.admission.calls.admit_body():
-                self._give_up_body(error)
-                return
-            length = head.body_end - head.body_start
-            self._memory = fast_path.admission.memory(head.caller)
-            self._body = IncomingBody(length, self._state.config, self._give_up_body)
-            self._feed_body(data[head.body_start :])
-            return
         start, end = head.body_start, head.body_end
-        self._pipelined = data[end:]
+        if end > len(data):
+            self._begin_body(head, data[start:])
+            return
+        if end < len(data):
+            self._pipelined = data[end:]
         if end - start > KEY_FIRST_BYTES:
             self._memory = fast_path.admission.memory(head.caller)
             if error := self._memory.add(end - start):
                 self._answer(head, error)
                 return
         self._answer(head, data[start:end])
+
+    def _begin_body(self, head: RequestHead, data: bytes) -> None:
+        """Wait for the rest of a body that begins with `data`."""
+        admission = self._fast_path.admission
+        if error := admission.calls.admit_body():
+            self._give_up_body(error)
+            return
+        self._memory = admission.memory(head.caller)
+        length = head.body_end - head.body_start
+        self._body = IncomingBody(length, self._state.config, self._give_up_body)
+        self._feed_body(data)
 
     def _feed_body(self, data: bytes) -> None:
         body = cast("IncomingBody", self._body)
@@ -160,6 +167,7 @@ class FastPathConnection(ClientConnection):
             keep_alive=keep_alive,
             fields=cors.fields(head.headers.get("Origin")) if cors else "",
             sent=head,
+            target=head.endpoint,
             arrived=body,
             memory=self._memory,
         )

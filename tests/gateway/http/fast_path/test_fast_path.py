@@ -102,6 +102,7 @@ async def never(_: Exchange) -> None:
 
 ENDPOINT = Endpoint(
     method="POST",
+    route="/v1/chat/completions",
     path="/v1/chat/completions",
     credential_headers=("Authorization",),
     handle=never,
@@ -220,7 +221,14 @@ def exchange_with(body: bytes | ApiError) -> FastPathExchange:
     head = FAST_PATH.read(ORDINARY)
     assert head is not None
     client = RecordingClient()
-    return FastPathExchange("req-1", time.perf_counter(), writer=client, sent=head, arrived=body)
+    return FastPathExchange(
+        "req-1",
+        time.perf_counter(),
+        writer=client,
+        sent=head,
+        target=head.endpoint,
+        arrived=body,
+    )
 
 
 async def test_a_body_that_arrived_is_returned() -> None:
