@@ -30,7 +30,6 @@ from gateway.http.probes import PROBES, Probes
 from gateway.http.request_urls import URLS, UrlList, add_head_routes
 from gateway.http.runner import CONFIG, FAST_PATH, MEMORY
 from gateway.http.trusted_proxies import TrustedProxies
-from gateway.overload.admission_check import AdmissionCheck, CallLimit
 from gateway.overload.body_budget import BodyBudget
 from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.overload.memory_monitor import MemoryMonitor
@@ -66,11 +65,10 @@ DESCRIPTION = msgspec.json.encode(
 """The answer at `/`. It shows no version, since it needs no key."""
 
 
-def create_app(  # noqa: PLR0913 - all that an edge is made of
+def create_app(
     channel: grpc.aio.Channel,
     config: EdgeConfig,
     observer: RequestObserver | None = None,
-    call_limit: CallLimit | None = None,
     memory: MemoryMonitor | None = None,
     backend: Backend | None = None,
     *,
@@ -80,18 +78,16 @@ def create_app(  # noqa: PLR0913 - all that an edge is made of
 
     `backend` is the service without gRPC, where it has such a form: then `channel` serves only the
     transcoded methods.
-    `call_limit` is the limit of a service in this process. Without it the edge learns the limit
-    from the service's refusals. While `memory` is short, calls are refused. `bodies` is the memory
-    for large bodies, where others share it.
+    While `memory` is short, calls are refused. `bodies` is the memory for large bodies, where
+    others share it.
     `gateway.server` runs the application; otherwise aiohttp answers malformed HTTP itself, and not
     in JSON.
     """
     backend = backend or GrpcBackend(channel)
-    calls, learned = InFlightCalls(learns_limit=call_limit is None), None
-    if call_limit is None:
-        call_limit, learned = calls.limit.retry_after_s, calls.limit
+    calls = InFlightCalls(learns_limit=backend.call_limit is None)
     admission = BodyAdmission(
-        calls=AdmissionCheck(call_limit, memory),
+        call_limit=backend.call_limit or calls.limit.retry_after_s,
+        monitor=memory,
         known_keys=KnownKeys(backend.check_key),
         budget=bodies or BodyBudget(config.body_memory_bytes_max),
     )
@@ -103,6 +99,7 @@ def create_app(  # noqa: PLR0913 - all that an edge is made of
         app.on_response_prepare.append(add_cors_headers)
     app[CONFIG] = config
     app[OBSERVER] = observer = observer or RequestObserver()
+    learned = calls.limit if calls.learns_limit else None
     declare_call_metrics(observer.metrics, learned, memory, admission.budget)
     if memory is not None:
         app[MEMORY] = memory

@@ -7,7 +7,7 @@ that awaits it is cancelled, or the batches of its stream are closed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -20,6 +20,10 @@ from services.domain.prompt_count import PromptCount, PromptCountRequest
 from services.domain.spec import CompletionRequest
 
 ServiceState: TypeAlias = Literal["ready", "not serving", "unreachable"]
+
+CallLimit: TypeAlias = Callable[[str], float | None]
+"""A limit of calls in flight. For the key of a caller it returns the seconds to wait before a
+retry, or None where one more call of that caller is within the limit."""
 
 TraceContext: TypeAlias = Sequence[tuple[str, str]]
 """The headers `traceparent` and `tracestate`, as far as there are any, with their values."""
@@ -51,6 +55,10 @@ class Backend(Protocol):
     `headers` gets the headers for the client: before a method returns, and before the first batch
     of a stream.
     """
+
+    call_limit: CallLimit | None = None
+    """The limit of a service in this process, which may be asked before each call. None: its
+    refusals show the limit (`gateway.overload.concurrency_limit`)."""
 
     async def whole(
         self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]

@@ -20,7 +20,6 @@ from gateway.http.acceptor import accepting, listen
 from gateway.http.probes import PROBES
 from gateway.http.runner import CONFIG, EdgeRunner
 from gateway.operators_app import create_operators_app
-from gateway.overload.admission_check import CallLimit
 from gateway.overload.body_budget import BodyBudget
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.rpc.relay_backend import RelayBackend
@@ -43,7 +42,6 @@ async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
     tls: ssl.SSLContext | None = None,
     metrics: EdgeMetrics | None = None,
     tracer: Tracer | None = None,
-    call_limit: CallLimit | None = None,
     memory: MemoryMonitor | None = None,
     backend: Backend | None = None,
     bodies: BodyBudget | None = None,
@@ -56,8 +54,7 @@ async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
     others share it.
 
     Without `tls` it is plain text; with a `tracer` each request has a span. Calls are refused
-    before their body is read above `call_limit`, or without one above the limit that the service's
-    refusals show (`gateway.overload.concurrency_limit`); and while `memory`, which the caller
+    before their body is read above the limit of the service, and while `memory`, which the caller
     monitors, is short.
 
     On exit, readiness turns false, and requests are accepted for `config.shutdown_delay_s`. Then
@@ -75,7 +72,7 @@ async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
             links = await stack.enter_async_context(RelayLinks(channel).searching())
             links.declare_metrics(metrics)
             backend = RelayBackend(channel, links)
-        app = create_app(channel, config, observer, call_limit, memory, backend, bodies=bodies)
+        app = create_app(channel, config, observer, memory, backend, bodies=bodies)
         bound = await stack.enter_async_context(_listening(app, address, tls, shared=shared_port))
         try:
             yield bound
@@ -106,12 +103,11 @@ async def serving_console(  # noqa: PLR0913 - all that a console is made of
     *,
     backend: Backend,
     operators: OperatorAccess | None = None,
-    call_limit: CallLimit,
     bodies: BodyBudget,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
     """Serve the console alone in the same way, to browsers of tenants and of `operators`."""
-    app = create_console_app(channel, backend, config, operators, call_limit, bodies)
+    app = create_console_app(channel, backend, config, operators, bodies)
     async with _listening(app, address, tls) as bound:
         yield bound
 

@@ -247,7 +247,7 @@ def test_imports_keep_the_rules(package: str) -> None:
         ("gateway.rpc.call_metadata", "gateway.surfaces.openai_chat.render"),
         ("gateway.surfaces.openai_chat.decode", "gateway.app"),
         ("gateway.surfaces.openai_chat.decode", "gateway.transcoding.bindings"),
-        ("gateway.overload.admission_check", "gateway.telemetry.edge_metrics"),
+        ("gateway.overload.concurrency_limit", "gateway.telemetry.edge_metrics"),
         ("gateway.telemetry.edge_metrics", "gateway.overload.memory_monitor"),
         ("gateway.rpc.service_channel", "gateway.http.body"),
         ("gateway.server", "gateway.__main__"),

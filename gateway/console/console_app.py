@@ -17,7 +17,6 @@ from gateway.http.middleware import add_headers, border
 from gateway.http.request_urls import add_head_routes
 from gateway.http.runner import CONFIG
 from gateway.http.trusted_proxies import TrustedProxies
-from gateway.overload.admission_check import AdmissionCheck, CallLimit
 from gateway.overload.body_budget import BodyBudget
 from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.surfaces.completion_handler import CompletionHandler
@@ -30,7 +29,6 @@ def create_console_app(
     backend: Backend,
     config: EdgeConfig,
     operators: OperatorAccess | None,
-    call_limit: CallLimit,
     bodies: BodyBudget,
 ) -> web.Application:
     """Return the application. `channel` leads to the public services, as `backend` does.
@@ -42,9 +40,9 @@ def create_console_app(
     app[OBSERVER] = RequestObserver()
     app[CONFIG] = config
     app.on_response_prepare.append(add_headers)
-    calls = InFlightCalls()
+    calls = InFlightCalls(learns_limit=backend.call_limit is None)
     admission = BodyAdmission(
-        calls=AdmissionCheck(call_limit, None),
+        call_limit=backend.call_limit or calls.limit.retry_after_s,
         known_keys=KnownKeys(backend.check_key),
         budget=bodies,
     )

@@ -15,7 +15,7 @@ Modules, in the order in which data flows:
     credentials         the API key of a request
     call_options        facts of a call in the headers of its request
     known_keys          keys that the service accepted lately
-    body_admission      checks before and after a body is read
+    body_admission      checks before and after a body is read: capacity, memory, key
     endpoint            a method and path that both ways serve
     exchange            one request and its reply, over either way
     body                JSON bodies, bounded in size and time

@@ -1,24 +1,55 @@
-"""Body admission: the checks before and after a body is read."""
+"""Body admission: the checks before and after a body is read. Refusals cost no read of the body."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.backend import CallLimit
+from gateway.errors import ApiError
 from gateway.http.known_keys import KEY_FIRST_BYTES, KnownKeys
-from gateway.overload.admission_check import AdmissionCheck
 from gateway.overload.body_budget import BodyBudget, BodyMemory
+from gateway.overload.memory_monitor import MemoryMonitor
+from gateway.overload.refusals import random_retry_after_s, refused_call
+
+
+def no_limit(_: str) -> float | None:
+    """The limit that no call exceeds."""
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyAdmission:
     """The checks that all requests with a body share."""
 
-    calls: AdmissionCheck = field(default_factory=AdmissionCheck)
-    """Whether a call may start, and a body be read, by capacity and memory."""
+    call_limit: CallLimit = no_limit
+    """The capacity of the service."""
+    monitor: MemoryMonitor | None = None
+    """The memory of this process. None: it is never short."""
     known_keys: KnownKeys = field(default_factory=KnownKeys)
     """The keys for which large bodies are read."""
     budget: BodyBudget = field(default_factory=BodyBudget)
     """The memory that bodies may take."""
+
+    def admit(self, caller: str) -> ApiError | None:
+        """Return the refusal, or None when the call may start in this loop turn or the next one.
+
+        `caller` is the key as it was sent (`gateway.http.credentials.unchecked_key`).
+        """
+        retry_after_s = self.call_limit(caller)
+        if retry_after_s is not None:
+            return refused_call(retry_after_s)
+        return None if self.monitor is None else self.admit_body()
+
+    def admit_body(self) -> ApiError | None:
+        """Return the refusal of a body that has not arrived yet, or None when it may be read.
+
+        Only memory counts here: `admit` decides about the call once its body has arrived.
+        """
+        monitor = self.monitor
+        if monitor is None or not monitor.is_short:
+            return None
+        monitor.refused += 1
+        return refused_call(random_retry_after_s())
 
     def memory(self, key: str) -> BodyMemory:
         """Return the memory of one body, which counts for its key if that is known."""

@@ -4,7 +4,6 @@ Modules, in the order in which data flows:
 
     thresholds          every number of this package, in one table
     connection_limit    the limit of client connections
-    admission_check     admission of a call, or its refusal
     concurrency_limit   the limit of calls in flight, learned from the service's refusals
     in_flight_calls     calls in flight, and their drain
     memory_monitor      memory usage, and the stages of load shedding

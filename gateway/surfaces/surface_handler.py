@@ -88,7 +88,7 @@ class SurfaceHandler(ABC, Generic[A]):
 
     async def handle_routed(self, request: web.Request) -> web.StreamResponse:
         """Answer a request that aiohttp has routed."""
-        if error := self.admission.calls.admit_body():
+        if error := self.admission.admit_body():
             raise error
         caller = unchecked_key(request.headers, self.surface.credential_headers)
         exchange = routed_exchange(request, caller)

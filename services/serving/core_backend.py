@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import grpc
 
@@ -18,14 +18,12 @@ from gateway.backend import CallOptions, ServiceState
 from gateway.errors import ApiError, internal
 from gateway.rpc.grpc_backend import GrpcBackend
 from services.admission.interrupt import CallInterrupt
-from services.admission.keyring import Keyring
 from services.common.call_names import PROVIDER_CODE, SCARCE
-from services.completions.completions import CallContext, Completions
+from services.completions.completions import CallContext
 from services.domain.completion import Completion
 from services.domain.embeddings import EmbeddingRequest, Embeddings
 from services.domain.events import Batch
 from services.domain.spec import CompletionRequest
-from services.embeddings.embedding_service import EmbeddingService
 from services.errors import Failure
 from services.serving.service import Service
 
@@ -35,27 +33,14 @@ log = logging.getLogger(__name__)
 class CoreBackend(GrpcBackend):
     """The core of this process. See `gateway.backend.Backend`."""
 
-    def __init__(
-        self,
-        completions: Completions,
-        embeddings: EmbeddingService,
-        keyring: Keyring,
-        serves: Callable[[], Awaitable[bool]],
-        channel: grpc.aio.Channel,
-    ) -> None:
-        """`serves` returns whether calls are accepted; `channel` leads to the servicers."""
+    def __init__(self, service: Service, channel: grpc.aio.Channel) -> None:
+        """`channel` leads to the servicers of `service`."""
         super().__init__(channel)
-        self._completions = completions
-        self._embeddings_core = embeddings
-        self._keyring = keyring
-        self._serves = serves
-
-    @classmethod
-    def of(cls, service: Service, channel: grpc.aio.Channel) -> Self:
-        """Return the backend of a service, to whose servicers `channel` leads."""
-        return cls(
-            service.completions, service.embeddings, service.keyring, service.serves, channel
-        )
+        self._completions = service.completions
+        self._embeddings_core = service.embeddings
+        self._keyring = service.keyring
+        self._serves = service.serves
+        self.call_limit = service.retry_after_s
 
     def whole(
         self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]

@@ -131,8 +131,7 @@ class Listeners:
             tls=tls.http_context() if tls else None,
             metrics=metrics,
             tracer=tracer,
-            call_limit=service.refuse_if_overloaded,
-            backend=CoreBackend.of(service, channel),
+            backend=CoreBackend(service, channel),
             memory=memory,
             bodies=self.bodies,
         )
@@ -156,11 +155,10 @@ class Listeners:
             channel,
             options.console,
             replace(config, public_url=config.public_url or api_url),
-            backend=CoreBackend.of(service, channel),
+            backend=CoreBackend(service, channel),
             operators=OperatorAccess(
                 operators, self.token or console_token(options.state), self.bodies
             ),
-            call_limit=service.refuse_if_overloaded,
             bodies=self.bodies,
             tls=tls.http_context() if tls else None,
         )

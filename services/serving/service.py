@@ -67,7 +67,7 @@ class Service:
     state: Path
     """The state directory."""
 
-    def refuse_if_overloaded(self, key: str) -> float | None:
+    def retry_after_s(self, key: str) -> float | None:
         """Return the Retry-After in seconds of one more call with this key, and count the refusal.
 
         None: the call may start. For an edge in this process, before it looks at a call.

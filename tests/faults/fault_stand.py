@@ -372,17 +372,14 @@ async def fault_stand(  # noqa: PLR0913 - one argument for each part
             bound = await stack.enter_async_context(listener)
             channel = open_channel(bound, edge)
         channel = await stack.enter_async_context(channel)
-        # Over TCP the edge learns its own concurrency limit from the service's refusals.
-        call_limit = None if wire else service.refuse_if_overloaded
         edge_metrics = EdgeMetrics()
         listener = serving_rest(
             channel,
             "127.0.0.1:0",
             edge,
             metrics=edge_metrics,
-            call_limit=call_limit,
             memory=memory,
-            backend=None if wire else CoreBackend.of(service, channel),
+            backend=None if wire else CoreBackend(service, channel),
         )
         address = await stack.enter_async_context(listener)
         operators = await stack.enter_async_context(service.operators_channel())

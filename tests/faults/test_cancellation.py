@@ -192,7 +192,7 @@ async def place(state: Path, database_url: str) -> AsyncIterator[Place]:
         async with open_service(config, state, {}) as service, service.channel() as local:
             made = Place(service, upstream)
             upstream.play(made.play)
-            backend = CoreBackend.of(service, local)
+            backend = CoreBackend(service, local)
             app = create_app(local, EdgeConfig(), backend=backend)
             app.middlewares.insert(0, made.leaving)
             made.watch(app[FAST_PATH])

@@ -11,9 +11,9 @@ import aiohttp
 import grpc
 import pytest
 
-from gateway.backend import Backend
+from gateway.backend import Backend, CallLimit
 from gateway.config import EdgeConfig
-from gateway.overload.admission_check import CallLimit
+from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.rpc.service_channel import open_channel
 from gateway.server import serving_rest
 from services.common.addresses import split_address
@@ -59,20 +59,25 @@ async def scripted_channel(
     await server.stop(None)
 
 
+class LimitedBackend(GrpcBackend):
+    """A service that is asked for its limit before each call."""
+
+    def __init__(self, channel: grpc.aio.Channel, call_limit: CallLimit) -> None:
+        super().__init__(channel)
+        self.call_limit = call_limit
+
+
 @asynccontextmanager
 async def running_edge(
     script: ScriptedService,
     channel: grpc.aio.Channel,
     config: EdgeConfig,
-    call_limit: CallLimit | None = None,
     backend: Backend | None = None,
 ) -> AsyncIterator[Edge]:
     """Run an edge on port 0 in front of `channel`, or of `backend`."""
     headers = {"Authorization": f"Bearer {KEY}"}
     async with (
-        serving_rest(
-            channel, "127.0.0.1:0", config, call_limit=call_limit, backend=backend
-        ) as address,
+        serving_rest(channel, "127.0.0.1:0", config, backend=backend) as address,
         aiohttp.ClientSession(f"http://{address}", headers=headers) as http,
     ):
         yield Edge(script, http, *split_address(address))

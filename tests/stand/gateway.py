@@ -93,7 +93,7 @@ async def running_config(
         backend: Backend | None = None
         if transport == "in-process":
             channel = await stack.enter_async_context(service.channel())
-            backend = CoreBackend.of(service, channel)
+            backend = CoreBackend(service, channel)
         else:
             address = "127.0.0.1:0" if transport == "tcp" else f"unix:{state}/grpc.sock"
             bound = await stack.enter_async_context(listening(service.register, address, grace_s=0))

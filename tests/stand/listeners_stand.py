@@ -128,7 +128,7 @@ async def listeners_stand(
         service = await stack.enter_async_context(open_service(config, state, {}))
         operators = await stack.enter_async_context(service.operators_channel())
         channel = await stack.enter_async_context(service.channel())
-        backend: Backend | None = CoreBackend.of(service, channel)
+        backend: Backend | None = CoreBackend(service, channel)
         if transport != "in-process":
             local = listening(service.register, "127.0.0.1:0", grace_s=0)
             bound = await stack.enter_async_context(local)
@@ -137,8 +137,7 @@ async def listeners_stand(
             backend = None
         bodies = BodyBudget(0)
         access = OperatorAccess(operators, TOKEN, bodies)
-        limit = service.refuse_if_overloaded
-        console_backend = backend or CoreBackend.of(service, channel)
+        console_backend = backend or CoreBackend(service, channel)
         openings = (
             serving_rest(channel, "127.0.0.1:0", EDGE, backend=backend),
             serving_operators_rest(operators, "127.0.0.1:0", TOKEN, EDGE),
@@ -148,7 +147,6 @@ async def listeners_stand(
                 EDGE,
                 backend=console_backend,
                 operators=access,
-                call_limit=limit,
                 bodies=bodies,
             ),
         )
@@ -156,7 +154,7 @@ async def listeners_stand(
         apps = (
             create_app(channel, EDGE, backend=console_backend),
             create_operators_app(operators, TOKEN, EDGE),
-            create_console_app(channel, console_backend, EDGE, access, limit, bodies),
+            create_console_app(channel, console_backend, EDGE, access, bodies),
         )
         yield ListenersStand(
             service,

@@ -202,7 +202,7 @@ class FastPath:
         status, keep_alive = CLIENT_CLOSED, False
         try:
             try:
-                if not admitted and (refusal := self.admission.calls.admit(exchange.sent.caller)):
+                if not admitted and (refusal := self.admission.admit(exchange.sent.caller)):
                     raise refusal
                 await exchange.target.handle(exchange)
             except ApiError as error:

@@ -130,7 +130,7 @@ class FastPathConnection(ClientConnection):
     def _begin_body(self, head: RequestHead, data: bytes) -> None:
         """Wait for the rest of a body that begins with `data`."""
         admission = self._fast_path.admission
-        if error := admission.calls.admit_body():
+        if error := admission.admit_body():
             self._give_up_body(error)
             return
         self._memory = admission.memory(head.caller)
@@ -173,7 +173,7 @@ class FastPathConnection(ClientConnection):
         )
         # Clients that pipeline requests or leave too much unread wait in a task.
         at_once = keep_alive and not self._pipelined and not self.writing_paused
-        if at_once and (error := self._fast_path.admission.calls.admit(head.caller)):
+        if at_once and (error := self._fast_path.admission.admit(head.caller)):
             copy_context().run(self._refuse, exchange, error)
             return
         admitted = at_once or self._discards

@@ -34,7 +34,7 @@ async def routes_of(stand: ConsoleStand) -> Sequence[tuple[str, str]]:
     async with service.channel() as channel:
         console = Console(
             channel,
-            CoreBackend.of(service, channel),
+            CoreBackend(service, channel),
             complete,
             AuthThrottle(proxies=TrustedProxies(())),
             EDGE,

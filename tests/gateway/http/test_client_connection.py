@@ -11,7 +11,7 @@ import pytest
 from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.config import EdgeConfig
-from tests.gateway.conftest import Edge, running_edge, scripted_channel
+from tests.gateway.conftest import Edge, LimitedBackend, running_edge, scripted_channel
 from tests.gateway.http.raw import BODY, GOOD, POST, parsed, read_answer
 from tests.stand.service import Pause, ScriptedService, answer, choice_finished, finished, started
 
@@ -339,12 +339,14 @@ async def full_edge(
     script: ScriptedService, tmp_path: Path, refusals: list[float]
 ) -> AsyncIterator[Edge]:
     """An edge at its limit of calls while `refusals` has entries."""
+
+    def limit(_: str) -> float | None:
+        return refusals.pop() if refusals else None
+
     config = EdgeConfig(drain_timeout_s=0.1)
     async with (
         scripted_channel(script, "direct", tmp_path) as channel,
-        running_edge(
-            script, channel, config, lambda _: refusals.pop() if refusals else None
-        ) as edge,
+        running_edge(script, channel, config, LimitedBackend(channel, limit)) as edge,
     ):
         yield edge
 

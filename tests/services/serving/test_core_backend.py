@@ -87,7 +87,7 @@ async def _backend(gateway: Gateway, kind: str) -> AsyncIterator[Backend]:
     async with AsyncExitStack() as stack:
         if kind == "core":
             channel = await stack.enter_async_context(service.channel())
-            yield CoreBackend.of(service, channel)
+            yield CoreBackend(service, channel)
         else:
             listener = listening(service.register, "127.0.0.1:0", grace_s=0)
             address = await stack.enter_async_context(listener)

@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway.config import EdgeConfig
 from gateway.http.fast_path.fast_path import RequestHead
 from gateway.http.fast_path.fast_path_connection import KEPT_HEAD_BYTES_MAX
-from tests.gateway.conftest import KEY, Edge, running_edge, scripted_channel
+from tests.gateway.conftest import KEY, Edge, LimitedBackend, running_edge, scripted_channel
 from tests.gateway.http.raw import BODY, read_answer
 from tests.stand import service
 from tests.stand.service import ScriptedService
@@ -54,7 +54,7 @@ async def test_a_large_head_is_not_kept_of_a_call_that_is_not_admitted(
     """It is refused without a task, in the moment in which memory counts most."""
     async with (
         scripted_channel(script, "direct", tmp_path) as channel,
-        running_edge(script, channel, config, call_limit=lambda _caller: 1.0) as edge,
+        running_edge(script, channel, config, LimitedBackend(channel, lambda _: 1.0)) as edge,
     ):
         before = kept_heads()
         reader, writer = await asyncio.open_connection(edge.host, edge.port)
