@@ -112,7 +112,8 @@ class CallerAnswer(msgspec.Struct, frozen=True):
                 self.ticket.is_abandoned = True
                 raise
             except UpstreamError as error:
-                self.attempts.broke_off(answer, error)
+                if not self.attempts.goes_on_after(answer, error):
+                    raise
             else:
                 return without_reasoning(events) if hides_reasoning else events
             finally:

@@ -148,7 +148,8 @@ class _Asking:
             try:
                 found = await form.read(answer)
             except UpstreamError as error:
-                attempts.broke_off(answer, error)
+                if not attempts.goes_on_after(answer, error):
+                    raise
                 continue
             except asyncio.CancelledError:
                 self._ticket.leave_unread(answer.target, answer.decoder, 0)

@@ -93,23 +93,28 @@ class StreamReader:
                 try:
                     events += self._decoder.feed(event)
                 except UpstreamError as error:
+                    if (joiner := joiner_of(self._decoder, event, error)) is None:
+                        raise
                     # From now on each event is decoded by itself: it may be half a character.
                     self._frame = frame = None
-                    self._decoder = joiner_of(self._decoder, event, error)
-                    events += self._decoder.feed(event)
+                    self._decoder = joiner
+                    events += joiner.feed(event)
                 if frame is not None:
                     frame.learn(block, event.data)
             self._repeated = None
             if self._decoder.done or not data:
-                self.complete = True
-                if not self._has_events:
-                    raise unreadable()
-                events += self._decoder.finish()
+                events += self._end()
             elif frame is not None and frame.is_known and self._parser.is_between_events:
                 self._repeated = frame
         except UpstreamError as error:
             return events, error
         return events, None
+
+    def _end(self) -> Sequence[Event]:
+        self.complete = True
+        if not self._has_events:
+            raise unreadable()
+        return self._decoder.finish()
 
 
 class RepeatedFrame(msgspec.Struct, eq=False):

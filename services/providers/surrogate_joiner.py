@@ -139,10 +139,10 @@ class SurrogateJoiner(Decoder):
         return events
 
 
-def joiner_of(decoder: Decoder, event: SseEvent, error: UpstreamError) -> SurrogateJoiner:
-    """Wrap a decoder that refused `event`, which may have halves. Raises `error` if it has none."""
+def joiner_of(decoder: Decoder, event: SseEvent, error: UpstreamError) -> SurrogateJoiner | None:
+    """Wrap a decoder that refused `event` with `error`. None: the event has no halves."""
     if isinstance(decoder, SurrogateJoiner) or not may_have_halves(error, event.data):
-        raise error
+        return None
     return SurrogateJoiner(decoder)
 
 
@@ -156,18 +156,18 @@ def decode_whole(decoder: Decoder, body: bytes) -> WholeAnswer:
     try:
         return decoder.whole(body)
     except UpstreamError as error:
-        return decode_replaced(decoder, body, error)
+        if (answer := decode_replaced(decoder, body, error)) is None:
+            raise
+        return answer
 
 
-def decode_replaced(decoder: Decoder, body: bytes, error: UpstreamError) -> WholeAnswer:
-    """Decode a document that `decoder` has refused for halves of pairs, with U+FFFD for them.
+def decode_replaced(decoder: Decoder, body: bytes, error: UpstreamError) -> WholeAnswer | None:
+    """Decode a document that `decoder` has refused with `error`, with U+FFFD for halves of pairs.
 
-    Raises `error` if it has none.
+    None: it has no halves.
     """
     found = read_replaced(body) if may_have_halves(error, body) else None
-    if found is None:
-        raise error
-    return decoder.whole(_json(found))
+    return None if found is None else decoder.whole(_json(found))
 
 
 def read_replaced(data: bytes) -> object | None:

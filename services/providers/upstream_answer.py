@@ -89,7 +89,10 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
             try:
                 answer = self._decoder.whole(body)
             except UpstreamError as error:
-                answer = decode_replaced(self._decoder, body, error)
+                replaced = decode_replaced(self._decoder, body, error)
+                if replaced is None:
+                    raise
+                answer = replaced
         except BaseException as error:  # noqa: BLE001 - raised again
             raise self._closed_by(error) from None
         self.close()

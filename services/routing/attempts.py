@@ -127,23 +127,26 @@ class CallAttempts(msgspec.Struct, eq=False):
                     wanted.session.answered(target)
                 return answer
             self._note_if_late(step, request)
-        raise failures.to_raise
+        raise failures.take()
 
     def broke_off(self, answer: StartedAnswer, error: UpstreamError) -> None:
-        """Record that an answer failed after it had begun.
-
-        Another target may be tried only where the caller has received nothing. Raises the error
-        where it is not retryable.
-        """
+        """Record that an answer failed after it had begun."""
         wanted = self._wanted
         wanted.record.fail_attempt(error)
         self._failover.health.answer_broke_off(answer.target, error)
-        is_overlong = isinstance(error, OverlongAnswerError)
-        if is_overlong:
+        if isinstance(error, OverlongAnswerError):
             wanted.charges.charge_overlong(answer.target, answer.decoder, answer.thinking_tokens)
-        if is_overlong or not error.row.retryable:
-            raise error
+
+    def goes_on_after(self, answer: StartedAnswer, error: UpstreamError) -> bool:
+        """Record that an answer broke off of which the caller has received nothing.
+
+        Returns whether another target may be tried.
+        """
+        self.broke_off(answer, error)
+        if isinstance(error, OverlongAnswerError) or not error.row.retryable:
+            return False
         self._failures.add(answer.target.channel, error)
+        return True
 
     def _may_try(self, target: Target) -> bool:
         """Whether another attempt may be made. Raises the failure if the deadline is too near."""
@@ -153,7 +156,7 @@ class CallAttempts(msgspec.Struct, eq=False):
         left_s = self._wanted.time_left_s()
         if left_s is not None and left_s <= (failover.health.latency_s(target) if made else 0):
             # The attempt cannot finish in time, but the provider would bill it.
-            raise self._failures.to_raise if made else deadline_passed()
+            raise self._failures.take() if made else deadline_passed()
         return True
 
     async def _try(

@@ -30,10 +30,13 @@ class CallFailures(msgspec.Struct):
             # A channel fault tells the caller more than, say, that a channel lacks the model.
             self._error = error
 
-    @property
-    def to_raise(self) -> Failure:
-        """The failure that the caller gets."""
-        return self._error or self.refusal or _no_candidate()
+    def take(self) -> Failure:
+        """Remove and return the failure that the caller gets.
+
+        It would be in a cycle with its traceback otherwise, and the call with it.
+        """
+        error, self._error = self._error, None
+        return error or self.refusal or _no_candidate()
 
 
 def _no_candidate() -> UpstreamError:

@@ -212,8 +212,9 @@ class HttpResponse(msgspec.Struct, eq=False):
             if self._decompressor is not None:
                 self._decompressor.close()
             return b""
-        if self.failure is not None:
-            raise self.failure
+        if (failure := self.failure) is not None:
+            # A copy: an exception that is raised refers to this frame, and so to the response.
+            raise HttpError(failure.kind, str(failure))
         if self.arrival.done():
             self.arrival = self._loop.create_future()
         return None
