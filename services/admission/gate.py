@@ -90,24 +90,23 @@ class Gate:
         lease, hold = await self.take(plan, record, tokens, amount)
         is_bounded = amount > 0 and plan.pays
         has_limit = is_bounded or spec.max_tokens is not None
+        meter = hold.meter = UsageMeter(
+            spec,
+            self.counter,
+            max_tokens=max_tokens if has_limit else COUNT_MAX,
+            read_prompt=None if raw is None else raw.countable,
+        )
         return Ticket(
             lease=lease,
             hold=hold,
             plan=plan,
+            gate=self,
             tokens=tokens,
             max_tokens=max_tokens,
-            leases=self.leases,
             is_bounded=is_bounded,
             media_bound=media,
             recalled_tokens=recalled_tokens,
-            meter=UsageMeter(
-                spec,
-                self.counter,
-                max_tokens=max_tokens if has_limit else COUNT_MAX,
-                read_prompt=None if raw is None else raw.countable,
-            ),
-            ledger=self.ledger,
-            clock=self.clock,
+            meter=meter,
             record=record,
         )
 

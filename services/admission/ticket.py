@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import sys
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from services.admission.call_plan import CallPlan
 from services.admission.hold_extension import hold_the_rest
-from services.admission.leases import Lease, LimitLeases
+from services.admission.leases import Lease
 from services.admission.prompt_limit import MediaBound
-from services.clock import Clock
 from services.domain.completion import WholeAnswer
 from services.domain.events import Batch, Finished
 from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.holds import Hold
-from services.metering.ledger import Ledger
 from services.metering.prices import FREE, Price, completion_nano, cost_nano
 from services.metering.usage import Metered, Unseen, UsageMeter
 from services.providers.base import Decoder, Target
 from services.providers.raw_lane import RawDecoder
 from services.telemetry.calls import CallRecord
 
-CHECKPOINT_S = 0.5
-"""The interval of usage checkpoints of a stream. The ledger writes checkpoints at the same
-interval: a killed process loses at most the sum of both, one second."""
+if TYPE_CHECKING:
+    from services.admission.gate import Gate
 
 STEP_TOKENS = 1024
 """Generated tokens for which an extension of the hold pays, beyond what the call has cost."""
@@ -47,21 +44,17 @@ class Ticket(msgspec.Struct, kw_only=True):
     """The hold on the balance."""
     plan: CallPlan
     """Plan of the call: has the prices at its admission, of all models that may answer."""
+    gate: Gate
+    """Gate that has admitted the call."""
     tokens: int
     """The estimate of the tokens that the call takes."""
     max_tokens: int
     """The part of `tokens` for the answer."""
-    leases: LimitLeases
-    """Leases of the limits on channels, which attempts take."""
     meter: UsageMeter
     """Counts the tokens that are passed on."""
     media_bound: MediaBound | None
     """Bound of the tokens of the prompt's media, beyond those that are counted. None: it has none.
     """
-    ledger: Ledger
-    """Settles the hold."""
-    clock: Clock
-    """Dates the answer, and decides when a checkpoint is due."""
     record: CallRecord
     """Record of the call, for logs, metrics and traces."""
     channel_lease: Lease | None = None
@@ -94,9 +87,6 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Set when the answer is complete: its usage."""
     charge_nano: int = 0
     """Cost of the call when it was last counted. Final when the answer is complete."""
-    _checkpoint_at: float = 0.0
-    _recount_at: int = sys.maxsize
-    """The size of the answer at which its cost is counted again: it may exceed the hold."""
     _charge_max: int = sys.maxsize
     """The most that is charged. Set when the balance lacks what the call has cost."""
 
@@ -123,7 +113,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         if self.channel_lease is not None:
             self._release_channel(0)
         if meters := self.plan.channel_meters.get(channel):
-            self.channel_lease = await self.leases.take(meters, self.tokens)
+            self.channel_lease = await self.gate.leases.take(meters, self.tokens)
 
     def abandon(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         """Note that the call ends after its request has left for `target`, before the answer.
@@ -158,11 +148,10 @@ class Ticket(msgspec.Struct, kw_only=True):
     def start_answer(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         """Note that `target` has begun to answer: from now on the call is charged."""
         self._set_target(target, decoder, thinking_tokens)
-        self.record.begun_at = now = self.clock.now()
-        self._checkpoint_at = now + CHECKPOINT_S
+        self.record.begun_at = self.gate.clock.now()
         if self.is_bounded:
             # At once where the provider has counted the prompt, which may be longer than estimated.
-            self._recount_at = self.max_tokens if decoder.usage is None else 0
+            self.meter.recount(self.max_tokens if decoder.usage is None else 0)
 
     def leave_unread(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         """Note that the gateway has failed at the answer of `target`, which is billed."""
@@ -195,14 +184,18 @@ class Ticket(msgspec.Struct, kw_only=True):
         self.meter.drain()
         self.record = msgspec.structs.replace(self.record, interrupt=None, tokens_so_far=None)
 
-    def count(self, batch: Batch) -> None:
-        """Count a batch of the provider. The last one gets usage and cost of the call."""
-        size = self.meter.add(batch)
+    async def charge(self, batch: Batch) -> None:
+        """Charge the answer up to `batch`, which the meter has added, where the meter asks for it.
+
+        The last batch gets usage and cost of the call. Raises Failure as `extend` does.
+        """
         if type(batch[-1]) is Finished:
             self._show_cost(batch, self._complete().usage)
             self.record.finish_answer(batch)
-        elif size >= self._recount_at or self.clock.now() >= self._checkpoint_at:
+        else:
             self._checkpoint()
+        if self.must_extend:
+            await self.extend(batch)
 
     async def extend(self, batch: Batch) -> None:
         """Hold what the call has cost with `batch`, and a step more. Due if `must_extend` is set.
@@ -214,10 +207,10 @@ class Ticket(msgspec.Struct, kw_only=True):
         missing = self.charge_nano - self.hold.amount_nano
         more = 0 if self.metered is not None else self._step_nano
         try:
-            await self.ledger.extend(self.hold, missing + more)
+            await self.gate.ledger.extend(self.hold, missing + more)
         except Failure as failure:
             if failure.row.lacks_funds:
-                await hold_the_rest(self.ledger, self.hold, missing, self._step_nano)
+                await hold_the_rest(self.gate.ledger, self.hold, missing, self._step_nano)
                 self._charge_max = self.hold.amount_nano + self._step_nano
             if self.metered is None:
                 raise
@@ -256,7 +249,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         if self.metered is None and self._is_unbilled and self.cut is None:
             self._void()
             return
-        self.ledger.settle(self.hold, self.charge_nano, usage)
+        self.gate.ledger.settle(self.hold, self.charge_nano, usage)
         record.settlement, record.charge_nano = "settled", self.charge_nano
         record.usage, record.flags = usage, metered.flags
         is_cost = not self.plan.caller.markup_bp and self._charge_max == sys.maxsize
@@ -274,7 +267,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         return metered
 
     def _void(self) -> None:
-        self.ledger.void(self.hold)
+        self.gate.ledger.void(self.hold)
         self.charge_nano = 0
         self.record.settlement = "voided"
 
@@ -297,19 +290,20 @@ class Ticket(msgspec.Struct, kw_only=True):
         batch[-1] = Finished(usage=usage, service_tier=tier, cost_nano_usd=self.charge_nano)
 
     def _checkpoint(self) -> None:
-        self._checkpoint_at = self.clock.now() + CHECKPOINT_S
         metered = self._usage_so_far()
         self.charge_nano = self._cost(metered)
-        self.ledger.checkpoint(self.hold, self.charge_nano, metered.usage)
+        self.gate.ledger.checkpoint(self.hold, self.charge_nano, metered.usage)
         if self.is_bounded:
             self._plan_recount()
+        else:
+            self.meter.recount(sys.maxsize)
 
     def _plan_recount(self) -> None:
         """Count again when the rest of the hold may be used: a token has a character or more."""
         left_nano = self.hold.amount_nano - self.charge_nano
         step_nano = self._step_nano
         covered = left_nano * STEP_TOKENS // step_nano if step_nano else sys.maxsize
-        self._recount_at = self.meter.size + max(RECOUNT_CHARS_MIN, covered)
+        self.meter.recount(self.meter.size + max(RECOUNT_CHARS_MIN, covered))
         self.must_extend = left_nano < 0
 
     @property

@@ -38,15 +38,19 @@ class CallerAnswer(msgspec.Struct, frozen=True):
     """Makes the reader of an answer of a target, which remembers its reasoning. None: nothing is
     remembered."""
 
-    def counting(self, answer: StartedAnswer) -> Callable[[Batch], None]:
-        """Return what takes note of each batch: the ticket, and the reader where there is one."""
-        if self.reader is None:
-            return self.ticket.count
-        count, read = self.ticket.count, self.reader(answer.target).add
+    def counting(self, answer: StartedAnswer) -> Callable[[Batch], bool]:
+        """Return what takes note of each batch: the meter, and the reader where there is one.
 
-        def count_and_read(batch: Batch) -> None:
-            count(batch)
+        It returns whether the ticket is to charge the answer up to this batch.
+        """
+        count = self.ticket.meter.add
+        if self.reader is None:
+            return count
+        read = self.reader(answer.target).add
+
+        def count_and_read(batch: Batch) -> bool:
             read(batch)
+            return count(batch)
 
         return count_and_read
 
@@ -61,15 +65,14 @@ class CallerAnswer(msgspec.Struct, frozen=True):
                 raise
         return answer
 
-    async def begin(self, answer: StartedAnswer, count: Callable[[Batch], None]) -> Batch:
+    async def begin(self, answer: StartedAnswer, count: Callable[[Batch], bool]) -> Batch:
         """Begin to charge an answer. Return its first batch. `count` is from `counting`."""
-        at_s = self.ticket.clock.time()
+        at_s = self.ticket.gate.clock.time()
         completion_id = self._start(answer, at_s)
         first = answer.first
         batch = first.events() if isinstance(first, WholeAnswer) else first
-        count(batch)
-        if self.ticket.must_extend:
-            await self.ticket.extend(batch)
+        if count(batch):
+            await self.ticket.charge(batch)
         form = self._form(answer) if self.call.raw is not None else ""
         shows_prompt = self.call.request.counts_prompt and not form
         started = Started(
@@ -103,9 +106,8 @@ class CallerAnswer(msgspec.Struct, frozen=True):
                 events = await self.begin(answer, count)
                 self._leave_if_drained()
                 async for batch in answer.rest:
-                    count(batch)
-                    if self.ticket.must_extend:
-                        await self.ticket.extend(batch)
+                    if count(batch):
+                        await self.ticket.charge(batch)
                     events += batch
                     self._leave_if_drained()
             except (asyncio.CancelledError, GeneratorExit):
@@ -147,7 +149,7 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         return completion_id
 
     async def _completion(self, answer: StartedAnswer, whole: WholeAnswer) -> Completion:
-        at_s = self.ticket.clock.time()
+        at_s = self.ticket.gate.clock.time()
         completion_id = self._start(answer, at_s)
         if self.reader is not None:
             self.reader(answer.target).add_whole(whole)

@@ -162,6 +162,6 @@ class DrainPool:
         finally:
             await batches.aclose()
             record = ticket.record
-            record.ended_at = ticket.clock.now()
+            record.ended_at = ticket.gate.clock.now()
             self._on_settled(record)
             log.info("call.drained", extra=record.line())

@@ -211,10 +211,8 @@ class Pipeline:
                 count = caller_answer.counting(answer)
                 yield await caller_answer.begin(answer, count)
                 async for batch in answer.rest:
-                    if batch is not LEFT:
-                        count(batch)
-                        if ticket.must_extend:
-                            await ticket.extend(batch)
+                    if batch is not LEFT and count(batch):
+                        await ticket.charge(batch)
                     yield batch
             except (asyncio.CancelledError, GeneratorExit):
                 ticket.is_abandoned = True

@@ -55,16 +55,6 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     provider_tool_counts: dict[str, int] = {}
     """Calls of tools that the provider ran, by their names, such as `web_search`."""
 
-    @property
-    def has_shares(self) -> bool:
-        """Whether a share by medium or prediction is reported: one of the names below."""
-        return any(_shares(self))
-
-    @property
-    def has_parts(self) -> bool:
-        """Whether any part of the prompt or of the generated tokens is reported."""
-        return any(_parts(self))
-
 
 PROMPT_SHARES = (
     "prompt_audio_token_count",
@@ -82,8 +72,10 @@ COMPLETION_SHARES = (
 )
 """Shares of the generated tokens by medium and prediction, as reported."""
 
-_shares = attrgetter(*PROMPT_SHARES, *COMPLETION_SHARES)
-_parts = attrgetter(
+shares_of = attrgetter(*PROMPT_SHARES, *COMPLETION_SHARES)
+"""Returns the shares of a usage by medium and prediction, of which most providers report none."""
+
+parts_of = attrgetter(
     "thinking_token_count",
     "cache_read_token_count",
     "cache_write_token_count",
@@ -91,3 +83,4 @@ _parts = attrgetter(
     *PROMPT_SHARES,
     *COMPLETION_SHARES,
 )
+"""Returns all parts of the totals of a usage. Zeros: it has totals alone."""

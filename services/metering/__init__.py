@@ -14,6 +14,7 @@ Modules, in the order in which data flows:
     memory_books     balances in memory, for the only process of a database
     shared_books     balances in a database that several processes share
     cache_writes     cache writes that a request asks for
+    usage_parts      parts of a usage within its totals
     usage            tokens to bill: the provider's usage, or our own count
     outbox           holds and their ends on their way to the database
     current_reads    reads of the books that see all that calls have done until now

@@ -10,6 +10,7 @@ import msgspec
 
 from services.clock import Clock
 from services.domain.usage import Usage
+from services.metering.usage import UsageMeter
 from services.storage.ledger import HoldRow
 
 
@@ -41,6 +42,8 @@ class Hold(msgspec.Struct, eq=False, weakref=True):
     """Charge at the last checkpoint."""
     usage: Usage | None = None
     """Usage at the last checkpoint."""
+    meter: UsageMeter | None = None
+    """Meter of the answer, which the ledger asks for checkpoints. None: the call writes its own."""
     ended: bool = False
     """Whether the hold was settled or voided."""
     extensions: tuple[Hold, ...] = ()

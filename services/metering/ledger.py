@@ -67,8 +67,8 @@ LEASE_S = 15.0
 and the next sweep finds it still not renewed, since the clock may have jumped."""
 
 HEARTBEAT_S = 0.5
-"""Interval of the heartbeat, which writes checkpoints. Calls update theirs as often (`CHECKPOINT_S`
-in the ticket), so a kill loses about one second of a stream."""
+"""Interval of the heartbeat. One asks the calls in flight for checkpoints, which they make with
+their next batch, and the next one writes them: a kill loses about one second of a stream."""
 
 LEASE_HEARTBEATS = 2
 """Heartbeats between renewals of the lease."""
@@ -299,12 +299,21 @@ class Ledger:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             heartbeats += 1
+            self._ask_for_checkpoints()
             with suppress(Failure):
                 await self._write_checkpoints()
                 if heartbeats % LEASE_HEARTBEATS == 0:
                     await self._database.write(renew_lease, self._owner, self._lease_ms)
                 if heartbeats % SWEEP_HEARTBEATS == 0:
                     await self.sweep()
+
+    def _ask_for_checkpoints(self) -> None:
+        """Ask all calls that are older than the interval."""
+        before_ms = int((self._clock.time() - HEARTBEAT_S) * 1000)
+        for each in self._open.values():
+            hold = each()
+            if hold is not None and hold.meter is not None and hold.row.created_ms < before_ms:
+                hold.meter.recount(0)
 
     async def _write_checkpoints(self) -> None:
         dirty, self._dirty = self._dirty, {}

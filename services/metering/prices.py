@@ -14,7 +14,7 @@ from typing import Self
 import msgspec
 
 from services.config.prices import PriceConfig, RatesConfig
-from services.domain.usage import Usage
+from services.domain.usage import Usage, parts_of
 
 PICO_PER_NANO = 1000
 BASIS_POINTS = 10_000
@@ -166,7 +166,7 @@ def cost_nano(usage: Usage, price: Price, *, markup_bp: int = 0) -> int:
     More tokens of any kind never cost less, unless the rates of longer prompts are lower.
     """
     rates = price.rates(usage.prompt_token_count) if price.tiers else price
-    if usage.has_parts:
+    if any(parts_of(usage)):
         pico = rates.pico(usage)
     else:
         prompt, completion = usage.prompt_token_count, usage.completion_token_count

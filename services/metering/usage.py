@@ -6,9 +6,11 @@ tokens that were passed on are counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from services.common.off_loop import off_loop
 from services.domain.completion import WholeAnswer
@@ -24,11 +26,10 @@ from services.domain.events import (
 )
 from services.domain.spec import ChatCompletionSpec, read_bytes
 from services.domain.usage import (
-    COMPLETION_SHARES,
     NOT_REPORTED,
-    PROMPT_SHARES,
     Usage,
     UsageSource,
+    parts_of,
 )
 from services.metering.cache_writes import wanted_cache_write
 from services.metering.tokens import (
@@ -39,6 +40,7 @@ from services.metering.tokens import (
     count_prompt,
     count_sent,
 )
+from services.metering.usage_parts import consistent_usage
 
 COMPLETION_SLACK = 1.1
 COMPLETION_SLACK_TOKENS = 64
@@ -95,6 +97,10 @@ class UsageMeter(msgspec.Struct, eq=False):
     _reasoning: RunningTokenCount = msgspec.field(default_factory=RunningTokenCount)
     _close_at: int = PIECE_CHARS
     """The size at which pieces of text are counted and dropped."""
+    _recount_at: int = sys.maxsize
+    """The size at which `add` asks for a count."""
+    _look_at: int = PIECE_CHARS
+    """The size at which one of these is due. 0: the answer has ended."""
     _final: Usage | None = None
     _is_refused: bool = False
     _is_drained: bool = False
@@ -107,10 +113,20 @@ class UsageMeter(msgspec.Struct, eq=False):
         """Forget the answer so far: another one is given in its place."""
         self._text, self._reasoning = RunningTokenCount(), RunningTokenCount()
         self._final, self._is_refused, self.unread, self.size = None, False, None, 0
-        self._close_at = PIECE_CHARS
+        self._close_at = self._look_at = PIECE_CHARS
+        self._recount_at = sys.maxsize
 
-    def add(self, batch: Sequence[Event]) -> int:
-        """Count what the provider sent, in a fraction of a microsecond per event. Return `size`."""
+    def recount(self, size: int) -> None:
+        """Let `add` ask for a count at this size of the answer. 0: at the next batch."""
+        self._recount_at = size
+        self._look_at = min(size, self._close_at)
+
+    def add(self, batch: Sequence[Event]) -> bool:
+        """Count what the provider sent, in a fraction of a microsecond per event.
+
+        Return whether usage and cost are to be counted: the answer has ended, or is as long as was
+        set by `recount`.
+        """
         text = ""
         for event in batch:
             if type(event) is TextDelta:
@@ -122,15 +138,13 @@ class UsageMeter(msgspec.Struct, eq=False):
             if type(event) is ChoiceFinished:
                 self._is_refused = self._is_refused or event.finish_reason == "content_filter"
             elif type(event) is Finished:
-                self._final = event.usage
+                self._final, self._look_at = event.usage, 0
             else:
                 self._add_other(event)
         if text:
             self._text.pieces.append(text)
             self.size += len(text)
-        if self.size >= self._close_at:
-            self._close_pieces()
-        return self.size
+        return self.size >= self._look_at and self._look(batch)
 
     def add_whole(self, answer: WholeAnswer) -> None:
         """Count a whole answer. Its text counts only where the provider's count is implausible."""
@@ -151,34 +165,38 @@ class UsageMeter(msgspec.Struct, eq=False):
         given where the caller ended the answer: all that was sent counts then.
         """
         final = self._final
-        # Some servers send zeros instead of counts.
-        if final is None or not (final.prompt_token_count or final.completion_token_count):
-            return self._counted(self._with_write_time(reported or final or Usage()), unseen)
-        if final.cache_write_1h_token_count == NOT_REPORTED:
-            final = self._with_write_time(final)
+        if final is None:
+            return self._counted(self._with_write_time(reported or Usage()), unseen)
         prompt, completion = final.prompt_token_count, final.completion_token_count
         replaced: Sequence[str] = ()
         if not (0 < prompt <= COUNT_MAX and 0 < completion <= self.max_tokens):
+            if not (prompt or completion):  # Some servers send zeros instead of counts.
+                return self._counted(self._with_write_time(reported or final), unseen)
             prompt, completion, replaced = self._plausible(final)
-        if replaced:
-            usage, clipped = _consistent(final, prompt, completion, "counted")
-            return Metered(usage=usage, flags=(*replaced, *clipped), counter=self.counter.name)
         source: UsageSource = "drained" if self._is_drained else "provider"
-        if final.has_parts:
-            usage, clipped = _consistent(final, prompt, completion, source)
-            return Metered(usage=usage, flags=clipped)
-        total = prompt + completion
-        return Metered(usage=msgspec.structs.replace(final, total_token_count=total, source=source))
+        if not (replaced or any(parts_of(final))):
+            total = prompt + completion
+            return Metered(usage=replace(final, total_token_count=total, source=source))
+        final = self._with_write_time(final)
+        if replaced:
+            usage, clipped = consistent_usage(final, prompt, completion, "counted")
+            return Metered(usage=usage, flags=(*replaced, *clipped), counter=self.counter.name)
+        usage, clipped = consistent_usage(final, prompt, completion, source)
+        return Metered(usage=usage, flags=clipped)
 
     def tokens_so_far(self) -> int:
         """Return our count of the tokens that were generated so far."""
         self._read_unread()
         return self._text.total(self.counter) + self._reasoning.total(self.counter)
 
-    def _close_pieces(self) -> None:
-        self._text.close(self.counter)
-        self._reasoning.close(self.counter)
-        self._close_at = self.size + PIECE_CHARS
+    def _look(self, batch: Sequence[Event]) -> bool:
+        """Do what is due. Return as `add`."""
+        if self.size >= self._close_at:
+            self._text.close(self.counter)
+            self._reasoning.close(self.counter)
+            self._close_at = self.size + PIECE_CHARS
+        self._look_at = min(self._close_at, self._recount_at)
+        return self.size >= self._recount_at or (bool(batch) and type(batch[-1]) is Finished)
 
     def _add_text(self, text: str) -> None:
         self._text.pieces.append(text)
@@ -203,6 +221,7 @@ class UsageMeter(msgspec.Struct, eq=False):
             size = self.size
             self.add(self.unread())
             self._close_at -= self.size - size
+            self._look_at = min(self._close_at, self._recount_at)
             self.size = size
 
     async def prepare_prompt_usage(self, known: Usage | None) -> None:
@@ -215,8 +234,8 @@ class UsageMeter(msgspec.Struct, eq=False):
         if known is None or not _has_prompt(known):
             return Usage(prompt_token_count=self._count_prompt(known or Usage()), source="counted")
         known = self._with_write_time(known)
-        reported = msgspec.structs.replace(known, thinking_token_count=0, extra_json=b"")
-        usage, _ = _consistent(reported, known.prompt_token_count, 0, "provider")
+        reported = replace(known, thinking_token_count=0, extra_json=b"")
+        usage, _ = consistent_usage(reported, known.prompt_token_count, 0, "provider")
         return usage
 
     @property
@@ -254,19 +273,19 @@ class UsageMeter(msgspec.Struct, eq=False):
         counted = max(text + thinking, given.completion_min)
         completion = max(counted, min(known.completion_token_count, self._completion_max))
         prompt = known.prompt_token_count
-        usage, flags = _consistent(known, prompt, completion, "counted", thinking)
+        usage, flags = consistent_usage(known, prompt, completion, "counted", thinking)
         return Metered(usage=usage, flags=flags, counter=self.counter.name)
 
     def _with_prompt(self, known: Usage, unseen: Unseen | None) -> Usage:
         """Return `known` with our count of the prompt."""
         if unseen is None:
-            return msgspec.structs.replace(known, prompt_token_count=self._count_prompt(known))
+            return replace(known, prompt_token_count=self._count_prompt(known))
         spec = self.prompt_spec()
         sent = count_sent(spec, self.counter) + unseen.prompt_tokens
         kept_for_an_hour = wanted_cache_write(spec)
         if kept_for_an_hour is None:
-            return msgspec.structs.replace(known, prompt_token_count=sent)
-        return msgspec.structs.replace(
+            return replace(known, prompt_token_count=sent)
+        return replace(
             known,
             prompt_token_count=sent,
             cache_write_token_count=sent,
@@ -282,7 +301,7 @@ class UsageMeter(msgspec.Struct, eq=False):
         if reported.cache_write_1h_token_count != NOT_REPORTED:
             return reported
         kept = reported.cache_write_token_count if wanted_cache_write(self.prompt_spec()) else 0
-        return msgspec.structs.replace(reported, cache_write_1h_token_count=kept)
+        return replace(reported, cache_write_1h_token_count=kept)
 
     def _count_prompt(self, reported: Usage) -> int:
         """Count the prompt, which has at least what the provider reports as cached."""
@@ -290,51 +309,6 @@ class UsageMeter(msgspec.Struct, eq=False):
             self._prompt = count_prompt(self.prompt_spec(), self.counter)
         cached = reported.cache_read_token_count + reported.cache_write_token_count
         return max(self._prompt, min(cached, COUNT_MAX))
-
-
-def _consistent(
-    reported: Usage, prompt: int, completion: int, source: UsageSource, thinking_min: int = 0
-) -> tuple[Usage, Sequence[str]]:
-    """Return a usage with these totals and the parts of `reported`, and a flag per clipped part.
-
-    No part exceeds its maximum, and the completion has at least `thinking_min` reasoning tokens.
-    """
-    read = min(max(0, reported.cache_read_token_count), prompt)
-    write = min(max(0, reported.cache_write_token_count), prompt - read)
-    write_1h = min(max(0, reported.cache_write_1h_token_count), write)
-    thinking = min(max(0, reported.thinking_token_count), completion)
-    usage = msgspec.structs.replace(
-        reported,
-        prompt_token_count=prompt,
-        completion_token_count=completion,
-        total_token_count=prompt + completion,
-        thinking_token_count=max(thinking, thinking_min),
-        cache_read_token_count=read,
-        cache_write_token_count=write,
-        cache_write_1h_token_count=write_1h,
-        source=source,
-        **_shares_within(reported, prompt, completion),
-    )
-    flags = []
-    if read != reported.cache_read_token_count:
-        flags.append("cache_read_clipped")
-    if write != reported.cache_write_token_count:
-        flags.append("cache_write_clipped")
-    if write_1h != reported.cache_write_1h_token_count:
-        flags.append("cache_write_1h_clipped")
-    if thinking != reported.thinking_token_count:
-        flags.append("thinking_clipped")
-    return usage, tuple(flags)
-
-
-def _shares_within(reported: Usage, prompt: int, completion: int) -> Mapping[str, int]:
-    """Return the shares of these totals, none of which is negative or larger than its total."""
-    within: dict[str, int] = {}
-    for names, total in ((PROMPT_SHARES, prompt), (COMPLETION_SHARES, completion)):
-        for name in names:
-            if count := getattr(reported, name):
-                within[name] = min(max(0, count), total)
-    return within
 
 
 def _has_prompt(usage: Usage | None) -> bool:

@@ -11,7 +11,7 @@ from gateway.surfaces.other_members import one_line, with_others
 from services.common.money import exact_usd
 from services.domain.conversation import ToolCall
 from services.domain.events import FinishReason, ToolCallDelta
-from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage
+from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage, shares_of
 
 _FINISH_REASONS = frozenset(get_args(FinishReason)) - {""}
 
@@ -60,7 +60,7 @@ def render_usage(usage: Usage, cost_nano_usd: int | None) -> dict[str, object]:
         "cache_write_tokens": usage.cache_write_token_count,
     }
     completion = {"reasoning_tokens": usage.thinking_token_count}
-    if usage.has_shares:
+    if any(shares_of(usage)):
         prompt |= _shares(usage, _PROMPT_SHARES)
         completion |= _shares(usage, _COMPLETION_SHARES)
     rendered["prompt_tokens_details"] = prompt
