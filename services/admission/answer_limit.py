@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from typing import Self
+
+import msgspec
 
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Notes, Target
-from services.providers.translate.output_limits import default_limit, longest_answer
+from services.providers.translate.output_limits import default_limit
 from services.providers.translate.thinking import plan
-
-
-def estimate_max_tokens(spec: ChatCompletionSpec, targets: Sequence[Target]) -> int:
-    """Return the most tokens that all choices together may take, at any of the targets."""
-    most = 0
-    for target in targets:
-        most = max(most, answer_limit(spec, target))
-    return (spec.n or 1) * most
 
 
 def answer_limit(spec: ChatCompletionSpec, target: Target) -> int:
@@ -24,15 +20,46 @@ def answer_limit(spec: ChatCompletionSpec, target: Target) -> int:
     It is the limit that the encoder sends, which may be higher than `max_tokens`: some models take
     at least a minimum of reasoning on top, and others have a least limit.
     """
-    limit, budget = min(spec.max_tokens or 0, longest_answer(target.capabilities)), 0
-    if (
-        spec.reasoning_effort
-        or spec.other_reasoning_effort
-        or target.thinking_by_name
-        or spec.thinking is not None
-    ):
-        thinking = plan(spec, target, Notes())
-        limit, budget = thinking.max_tokens or 0, thinking.budget_tokens
-    if not limit:
-        limit = default_limit(target.capabilities, budget)
-    return max(limit, target.capabilities.min_max_tokens)
+    capabilities = target.capabilities
+    thinking = plan(spec, target, Notes())
+    limit = thinking.max_tokens or default_limit(capabilities, thinking.budget_tokens)
+    return max(limit, capabilities.min_max_tokens)
+
+
+class AnswerBound(msgspec.Struct, frozen=True):
+    """Bound of the tokens of an answer of any of some targets."""
+
+    targets: Sequence[Target]
+    usual: int
+    """The highest `answer_limit` of a request without a limit that does not ask for reasoning."""
+    least: int
+    """The highest one of such a request with the lowest limit."""
+    most: int
+    """The highest one of all such requests. A limit between both is sent as it is."""
+    reasons_by_name: bool
+    """Whether a target reasons unless the request says not to."""
+
+    @classmethod
+    def of(cls, targets: Sequence[Target]) -> Self:
+        """Compile the bound."""
+        usual, least, most = (
+            max([answer_limit(ChatCompletionSpec(model="", max_tokens=limit), each)
+                 for each in targets])
+            for limit in (None, 1, sys.maxsize)
+        )  # fmt: skip
+        by_name = any(each.thinking_by_name for each in targets)
+        return cls(targets, usual, least, most, by_name)
+
+    def tokens(self, spec: ChatCompletionSpec) -> int:
+        """Return the most tokens that all choices of a request together may take."""
+        if (
+            spec.reasoning_effort
+            or spec.other_reasoning_effort
+            or spec.thinking is not None
+            or self.reasons_by_name
+        ):
+            tokens = max([answer_limit(spec, each) for each in self.targets])
+        else:
+            limit = spec.max_tokens
+            tokens = min(max(limit, self.least), self.most) if limit else self.usual
+        return tokens if spec.n is None else tokens * (spec.n or 1)

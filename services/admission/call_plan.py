@@ -7,11 +7,13 @@ plan whose key has another scope or account since is compiled again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import replace as changed
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
+from services.admission.answer_limit import AnswerBound
 from services.admission.drain_rules import DrainRules, drain_rules
 from services.admission.keyring import Caller
 from services.admission.limits import KeyLimits, LimitRules, Subject
@@ -56,6 +58,8 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The requested model, by the name of its price, its limits and the scopes of keys."""
     routes: Sequence[ModelRoute]
     """The requested model, then those of its fallbacks that the key may use and that are sold."""
+    bounds: Sequence[tuple[AnswerBound, Price]]
+    """For each route the bound of its answers, and the price of its model."""
     prices: Mapping[str, Price]
     """Prices of these models. Without that of the requested one where it is not sold."""
     hold_terms: HoldTerms
@@ -86,6 +90,26 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Whether the calls are limited by money. See `Caller.pays`."""
     embeds: bool = False
     """Whether the model computes embeddings, and writes no completions."""
+    _of_dialects: dict[tuple[tuple[str, bool], ...], CallPlan] = {}
+    """The plans of calls to one choice of dialects, where `has_dialects`."""
+
+    def with_dialects(self, routes: Sequence[ModelRoute]) -> CallPlan:
+        """Return the plan of a call whose targets have the dialects of `routes`.
+
+        It is compiled at the first call to these dialects.
+        """
+        dialects = tuple(
+            [
+                (target.channel.dialect, target.replaces_responses)
+                for route in routes
+                for target in route.targets
+            ]
+        )
+        plan = self._of_dialects.get(dialects)
+        if plan is None:
+            plan = replace(self, routes=routes, bounds=_bounds(routes, self.prices))
+            self._of_dialects[dialects] = plan
+        return plan
 
     def require_allowed(self) -> None:
         """Raise Failure MODEL_NOT_ALLOWED unless the key may use the model."""
@@ -166,6 +190,7 @@ class CallPlans:
             caller=caller,
             model=base,
             routes=routes,
+            bounds=_bounds(routes, prices),
             prices=prices,
             hold_terms=HoldTerms(
                 account=caller.account,
@@ -205,11 +230,17 @@ class CallPlans:
     def _price(self, model: str) -> Price:
         price = self.prices.lookup(model) or FREE
         if self._provider_tools == "free" and price.provider_tools:
-            return msgspec.structs.replace(price, provider_tools={})
+            return replace(price, provider_tools={})
         return price
 
     def _may_answer(self, caller: Caller, model: str) -> bool:
         return caller.may_use(model) and self.sells(caller, model)
+
+
+def _bounds(
+    routes: Sequence[ModelRoute], prices: Mapping[str, Price]
+) -> Sequence[tuple[AnswerBound, Price]]:
+    return [(AnswerBound.of(one.targets), prices.get(one.base_model, FREE)) for one in routes]
 
 
 def _subject(caller: Caller, model: str) -> Subject:
@@ -224,14 +255,14 @@ def _with_charged_tools(route: ModelRoute, prices: Mapping[str, Price]) -> Model
     if price is None or not price.provider_tools:
         return route
     tools = frozenset(price.provider_tools)
-    targets = [replace(target, charged_tools=tools) for target in route.targets]
-    return replace(route, targets=targets)
+    targets = [changed(target, charged_tools=tools) for target in route.targets]
+    return changed(route, targets=targets)
 
 
 def _without_provider_tools(route: ModelRoute) -> ModelRoute:
     """Return a route to whose targets no tools are sent that a provider bills besides tokens."""
-    targets = [replace(target, sends_provider_tools=False) for target in route.targets]
-    return replace(route, targets=targets)
+    targets = [changed(target, sends_provider_tools=False) for target in route.targets]
+    return changed(route, targets=targets)
 
 
 def _refused(reason: ErrorReason, message: str, model: str) -> Failure:

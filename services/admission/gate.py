@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.admission.answer_limit import estimate_max_tokens
 from services.admission.call_plan import CallPlan
 from services.admission.leases import Lease, LimitLeases
 from services.admission.prompt_limit import media_bound
@@ -79,10 +78,9 @@ class Gate:
         media = media_bound(spec) if texts is None and spec.messages else None
         uses = tool_uses(spec.tools) if spec.tools else NO_TOOLS
         max_tokens = amount = 0
-        for route in plan.routes:
-            most = estimate_max_tokens(spec, route.targets)
-            price = plan.prices[route.base_model]
-            shown = media(route.targets) if media else 0
+        for bound, price in plan.bounds:
+            most = bound.tokens(spec)
+            shown = media(bound.targets) if media else 0
             prompt = (prompt_tokens + shown) * (1 + cut_attempts_max)
             nano = estimate_nano(prompt, most, price, markup_bp=caller.markup_bp, tool_uses=uses)
             max_tokens, amount = max(max_tokens, most), max(amount, nano)

@@ -17,8 +17,6 @@ from contextlib import aclosing
 from functools import partial
 from typing import TypeAlias, cast
 
-import msgspec
-
 from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN, CallPlan
 from services.admission.drain_rules import drain_rules, has_common_rules
 from services.admission.gate import Gate
@@ -135,7 +133,7 @@ class Pipeline:
             passes = None if raw is None else raw.passes_to
             lacking = self._failover.health.lacking_responses()
             routes = routes_for(spec, plan.routes, passes, lacking)
-            plan = msgspec.structs.replace(plan, routes=routes)
+            plan = plan.with_dialects(routes)
             has_plain_rules = False
         call.drain_rules = plan.plain_drains if has_plain_rules else drain_rules(spec, plan.routes)
         call.hides_reasoning = spec.thinking is not None and spec.thinking.excluded

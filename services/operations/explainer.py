@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
-from services.admission.answer_limit import estimate_max_tokens
+from services.admission.answer_limit import AnswerBound
 from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN, CallPlans, Unpinned
 from services.admission.prompt_limit import media_bound
 from services.clock import Chance
@@ -85,7 +85,7 @@ class Explainer:
         prompt_tokens = estimate_prompt(spec)
         affinity, pin = self._pin(routes, spec, session, prompt_tokens)
         media = media_bound(spec)
-        most = [estimate_max_tokens(spec, one.targets) for one in routes]
+        most = [AnswerBound.of(one.targets).tokens(spec) for one in routes]
         prices = [self.plans.prices.lookup(one.base_model) or FREE for one in routes]
         return pb.ExplainChatCompletionResponse(
             candidates=[

@@ -6,7 +6,7 @@ from itertools import product
 import msgspec
 import pytest
 
-from services.admission.answer_limit import answer_limit, estimate_max_tokens
+from services.admission.answer_limit import AnswerBound, answer_limit
 from services.capabilities import lookup
 from services.config import ChannelConfig
 from services.domain.conversation import Message, TextPart
@@ -93,4 +93,16 @@ def test_all_choices_and_targets_are_held() -> None:
     targets = [target("openai", "gpt-4o"), target("anthropic", "claude-sonnet-4-5")]
     spec = msgspec.structs.replace(asked("high", None, 1), n=3)
 
-    assert estimate_max_tokens(spec, targets) == 3 * 1025
+    assert AnswerBound.of(targets).tokens(spec) == 3 * 1025
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_bound_is_the_highest_limit_of_its_targets(by_name: bool) -> None:
+    """Of one model, or of two at any two dialects, for every effort, budget and `max_tokens`."""
+    places = [target(dialect, model, by_name=by_name) for dialect in DIALECTS for model in MODELS]
+    for first, second in zip(places, [*places[5:], *places[:5]], strict=True):
+        bound = AnswerBound.of([first, second])
+        for effort, budget, limit in product(EFFORTS_ASKED[::3], (None, 10_000), LIMITS):
+            spec = asked(effort, budget, limit)
+            limits = answer_limit(spec, first), answer_limit(spec, second)
+            assert bound.tokens(spec) == max(limits), (first.model, second.model, spec)
