@@ -28,6 +28,11 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
 """Finish reasons by the provider's word in lower case, with underscores. Words that end in `filter`
 are `content_filter`; all others are `stop`, as is a missing word: the answer has ended properly."""
 
+REASONS: Mapping[tuple[str, str | None], FinishReason] = {
+    (word, native): reason for word, reason in FINISH_REASONS.items() for native in (None, "", word)
+}
+"""The same by the provider's word and that of a provider behind it, if any, where they agree."""
+
 FAILURES: Mapping[str, ErrorReason] = {
     "error": ErrorReason.UPSTREAM_ERROR,
     "network_error": ErrorReason.UPSTREAM_ERROR,
@@ -49,8 +54,6 @@ def finish_reason(word: str) -> FinishReason:
 
 def checked_reason(word: str, native: str = "") -> FinishReason:
     """Return the finish reason for `word`. Raises as `raise_if_failure` does."""
-    if word in FINISH_REASONS and native in {word, ""}:
-        return FINISH_REASONS[word]
     raise_if_failure(word, native)
     return finish_reason(word)
 
@@ -60,7 +63,7 @@ def raise_if_failure(word: str, native: str = "") -> None:
 
     `native` is the word of a provider behind this one. It counts where a tool call is malformed.
     """
-    if word in FINISH_REASONS and native in {word, ""}:
+    if (word, native) in REASONS:
         return
     name = _name(word)
     if _MALFORMED in name or _MALFORMED in _name(native):

@@ -100,21 +100,18 @@ class StreamReader:
                     self._decoder = joiner
                     events += joiner.feed(event)
                 if frame is not None:
-                    frame.learn(block, event.data)
-            self._repeated = None
+                    repeats = bool(frame.decoder.last_text)
+                    frame.is_known = repeats and frame.learn(block, event.data)
+            is_known = frame is not None and frame.is_known and self._parser.is_between_events
+            self._repeated = frame if is_known else None
             if self._decoder.done or not data:
-                events += self._end()
-            elif frame is not None and frame.is_known and self._parser.is_between_events:
-                self._repeated = frame
+                self.complete = True
+                if not self._has_events:
+                    raise unreadable()
+                events += self._decoder.finish()
         except UpstreamError as error:
             return events, error
         return events, None
-
-    def _end(self) -> Sequence[Event]:
-        self.complete = True
-        if not self._has_events:
-            raise unreadable()
-        return self._decoder.finish()
 
 
 class RepeatedFrame(msgspec.Struct, eq=False):
@@ -123,7 +120,7 @@ class RepeatedFrame(msgspec.Struct, eq=False):
     decoder: RepeatedTextDecoder
     """Decoder of the events, of which one has been decoded before others are read by the frame."""
     is_known: bool = False
-    """Whether the last event that was decoded had it, so that others can be read by it."""
+    """Whether the last event that was decoded had it: others can be read by it then."""
     _attempts: int = ATTEMPTS
     _before: bytes = b""
     """Bytes up to the text and with its first quote."""
@@ -138,12 +135,16 @@ class RepeatedFrame(msgspec.Struct, eq=False):
     _place_in_data: slice = slice(0)
     """The same in an event with its blank line."""
 
-    def learn(self, block: bytes, data: bytes) -> None:
-        """Learn from the event `block` with this data, which the decoder has just decoded."""
+    def learn(self, block: bytes, data: bytes) -> bool:
+        """Learn from the event `block` with this data, which the decoder has just decoded.
+
+        It had a `last_text`. Returns whether others can be read by its frame.
+        """
         text = self.decoder.last_text
-        self.is_known = bool(text and self._before) and self.text(block + _BLANK_LINE) == text
-        if self.is_known or not text or not self._attempts:
-            return
+        if self._before and self.text(block + _BLANK_LINE) == text:
+            return True
+        if not self._attempts:
+            return False
         self._attempts -= 1
         literal = msgspec.json.encode(text)
         before, found, rest = block.partition(literal)
@@ -152,7 +153,7 @@ class RepeatedFrame(msgspec.Struct, eq=False):
         others = data.replace(literal, msgspec.json.encode(other))
         self._before = b""
         if not found or literal in rest or self.decoder.text_of(others) != other:
-            return
+            return False
         self._before, self._between, self._after = before + b'"', b"", b'"' + rest
         behind = len(rest)  # Bytes behind the place.
         padding = self.decoder.padding
@@ -162,15 +163,15 @@ class RepeatedFrame(msgspec.Struct, eq=False):
         self._end = self._after + _BLANK_LINE
         self._place = slice(len(before), -behind or None)
         self._place_in_data = slice(len(before), -behind - len(_BLANK_LINE))
-        self.is_known = True
+        return True
 
     def text(self, data: bytes) -> str:
         """The text of `data`, where that is one event of the frame with its blank line.
 
         Empty: it is something else, or an event without text.
         """
-        is_alone = data.find(_BLANK_LINE) == len(data) - len(_BLANK_LINE)
-        if is_alone and data.startswith(self._before) and data.endswith(self._end):
+        end = self._end
+        if data.startswith(self._before) and data.find(end) == len(data) - len(end):
             literal = data[self._place_in_data]
             if self._between:
                 literal = _unpadded(literal, self._between)

@@ -14,8 +14,7 @@ Modules, in the order in which data flows:
     wire                 types of an answer's JSON
     odd_fields           fields of unexpected types, read as well as they can be
     answer_members       members of an answer beside its choices
-    choice_state         state of one choice
-    streamed_choice      choice of a stream, as events
+    choice               state of one choice, and choice of a stream, as events
     whole_choice         choice of a whole answer
     reasoning            reasoning under the providers' various field names
     tool_calls           tool calls assembled from their pieces

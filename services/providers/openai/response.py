@@ -1,13 +1,14 @@
 """Decoder of answers of OpenAI-compatible providers, whole or streamed.
 
 A whole answer is one chunk with messages instead of deltas. What differs is one choice of it: see
-`whole_choice` and `streamed_choice`. The differences between providers are in the other modules of
+`whole_choice` and `choice`. The differences between providers are in the other modules of
 this package; the decoder keeps the order of events.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 from msgspec import UNSET
@@ -21,8 +22,7 @@ from services.providers.errors_in_answers import error_in_answer, raise_flat_err
 from services.providers.failures import read_error
 from services.providers.openai import wire
 from services.providers.openai.answer_members import MembersBesideChoices
-from services.providers.openai.choice_state import StatePacker
-from services.providers.openai.streamed_choice import StreamedChoice
+from services.providers.openai.choice import StatePacker, StreamedChoice
 from services.providers.openai.usage import normalized
 from services.providers.openai.whole_choice import WholeChoice, plain_choice
 from services.providers.sse_parser import DONE
@@ -47,7 +47,6 @@ class OpenAiDecoder(RepeatedTextDecoder):
     done = False
     """Whether `[DONE]` has been received."""
     _service_tier = ""
-    _in_text = False  # Whether the first choice has begun and has not ended.
 
     def __init__(self, pack_state: StatePacker | None = None, *, details: bool = False) -> None:
         self._pack_state = pack_state
@@ -59,10 +58,13 @@ class OpenAiDecoder(RepeatedTextDecoder):
         """Decode one event. Events after `[DONE]` are ignored."""
         data = event.data
         self.last_text = ""
+        if data == DONE:
+            self.done = True
+            return []
         if self.done or event.name == "error" or not data.startswith(b"{"):
             return self._feed_other(event)
         chunk, unknown = wire.decode(data)
-        text = chunk.text() if self._in_text or not self._choices else ""
+        text = chunk.text()
         if text and unknown is None:
             events, changed = self._take_text(chunk, text)
         else:
@@ -88,11 +90,10 @@ class OpenAiDecoder(RepeatedTextDecoder):
         if not answers or not (self.done or all(answer.ended for answer in answers)):
             raise broken_off()
         events: list[Event] = []
-        for answer in answers:
-            answer.add_rest(events, self._pack_state)
+        ends = [*map(StreamedChoice.finish, answers, repeat(events), repeat(self._pack_state))]
         if self._members.has_news:
             events.insert(0, self._members.news())
-        events.extend(map(StreamedChoice.finished, answers))
+        events += ends
         events.append(Finished(usage=self.usage, service_tier=self._service_tier))
         return events
 
@@ -163,8 +164,6 @@ class OpenAiDecoder(RepeatedTextDecoder):
             changed |= answer.add(choice, others, events)
             if choice.finish_reason:
                 answer.end(choice.finish_reason, choice.native_finish_reason)
-            if index == 0:
-                self._in_text = not answer.ended
         # Members alone are no beginning of the answer, which may still fail elsewhere.
         if events and self._members.has_news:
             events.insert(0, self._members.news())
@@ -172,9 +171,12 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
     def _take_text(self, chunk: wire.Chunk, text: str) -> tuple[list[Event], bool]:
         """Take a chunk of which `wire.Chunk.text` returned the text, as `_take` does."""
-        if not self._in_text:
+        choice = self._choices.get(0)
+        if choice is None:
             choice = self._choices[0] = StreamedChoice(0, chunk.id or "", details=self._details)
-            choice.has_deltas = self._in_text = True
+            choice.has_deltas = True
+        elif choice.ended:
+            choice.reopen()
         if chunk.service_tier:
             self._service_tier = chunk.service_tier
         events: list[Event] = [TextDelta(text)]

@@ -14,7 +14,10 @@ from services.providers.base import TOKENS_MAX
 from services.providers.openai import wire
 from services.providers.openai.extras import WITHHELD, decoded
 
-_NO_DETAILS = wire.PromptDetails()
+_TOTALS = ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens")
+_parts = attrgetter(*(name for name in wire.Usage.__struct_fields__ if name not in _TOTALS))
+_NO_PARTS = _parts(wire.Usage())
+_NO_PROMPT_DETAILS, _NO_COMPLETION_DETAILS = wire.PromptDetails(), wire.CompletionDetails()
 
 _reads = attrgetter(
     "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens", "cache_read_input_tokens"
@@ -50,11 +53,54 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
     total = found.total_tokens or 0
     # 0 is no report: no prompt is that short.
     prompt = found.prompt_tokens or found.input_tokens or _unreported_prompt(found)
-    within = found.prompt_tokens_details or found.input_tokens_details or _NO_DETAILS
-    generated = found.completion_tokens_details or found.output_tokens_details
-    reasoning = found.reasoning_tokens or 0
-    if generated is not None:
-        reasoning = generated.reasoning_tokens or reasoning
+    has_parts = _parts(found) != _NO_PARTS
+    reasoning, read, written = _read_parts(found) if has_parts else (0, 0, 0)
+    figures = (prompt, completion, total, reasoning, read, written)
+    if not 0 <= min(figures) <= max(figures) <= TOKENS_MAX:
+        return None
+    if not (prompt or completion or read or written):
+        return None  # A total alone does not say what it consists of.
+    if read or written:
+        if found.prompt_tokens is None and found.cache_read_input_tokens is not None:
+            prompt += read + written  # Anthropic's input tokens are those that were not cached.
+        elif prompt:
+            prompt += _beside(prompt, total - prompt - completion, reasoning, read, written)
+    completion = max(completion, total - prompt)
+    usage = Usage(
+        prompt_token_count=int(prompt),
+        completion_token_count=int(completion),
+        total_token_count=int(prompt) + int(completion),
+        source="provider",
+        extra_json=_extra_json(unknown) if unknown else b"",
+    )
+    if not has_parts:
+        return usage
+    return msgspec.structs.replace(
+        usage,
+        thinking_token_count=int(min(reasoning, completion)),
+        cache_read_token_count=int(min(read, prompt or read)),
+        cache_write_token_count=int(min(written, prompt or written)),
+        cache_write_1h_token_count=NOT_REPORTED if written else 0,
+        **_shares(_prompt_details(found), _PROMPT_SHARES, prompt),
+        **_shares(_completion_details(found), _COMPLETION_SHARES, completion),
+    )
+
+
+def _prompt_details(found: wire.Usage) -> wire.PromptDetails:
+    return found.prompt_tokens_details or found.input_tokens_details or _NO_PROMPT_DETAILS
+
+
+def _completion_details(found: wire.Usage) -> wire.CompletionDetails:
+    return found.completion_tokens_details or found.output_tokens_details or _NO_COMPLETION_DETAILS
+
+
+def _read_parts(found: wire.Usage) -> tuple[float, float, float]:
+    """Tokens of the reasoning, and of the prompt those that were read from and written to a cache.
+
+    0 is no report.
+    """
+    within = _prompt_details(found)
+    reasoning = _completion_details(found).reasoning_tokens or found.reasoning_tokens or 0
     read = within.cached_tokens or next(filter(None, _reads(found)), 0)
     written = (
         within.cache_write_tokens
@@ -62,33 +108,7 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
         or found.cache_creation_input_tokens
         or 0
     )
-    figures = (prompt, completion, total, reasoning, read, written)
-    if not 0 <= min(figures) <= max(figures) <= TOKENS_MAX:
-        return None
-    if not (prompt or completion or read or written):
-        return None  # A total alone does not say what it consists of.
-    if found.prompt_tokens is None and found.cache_read_input_tokens is not None:
-        prompt += read + written  # Anthropic's input tokens are those that were not cached.
-    elif prompt and (read or written):
-        prompt += _beside(prompt, total - prompt - completion, reasoning, read, written)
-    completion = max(completion, total - prompt)
-    shares: dict[str, int] = {}
-    if within is not _NO_DETAILS:
-        shares |= _shares(within, _PROMPT_SHARES, prompt)
-    if generated is not None:
-        shares |= _shares(generated, _COMPLETION_SHARES, completion)
-    usage = Usage(
-        prompt_token_count=int(prompt),
-        completion_token_count=int(completion),
-        total_token_count=int(prompt) + int(completion),
-        thinking_token_count=int(min(reasoning, completion)) if reasoning else 0,
-        cache_read_token_count=int(min(read, prompt or read)) if read else 0,
-        cache_write_token_count=int(min(written, prompt or written)) if written else 0,
-        cache_write_1h_token_count=NOT_REPORTED if written else 0,
-        source="provider",
-        extra_json=_extra_json(unknown) if unknown else b"",
-    )
-    return msgspec.structs.replace(usage, **shares) if shares else usage
+    return reasoning, read, written
 
 
 def _unreported_prompt(found: wire.Usage) -> float:

@@ -12,9 +12,9 @@ from services.common.known_members import item, member
 from services.domain.completion import Choice
 from services.domain.conversation import ContentPart, Message, ReasoningPart, TextPart
 from services.domain.events import ReasoningDelta, RefusalDelta, TextDelta
-from services.providers.finish_reasons import checked_reason
+from services.providers.finish_reasons import REASONS, checked_reason
 from services.providers.openai import wire
-from services.providers.openai.choice_state import (
+from services.providers.openai.choice import (
     ChoiceState,
     PlainDelta,
     StatePacker,
@@ -42,10 +42,9 @@ def plain_choice(choice: wire.Choice) -> Choice | None:
         index=choice.index, message=plain, finish_reason=word, native_finish_reason=native
     ):
         return None
-    reason = checked_reason(word, native or "")
     return Choice(
         message=Message(role="assistant", content=[TextPart(text=content)] if content else []),
-        finish_reason=reason,
+        finish_reason=REASONS.get((word, native)) or checked_reason(word, native or ""),
         native_finish_reason=native or word,
     )
 

@@ -28,7 +28,7 @@ def learned(*blocks: bytes) -> RepeatedFrame:
         event = event_of(each)
         assert event is not None
         decoder.feed(event)
-        frame.learn(each, event.data)
+        frame.is_known = bool(decoder.last_text) and frame.learn(each, event.data)
     return frame
 
 

@@ -1,34 +1,98 @@
-"""One choice of a stream: its deltas as events."""
+"""State of one choice that whole answers and streams have in common, and the choice of a stream."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
+from services.common.json_errors import NOT_JSON
 from services.common.known_members import item, member
+from services.common.reasoning_fragments import Detail
 from services.domain.events import (
     ChoiceFinished,
     Event,
     ExtraDelta,
+    FinishReason,
     ReasoningDelta,
     ReasoningStateDelta,
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
 )
+from services.providers.finish_reasons import REASONS, checked_reason
 from services.providers.openai import wire
-from services.providers.openai.choice_state import (
-    ChoiceState,
-    PlainDelta,
-    StatePacker,
-    older_message,
-    pieces,
-)
-from services.providers.openai.extras import gather
+from services.providers.openai.extras import Json, decoded, gather, merge, replaced
 from services.providers.openai.logprobs import logprobs_of
+from services.providers.openai.reasoning import Reasoning
+from services.providers.openai.tool_calls import ToolCalls
+from services.providers.unusable_answers import unreadable
 
 _NOTHING = wire.Message()
+
+StatePacker = Callable[[list[Detail]], str]
+"""Function that packs `reasoning_details` into the reasoning state, which callers send back."""
+
+_REASONING = frozenset({"reasoning", "reasoning_text", "thinking"})
+"""Types of parts whose `text` is reasoning."""
+
+PlainDelta = type[TextDelta | ReasoningDelta | RefusalDelta]
+"""Kind of a piece of text."""
+
+
+class ChoiceState:
+    """State of one choice. `seed` makes the IDs of tool calls where the provider sends none."""
+
+    def __init__(self, index: int, seed: str, *, details: bool = False) -> None:
+        """Create the state. With `details` the answer has OpenRouter's form of reasoning, too."""
+        self.index = index
+        self.tool_calls = ToolCalls(seed, index)
+        self.reasoning = Reasoning([] if details else None)
+        self.finish_reason: FinishReason = "stop"
+        self.native_finish_reason = ""
+        self.ended = False
+        """Whether a finish reason was received, and nothing more of the answer after it."""
+        self.reopened = False
+        """Whether more of the answer came after a finish reason."""
+        self.extra: Json = {}
+        """Members of the message that the contract has no fields for."""
+        self.members: Json = {}
+        """Members of the choice that the contract has no fields for."""
+
+    def add_members(self, choice: wire.Choice, unknown: Any) -> bool:
+        """Take members of a choice without a field. Returns whether any is new or has changed."""
+        members = wire.OF_CHOICE.of(choice) | (unknown or {})
+        return bool(members) and merge(self.members, decoded(members), replaced)
+
+    def reopen(self) -> None:
+        """Take note of more of the answer after a finish reason, which was not the last then."""
+        self.ended = False
+        self.reopened = True
+
+    def end(self, word: str, native: str | None) -> None:
+        """Take note of a finish reason. The first one counts, unless more came after it.
+
+        Raises UpstreamError if the provider says that it failed.
+        """
+        reason = REASONS.get((word, native)) or checked_reason(word, native or "")
+        self.ended = True
+        if not self.native_finish_reason or self.reopened:
+            self.finish_reason = reason
+            self.native_finish_reason = native or word
+
+    def reasoning_state(self, pack: StatePacker | None) -> str:
+        """Reasoning details as the reasoning state. Empty: the answer has none."""
+        details = self.reasoning.details
+        return pack(details) if pack is not None and details else ""
+
+    def extra_json(self) -> bytes:
+        """Members of the message that have no field, as a JSON object. Empty: there are none."""
+        return msgspec.json.encode(self.extra) if self.extra else b""
+
+    def members_json(self) -> bytes:
+        """Members of the choice that have no field, as a JSON object. Empty: there are none."""
+        return msgspec.json.encode(self.members) if self.members else b""
 
 
 class StreamedChoice(ChoiceState):
@@ -47,7 +111,9 @@ class StreamedChoice(ChoiceState):
         if delta is None or choice.message is not None:
             delta = self._message_of(choice)
         self.has_deltas = self.has_deltas or choice.delta is not None
-        changed = self.add_members(choice, unknown)
+        changed = False
+        if unknown or wire.OF_CHOICE.values(choice) != wire.OF_CHOICE.unset:
+            changed = self.add_members(choice, unknown)
         begin = len(events)
         if delta is not None and (unknown or delta != _NOTHING):
             name = "delta" if delta is choice.delta else "message"
@@ -61,8 +127,8 @@ class StreamedChoice(ChoiceState):
             self.reopen()
         return changed
 
-    def add_rest(self, events: list[Event], pack: StatePacker | None) -> None:
-        """Add the events that are returned only when the choice is complete."""
+    def finish(self, events: list[Event], pack: StatePacker | None) -> ChoiceFinished:
+        """Add the events that are returned only when the choice is complete. Return its end."""
         if self.tool_calls.begun:
             for call in self.tool_calls.rest():
                 events += self._seal(call)
@@ -71,9 +137,6 @@ class StreamedChoice(ChoiceState):
             events.append(ReasoningStateDelta(state, self.index))
         if self.extra:
             events.append(ExtraDelta(self.extra_json(), self.index))
-
-    def finished(self) -> ChoiceFinished:
-        """The end of the choice."""
         return ChoiceFinished(
             index=self.index,
             finish_reason=self.finish_reason,
@@ -149,3 +212,34 @@ def _attach(logprobs_json: bytes, index: int, events: list[Event], begin: int) -
             events[place] = TextDelta(event.text, index, logprobs_json)
             return
     events.append(TextDelta("", index, logprobs_json))
+
+
+def older_message(choice: wire.Choice) -> wire.Message | None:
+    """Return the message of a choice that has only the older API's `text`."""
+    if choice.text is msgspec.UNSET:
+        return None
+    try:
+        return wire.Message(content=msgspec.json.decode(choice.text, type=str | None))
+    except msgspec.ValidationError:
+        return None
+    except NOT_JSON:  # As of half a surrogate pair.
+        raise unreadable() from None
+
+
+def pieces(content: list[wire.ContentPart | str]) -> Iterator[tuple[PlainDelta, str]]:
+    """Pieces of text in a content array, in its order. None of them is empty."""
+    for each in content:
+        part = wire.ContentPart(text=each) if isinstance(each, str) else each
+        reasons = part.type in _REASONING
+        if reasoning := _flat(part.thinking) or (reasons and part.text):
+            yield ReasoningDelta, reasoning
+        if part.text and not reasons:
+            yield TextDelta, part.text
+        if part.refusal:
+            yield RefusalDelta, part.refusal
+
+
+def _flat(thinking: str | list[wire.Thought | str] | None) -> str:
+    if thinking is None or isinstance(thinking, str):
+        return thinking or ""
+    return "".join(part if isinstance(part, str) else part.text or "" for part in thinking)
