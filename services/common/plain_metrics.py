@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from prometheus_client import Metric
 from prometheus_client.core import (
@@ -23,6 +23,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector, CollectorRegistry
 
 C = TypeVar("C")
+
+ReadValues: TypeAlias = Callable[[], Iterable[tuple[Sequence[str], float]]]
+"""Returns the labels of each value, and the value."""
 
 
 class PlainCounter:
@@ -86,14 +89,9 @@ class PlainMetrics(Collector):
     def counter(self, name: str, about: str, *labels: str) -> ByLabels[PlainCounter]:
         """Return the counters of a metric, one for each combination of labels."""
         counts = ByLabels(PlainCounter)
-
-        def family() -> Metric:
-            found = CounterMetricFamily(f"{self._prefix}_{name}", about, labels=labels)
-            for values, count in counts.items():
-                found.add_metric(values, count.value)
-            return found
-
-        self._declare(name, family)
+        self.observable_counters(
+            name, about, labels, lambda: ((each, one.value) for each, one in counts.items())
+        )
         return counts
 
     def observable_counter(self, name: str, about: str, read: Callable[[], float]) -> None:
@@ -106,22 +104,33 @@ class PlainMetrics(Collector):
         full_name = f"{self._prefix}_{name}"
         self._declare(name, lambda: GaugeMetricFamily(full_name, about, value=read()))
 
+    def observable_counters(
+        self, name: str, about: str, labels: Sequence[str], read: ReadValues
+    ) -> None:
+        """Show counters that another object keeps, by their labels: `read` returns both."""
+        self._declare(name, self._family(CounterMetricFamily, name, about, labels, read))
+
     def observable_gauges(
+        self, name: str, about: str, labels: Sequence[str], read: ReadValues
+    ) -> None:
+        """Show values by their labels: `read` returns both."""
+        self._declare(name, self._family(GaugeMetricFamily, name, about, labels, read))
+
+    def _family(
         self,
+        kind: type[CounterMetricFamily | GaugeMetricFamily],
         name: str,
         about: str,
         labels: Sequence[str],
-        read: Callable[[], Iterable[tuple[Sequence[str], float]]],
-    ) -> None:
-        """Show values by their labels: `read` returns both."""
-
+        read: ReadValues,
+    ) -> Callable[[], Metric]:
         def family() -> Metric:
-            found = GaugeMetricFamily(f"{self._prefix}_{name}", about, labels=labels)
+            found = kind(f"{self._prefix}_{name}", about, labels=labels)
             for values, value in read():
                 found.add_metric(values, value)
             return found
 
-        self._declare(name, family)
+        return family
 
     def histogram(
         self, name: str, about: str, bounds: Sequence[float], *labels: str

@@ -6,10 +6,11 @@ others are enumerations of this package and of the contract.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from services.common.plain_metrics import PlainMetrics
-from services.domain.usage import Usage
+import msgspec
+
+from services.common.plain_metrics import ByLabels, PlainMetrics
 from services.telemetry.calls import ABORTED, ENDS, REPLAYED, CallRecord
 
 AUTH_FAILURES = frozenset({"INVALID_API_KEY", "KEY_EXPIRED", "KEY_REVOKED", "AUTH_UNAVAILABLE"})
@@ -23,17 +24,25 @@ DURATION_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600
 TOKEN_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-def token_counts(usage: Usage) -> Mapping[str, int]:
-    """Return the parts of a usage that have a price each, without the parts that they contain."""
-    read, write = usage.cache_read_token_count, usage.cache_write_token_count
-    thinking = usage.thinking_token_count
-    return {
-        "prompt": usage.prompt_token_count - read - write,
-        "cache_read": read,
-        "cache_write": write,
-        "completion": usage.completion_token_count - thinking,
-        "thinking": thinking,
-    }
+class UsageTotals(msgspec.Struct, gc=False):
+    """Usage of all calls of one model at one channel. Tokens contain their parts."""
+
+    prompt: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    completion: int = 0
+    thinking: int = 0
+    charge_nano: int = 0
+
+    def by_kind(self) -> Mapping[str, int]:
+        """Return the parts of the tokens that have a price each, without those they contain."""
+        return {
+            "prompt": self.prompt - self.cache_read - self.cache_write,
+            "cache_read": self.cache_read,
+            "cache_write": self.cache_write,
+            "completion": self.completion - self.thinking,
+            "thinking": self.thinking,
+        }
 
 
 class CallMetrics:
@@ -124,7 +133,8 @@ class AttemptMetrics:
             self.attempts[(attempt.channel,)].value += 1
             if attempt.reason:
                 self.errors[attempt.channel, attempt.reason].value += 1
-        self.retries.value += len(record.attempts) - 1
+        if len(record.attempts) > 1:
+            self.retries.value += len(record.attempts) - 1
         if record.begun_at:
             ttft_s = record.begun_at - record.opened_at
             self.time_to_first_token[(record.model,)].observe(ttft_s)
@@ -134,13 +144,16 @@ class UsageMetrics:
     """Metrics of the tokens that calls used, and of their cost."""
 
     def __init__(self, counters: PlainMetrics) -> None:
-        self.tokens = counters.counter(
+        self.totals: ByLabels[UsageTotals] = ByLabels(UsageTotals)
+        """By model and channel."""
+        counters.observable_counters(
             "tokens_total", "Tokens that were billed; each kind without the others.",
-            "model", "channel", "kind",
+            ("model", "channel", "kind"), self._tokens,
         )  # fmt: skip
-        self.cost = counters.counter(
-            "cost_nano_usd_total", "Charged amount in nano-USD.", "model", "channel"
-        )
+        counters.observable_counters(
+            "cost_nano_usd_total", "Charged amount in nano-USD.",
+            ("model", "channel"), self._charges,
+        )  # fmt: skip
         self.flags = counters.counter(
             "usage_flags_total", "Usage figures of providers that were corrected.", "flag"
         )
@@ -156,15 +169,28 @@ class UsageMetrics:
         """Count what a call cost: at its end or, where its answer was drained, later."""
         if record.settlement:
             self.settlements[(record.settlement,)].value += 1
-        if record.usage is None:
+        usage = record.usage
+        if usage is None:
             return
-        model, channel = record.model, record.channel
-        for kind, count in token_counts(record.usage).items():
-            if count:
-                self.tokens[model, channel, kind].value += count
-        if record.charge_nano:
-            self.cost[model, channel].value += record.charge_nano
+        totals = self.totals[record.model, record.channel]
+        totals.prompt += usage.prompt_token_count
+        totals.cache_read += usage.cache_read_token_count
+        totals.cache_write += usage.cache_write_token_count
+        totals.completion += usage.completion_token_count
+        totals.thinking += usage.thinking_token_count
+        totals.charge_nano += record.charge_nano
         for flag in record.flags:
             self.flags[(flag,)].value += 1
         if record.method == "stream" and (gap_s := record.token_gap_s) is not None:
-            self.time_per_output_token[(model,)].observe(gap_s)
+            self.time_per_output_token[(record.model,)].observe(gap_s)
+
+    def _tokens(self) -> Iterator[tuple[Sequence[str], float]]:
+        for labels, totals in self.totals.items():
+            for kind, tokens in totals.by_kind().items():
+                if tokens:
+                    yield (*labels, kind), tokens
+
+    def _charges(self) -> Iterator[tuple[Sequence[str], float]]:
+        for labels, totals in self.totals.items():
+            if totals.charge_nano:
+                yield labels, totals.charge_nano

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.common.metrics_page import serving_metrics
 from services.common.process_metrics import ProcessMetrics
 from services.domain.usage import Usage
-from services.telemetry.call_metrics import CallMetrics, token_counts
+from services.telemetry.call_metrics import CallMetrics
 from services.telemetry.calls import Attempt, CallRecord
 
 
@@ -51,8 +51,12 @@ def test_tokens_are_counted_once() -> None:
         total_token_count=150,
     )
 
-    counts = token_counts(usage)
+    metrics = Observed()
+    metrics.observe(record(usage=usage, channel="house"))
 
+    kinds = ("prompt", "cache_read", "cache_write", "completion", "thinking")
+    labels = {"model": "house/model", "channel": "house"}
+    counts = {kind: metrics.value("tokens_total", kind=kind, **labels) for kind in kinds}
     assert counts == {
         "prompt": 50,
         "cache_read": 30,
