@@ -61,7 +61,6 @@ class CallInterrupt(msgspec.Struct, eq=False):
     _has_cancelled: bool = False
     _items: ClosableIterator[object] | None = None
     _closing: asyncio.Future[None] | None = None
-    _revocation: Revocation | None = None
 
     @classmethod
     def after(cls, timeout_s: float) -> Self:
@@ -73,13 +72,6 @@ class CallInterrupt(msgspec.Struct, eq=False):
         deadline = self.deadline
         return None if deadline is None else max(0.0, deadline - get_running_loop().time())
 
-    def end_with(self, revocation: Revocation) -> None:
-        """End the call when its key is revoked. Raises Failure KEY_REVOKED if that has happened."""
-        if revocation.is_triggered:
-            raise key_revoked()
-        self._revocation = revocation
-        revocation.calls.add(self)
-
     def trigger(self, failure: Callable[[], Failure]) -> None:
         """End the call, which raises `failure()`. The first of several triggers counts."""
         if self.failure is not None:
@@ -90,12 +82,6 @@ class CallInterrupt(msgspec.Struct, eq=False):
             self._task.cancel()
         elif self._items is not None:
             self._closing = asyncio.ensure_future(self._items.aclose())
-
-    def release(self) -> None:
-        """Drop the references between the call and its key's revocation."""
-        if self._revocation is not None:
-            self._revocation.remove(self)
-            self._revocation = None
 
     def __enter__(self) -> Self:
         """Begin the call, or a step between two items of its stream."""
@@ -162,27 +148,3 @@ class CallInterrupt(msgspec.Struct, eq=False):
             await items.aclose()
         else:
             await asyncio.shield(self._closing)
-
-
-class Revocation(msgspec.Struct, eq=False):
-    """Revocation of one key with calls in flight. `Keyring` triggers it."""
-
-    key_id: str = ""
-    """ID of the key."""
-    in_use: dict[str, Revocation] = {}
-    """Revocations of all keys with calls in flight, by their IDs."""
-    is_triggered: bool = False
-    calls: set[CallInterrupt] = msgspec.field(default_factory=set)
-    """Calls in flight with the key."""
-
-    def remove(self, call: CallInterrupt) -> None:
-        """Forget a call that is over, and with its last call the key."""
-        self.calls.discard(call)
-        if not self.calls and self.in_use.get(self.key_id) is self:
-            del self.in_use[self.key_id]
-
-    def trigger(self) -> None:
-        """End every call in flight with this key: it raises Failure KEY_REVOKED."""
-        self.is_triggered = True
-        for call in tuple(self.calls):
-            call.trigger(key_revoked)

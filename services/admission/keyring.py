@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from services.admission.interrupt import Revocation, key_revoked
+from services.admission.interrupt import key_revoked
 from services.clock import Chance, Clock
 from services.common.key_format import PREFIX, well_formed
 from services.common.request_headers import bearer_token
@@ -21,6 +22,7 @@ from services.errors import Failure
 from services.storage.base import Database
 from services.storage.keys import KeyScope, StoredKey, key_by_digest, key_by_id
 from services.storage.pepper import Pepper
+from services.telemetry.calls import CallRecord
 
 CACHE_MAX = 100_000
 """The most keys in the cache."""
@@ -97,7 +99,8 @@ class Keyring:
         self._chance = chance
         self._known: OrderedDict[bytes, _CachedKey] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
-        self._revocations: dict[str, Revocation] = {}
+        self.live_calls: Mapping[int, CallRecord] = {}
+        """Calls in flight, which end when their key is revoked."""
         self._notices = 0
         self._rechecks: set[asyncio.Task[None]] = set()
         database.subscribe(self._on_notice)
@@ -123,17 +126,6 @@ class Keyring:
                 raise _invalid()
             cached = await self._look_up(digest)
         return cached.lasting or self._require_valid(cached)
-
-    def revocation(self, caller: Caller) -> Revocation:
-        """Return the revocation of the caller's key, which any process may trigger.
-
-        Call it right after `caller`, and give the result to the call's interrupt at once.
-        """
-        revocation = self._revocations.get(caller.key_id)
-        if revocation is None:
-            revocation = Revocation(caller.key_id, self._revocations)
-            self._revocations[caller.key_id] = revocation
-        return revocation
 
     def _require_valid(self, cached: _CachedKey) -> Caller:
         key, caller = cached.key, cached.caller
@@ -194,7 +186,7 @@ class Keyring:
         self._notices += 1
         if not key_id:
             self._known.clear()
-            for in_use in list(self._revocations):
+            for in_use in {call.key_id for call in self.live_calls.values() if call.key_id}:
                 self._start_recheck(in_use)
             return
         for digest, cached in list(self._known.items()):
@@ -203,23 +195,27 @@ class Keyring:
         self._start_recheck(key_id)
 
     def _start_recheck(self, key_id: str) -> None:
-        if key_id in self._revocations:
+        if self._calls_with(key_id):
             task = asyncio.ensure_future(self._recheck(key_id))
             self._rechecks.add(task)
             task.add_done_callback(self._rechecks.discard)
 
     async def _recheck(self, key_id: str) -> None:
         """End the calls in flight with this key if the store says that it was revoked."""
-        while key_id in self._revocations:
+        while self._calls_with(key_id):
             try:
                 key = await self._database.read(key_by_id, key_id)
             except Failure:
                 await asyncio.sleep(RECHECK_S)
                 continue
-            revocation = self._revocations.get(key_id)
-            if revocation is not None and (key is None or key.revoked_ms is not None):
-                revocation.trigger()
+            if key is None or key.revoked_ms is not None:
+                for call in self._calls_with(key_id):
+                    if call.interrupt is not None:
+                        call.interrupt.trigger(key_revoked)
             return
+
+    def _calls_with(self, key_id: str) -> Sequence[CallRecord]:
+        return [call for call in self.live_calls.values() if call.key_id == key_id]
 
 
 def _invalid() -> Failure:

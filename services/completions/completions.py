@@ -6,8 +6,7 @@ A call is recorded, admitted by load, authenticated, and run by the pipeline. Fa
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -17,6 +16,7 @@ from services.admission.interrupt import CallInterrupt
 from services.admission.keyring import Keyring
 from services.common.call_names import GRPC_SURFACE, TAGS_HEADER
 from services.common.call_tags import read_tags
+from services.common.fair_share import CountedCall
 from services.completions.completion_call import (
     AuthenticatedCall,
     CallRequest,
@@ -33,7 +33,7 @@ from services.domain.spec import CompletionRequest
 from services.errors import Failure
 from services.overload.load_shedder import LoadShedder
 from services.telemetry.call_facts import NAME_CHARS_MAX
-from services.telemetry.calls import CallLog
+from services.telemetry.calls import CallLog, CallRecord
 
 
 class CallContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,64 +82,86 @@ class CallEntrance(Generic[PipelineT]):
         snapshots: SnapshotHolder,
         calls: CallLog,
         load_shedder: LoadShedder,
-        *,
-        end_revoked: bool = True,
     ) -> None:
-        """`end_revoked`: whether calls in flight end when their key is revoked."""
-        self._pipeline = pipeline
-        self._keyring = keyring
-        self._snapshots = snapshots
-        self._calls = calls
-        self._load_shedder = load_shedder
-        self._end_revoked = end_revoked
+        self.pipeline = pipeline
+        """Runs the calls."""
+        self.keyring = keyring
+        """Authenticates the callers."""
+        self.snapshots = snapshots
+        """Has the configuration."""
+        self.calls = calls
+        """Records the calls."""
+        self.load_shedder = load_shedder
+        """Admits the calls by load."""
 
-    @asynccontextmanager
-    async def _entered(
-        self,
-        method: str,
-        to_call: Callable[..., CallT],
-        request: CallRequest,
-        context: CallContext,
-        set_headers: SetHeaders,
-    ) -> AsyncIterator[CallT]:
-        """Record a call, admit it by load, and authenticate its caller."""
-        calls, key = self._calls, context.key
-        with calls.recording(
-            context.request_id, method, context.time_left_s, context.trace_context
-        ) as record:
-            in_flight = len(calls.live)
-            wait_s = context.queue_wait_s
-            with self._load_shedder.admit(record.opened_at, in_flight, wait_s, key or ""):
-                caller = await self._keyring.caller(key)
-                record.interrupt = context.interrupt
-                record.key_id, record.account = caller.key_id, caller.account
-                facts = record.facts
-                facts.surface, facts.end_user = context.surface, request.spec.user[:NAME_CHARS_MAX]
-                if context.tags:
-                    facts.tags = _tags(context.tags)
-                if self._end_revoked:
-                    context.interrupt.end_with(self._keyring.revocation(caller))
-                if context.idempotency_key is not None:
-                    check_idempotency_key(context.idempotency_key)
-                call = to_call(
-                    record=record,
-                    caller=caller,
-                    request=request,
-                    snapshot=self._snapshots.current,
-                    set_headers=set_headers,
-                    idempotency_key=context.idempotency_key,
-                    time_left_s=context.time_left_s,
-                )
-                try:
-                    yield call
-                except Failure as failure:
-                    await self._add_limit_headers(failure, call)
-                    raise
 
-    async def _add_limit_headers(self, failure: Failure, call: AuthenticatedCall[Any]) -> None:
+class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
+    """Scope of a call that is recorded, admitted by load and authenticated."""
+
+    entrance: CallEntrance[Any]
+    method: str
+    to_call: Callable[..., CallT]
+    request: CallRequest
+    context: CallContext
+    set_headers: SetHeaders
+    _record: CallRecord | None = None
+    _counted: CountedCall | None = None
+    _call: CallT | None = None
+
+    async def __aenter__(self) -> CallT:
+        entrance, context = self.entrance, self.context
+        record = self._record = entrance.calls.begin(
+            context.request_id, self.method, context.trace_context
+        )
+        in_flight, key = len(entrance.calls.live), context.key
+        try:
+            self._counted = entrance.load_shedder.admit(
+                record.opened_at, in_flight, context.queue_wait_s, key or ""
+            )
+            self._counted.__enter__()
+            caller = await entrance.keyring.caller(key)
+            # From here on a revocation of the key ends the call.
+            record.key_id, record.interrupt = caller.key_id, context.interrupt
+            record.account = caller.account
+            facts = record.facts
+            facts.surface, facts.end_user = context.surface, self.request.spec.user[:NAME_CHARS_MAX]
+            if context.tags:
+                facts.tags = _tags(context.tags)
+            if context.idempotency_key is not None:
+                check_idempotency_key(context.idempotency_key)
+            self._call = call = self.to_call(
+                record=record,
+                caller=caller,
+                request=self.request,
+                snapshot=entrance.snapshots.current,
+                set_headers=self.set_headers,
+                idempotency_key=context.idempotency_key,
+                time_left_s=context.time_left_s,
+            )
+        except BaseException as error:
+            self._end(record, error)
+            raise
+        return call
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        call = self._call
+        try:
+            if isinstance(error, Failure) and call is not None:
+                await self._add_limit_headers(error, call)
+        finally:
+            if self._record is not None:
+                self._end(self._record, error)
+
+    async def _add_limit_headers(self, failure: Failure, call: CallT) -> None:
         """Add the `x-ratelimit-…` headers to a refusal, if the limits that apply are known."""
         if call.plan is not None and not call.record.begun_at and not failure.headers:
-            failure.headers = await self._pipeline.gate.limit_headers(call.plan)
+            gate: Gate = self.entrance.pipeline.gate
+            failure.headers = await gate.limit_headers(call.plan)
+
+    def _end(self, record: CallRecord, error: BaseException | None) -> None:
+        if self._counted is not None:
+            self._counted.__exit__()
+        self.entrance.calls.end(record, error, self.context.time_left_s)
 
 
 class Completions(CallEntrance[Pipeline]):
@@ -150,16 +172,16 @@ class Completions(CallEntrance[Pipeline]):
     ) -> Completion:
         """Return a whole answer. `set_headers` gets the headers of the answer before that."""
         with context.interrupt:
-            entered = self._entered("create", CompletionCall, request, context, set_headers)
+            entered = EnteredCall(self, "create", CompletionCall, request, context, set_headers)
             async with entered as call:
-                return await self._pipeline.whole(call)
+                return await self.pipeline.whole(call)
 
     def stream(
         self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
     ) -> AsyncGenerator[Batch, None]:
         """Return the batches of an answer. `set_headers` gets its headers before the first."""
-        entered = self._entered("stream", CompletionCall, request, context, set_headers)
-        return context.interrupt.guard(entered, self._pipeline.stream)
+        entered = EnteredCall(self, "stream", CompletionCall, request, context, set_headers)
+        return context.interrupt.guard(entered, self.pipeline.stream)
 
     async def count_prompt(
         self, request: PromptCountRequest, authorization: str | None, size: int
@@ -168,9 +190,9 @@ class Completions(CallEntrance[Pipeline]):
 
         Raises Failure as `PromptCounts.count` does.
         """
-        caller = await self._keyring.authenticate(authorization)
-        plans = self._snapshots.current.plans
-        return await self._pipeline.counts.count(caller, plans, request, size)
+        caller = await self.keyring.authenticate(authorization)
+        plans = self.snapshots.current.plans
+        return await self.pipeline.counts.count(caller, plans, request, size)
 
 
 def _tags(text: str) -> Mapping[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.completions.completions import CallContext, CallEntrance
+from services.completions.completions import CallContext, CallEntrance, EnteredCall
 from services.completions.idempotency import SetHeaders
 from services.domain.embeddings import EmbeddingRequest, Embeddings
 from services.embeddings.embedding_call import EmbeddingCall
@@ -20,6 +20,6 @@ class EmbeddingService(CallEntrance[EmbeddingPipeline]):
     ) -> Embeddings:
         """Return the vectors. `set_headers` gets the headers of the answer before that."""
         with context.interrupt:
-            entered = self._entered(METHOD, EmbeddingCall, request, context, set_headers)
+            entered = EnteredCall(self, METHOD, EmbeddingCall, request, context, set_headers)
             async with entered as call:
-                return await self._pipeline.create(call)
+                return await self.pipeline.create(call)

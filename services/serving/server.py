@@ -116,9 +116,10 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             parts, stores, reloader, sessions, upstream
         )
         entrance = stores.keyring, reloader.snapshots, parts.calls, load_shedder
-        end_revoked = config.keys.on_revoke == "end"
-        completions = Completions(pipeline, *entrance, end_revoked=end_revoked)
-        embeddings = EmbeddingService(embedding_pipeline, *entrance, end_revoked=end_revoked)
+        if config.keys.on_revoke == "end":
+            stores.keyring.live_calls = parts.calls.live
+        completions = Completions(pipeline, *entrance)
+        embeddings = EmbeddingService(embedding_pipeline, *entrance)
         cores = completions, embeddings
         public = _public(parts, stores, reloader, cores, health, call_log)
         core = OperatedCore(sessions, upstream, pipeline.gate.counter)

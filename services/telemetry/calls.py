@@ -1,9 +1,9 @@
 """Call record: facts about a completion, logged as one line and counted in metrics at its end.
 
-    with calls.recording(request_id, method, time_left_s) as record:
-        record.key_id = …                 # facts, as they become known
-        record.start_attempt(target)
-    # the line is logged, and the metrics are updated
+    record = calls.begin(request_id, method)
+    record.key_id = …                     # facts, as they become known
+    record.start_attempt(target)
+    calls.end(record, error, time_left_s) # the line is logged, and the metrics are updated
 
 Nothing here happens per chunk. A record holds names, numbers and times: never a prompt,
 an answer or a key, so that operators may see all that is made of it.
@@ -85,9 +85,6 @@ class Interrupt(Protocol):
     def trigger(self, failure: Callable[[], Failure]) -> None:
         """End the call, which raises `failure()`."""
 
-    def release(self) -> None:
-        """Drop the references to the call, which is over."""
-
 
 class CallRecord(msgspec.Struct, kw_only=True):
     """Facts about a call, complete when `CallLog` logs it.
@@ -101,6 +98,8 @@ class CallRecord(msgspec.Struct, kw_only=True):
     """`create`, `stream` or `embed`."""
     opened_at: float
     """Time of arrival."""
+    number: int = 0
+    """Number of the call among those of the process."""
     key_id: str = ""
     """ID of the key. Empty: no known key."""
     account: str = ""
@@ -244,65 +243,54 @@ class CallLog:
         """Declare the metric of in-flight calls."""
         counters.observable_gauge("calls_in_flight", "In-flight calls.", lambda: len(self.live))
 
-    def recording(
-        self,
-        request_id: str,
-        method: str,
-        time_left_s: Callable[[], float | None],
-        metadata: Mapping[str, str] = NO_HEADERS,
-    ) -> Recording:
-        """Return a context manager that records the call in it.
+    def begin(
+        self, request_id: str, method: str, metadata: Mapping[str, str] = NO_HEADERS
+    ) -> CallRecord:
+        """Return the record of a call that begins. `end` must follow.
 
-        `time_left_s` returns the seconds until the call's deadline; None without one.
         `metadata` is the caller's, which may hold a `traceparent`.
         """
-        record = CallRecord(request_id=request_id, method=method, opened_at=self.clock.now())
+        number = next(self._numbers)
+        record = CallRecord(
+            request_id=request_id, method=method, opened_at=self.clock.now(), number=number
+        )
         if self._tracer is not None:
             record.spans = self._tracer.begin(method, metadata)
-        return Recording(self, record, next(self._numbers), time_left_s)
+        self.live[number] = record
+        return record
 
-
-class Recording(msgspec.Struct, eq=False):
-    """Context of a call, at whose exit its record is complete."""
-
-    log: CallLog
-    record: CallRecord
-    number: int
-    """Number of the call among those in flight."""
-    time_left_s: Callable[[], float | None]
-
-    def __enter__(self) -> CallRecord:
-        self.log.live[self.number] = self.record
-        return self.record
-
-    def __exit__(
-        self, _: type[BaseException] | None, error: BaseException | None, _trace: object
+    def end(
+        self,
+        record: CallRecord,
+        error: BaseException | None,
+        time_left_s: Callable[[], float | None],
     ) -> None:
-        calls, record = self.log, self.record
+        """Complete the record of a call, which has raised `error`; None: it has answered.
+
+        `time_left_s` returns the seconds until the call's deadline; None without one.
+        """
         if error is None:
             record.end = record.finish or REPLAYED
         elif isinstance(error, asyncio.CancelledError | GeneratorExit) or _is_cut(record, error):
-            self._record_cancellation(record)
+            self._record_cancellation(record, time_left_s())
         elif isinstance(error, Failure):
             _record_failure(record, error)
         else:
             record.reason, record.code, record.end = "INTERNAL", "INTERNAL", INTERNAL
-        del calls.live[self.number]
-        record.ended_at = calls.clock.now()
+        del self.live[record.number]
+        record.ended_at = self.clock.now()
         record.tokens_so_far = None  # It refers to the request.
-        if record.interrupt is not None:
-            record.interrupt.release()
-            record.interrupt = None
-        for observe in calls.observers:
+        record.interrupt = None
+        for observe in self.observers:
             observe(record)
         if record.spans is not None:
             record.spans.ended(record)
         if log.isEnabledFor(logging.INFO):
             emit(log, "call.ended", record.line())
 
-    def _record_cancellation(self, record: CallRecord) -> None:
+    def _record_cancellation(self, record: CallRecord, time_left_s: float | None) -> None:
         """Record what cancelled the call: an interrupt, its caller, deadline or the shutdown."""
-        interrupt, time_left_s = record.interrupt, self.time_left_s()
+        interrupt = record.interrupt
         failure = interrupt.failure() if interrupt and interrupt.failure else None
         if record.finish:
             # The answer is complete: a caller who has its last message may cancel.
@@ -313,7 +301,7 @@ class Recording(msgspec.Struct, eq=False):
             record.code, record.end = grpc.StatusCode.DEADLINE_EXCEEDED.name, DEADLINE
         else:
             record.code = grpc.StatusCode.CANCELLED.name
-            record.end = SHUTDOWN if self.log.stopping else CLIENT_GONE
+            record.end = SHUTDOWN if self.stopping else CLIENT_GONE
 
 
 def _is_cut(record: CallRecord, error: BaseException) -> bool:

@@ -266,7 +266,7 @@ async def test_a_jump_of_the_date_ends_and_recovers_nothing(
     async with stand.post() as answer:
         await answer.content.readuntil(b"canary-answer-")
         clock.off_s = jump_s
-        assert await stand.service.completions._pipeline.gate.ledger.sweep() == 0
+        assert await stand.service.completions.pipeline.gate.ledger.sweep() == 0
         assert (await stand.ask()).content == TEXT
         assert stand.metric("holds_open") == 1
         goes_on.set()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from services.domain.usage import Usage
-from services.telemetry.calls import CallRecord
+from services.telemetry.call_tracing import NO_HEADERS
+from services.telemetry.calls import CallLog, CallRecord
 
 
 def ended_record(number: int = 0, **facts: Any) -> CallRecord:
@@ -26,3 +29,21 @@ def settled_record(number: int, hold_id: str, charge_nano: int, **facts: Any) ->
     record.usage = Usage(prompt_token_count=3, completion_token_count=2, total_token_count=5)
     record.facts.hold_id = hold_id
     return record
+
+
+@contextmanager
+def recorded(
+    log: CallLog,
+    request_id: str,
+    method: str,
+    time_left_s: Callable[[], float | None],
+    metadata: Mapping[str, str] = NO_HEADERS,
+) -> Iterator[CallRecord]:
+    """Record the call within."""
+    record = log.begin(request_id, method, metadata)
+    try:
+        yield record
+    except BaseException as error:
+        log.end(record, error, time_left_s)
+        raise
+    log.end(record, None, time_left_s)

@@ -11,7 +11,7 @@ from weakref import ref
 
 import pytest
 
-from services.admission.interrupt import CallInterrupt, Revocation, key_revoked
+from services.admission.interrupt import CallInterrupt, key_revoked
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 
@@ -53,14 +53,10 @@ async def endless(pause_s: float = 0.0) -> AsyncGenerator[str, None]:
         yield "item"
 
 
-def guarded(
-    call: CallInterrupt, items: AsyncGenerator[T, None], revocation: Revocation | None = None
-) -> AsyncGenerator[T, None]:
-    """Return the items of a call, which ends with its key."""
+def guarded(call: CallInterrupt, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    """Return the items of a call."""
 
     async def begin(_: object) -> AsyncGenerator[T, None]:
-        if revocation is not None:
-            call.end_with(revocation)
         return items
 
     return call.guard(nullcontext(), begin)
@@ -74,31 +70,24 @@ def require_deadline(ended: pytest.ExceptionInfo[Failure]) -> None:
     assert not task.cancelling()
 
 
-async def test_without_a_revocation_all_items_pass() -> None:
-    """A call that is released is no longer known to its key."""
-    revocation, source = Revocation(), Source()
-    call = CallInterrupt()
+async def test_without_an_interrupt_all_items_pass() -> None:
+    """Until the source ends."""
+    source = Source()
     source.goes_on.set()
 
-    numbers = guarded(call, source.numbers(), revocation)
+    numbers = guarded(CallInterrupt(), source.numbers())
     assert [number async for number in numbers] == [0, 1, 2]
-
-    call.release()
-    assert not revocation.calls
-    revocation.trigger()
-    with call:
-        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("swallows", [False, True])
 async def test_a_revocation_ends_a_pending_item_at_once(*, swallows: bool) -> None:
     """With its reason, even where the source swallows the cancellation."""
-    revocation, source = Revocation(), Source(swallows=swallows)
-    waiting = asyncio.create_task(anext(guarded(CallInterrupt(), source.numbers(), revocation)))
+    call, source = CallInterrupt(), Source(swallows=swallows)
+    waiting = asyncio.create_task(anext(guarded(call, source.numbers())))
     await source.asked.wait()
 
-    revocation.trigger()
-    revocation.trigger()
+    call.trigger(key_revoked)
+    call.trigger(key_revoked)
 
     with pytest.raises(Failure) as ended:
         await waiting
@@ -109,12 +98,12 @@ async def test_a_revocation_ends_a_pending_item_at_once(*, swallows: bool) -> No
 
 async def test_a_revocation_between_two_items_ends_the_next() -> None:
     """The task is not cancelled in between, and the source is closed at once."""
-    revocation, source = Revocation(), Source()
+    call, source = CallInterrupt(), Source()
     source.goes_on.set()
-    async with aclosing(guarded(CallInterrupt(), source.numbers(), revocation)) as numbers:
+    async with aclosing(guarded(call, source.numbers())) as numbers:
         assert await anext(numbers) == 0
 
-        revocation.trigger()
+        call.trigger(key_revoked)
         await asyncio.sleep(0)  # A cancellation of the task would be raised here.
         assert isinstance(source.closed_by, GeneratorExit)
 
@@ -124,11 +113,11 @@ async def test_a_revocation_between_two_items_ends_the_next() -> None:
 
 async def test_another_cancellation_takes_precedence() -> None:
     """A caller that disconnects at the moment of the revocation."""
-    revocation, source = Revocation(), Source()
-    waiting = asyncio.create_task(anext(guarded(CallInterrupt(), source.numbers(), revocation)))
+    call, source = CallInterrupt(), Source()
+    waiting = asyncio.create_task(anext(guarded(call, source.numbers())))
     await source.asked.wait()
 
-    revocation.trigger()
+    call.trigger(key_revoked)
     waiting.cancel()
 
     with pytest.raises(asyncio.CancelledError):
@@ -138,11 +127,11 @@ async def test_another_cancellation_takes_precedence() -> None:
 
 async def test_after_a_revocation_no_item_is_requested() -> None:
     """The source does not even start."""
-    revocation, source = Revocation(), Source()
-    revocation.trigger()
+    call, source = CallInterrupt(), Source()
+    call.trigger(key_revoked)
 
     with pytest.raises(Failure):
-        await anext(guarded(CallInterrupt(), source.numbers(), revocation))
+        await anext(guarded(call, source.numbers()))
 
     assert not source.asked.is_set()
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from services.accounts.key_maker import KeyMaker
-from services.admission.interrupt import CallInterrupt
-from services.admission.keyring import CACHE_TTL_S, UNKNOWN_MAX, Keyring
+from services.admission.interrupt import CallInterrupt, key_revoked
+from services.admission.keyring import CACHE_TTL_S, UNKNOWN_MAX, Caller, Keyring
 from services.clock import system_chance
 from services.common.key_format import ALPHABET, checksum, new_secret, well_formed
 from services.domain.error_reason import ErrorReason
@@ -18,6 +18,7 @@ from services.storage.keys import KeyScope, StoredKey, revoke_key
 from services.storage.pepper import Pepper
 from services.storage.postgres import PostgresDatabase
 from services.storage.sqlite import SqliteDatabase
+from services.telemetry.calls import CallRecord
 from tests.stand.clock import FakeClock
 from tests.stand.failing_database import WatchedDatabase
 
@@ -32,6 +33,8 @@ class KeyStand:
         self.clock = clock
         self.maker = KeyMaker(database, PEPPER, clock)
         self.ring = Keyring(self.database, PEPPER, clock, system_chance())
+        self.calls: dict[int, CallRecord] = {}
+        self.ring.live_calls = self.calls
 
     async def key(self, scope: KeyScope | None = None) -> tuple[StoredKey, str]:
         """Make a key."""
@@ -44,6 +47,14 @@ class KeyStand:
     async def rechecked(self) -> None:
         """Return when the keyring has read again what notices were about."""
         await asyncio.gather(*self.ring._rechecks)
+
+    def live_call(self, caller: Caller) -> CallInterrupt:
+        """Return the interrupt of a new call in flight."""
+        number = len(self.calls)
+        record = CallRecord(request_id=f"req-{number}", method="create", opened_at=0.0)
+        record.key_id, record.interrupt = caller.key_id, (interrupt := CallInterrupt())
+        self.calls[number] = record
+        return interrupt
 
     async def refusal(self, authorization: str | None) -> Failure:
         """Return the failure with which the header is refused."""
@@ -153,28 +164,29 @@ async def test_a_revocation_reaches_the_calls_in_flight(stand: KeyStand) -> None
     _, other_secret = await stand.key()
     caller = await stand.ring.authenticate(f"Bearer {secret}")
     other = await stand.ring.authenticate(f"Bearer {other_secret}")
-    revoked, unharmed = stand.ring.revocation(caller), stand.ring.revocation(other)
-    assert stand.ring.revocation(caller) is revoked
+    revoked = (stand.live_call(caller), stand.live_call(caller))
+    unharmed = stand.live_call(other)
 
     await stand.revoke(key)
 
     await stand.rechecked()
-    assert revoked.is_triggered
-    assert not unharmed.is_triggered
+    assert [call.failure for call in revoked] == [key_revoked, key_revoked]
+    assert unharmed.failure is None
 
 
 async def test_only_keys_with_calls_in_flight_are_watched(stand: KeyStand) -> None:
-    """The last call of a key that ends takes its revocation along."""
-    _, secret = await stand.key()
+    """A notice of another key, or of one whose last call has ended, reads nothing."""
+    key, secret = await stand.key()
     caller = await stand.ring.authenticate(f"Bearer {secret}")
-    first, second = CallInterrupt(), CallInterrupt()
-    for call in (first, second):
-        call.end_with(stand.ring.revocation(caller))
+    stand.live_call(caller)
+    stand.calls.clear()
+    reads = stand.database.reads
 
-    first.release()
-    assert list(stand.ring._revocations) == [caller.key_id]
-    second.release()
-    assert not stand.ring._revocations
+    await stand.revoke(key)
+    stand.ring._on_notice("")
+
+    await stand.rechecked()
+    assert stand.database.reads == reads
 
 
 async def test_lost_notices_are_recovered(
@@ -183,16 +195,16 @@ async def test_lost_notices_are_recovered(
     """After a disconnection of the listener all keys in use are read again."""
     key, secret = await stand.key()
     caller = await stand.ring.authenticate(f"Bearer {secret}")
-    revoked = stand.ring.revocation(caller)
+    revoked = stand.live_call(caller)
     database._listeners.clear()  # The notice is lost.
     await stand.revoke(key)
-    triggered_before = revoked.is_triggered
+    failure_before = revoked.failure
 
     stand.ring._on_notice("")
 
     await stand.rechecked()
-    assert revoked.is_triggered
-    assert not triggered_before
+    assert revoked.failure is key_revoked
+    assert failure_before is None
     assert (await stand.refusal(f"Bearer {secret}")).reason == ErrorReason.KEY_REVOKED
 
 

@@ -70,7 +70,7 @@ async def slow(
 
 
 def _slow_down(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    database = gateway.service.completions._pipeline._idempotency._database
+    database = gateway.service.completions.pipeline._idempotency._database
     write = database.write
 
     async def wait(transaction: Any, *args: Any) -> Any:

@@ -18,6 +18,7 @@ from services.errors import Failure, UpstreamError
 from services.providers.base import Target
 from services.telemetry.call_spans import METHODS, PROVIDER_FAULTS, CallTracer
 from services.telemetry.calls import ENDS, CallLog, CallRecord
+from tests.stand.call_records import recorded
 from tests.stand.clock import FakeClock
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -62,7 +63,7 @@ class Traced:
 
     def call(self, metadata: Mapping[str, str] | None = None) -> AbstractContextManager[CallRecord]:
         """The record of a stream that runs within."""
-        return self.log.recording("req-1", "stream", lambda: None, metadata or {})
+        return recorded(self.log, "req-1", "stream", lambda: None, metadata or {})
 
     def broken_off(self, error: BaseException, **known: object) -> CallRecord:
         """A call that ends with an error, after a provider was asked."""

@@ -16,6 +16,7 @@ from services.domain.usage import Usage
 from services.errors import Failure, UpstreamError, deadline_passed
 from services.reason_table import ROWS
 from services.telemetry.calls import ENDS, FINISHES, CallLog, CallRecord
+from tests.stand.call_records import recorded
 from tests.stand.clock import FakeClock
 
 
@@ -32,7 +33,7 @@ class Told:
         """A call that ends with an error."""
 
         def call() -> None:
-            with self.log.recording("req-1", "stream", lambda: left_s) as record:
+            with recorded(self.log, "req-1", "stream", lambda: left_s) as record:
                 record.begun_at = 1.0 if begun else 0.0
                 raise error
 
@@ -97,7 +98,7 @@ async def test_an_interrupted_call_ends_as_its_interrupt_says(told: Told) -> Non
     """Also where its caller leaves before it has read the failure."""
 
     def end_with(failure: Callable[[], Failure], left_s: float) -> str:
-        with told.log.recording("req-1", "stream", lambda: left_s) as record:
+        with recorded(told.log, "req-1", "stream", lambda: left_s) as record:
             record.begun_at = 1.0
             record.interrupt = interrupt = CallInterrupt()
             interrupt.trigger(failure)
@@ -114,7 +115,7 @@ async def test_a_deadline_is_the_end_of_a_replay_too(told: Told, error: BaseExce
     """Where it passes between two batches, as where one is awaited: no answer has begun."""
 
     def end() -> None:
-        with told.log.recording("req-1", "stream", lambda: 0.0) as record:
+        with recorded(told.log, "req-1", "stream", lambda: 0.0) as record:
             record.interrupt = interrupt = CallInterrupt()
             interrupt.trigger(deadline_passed)
             raise error
@@ -126,8 +127,8 @@ async def test_a_deadline_is_the_end_of_a_replay_too(told: Told, error: BaseExce
 
 def test_calls_are_counted_while_they_run(told: Told) -> None:
     """Each exit of the context ends the count."""
-    with told.log.recording("a", "create", lambda: None):
-        with told.log.recording("b", "create", lambda: None):
+    with recorded(told.log, "a", "create", lambda: None):
+        with recorded(told.log, "b", "create", lambda: None):
             assert len(told.log.live) == 2
         told.end_with(asyncio.CancelledError())
         assert len(told.log.live) == 1
@@ -136,7 +137,7 @@ def test_calls_are_counted_while_they_run(told: Told) -> None:
 
 def test_time_per_token_is_a_mean(told: Told, clock: FakeClock) -> None:
     """The mean over the tokens after the first."""
-    with told.log.recording("a", "stream", lambda: None) as record:
+    with recorded(told.log, "a", "stream", lambda: None) as record:
         clock.advance(2.0)
         record.begun_at = clock.now()
         record.usage = Usage(completion_token_count=11)
