@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import msgspec
@@ -17,7 +18,6 @@ from pomogator.usage.v1 import usage_service_pb2 as usage
 from gateway import openapi, surfaces
 from gateway.backend import Backend
 from gateway.config import EdgeConfig
-from gateway.console.console import Console
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body_admission import BodyAdmission
 from gateway.http.cors import CORS, CorsPolicy, add_cors_headers
@@ -44,6 +44,9 @@ from gateway.surfaces.surface_handler import SurfaceHandler
 from gateway.surfaces.token_count_handler import TokenCountHandler
 from gateway.telemetry.request_observer import OBSERVER, RequestObserver
 from gateway.transcoding import routes
+
+if TYPE_CHECKING:
+    from gateway.console.console import Console
 
 TRANSCODED = (
     usage.DESCRIPTOR.services_by_name["UsageService"],
@@ -116,7 +119,9 @@ def create_app(
     app.add_routes(routes(TRANSCODED, channel, replace(config, body_bytes_max=small_bodies)))
     if config.console:
         chat = next(each for each in handlers if isinstance(each.surface, OpenAIChat))
-        console = Console(channel, backend, chat.handle_routed, throttle, config)
+        # It takes 3 MB and 50 ms to load, so edges without a console do not load it.
+        found: type[Console] = import_module("gateway.console.console").Console
+        console = found(channel, backend, chat.handle_routed, throttle, config)
         app.add_routes(console.routes())
     app.router.add_get("/openapi.json", openapi.handler(openapi.openapi(TRANSCODED)))
     _add_probes(app, Probes(backend, config))

@@ -125,6 +125,7 @@ EDGE_OF_GRPC = (
     "gateway.console.console_app",
     "gateway.console.key_terms",
     "gateway.console.operation_calls",
+    "gateway.console.operator_access",
     "gateway.console.operator_calls",
     "gateway.console.tenant_key_calls",
 )

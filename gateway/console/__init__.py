@@ -3,6 +3,7 @@
 Modules, in the order in which data flows:
 
     console_app       application of a listener that serves the console alone
+    operator_access   what a console needs to serve operators
     console           routes, sessions and failures of all pages
     visit             a request of a browser, with its session, language and theme
     sessions          sessions in sealed cookies

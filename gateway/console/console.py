@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import NamedTuple
 
 import grpc
 from aiohttp import web
@@ -19,6 +18,7 @@ from gateway.console.call_log_calls import CallLogCalls
 from gateway.console.call_log_pages import CALLS, CallLogPages
 from gateway.console.key_pages import KEYS, KeyPages
 from gateway.console.operation_calls import OperationCalls
+from gateway.console.operator_access import OperatorAccess
 from gateway.console.operator_calls import OperatorCalls
 from gateway.console.operator_pages import OPERATOR_ENTRIES
 from gateway.console.operator_routes import OperatorRoutes
@@ -33,24 +33,9 @@ from gateway.console.visit import Visit, Visits
 from gateway.errors import ApiError, internal
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.middleware import OUTCOME, Handler
-from gateway.overload.body_budget import BodyBudget
 from services.domain.error_reason import ErrorReason
 
 log = logging.getLogger("gateway.console")
-
-
-class OperatorAccess(NamedTuple):
-    """Channel, token and figures with which a console serves operators, too."""
-
-    channel: grpc.aio.Channel
-    """Leads to the operators' services. It needs no credential of its own."""
-    token: str
-    """The token that operators sign in with."""
-    bodies: BodyBudget
-    """The memory for large requests of this process, to be looked at."""
-
-    def __repr__(self) -> str:
-        return object.__repr__(self)  # Without the token.
 
 
 class Console:

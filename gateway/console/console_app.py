@@ -7,7 +7,8 @@ from aiohttp import web
 
 from gateway.backend import Backend
 from gateway.config import EdgeConfig
-from gateway.console.console import Console, OperatorAccess
+from gateway.console.console import Console
+from gateway.console.operator_access import OperatorAccess
 from gateway.console.pages import redirect
 from gateway.console.tenant_pages import HOME
 from gateway.http.auth_throttle import AuthThrottle

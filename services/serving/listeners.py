@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.config import EdgeConfig, EdgeTables
-from gateway.console.console import OperatorAccess
+from gateway.console.operator_access import OperatorAccess
 from gateway.edge import edge_config, log_started, serve_metrics
 from gateway.overload.body_budget import BodyBudget
 from gateway.overload.memory_monitor import MemoryMonitor

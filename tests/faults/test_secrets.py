@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 
 from gateway.backend import CallOptions
 from gateway.console.askers import TenantAsker
-from gateway.console.console import OperatorAccess
+from gateway.console.operator_access import OperatorAccess
 from gateway.console.sessions import Session
 from services.completions.completions import CallContext
 from services.config import Secret, StateConfig

@@ -13,7 +13,7 @@ import aiohttp
 from pomogator.accounts.v1 import key_service_pb2 as keys_pb
 
 from gateway.config import EdgeConfig
-from gateway.console.console import OperatorAccess
+from gateway.console.operator_access import OperatorAccess
 from gateway.overload.body_budget import BodyBudget
 from gateway.server import serving_console
 from services.serving.core_backend import CoreBackend

@@ -16,8 +16,8 @@ from yarl import URL
 from gateway.app import create_app
 from gateway.backend import Backend
 from gateway.config import EdgeConfig
-from gateway.console.console import OperatorAccess
 from gateway.console.console_app import create_console_app
+from gateway.console.operator_access import OperatorAccess
 from gateway.operators_app import create_operators_app
 from gateway.overload.body_budget import BodyBudget
 from gateway.rpc.service_channel import open_channel

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from gateway.console.console import Console, OperatorAccess
+from gateway.console.console import Console
+from gateway.console.operator_access import OperatorAccess
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.trusted_proxies import TrustedProxies
 from gateway.overload.body_budget import BodyBudget
