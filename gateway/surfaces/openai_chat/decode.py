@@ -28,13 +28,12 @@ from gateway.surfaces.json_fields import (
     read,
     text,
 )
-from gateway.surfaces.openai_chat.chat_request import ChatRequest
+from gateway.surfaces.openai_chat.chat_request import ChatRequest, read_simple
 from gateway.surfaces.openai_chat.extra_body import unpack
 from gateway.surfaces.openai_chat.image_extraction import EXTRACTED_BYTES_MIN, extract_images
 from gateway.surfaces.openai_chat.messages import decode_messages
 from gateway.surfaces.openai_chat.reasoning import decode_reasoning, known_effort
 from gateway.surfaces.openai_chat.renamed_fields import read_renamed
-from gateway.surfaces.openai_chat.simple_request import read_simple
 from gateway.surfaces.openai_chat.tools import (
     decode_response_format,
     decode_tool_choice,

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
+from gateway.surfaces.openai_chat.chat_request import read_simple
 from gateway.surfaces.openai_chat.decode import decode, decode_any
-from gateway.surfaces.openai_chat.simple_request import read_simple
 
 CONFIG = EdgeConfig()
 USER: dict[str, object] = {"role": "user", "content": 'Hi: {"a": [1]}'}
