@@ -92,6 +92,9 @@ class SentHeaders(msgspec.Struct, kw_only=True):
     """The key as it was sent, to tell callers apart before it is checked; empty without one."""
     options: HeaderOptions | None = None
     """None: they have not been read yet, or one is malformed."""
+    key_fresh_until: float = 0.0
+    """A request that began later, by `time.perf_counter`, tells the known keys that the service has
+    accepted the key."""
 
     __repr__ = object.__repr__  # Without the key.
 

@@ -18,7 +18,6 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.credentials import BEARER_ONLY
 from gateway.http.error_answer import ErrorAnswer
-from gateway.surfaces.event_stream import Framing
 from services.common.off_loop import OFF_LOOP_BYTES, off_loop
 from services.domain.completion import Completion
 from services.domain.events import Event
@@ -35,6 +34,15 @@ class Route(NamedTuple):
 
     method: str
     path: str
+
+
+class Framing(NamedTuple):
+    """The bytes of a stream around its events."""
+
+    keep_alive: bytes = b": keep-alive\n\n"
+    """Sent into every silence."""
+    end: bytes = b""
+    """Sent after the last event."""
 
 
 class StreamRenderer(Protocol):

@@ -6,8 +6,7 @@ The call to the service ends with the client's request: a disconnect cancels the
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Sequence
 
 from gateway.errors import ApiError, internal
 from gateway.http.exchange import Exchange
@@ -18,7 +17,7 @@ from gateway.surfaces.event_stream import EventStream
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
 from services.common.money import exact_usd
 from services.common.request_headers import session_of_body
-from services.domain.events import Batch, Started
+from services.domain.events import Batch
 from services.domain.spec import CompletionRequest
 
 _log = logging.getLogger(__name__)
@@ -43,16 +42,19 @@ class CompletionHandler(SurfaceHandler[Surface]):
         options = sent.options or self.read_options(sent)
         key = options.call.key
         request, request_bytes = await self.decoded(
-            exchange, key, surface.decode, surface.decode_large, surface.loop_bytes_max
+            exchange, surface.decode, surface.decode_large, surface.loop_bytes_max
         )
         spec, streams = request.spec, request.stream
         exchange.outcome.update(model=spec.model[:MODEL_LOGGED_MAX], stream=streams)
         call = options.call_of(exchange.request_id, request_bytes, streams=streams)
+        session_id = options.session_id
+        if not session_id and (spec.user or spec.prompt_cache_key):
+            session_id = session_of_body(spec.user, spec.prompt_cache_key)
         asked = CompletionRequest(
             spec=spec,
             parameter_policy=options.parameter_policy,
             counts_prompt=streams and surface.counts_prompt,
-            session_id=options.session_id or session_of_body(spec.user, spec.prompt_cache_key),
+            session_id=session_id,
             raw=request.raw,
         )
         answer_headers: dict[str, str] = {}
@@ -66,7 +68,8 @@ class CompletionHandler(SurfaceHandler[Surface]):
             return
         with InFlightCall(self.calls, key):
             completion = await self.backend.whole(asked, call, answer_headers)
-            self.admission.known_keys.add(key)
+        if exchange.started > sent.key_fresh_until:
+            self.remember_key(sent)
         if completion.notes:
             answer_headers |= notes_header(completion.notes, surface.field_names)
         if completion.cost_nano_usd is not None:
@@ -83,53 +86,27 @@ class CompletionHandler(SurfaceHandler[Surface]):
         headers: dict[str, str],
     ) -> None:
         surface = self.surface
-        with EventStream(exchange, self.config, surface.framing, headers) as stream:
-            try:
-                with InFlightCall(self.calls, key):
-                    last = await _relay(batches, renderer, stream, surface.field_names)
-                    self.admission.known_keys.add(key)
-            except ApiError as error:
-                if not stream.begun:
-                    if not surface.begins_failed(exchange.sent.headers, error):
-                        raise
-                    headers.update(error.headers())
-                    stream.begin()
-                exchange.outcome["code"] = error.code
-                last = renderer.error(error)
-            except ConnectionError:
-                raise  # The client is gone.
-            except Exception:
-                if not stream.begun:
+        stream = EventStream(exchange, self.config, surface.framing, headers)
+        try:
+            with InFlightCall(self.calls, key):
+                last = await stream.relay(batches, renderer, surface.field_names)
+            if exchange.started > exchange.sent.key_fresh_until:
+                self.remember_key(exchange.sent)
+        except ApiError as error:
+            if not stream.begun:
+                if not surface.begins_failed(exchange.sent.headers, error):
                     raise
-                # The status has been sent: the error border could not report the failure.
-                request_id = exchange.request_id
-                _log.exception("stream.failed", extra={"request_id": request_id})
-                last = renderer.error(internal(request_id))
-            await stream.end(last)
-
-
-async def _relay(
-    batches: AsyncGenerator[Batch, None],
-    renderer: StreamRenderer,
-    stream: EventStream,
-    names: Mapping[str, str],
-) -> bytes:
-    """Write the events of each batch when it arrives. `names` are those of fields in notes.
-
-    Return the events of the last batch unsent: they go out in one write with the end.
-    """
-    last = b""
-    async with aclosing(batches):
-        async for batch in batches:
-            if not renderer.started:
-                if isinstance(first := batch[0], Started) and first.notes:
-                    stream.headers.update(notes_header(first.notes, names))
+                headers.update(error.headers())
                 stream.begin()
-            events = renderer.render(batch)
-            if renderer.finished:
-                last = events
-            elif events and stream.write(events):
-                await stream.drained()
-    if not renderer.finished:
-        raise RuntimeError("the service ended a stream with OK, but without `finished`")
-    return last
+            exchange.outcome["code"] = error.code
+            last = renderer.error(error)
+        except ConnectionError:
+            raise  # The client is gone.
+        except Exception:
+            if not stream.begun:
+                raise
+            # The status has been sent: the error border could not report the failure.
+            request_id = exchange.request_id
+            _log.exception("stream.failed", extra={"request_id": request_id})
+            last = renderer.error(internal(request_id))
+        await stream.end(last)

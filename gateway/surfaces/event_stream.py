@@ -6,10 +6,14 @@ No `id:` or `retry:` and no event without data is ever sent: the official SDKs f
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple, Self
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 
 from gateway.config import EdgeConfig
 from gateway.http.reply import FIXED_HEADERS, Reply, lines
+from gateway.surfaces.answer_headers import notes_header
+from gateway.surfaces.base import Framing, StreamRenderer
+from services.domain.events import Batch, Started
 
 _HEAD = lines(
     {
@@ -23,28 +27,19 @@ _HEAD = lines(
 _CHUNKED = "Transfer-Encoding: chunked\r\n"
 
 
-class Framing(NamedTuple):
-    """The bytes of a stream around its events."""
-
-    keep_alive: bytes = b": keep-alive\n\n"
-    """Sent into every silence."""
-    end: bytes = b""
-    """Sent after the last event."""
-
-
 class EventStream:
     """The events of one reply.
 
     Nothing is sent until the first `write`, so that a failure before it can have its own HTTP
-    status, or until `first_event_wait_s` has passed: then the stream begins with a keep-alive, and
-    one follows in every silence. Use it in `with`, which ends the keep-alive.
+    status, or until `first_event_wait_s` of `relay` have passed: then the stream begins with a
+    keep-alive, and one follows in every silence.
     """
 
     __slots__ = (
         "_chunked",
+        "_config",
         "_framing",
         "_head",
-        "_keep_alive_s",
         "_last_write",
         "_loop",
         "_put",
@@ -68,21 +63,48 @@ class EventStream:
         """Those of the reply, as they are when it begins."""
         self._head = b""
         """The head of the answer until it is sent, with the first piece."""
-        self._keep_alive_s = config.keep_alive_s
-        self._loop = loop = asyncio.get_running_loop()
-        self._last_write = loop.time()
-        self._timer = loop.call_later(config.first_event_wait_s, self._tick)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._last_write = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def begun(self) -> bool:
         """Whether the status is sent, or about to be."""
         return self._reply.status != 0
+
+    async def relay(
+        self,
+        batches: AsyncGenerator[Batch, None],
+        renderer: StreamRenderer,
+        names: Mapping[str, str],
+    ) -> bytes:
+        """Write the events of each batch when it arrives. `names` are those of fields in notes.
+
+        Return the events of the last batch unsent, for `end`.
+
+        Raises:
+            ApiError: the answer failed.
+            ConnectionError: the client is gone, or has not read for too long.
+        """
+        render, write, loop = renderer.render, self.write, self._loop
+        self._last_write = loop.time()
+        self._timer = loop.call_later(self._config.first_event_wait_s, self._tick)
+        try:
+            async with aclosing(batches):
+                async for batch in batches:
+                    if not renderer.started:
+                        if isinstance(first := batch[0], Started) and first.notes:
+                            self.headers.update(notes_header(first.notes, names))
+                        self.begin()
+                    events = render(batch)
+                    if not renderer.finished and events and write(events):
+                        await self._reply.writer.drained()
+        finally:
+            self._timer.cancel()
+        if not renderer.finished:
+            raise RuntimeError("the service ended a stream with OK, but without `finished`")
+        return events
 
     def begin(self) -> None:
         """Commit to status 200, unless a keep-alive has begun the stream."""
@@ -96,7 +118,7 @@ class EventStream:
         self._head = reply.head(200, framing, self.headers)
 
     def write(self, data: bytes) -> bool:
-        """Send whole events in one write. True: the client is behind, wait for `drained`.
+        """Send whole events in one write. True: the client is behind with reading.
 
         Raises:
             ConnectionError: the client is gone.
@@ -108,17 +130,8 @@ class EventStream:
         self._last_write = self._loop.time()
         return self._put(piece)
 
-    async def drained(self) -> None:
-        """Wait until the client has read.
-
-        Raises:
-            ConnectionError: the client is gone, or has not read for too long.
-        """
-        await self._reply.writer.drained()
-
     async def end(self, data: bytes) -> None:
         """Send the last events, the end marker, and the end of the body."""
-        self._timer.cancel()
         data += self._framing.end
         if self._chunked:
             data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
@@ -127,7 +140,7 @@ class EventStream:
 
     def _tick(self) -> None:
         silence = self._loop.time() - self._last_write
-        wait = self._keep_alive_s
+        wait = self._config.keep_alive_s
         if self.begun and silence < wait:
             self._timer = self._loop.call_later(wait - silence, self._tick)
             return

@@ -6,6 +6,7 @@ its body, and is decoded by its surface.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Generic, TypeAlias, TypeVar
@@ -22,6 +23,7 @@ from gateway.http.call_options import HeaderOptions, SentHeaders
 from gateway.http.credentials import unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.exchange import AlreadySentResponse, Exchange, receive_body, routed_exchange
+from gateway.http.known_keys import TTL_S
 from gateway.http.middleware import BEGUN
 from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.surfaces.base import InboundApi, Route
@@ -114,10 +116,14 @@ class SurfaceHandler(ABC, Generic[A]):
         sent.options = options
         return options
 
+    def remember_key(self, sent: SentHeaders) -> None:
+        """Remember that the service has accepted the key of a request with these headers."""
+        self.admission.known_keys.add(sent.caller)
+        sent.key_fresh_until = time.perf_counter() + TTL_S / 2
+
     async def decoded(
         self,
         exchange: Exchange,
-        key: str,
         decode: Decode[T],
         decode_large: Decode[Awaitable[T]] | None = None,
         loop_bytes_max: int = OFF_LOOP_BYTES,
@@ -137,7 +143,7 @@ class SurfaceHandler(ABC, Generic[A]):
                 request = await off_loop(size, decode, body, headers, config)
         except ApiError:
             # Decoding costs time. With an invalid key the failure counts for the throttle.
-            await self.admission.known_keys.require(key, exchange.request_id)
+            await self.admission.known_keys.require(exchange.sent.caller, exchange.request_id)
             raise
         if exchange.memory is not None:
             exchange.memory.shrink()

@@ -31,12 +31,12 @@ class TokenCountHandler(SurfaceHandler[Surface]):
         surface, sent = self.surface, exchange.sent
         options = sent.options or self.read_options(sent)
         key = options.call.key
-        request, request_bytes = await self.decoded(exchange, key, surface.decode_prompt)
+        request, request_bytes = await self.decoded(exchange, surface.decode_prompt)
         exchange.outcome["model"] = request.spec.model[:MODEL_LOGGED_MAX]
         call = options.call_of(exchange.request_id, request_bytes)
         with InFlightCall(self.calls, key):
             count = await self.backend.count_prompt(request, call)
-            self.admission.known_keys.add(key)
+        self.remember_key(sent)
         answer_headers = notes_header(count.notes, _NAMES)
         if surface.request_id_header:
             answer_headers[surface.request_id_header] = exchange.request_id

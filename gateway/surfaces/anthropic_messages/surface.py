@@ -13,8 +13,7 @@ from gateway.surfaces.anthropic_messages.messages_request import MessagesRequest
 from gateway.surfaces.anthropic_messages.models_list import AnthropicModels
 from gateway.surfaces.anthropic_messages.raw import VERSION_HEADER, decode_raw, decode_raw_prompt
 from gateway.surfaces.anthropic_messages.render import PING
-from gateway.surfaces.base import Route, Surface
-from gateway.surfaces.event_stream import Framing
+from gateway.surfaces.base import Framing, Route, Surface
 from services.common.json_places import SKIMMED
 from services.common.off_loop import OFF_LOOP_BYTES
 from services.domain.prompt_count import PromptCountRequest

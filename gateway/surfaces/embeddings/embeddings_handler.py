@@ -34,7 +34,7 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
         """Answer one request."""
         options = exchange.sent.options or self.read_options(exchange.sent)
         key = options.call.key
-        asked, request_bytes = await self.decoded(exchange, key, _decode)
+        asked, request_bytes = await self.decoded(exchange, _decode)
         exchange.outcome.update(model=asked.spec.model[:MODEL_LOGGED_MAX], stream=False)
         call = options.call_of(exchange.request_id, request_bytes)
         headers: dict[str, str] = {}
@@ -42,7 +42,7 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
             answer = await self.backend.embed(
                 asked.request(options.parameter_policy), call, headers
             )
-            self.admission.known_keys.add(key)
+        self.remember_key(exchange.sent)
         body = await off_loop(rendered_bytes(answer), render, answer, asked.encoding)
         headers |= notes_header(answer.notes)
         if answer.cost_nano_usd is not None:

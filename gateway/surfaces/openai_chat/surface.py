@@ -8,8 +8,7 @@ from multidict import MultiMapping
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
 from gateway.http.error_answer import ErrorAnswer, render_openai_error
-from gateway.surfaces.base import Route, Surface
-from gateway.surfaces.event_stream import Framing
+from gateway.surfaces.base import Framing, Route, Surface
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
 from gateway.surfaces.openai_chat.decode import decode, decode_large
 from services.common.chat_names import CONTENT_HEADER, TEXT_CONTENT

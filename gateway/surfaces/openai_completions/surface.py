@@ -7,8 +7,7 @@ from multidict import MultiMapping
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.error_answer import ErrorAnswer, render_openai_error
-from gateway.surfaces.base import Route, Surface
-from gateway.surfaces.event_stream import Framing
+from gateway.surfaces.base import Framing, Route, Surface
 from gateway.surfaces.openai_completions.decode import decode
 from gateway.surfaces.openai_completions.text_request import TextRequest
 

@@ -10,7 +10,8 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.config import EdgeConfig
 from gateway.http.reply import Reply
-from gateway.surfaces.event_stream import EventStream, Framing
+from gateway.surfaces.base import Framing
+from gateway.surfaces.event_stream import EventStream
 from tests.gateway.conftest import KEY, Edge
 from tests.gateway.http.raw import parsed
 from tests.gateway.http.test_reply import RecordingWriter
@@ -51,12 +52,12 @@ def stream_to(writer: RecordingWriter, *, http_1_0: bool = False, end: bytes = b
 async def test_a_stream_is_a_write_for_each_piece() -> None:
     """The head is in the first write, the end in the last."""
     writer = RecordingWriter()
-    with stream_to(writer) as stream:
-        stream.begin()
-        assert (writer.sent, stream.begun) == ([], True)
-        stream.write(b"a" * 17)
-        stream.write(b"b")
-        await stream.end(b"c")
+    stream = stream_to(writer)
+    stream.begin()
+    assert (writer.sent, stream.begun) == ([], True)
+    stream.write(b"a" * 17)
+    stream.write(b"b")
+    await stream.end(b"c")
     first, second, last = writer.sent
     assert first.endswith(b"\r\n\r\n11\r\n" + b"a" * 17 + b"\r\n")
     assert (second, last) == (b"1\r\nb\r\n", b"1\r\nc\r\n0\r\n\r\n")
@@ -67,17 +68,17 @@ async def test_a_stream_is_a_write_for_each_piece() -> None:
 
 async def test_a_write_reports_a_client_that_is_behind() -> None:
     """Each piece reports it."""
-    with stream_to(RecordingWriter()) as stream:
-        stream.begin()
-        assert [stream.write(b"a"), stream.write(b"a" * 1001)] == [False, True]
+    stream = stream_to(RecordingWriter())
+    stream.begin()
+    assert [stream.write(b"a"), stream.write(b"a" * 1001)] == [False, True]
 
 
 async def test_a_stream_of_one_piece_has_a_head() -> None:
     """The head is in the write of its end."""
     writer = RecordingWriter()
-    with stream_to(writer, end=b"!") as stream:
-        stream.begin()
-        await stream.end(b"c")
+    stream = stream_to(writer, end=b"!")
+    stream.begin()
+    await stream.end(b"c")
     (sent,) = writer.sent
     assert sent.endswith(b"\r\n\r\n2\r\nc!\r\n0\r\n\r\n")
 
@@ -85,20 +86,20 @@ async def test_a_stream_of_one_piece_has_a_head() -> None:
 async def test_an_empty_last_piece_ends_the_stream() -> None:
     """An API without an end marker has no last piece."""
     writer = RecordingWriter()
-    with stream_to(writer) as stream:
-        stream.begin()
-        stream.write(b"a")
-        await stream.end(b"")
+    stream = stream_to(writer)
+    stream.begin()
+    stream.write(b"a")
+    await stream.end(b"")
     assert writer.sent[1:] == [b"0\r\n\r\n"]
 
 
 async def test_a_stream_over_http_1_0_ends_with_the_connection() -> None:
     """HTTP/1.0 has no chunks."""
     writer = RecordingWriter()
-    with stream_to(writer, http_1_0=True) as stream:
-        stream.begin()
-        stream.write(b"a")
-        await stream.end(b"b")
+    stream = stream_to(writer, http_1_0=True)
+    stream.begin()
+    stream.write(b"a")
+    await stream.end(b"b")
     assert b"".join(writer.sent).endswith(b"\r\n\r\nab")
     assert not {"transfer-encoding", "connection"} & parsed(writer.sent[0]).headers.keys()
 
@@ -106,10 +107,10 @@ async def test_a_stream_over_http_1_0_ends_with_the_connection() -> None:
 async def test_headers_of_a_stream_are_ascii() -> None:
     """Any other text is an error, and nothing is sent."""
     writer = RecordingWriter()
-    with stream_to(writer) as stream:
-        stream.headers["X"] = "é"
-        with pytest.raises(UnicodeEncodeError):
-            stream.begin()
+    stream = stream_to(writer)
+    stream.headers["X"] = "é"
+    with pytest.raises(UnicodeEncodeError):
+        stream.begin()
     assert writer.sent == []
 
 

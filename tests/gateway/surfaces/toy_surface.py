@@ -15,8 +15,7 @@ from multidict import MultiMapping
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
 from gateway.http.error_answer import ErrorAnswer
-from gateway.surfaces.base import Route, Surface
-from gateway.surfaces.event_stream import Framing
+from gateway.surfaces.base import Framing, Route, Surface
 from services.common.json_errors import NOT_JSON
 from services.domain.completion import Completion
 from services.domain.conversation import Message, TextPart
