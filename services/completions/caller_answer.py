@@ -16,7 +16,7 @@ from services.domain.completion import Completion, WholeAnswer
 from services.domain.events import Batch, RawContent, RawForm, ReasoningDelta, Started
 from services.errors import UpstreamError
 from services.providers.base import Target
-from services.providers.upstream_answer import LEFT
+from services.providers.upstream import LEFT
 from services.routing.attempts import CallAttempts
 from services.routing.route_request import StartedAnswer
 

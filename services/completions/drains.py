@@ -33,7 +33,7 @@ from services.common.plain_metrics import PlainMetrics
 from services.completions.completion_call import CompletionCall, is_fulfilled
 from services.domain.events import Batch
 from services.errors import Failure
-from services.providers.upstream_answer import LEFT
+from services.providers.upstream import LEFT
 from services.telemetry.calls import CallRecord
 
 T = TypeVar("T")

@@ -44,7 +44,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch, Finished
 from services.domain.spec import CompletionRequest, read_bytes
 from services.errors import Failure
-from services.providers.upstream_answer import LEFT
+from services.providers.upstream import LEFT
 from services.storage.base import Database
 from services.storage.idempotency import (
     RUNNING,

@@ -25,7 +25,7 @@ from services.common.off_loop import off_loop
 from services.completions.completion_call import CompletionCall
 from services.completions.stored_calls import raw_digest
 from services.domain.events import Batch, Event, Finished, RawContent, ReasoningDelta, TextDelta
-from services.providers.upstream_answer import LEFT
+from services.providers.upstream import LEFT
 from services.telemetry.calls import CallRecord
 
 log = logging.getLogger(__name__)

@@ -44,7 +44,7 @@ from services.domain.plain_texts import plain_bytes, plain_texts
 from services.domain.spec import read_bytes
 from services.errors import UpstreamError
 from services.providers.base import Target
-from services.providers.upstream_answer import LEFT
+from services.providers.upstream import LEFT
 from services.routing.affinity import SessionPin
 from services.routing.attempts import Failover, cut_attempts_max
 from services.routing.completion_form import CompletionForm

@@ -21,7 +21,7 @@ DIMENSIONS = 1024
 """Dimensions of a vector where nothing is known of it."""
 
 ANSWER_BYTES_MAX = 48 * 2**20
-"""Most bytes of a provider's answer, as estimated. `upstream_answer.DOCUMENT_MAX` is larger."""
+"""Most bytes of a provider's answer, as estimated. `answer_bodies.DOCUMENT_MAX` is larger."""
 
 BYTES_IN_BASE64, BYTES_AS_NUMBER = 6, 24
 """Bytes of a component in a provider's answer, at most."""

@@ -25,8 +25,7 @@ from services.metering.tokens import TokenCounter
 from services.operations.probe_requests import ProbeCompletion, ProbeEmbedding, ProbeRequest
 from services.providers.base import Dialect, Target
 from services.providers.embeddings.base import EmbeddingDialect
-from services.providers.upstream import Upstream
-from services.providers.upstream_answer import HTTP_OK, UpstreamAnswer
+from services.providers.upstream import HTTP_OK, Upstream, UpstreamAnswer
 from services.routing.catalog import Catalog
 from services.routing.health import ChannelHealth
 

@@ -16,8 +16,8 @@ Modules, in the order in which data flows:
     raw_lane              requests and answers that pass as they are
     raw_reading           members and words of the bodies of such requests
     raw_call              one such request, translated where that is needed
-    upstream              client of the providers: sends requests
-    upstream_answer       answer to one request, with its timeouts
+    upstream              client of the providers: sends requests, and returns their answers
+    answer_bodies         bodies of answers: their beginnings, documents, and error bodies
     request_heads         heads of requests, kept with their target
     timeouts              deadlines of one call
     transport_errors      errors for failures of the transport, and for timeouts

@@ -33,7 +33,8 @@ class Timeouts(msgspec.Struct, eq=False):
     """Deadline of the whole answer."""
     on_late: Callable[[], object] | None = None
     """Called once, when a deadline passes."""
-    _timer: asyncio.TimerHandle | None = None
+    timer: asyncio.TimerHandle | None = None
+    """Timer of the next deadline. Cancel it when the call is over."""
     answered: bool = False
     """Whether the caller has received anything."""
     lost: bool = False
@@ -43,7 +44,7 @@ class Timeouts(msgspec.Struct, eq=False):
         """Start the timer."""
         self.on_late = on_late
         seconds = min(self._first_s, self._progress_s, self._total_due - self.waits_since)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
+        self.timer = asyncio.get_running_loop().call_later(seconds, self._ring)
 
     def progressed(self) -> None:
         """Extend the deadline: part of the answer has arrived."""
@@ -56,19 +57,14 @@ class Timeouts(msgspec.Struct, eq=False):
         self._first_s = min(self._first_s, now - self.waits_since + seconds)
         self._set(self._left_s(now))
 
-    def stop(self) -> None:
-        """Stop the timer: the call is over."""
-        if self._timer is not None:
-            self._timer.cancel()
-
     def _left_s(self, now: float) -> float:
         limit_s = self._progress_s if self.answered else self._first_s
         return min(self.waits_since + limit_s, self._total_due) - now
 
     def _set(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._ring)
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._ring)
 
     def _ring(self) -> None:
         now = self.clock.now()

@@ -17,7 +17,7 @@ from services.providers.base import (
     Target,
     UpstreamRequest,
 )
-from services.providers.upstream_answer import UpstreamAnswer
+from services.providers.upstream import UpstreamAnswer
 from services.routing.affinity import SessionPin
 from services.telemetry.calls import CallRecord
 

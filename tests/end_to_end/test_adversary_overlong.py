@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from services.config import BillingConfig
+from services.providers.answer_bodies import DOCUMENT_MAX
 from services.providers.sse_parser import EVENT_MAX
-from services.providers.upstream_answer import DOCUMENT_MAX
 from tests.stand.billing_stand import (
     NANO,
     USAGE,

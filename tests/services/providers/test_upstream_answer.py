@@ -12,8 +12,8 @@ import pytest
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch, TextDelta
 from services.errors import UpstreamError
+from services.providers.answer_bodies import ERROR_BODY_MAX
 from services.providers.base import UpstreamRequest
-from services.providers.upstream_answer import ERROR_BODY_MAX
 from tests.services.providers.word_dialect import FINISHED, Caller
 from tests.stand.upstream import (
     CUT,

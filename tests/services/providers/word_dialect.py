@@ -21,8 +21,7 @@ from services.errors import UpstreamError
 from services.providers.base import Notes, SseEvent, Target, UpstreamRequest
 from services.providers.channel_failures import ChannelFailures
 from services.providers.http import HttpClient
-from services.providers.upstream import Upstream
-from services.providers.upstream_answer import UpstreamAnswer
+from services.providers.upstream import Upstream, UpstreamAnswer
 from tests.stand.clock import FakeClock
 from tests.stand.upstream import (
     FakeUpstream,
