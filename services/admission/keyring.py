@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from services.common.retry_after import spread_retry_after_s
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.base import Database
-from services.storage.keys import KeyScope, StoredKey, key_by_digest, key_by_id
+from services.storage.keys import KeyScope, StoredKey, key_by_digest, revoked_keys
 from services.storage.pepper import Pepper
 from services.telemetry.calls import CallRecord
 
@@ -184,38 +184,34 @@ class Keyring:
     def _on_notice(self, key_id: str) -> None:
         """Forget a key that has changed. Without an ID, notices may have been lost: forget all."""
         self._notices += 1
-        if not key_id:
+        key_ids = self._keys_in_use()
+        if key_id:
+            key_ids &= {key_id}
+            for digest, cached in list(self._known.items()):
+                if cached.caller is not None and cached.caller.key_id == key_id:
+                    del self._known[digest]
+        else:
             self._known.clear()
-            for in_use in {call.key_id for call in self.live_calls.values() if call.key_id}:
-                self._start_recheck(in_use)
-            return
-        for digest, cached in list(self._known.items()):
-            if cached.caller is not None and cached.caller.key_id == key_id:
-                del self._known[digest]
-        self._start_recheck(key_id)
-
-    def _start_recheck(self, key_id: str) -> None:
-        if self._calls_with(key_id):
-            task = asyncio.ensure_future(self._recheck(key_id))
+        if key_ids:
+            task = asyncio.ensure_future(self._recheck(key_ids))
             self._rechecks.add(task)
             task.add_done_callback(self._rechecks.discard)
 
-    async def _recheck(self, key_id: str) -> None:
-        """End the calls in flight with this key if the store says that it was revoked."""
-        while self._calls_with(key_id):
+    async def _recheck(self, key_ids: Collection[str]) -> None:
+        """End the calls in flight with those of these keys that were revoked, says the store."""
+        while key_ids := self._keys_in_use().intersection(key_ids):
             try:
-                key = await self._database.read(key_by_id, key_id)
+                revoked = await self._database.read(revoked_keys, key_ids)
             except Failure:
                 await asyncio.sleep(RECHECK_S)
                 continue
-            if key is None or key.revoked_ms is not None:
-                for call in self._calls_with(key_id):
-                    if call.interrupt is not None:
-                        call.interrupt.trigger(key_revoked)
+            for call in tuple(self.live_calls.values()):
+                if call.key_id in revoked and call.interrupt is not None:
+                    call.interrupt.trigger(key_revoked)
             return
 
-    def _calls_with(self, key_id: str) -> Sequence[CallRecord]:
-        return [call for call in self.live_calls.values() if call.key_id == key_id]
+    def _keys_in_use(self) -> set[str]:
+        return {call.key_id for call in self.live_calls.values() if call.key_id}
 
 
 def _invalid() -> Failure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
@@ -176,6 +176,16 @@ def key_by_id(key_id: str) -> Transaction[StoredKey | None]:
     """Return the key with this ID, revoked or not."""
     rows = yield SELECT_BY_ID, (key_id,)
     return _key(rows[0]) if rows else None
+
+
+def revoked_keys(key_ids: Iterable[str]) -> Transaction[Collection[str]]:
+    """Return those of these IDs whose keys were revoked or do not exist."""
+    revoked = set()
+    for key_id in key_ids:
+        key = yield from key_by_id(key_id)
+        if key is None or key.revoked_ms is not None:
+            revoked.add(key_id)
+    return revoked
 
 
 def list_keys(

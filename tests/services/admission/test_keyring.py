@@ -189,6 +189,25 @@ async def test_only_keys_with_calls_in_flight_are_watched(stand: KeyStand) -> No
     assert stand.database.reads == reads
 
 
+async def test_all_keys_in_use_are_read_at_once(
+    stand: KeyStand, database: SqliteDatabase | PostgresDatabase
+) -> None:
+    """In one transaction: when notices are lost there may be thousands of calls in flight."""
+    keys = [await stand.key() for _ in range(3)]
+    callers = [await stand.ring.authenticate(f"Bearer {secret}") for _key, secret in keys]
+    calls = [stand.live_call(caller) for caller in callers for _ in range(2)]
+    database._listeners.clear()  # Notices are lost.
+    for key, _ in keys[:2]:
+        await stand.revoke(key)
+    reads = stand.database.reads
+
+    stand.ring._on_notice("")
+
+    await stand.rechecked()
+    assert stand.database.reads == reads + 1
+    assert [call.failure for call in calls] == [*(key_revoked,) * 4, None, None]
+
+
 async def test_lost_notices_are_recovered(
     stand: KeyStand, database: SqliteDatabase | PostgresDatabase
 ) -> None:
