@@ -18,7 +18,7 @@ from services.errors import UpstreamError
 from services.providers.base import Target
 from services.providers.upstream import LEFT
 from services.routing.attempts import CallAttempts
-from services.routing.route_request import StartedAnswer
+from services.routing.request_form import StartedAnswer
 
 COMPLETION_ID_BITS = 80
 """Random bits of an ID behind its time in milliseconds, as `new_request_id` has it. IDs are no

@@ -46,11 +46,11 @@ from services.errors import UpstreamError
 from services.providers.base import Target
 from services.providers.upstream import LEFT
 from services.routing.affinity import SessionPin
-from services.routing.attempts import Failover, cut_attempts_max
+from services.routing.attempts import CallAttempts, Failover, cut_attempts_max
 from services.routing.completion_form import CompletionForm
 from services.routing.dialect_choice import routes_for
 from services.routing.raw_form import RawForm
-from services.routing.route_request import RequestForm, RouteRequest
+from services.routing.request_form import RequestForm
 
 Run: TypeAlias = Callable[[], AsyncGenerator[Batch, None]]
 """Runs a call, and yields the batches of its answer."""
@@ -255,17 +255,16 @@ class Pipeline:
             restored=None if recalled is None else recalled.restored,
             marked=await self._marks.of(call, ticket, size) if marks else None,
         )
-        routed = form if call.raw is None else RawForm(call.raw, form)
-        attempts = self._failover.begin(self._routing(call, ticket, routed, stream=stream))
-        # The clients of a raw request send sealed reasoning back.
-        reader = self._reader(call) if spec.tools and not call.raw else None
-        return CallerAnswer(call, ticket, attempts, reader)
+        if call.raw is not None:
+            return self._answer(call, ticket, RawForm(call.raw, form), stream=stream)
+        return self._answer(call, ticket, form, stream=stream)
 
-    def _routing(
+    def _answer(
         self, call: CompletionCall, ticket: Ticket, form: RequestForm, *, stream: bool
-    ) -> RouteRequest:
+    ) -> CallerAnswer:
         plan = ticket.plan
-        return RouteRequest(
+        attempts = CallAttempts(
+            failover=self._failover,
             form=form,
             routes=plan.routes,
             charges=ticket,
@@ -277,6 +276,9 @@ class Pipeline:
             has_choice=plan.has_choice,
             limits_channels=bool(plan.channel_meters),
         )
+        # The clients of a raw request send sealed reasoning back.
+        reader = self._reader(call) if call.request.spec.tools and not call.raw else None
+        return CallerAnswer(call, ticket, attempts, reader)
 
     def _session(self, call: CompletionCall, ticket: Ticket) -> SessionPin | None:
         """Return the session at whose target the call is kept. None: its prompt is too short."""

@@ -14,11 +14,11 @@ from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.document_decoder import DocumentDecoder
 from services.providers.embeddings.base import EmbeddingDialect, VectorsAnswer
 from services.providers.unusable_answers import unreadable
-from services.routing.route_request import StartedAnswer
+from services.routing.request_form import StartedAnswer
 
 
 class EmbeddingForm(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a request. See `services.routing.route_request.RequestForm`."""
+    """A part of a request. See `services.routing.request_form.RequestForm`."""
 
     spec: EmbeddingSpec
     """The part."""

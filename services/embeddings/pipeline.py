@@ -34,8 +34,8 @@ from services.errors import UpstreamError
 from services.providers.base import ModelRoute
 from services.providers.embeddings.base import EmbeddingDialect
 from services.providers.embeddings.vectors import Vectors
-from services.routing.attempts import Failover
-from services.routing.route_request import RouteRequest, StartedAnswer
+from services.routing.attempts import CallAttempts, Failover
+from services.routing.request_form import StartedAnswer
 
 
 class EmbeddingPipeline:
@@ -142,7 +142,16 @@ class _Asking:
 
     async def _ask(self, part: RequestPart, form: EmbeddingForm) -> Vectors:
         self._ticket.begin(part)
-        attempts = self._failover.begin(self._wanted(form))
+        attempts = CallAttempts(
+            failover=self._failover,
+            form=form,
+            routes=[self._route],
+            charges=self._ticket,
+            record=self._call.record,
+            time_left_s=self._call.time_left_s,
+            strict=self._call.strict,
+            stream=False,
+        )
         while True:
             answer = await attempts.open()
             try:
@@ -159,17 +168,6 @@ class _Asking:
             self._note(answer)
             await self._ticket.charge(found.tokens)
             return found.vectors
-
-    def _wanted(self, form: EmbeddingForm) -> RouteRequest:
-        return RouteRequest(
-            form=form,
-            routes=[self._route],
-            charges=self._ticket,
-            record=self._call.record,
-            time_left_s=self._call.time_left_s,
-            strict=self._call.strict,
-            stream=False,
-        )
 
     def _note(self, answer: StartedAnswer) -> None:
         for note in answer.notes:

@@ -6,7 +6,7 @@ Modules, in the order in which data flows:
     dialect_choice    the dialect of each request, where a channel has two
     affinity          sessions, each with a target whose prompt cache it fills
     choice            the order in which targets are tried: priority, weight, health
-    route_request     the request with the routes that may answer it, and an answer that has begun
+    request_form      a request for each of its targets, and an answer that has begun
     attempts          the attempts of a call: targets in turn until one begins to answer
     completion_form   a completion in the form of each target, and the decoder of its answer
     raw_form          a request that passes as it is to targets that take it

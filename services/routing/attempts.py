@@ -9,7 +9,7 @@ targets are asked for a stream, and at last the late one again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -24,7 +24,8 @@ from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures, channel_disabled
 from services.routing.choice import order_targets
 from services.routing.health import ChannelHealth
-from services.routing.route_request import RouteRequest, StartedAnswer
+from services.routing.request_form import AttemptCharges, RequestForm, StartedAnswer
+from services.telemetry.calls import CallRecord
 
 ATTEMPTS_MAX = 3
 """The most requests to providers that one call may cause."""
@@ -66,30 +67,37 @@ class Failover:
         self.budget = RetryBudget(health.clock)
         """Budget of retries of all calls."""
 
-    def begin(self, wanted: RouteRequest) -> CallAttempts:
-        """Return the attempts of a new call, none of which is made yet."""
-        self.budget.earn()
-        first = wanted.routes[0]
-        targets = self.ordered(first, wanted.session) if wanted.has_choice else iter(first.targets)
-        return CallAttempts(self, wanted, targets)
 
-    def ordered(self, route: ModelRoute, session: SessionPin | None) -> Iterator[Target]:
-        """Return the targets of a route in the order in which they are tried."""
-        if len(route.targets) == 1:
-            return iter(route.targets)
-        return order_targets(route.targets, self.health, self.chance, session)
+class CallAttempts(msgspec.Struct, kw_only=True, eq=False):
+    """The attempts of one call at the routes that may answer it."""
 
-
-class CallAttempts(msgspec.Struct, eq=False):
-    """The attempts of one call."""
-
-    _failover: Failover
-    _wanted: RouteRequest
+    failover: Failover
+    """Shared by all calls."""
+    form: RequestForm
+    """The request."""
+    routes: Sequence[ModelRoute]
+    """The requested model, then its fallbacks."""
+    charges: AttemptCharges
+    """Takes from limits for the attempts, and charges those that do not answer."""
+    record: CallRecord
+    """Records every attempt."""
+    time_left_s: Callable[[], float | None] = lambda: None
+    """Returns the seconds until the caller's deadline; None: there is no deadline."""
+    session: SessionPin | None = None
+    """Session of the call. None: chance chooses among the targets of a tier."""
+    strict: bool = False
+    """Whether to refuse a target that cannot honour a parameter."""
+    stream: bool = True
+    """Whether the caller wants a stream."""
+    has_choice: bool = True
+    """Whether there may be several targets."""
+    limits_channels: bool = True
+    """Whether a channel may have limits."""
+    _route_number: int = -1
     # No generator that knows this object: it would keep the request until the next collection.
-    _targets_left: Iterator[Target]
-    _route_number: int = 0
+    _targets_left: Iterator[Target] = iter(())
     _failures: CallFailures = msgspec.field(default_factory=CallFailures)
-    _late: list[_Step] = []
+    _late: Sequence[_Step] = ()
     _instead: _Step | None = None
     _made: int = 0
 
@@ -99,43 +107,42 @@ class CallAttempts(msgspec.Struct, eq=False):
         Raises Failure if no target can be tried, and UpstreamError if none answers. An error that
         is not retryable is raised at once, any other one when no attempt is left.
         """
-        wanted, failures = self._wanted, self._failures
+        failures = self._failures
         while step := self._next_step():
-            target, notes = step.target, Notes(strict=wanted.strict)
-            if step.route is not wanted.routes[0]:
+            target, notes = step.target, Notes(strict=self.strict)
+            if step.route is not self.routes[0]:
                 notes.replaced("model", f"`{step.route.model}` answers in its place.")
             if target.replaces_responses:
                 notes.mapped("model", "Chat completions answer: the provider has no Responses.")
             try:
-                request = await wanted.form.encoded(target, notes, stream=step.streamed)
+                request = await self.form.encoded(target, notes, stream=step.streamed)
             except Failure as refusal:
                 # Another channel may support what this one does not, for the same model.
                 failures.refusal = failures.refusal or refusal
                 continue
             if not self._may_try(target):
                 break
-            if wanted.limits_channels:
+            if self.limits_channels:
                 try:
-                    await wanted.charges.take_channel_limits(target.channel.name)
+                    await self.charges.take_channel_limits(target.channel.name)
                 except Failure as limit_exceeded:
                     failures.refusal = limit_exceeded
                     continue
             self._made += 1
             answer = await self._try(step, request, notes)
             if answer is not None:
-                if wanted.session is not None:
-                    wanted.session.answered(target)
+                if self.session is not None:
+                    self.session.answered(target)
                 return answer
             self._note_if_late(step, request)
         raise failures.take()
 
     def broke_off(self, answer: StartedAnswer, error: UpstreamError) -> None:
         """Record that an answer failed after it had begun."""
-        wanted = self._wanted
-        wanted.record.fail_attempt(error)
-        self._failover.health.answer_broke_off(answer.target, error)
+        self.record.fail_attempt(error)
+        self.failover.health.answer_broke_off(answer.target, error)
         if isinstance(error, OverlongAnswerError):
-            wanted.charges.charge_overlong(answer.target, answer.decoder, answer.thinking_tokens)
+            self.charges.charge_overlong(answer.target, answer.decoder, answer.thinking_tokens)
 
     def goes_on_after(self, answer: StartedAnswer, error: UpstreamError) -> bool:
         """Record that an answer broke off of which the caller has received nothing.
@@ -150,10 +157,12 @@ class CallAttempts(msgspec.Struct, eq=False):
 
     def _may_try(self, target: Target) -> bool:
         """Whether another attempt may be made. Raises the failure if the deadline is too near."""
-        made, failover = self._made, self._failover
-        if made == ATTEMPTS_MAX or (made and not failover.budget.spend()):
+        made, failover = self._made, self.failover
+        if not made:
+            failover.budget.calls += 1
+        elif made == ATTEMPTS_MAX or not failover.budget.spend():
             return False
-        left_s = self._wanted.time_left_s()
+        left_s = self.time_left_s()
         if left_s is not None and left_s <= (failover.health.latency_s(target) if made else 0):
             # The attempt cannot finish in time, but the provider would bill it.
             raise self._failures.take() if made else deadline_passed()
@@ -163,14 +172,14 @@ class CallAttempts(msgspec.Struct, eq=False):
         self, step: _Step, request: UpstreamRequest, notes: Notes
     ) -> StartedAnswer | None:
         """Ask one target. None: it failed, and another one may be asked."""
-        wanted, target, health = self._wanted, step.target, self._failover.health
-        channel, charges, started_at = target.channel, wanted.charges, health.clock.now()
-        if headers := wanted.record.start_attempt(target, started_at):
+        target, health = step.target, self.failover.health
+        channel, charges, started_at = target.channel, self.charges, health.clock.now()
+        if headers := self.record.start_attempt(target, started_at):
             request = msgspec.structs.replace(request, headers={**request.headers, **headers})
-        api, decoder = wanted.form.dialects[channel.dialect], wanted.form.decoder(target)
+        api, decoder = self.form.dialects[channel.dialect], self.form.decoder(target)
         timeout_s = channel.first_token_timeout_s if request.may_stream else channel.total_timeout_s
-        first_s = self._share_of_deadline_s(target, timeout_s) if wanted.has_choice else timeout_s
-        answer = self._failover.upstream.answer(request, target, api, decoder, first_s)
+        first_s = self._share_of_deadline_s(target, timeout_s) if self.has_choice else timeout_s
+        answer = self.failover.upstream.answer(request, target, api, decoder, first_s)
         health.attempt_started(target)
         try:
             first = await answer.first()
@@ -202,13 +211,13 @@ class CallAttempts(msgspec.Struct, eq=False):
     def _goes_on(self, step: _Step, error: UpstreamError) -> bool:
         """Record a failure before an answer. Returns whether another target may be asked."""
         target = step.target
-        self._failover.health.attempt_failed(target, error)
-        self._wanted.record.fail_attempt(error)
+        self.failover.health.attempt_failed(target, error)
+        self.record.fail_attempt(error)
         if isinstance(error, OverlongAnswerError):
             return False
         if error.lacks_api and target.over_chat is not None:
-            self._failover.health.responses_are_missing(target)
-            self._instead = _Step(step.route, target.over_chat, self._wanted.stream)
+            self.failover.health.responses_are_missing(target)
+            self._instead = _Step(step.route, target.over_chat, self.stream)
         elif not error.row.retryable:
             return False
         self._failures.add(target.channel, error)
@@ -218,12 +227,12 @@ class CallAttempts(msgspec.Struct, eq=False):
         """`timeout_s`, or the part of the caller's time that lets another channel be asked."""
         if self._made == ATTEMPTS_MAX:
             return timeout_s
-        left_s = self._wanted.time_left_s()
+        left_s = self.time_left_s()
         if left_s is None or left_s * DEADLINE_SHARE >= timeout_s:
             return timeout_s
         others = (
             other.channel
-            for route in self._wanted.routes
+            for route in self.routes
             for other in route.targets
             if other.channel.name != target.channel.name
         )
@@ -239,35 +248,47 @@ class CallAttempts(msgspec.Struct, eq=False):
         if self._instead is not None:
             step, self._instead = self._instead, None
             return step
-        failover, wanted, failures = self._failover, self._wanted, self._failures
+        health, failures = self.failover.health, self._failures
         while True:
             for target in self._targets_left:
                 name = target.channel.name
-                if name in failover.health.disabled:
+                if name in health.disabled:
                     failures.refusal = failures.refusal or channel_disabled()
                 elif name not in failures.failed_channels:
-                    route = wanted.routes[self._route_number]
-                    return _Step(route, target, wanted.stream or self._needs_stream(target))
-            if self._route_number + 1 == len(wanted.routes):
-                return self._late.pop(0) if self._late else None
+                    route = self.routes[self._route_number]
+                    return _Step(route, target, self.stream or self._needs_stream(target))
+            if self._route_number + 1 == len(self.routes):
+                return self._next_late()
             self._route_number += 1
-            route = wanted.routes[self._route_number]
-            self._targets_left = failover.ordered(route, wanted.session)
+            targets = self.routes[self._route_number].targets
+            self._targets_left = (
+                iter(targets)
+                if len(targets) == 1
+                else order_targets(targets, health, self.failover.chance, self.session)
+            )
+
+    def _next_late(self) -> _Step | None:
+        if not self._late:
+            return None
+        step, *self._late = self._late
+        return step
 
     def _needs_stream(self, target: Target) -> bool:
         """Whether a whole answer is requested as a stream, which begins early."""
-        if self._late or self._failover.health.prefers_stream(target):
+        health = self.failover.health
+        if self._late or (health.late_targets and health.prefers_stream(target)):
             return True
+        if not self.has_choice:
+            return False
         timeout_s = target.channel.first_token_timeout_s
-        has_choice = self._wanted.has_choice
-        return has_choice and self._share_of_deadline_s(target, timeout_s) < timeout_s
+        return self._share_of_deadline_s(target, timeout_s) < timeout_s
 
     def _note_if_late(self, step: _Step, request: UpstreamRequest) -> None:
         """Remember a whole answer that was late, and could be a stream."""
         is_whole = not request.streamed and request.may_stream
         if is_whole and step.target.channel.name in self._failures.late_channels:
-            self._late.append(_Step(step.route, step.target, streamed=True))
-            self._failover.health.whole_answer_was_late(step.target)
+            self._late = (*self._late, _Step(step.route, step.target, streamed=True))
+            self.failover.health.whole_answer_was_late(step.target)
 
 
 def cut_attempts_max(timeouts_s: Sequence[float], left_s: float | None) -> int:

@@ -16,24 +16,23 @@ class RetryBudget:
     """Limits retries to a share of the calls, so that a failing provider meets no retry storm."""
 
     def __init__(self, clock: Clock) -> None:
+        self.calls = 0
+        """Calls since the last retry. Add each."""
         self._clock = clock
         self._tokens = RETRIES_PER_S
         self._at = clock.now()
 
-    def earn(self) -> None:
-        """Add the share of one call."""
-        self._tokens = min(self._tokens + RETRY_SHARE, SAVED_MAX)
-
     @property
     def left(self) -> float:
         """Number of retries that the budget allows at this moment."""
-        grown = self._tokens + (self._clock.now() - self._at) * RETRIES_PER_S
-        return max(self._tokens, min(grown, RETRIES_PER_S))
+        earned = min(self._tokens + self.calls * RETRY_SHARE, SAVED_MAX)
+        grown = earned + (self._clock.now() - self._at) * RETRIES_PER_S
+        return max(earned, min(grown, RETRIES_PER_S))
 
     def spend(self) -> bool:
         """Take one retry from the budget. False: none is left."""
         self._tokens = self.left
-        self._at = self._clock.now()
+        self._at, self.calls = self._clock.now(), 0
         if self._tokens < 1:
             return False
         self._tokens -= 1

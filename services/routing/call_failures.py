@@ -14,18 +14,18 @@ class CallFailures(msgspec.Struct):
 
     refusal: Failure | None = None
     """The reason for which a target could not be tried."""
-    failed_channels: set[str] = set()
+    failed_channels: frozenset[str] = frozenset()
     """Channels that failed in a way that would also fail their other keys, by name."""
-    late_channels: set[str] = set()
+    late_channels: frozenset[str] = frozenset()
     """Channels that had not begun to answer in time, by name."""
     _error: UpstreamError | None = None
 
     def add(self, channel: ChannelConfig, error: UpstreamError) -> None:
         """Record a failed attempt."""
         if not error.row.key_fault:
-            self.failed_channels.add(channel.name)
+            self.failed_channels |= {channel.name}
         if error.reason is ErrorReason.UPSTREAM_TIMEOUT:
-            self.late_channels.add(channel.name)
+            self.late_channels |= {channel.name}
         if self._error is None or error.row.channel_fault:
             # A channel fault tells the caller more than, say, that a channel lacks the model.
             self._error = error

@@ -16,7 +16,7 @@ from services.providers.fault_location import locate
 
 
 class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
-    """The request for a completion. See `services.routing.route_request.RequestForm`."""
+    """The request for a completion. See `services.routing.request_form.RequestForm`."""
 
     spec: ChatCompletionSpec
     """The completion."""

@@ -96,8 +96,6 @@ class _TargetState:
     """0: the breaker is closed."""
     is_probing: bool = False
     """Whether a call is in flight that tries the target while the breaker is half-open."""
-    streamed_until: float = 0.0
-    """Until then, whole answers are requested as streams."""
 
 
 class ChannelHealth:
@@ -108,6 +106,8 @@ class ChannelHealth:
         """Clock of all observations."""
         self.disabled: Mapping[str, Disablement] = {}
         """Channels that get no calls, by name. `ChannelSwitches` replaces them."""
+        self.late_targets: dict[_TargetKey, float] = {}
+        """Targets whose whole answers were late, and until when these are requested as streams."""
         self._states: defaultdict[_TargetKey, _TargetState] = defaultdict(_TargetState)
         self._lacking_until: dict[str, float] = {}
 
@@ -201,12 +201,17 @@ class ChannelHealth:
 
         The target hangs, or its answers are long; a stream tells one from the other.
         """
-        self._states[target.identity].streamed_until = self.clock.now() + STREAMED_FOR_S
+        self.late_targets[target.identity] = self.clock.now() + STREAMED_FOR_S
 
     def prefers_stream(self, target: Target) -> bool:
         """Return whether whole answers are requested as streams."""
-        state = self._states.get(target.identity)
-        return state is not None and self.clock.now() < state.streamed_until
+        until = self.late_targets.get(target.identity)
+        if until is None:
+            return False
+        if self.clock.now() >= until:
+            del self.late_targets[target.identity]
+            return False
+        return True
 
     def answer_broke_off(self, target: Target, error: UpstreamError) -> None:
         """Note that an answer failed after it had begun."""
@@ -227,8 +232,9 @@ class ChannelHealth:
     def forget_all_but(self, targets: Iterable[Target]) -> None:
         """Forget every target that is not among these: they get no calls any more."""
         kept = {target.identity for target in targets}
-        for key in self._states.keys() - kept:
-            del self._states[key]
+        for states in (self._states, self.late_targets):
+            for key in states.keys() - kept:
+                del states[key]
 
 
 def _score(state: _TargetState, now: float, fastest_s: float) -> float:

@@ -13,7 +13,7 @@ from services.routing.completion_form import CompletionForm
 
 
 class RawForm:
-    """See `services.routing.route_request.RequestForm`."""
+    """See `services.routing.request_form.RequestForm`."""
 
     def __init__(self, call: RawCall, completion: CompletionForm) -> None:
         """`completion` is the translated form, but for its spec."""

@@ -12,9 +12,8 @@ import pytest
 from services.domain.conversation import Message, TextPart
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
-from services.routing.attempts import cut_attempts_max
+from services.routing.attempts import CallAttempts, cut_attempts_max
 from services.routing.completion_form import CompletionForm
-from services.routing.route_request import RouteRequest
 from tests.services.routing.test_failover import Setup, setup
 from tests.stand.upstream import SSE_HEAD, STALL
 
@@ -35,7 +34,8 @@ async def cuts(served: Setup, left_s: float) -> int:
 
     message = Message(role="user", content=[TextPart(text="Hello")])
     spec = ChatCompletionSpec(model="public/m", messages=[message])
-    wanted = RouteRequest(
+    attempts = CallAttempts(
+        failover=served.failover,
         form=CompletionForm(spec=spec, dialects=served.failover.dialects),
         routes=[replace(route, targets=targets)],
         charges=served,
@@ -43,7 +43,7 @@ async def cuts(served: Setup, left_s: float) -> int:
         time_left_s=lambda: deadline - asyncio.get_running_loop().time(),
     )
     with pytest.raises(Failure):
-        await served.failover.begin(wanted).open()
+        await attempts.open()
     return len(served.cut)
 
 

@@ -21,11 +21,11 @@ from services.providers.http import HttpClient
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
 from services.routing.affinity import SessionAffinity
-from services.routing.attempts import ATTEMPTS_MAX, Failover
+from services.routing.attempts import ATTEMPTS_MAX, CallAttempts, Failover
 from services.routing.budget import RETRIES_PER_S
 from services.routing.completion_form import CompletionForm
 from services.routing.health import ChannelHealth
-from services.routing.route_request import RouteRequest, StartedAnswer
+from services.routing.request_form import StartedAnswer
 from services.telemetry.calls import CallRecord
 from tests.services.routing.targets import target
 from tests.stand.clock import FakeClock
@@ -75,13 +75,14 @@ class Setup:
         """Return the answer, and its text."""
         message = Message(role="user", content=[TextPart(text="Hello")])
         spec = ChatCompletionSpec(model="public/m", messages=[message])
-        wanted = RouteRequest(
+        attempts = CallAttempts(
+            failover=self.failover,
             form=CompletionForm(spec=spec, dialects=DIALECTS),
             routes=routes or [self.route()],
             charges=self,
             record=self.record,
         )
-        answer = await self.failover.begin(wanted).open()
+        answer = await attempts.open()
         with closing(answer.rest):
             first = answer.first
             events = first.events() if isinstance(first, WholeAnswer) else first
@@ -106,7 +107,7 @@ class Setup:
         self.cut.append(target.channel.name)
 
     def miss_answer(self, target: Target, decoder: Decoder) -> None:
-        """See `services.routing.route_request.AttemptCharges`."""
+        """See `services.routing.request_form.AttemptCharges`."""
 
     @property
     def asked(self) -> list[int]:
@@ -287,14 +288,15 @@ async def test_closing_an_answer_closes_the_connection(stack: AsyncExitStack) ->
     """So that the provider stops."""
     served = await setup(stack, FAILS_LATER[:1])
     spec = ChatCompletionSpec(model="public/m")
-    wanted = RouteRequest(
+    attempts = CallAttempts(
+        failover=served.failover,
         form=CompletionForm(spec=spec, dialects=DIALECTS),
         routes=[served.route()],
         charges=served,
         record=served.record,
     )
 
-    answer = await served.failover.begin(wanted).open()
+    answer = await attempts.open()
     with closing(answer.rest):
         assert answer.first == [TextDelta("some")]
 

@@ -1,8 +1,8 @@
-"""Route request: a request with the routes that may answer it, and an answer that has begun."""
+"""Request form: a request for each of its targets, what they cost, and an answer that has begun."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
@@ -11,15 +11,12 @@ from services.domain.completion import WholeAnswer
 from services.domain.events import Batch, Note
 from services.providers.base import (
     Decoder,
-    ModelRoute,
     Notes,
     ProviderApi,
     Target,
     UpstreamRequest,
 )
 from services.providers.upstream import UpstreamAnswer
-from services.routing.affinity import SessionPin
-from services.telemetry.calls import CallRecord
 
 
 class StartedAnswer(msgspec.Struct, frozen=True):
@@ -81,28 +78,3 @@ class AttemptCharges(Protocol):
 
     def miss_answer(self, target: Target, decoder: Decoder) -> None:
         """Note that a target has a request, and does not begin to answer within its timeout."""
-
-
-class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request, and the routes that may answer it."""
-
-    form: RequestForm
-    """The request."""
-    routes: Sequence[ModelRoute]
-    """The requested model, then its fallbacks."""
-    charges: AttemptCharges
-    """Takes from limits for the attempts, and charges those that do not answer."""
-    record: CallRecord
-    """Records every attempt."""
-    time_left_s: Callable[[], float | None] = lambda: None
-    """Returns the seconds until the caller's deadline; None: there is no deadline."""
-    session: SessionPin | None = None
-    """Session of the call. None: chance chooses among the targets of a tier."""
-    strict: bool = False
-    """Whether to refuse a target that cannot honour a parameter."""
-    stream: bool = True
-    """Whether the caller wants a stream."""
-    has_choice: bool = True
-    """Whether there may be several targets."""
-    limits_channels: bool = True
-    """Whether a channel may have limits."""
