@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import msgspec
@@ -13,7 +13,15 @@ from services.domain.conversation import ToolCall
 from services.domain.events import FinishReason, ToolCallDelta
 from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage, shares_of
 
-_FINISH_REASONS = frozenset(get_args(FinishReason)) - {""}
+STOP = "stop"
+"""OpenAI's word for reasons newer than this edge."""
+
+_TOOLS_REASONS = {reason: reason for reason in get_args(FinishReason) if reason}
+FINISH_REASONS: Mapping[bool, Mapping[str, str]] = {
+    False: _TOOLS_REASONS,
+    True: {**_TOOLS_REASONS, "tool_calls": "function_call"},
+}
+"""OpenAI's words for finish reasons; by True in the form with functions, from before tools."""
 
 # Members of usage, by name: `audio_tokens` for `prompt_audio_token_count`.
 _PROMPT_SHARES = tuple(
@@ -38,12 +46,6 @@ def function_call(function: dict[str, object], call: ToolCall | ToolCallDelta) -
     members = with_others({"function": function}, call.extra_json)
     del members["function"]
     return members | function | extra_content(call)
-
-
-def finish_reason(reason: str, *, functions: bool) -> str:
-    """Return OpenAI's word; `stop` for reasons newer than this edge."""
-    word = reason if reason in _FINISH_REASONS else "stop"
-    return "function_call" if functions and word == "tool_calls" else word
 
 
 def render_usage(usage: Usage, cost_nano_usd: int | None) -> dict[str, object]:

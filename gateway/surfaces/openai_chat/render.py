@@ -13,8 +13,9 @@ import msgspec
 
 from gateway.errors import ApiError
 from gateway.surfaces.openai_chat.common_members import (
+    FINISH_REASONS,
+    STOP,
     extra_content,
-    finish_reason,
     function_call,
     render_usage,
 )
@@ -78,24 +79,26 @@ class ChunkRenderer(msgspec.Struct, eq=False, kw_only=True):
             event = events[0]
             if type(event) is TextDelta and not event.index and not event.logprobs_json:
                 return self._first_text + _encode(event.text) + self._delta_end
-        if events and type(last := events[-1]) is Finished and last.service_tier:
-            self._tier = b',"service_tier":' + _encode(last.service_tier)
+        last = events[-1] if events else None
+        if type(last) is Finished:
+            self.finished, events, tier = True, events[:-1], last.service_tier
+            self._tier = b',"service_tier":' + _encode(tier) if tier else b""
         out: list[bytes] = []
         texts: list[tuple[str]] = []
         for event in events:
             if type(event) is TextDelta and not event.index and not event.logprobs_json:
-                if 0 not in introduced:
-                    self._introduce(0, out)
                 texts.append((event.text,))
                 continue
             if texts:
-                out.append(self._texts(texts))
+                self._texts(texts, out)
                 texts = []
             self._RENDERERS[type(event)](self, event, out)
         if texts:
-            out.append(self._texts(texts))
-        if self.started and 0 not in introduced:
+            self._texts(texts, out)
+        elif 0 not in introduced and (self.started or self.finished):
             self._introduce(0, out)
+        if self.include_usage and type(last) is Finished:
+            self._usage_event(last, out)
         return b"".join(out)
 
     def _started(self, started: Started, _out: list[bytes]) -> None:
@@ -109,22 +112,23 @@ class ChunkRenderer(msgspec.Struct, eq=False, kw_only=True):
         )
         self._set_head()
 
-    def _texts(self, texts: list[tuple[str]]) -> bytes:
+    def _texts(self, texts: list[tuple[str]], out: list[bytes]) -> None:
         """Render one event for each piece of text of the first choice.
 
         All pieces are encoded at once, as `[["a"],["b"]]`. The sequence `"],["` is between two
         pieces and nowhere else, with two exceptions: a piece that is `],[` itself, and one that
         ends with `"],[`, whose quote has a backslash before it.
         """
+        if 0 not in self._introduced:
+            self._introduce(0, out)
+        begin, end = self._first_text, self._delta_end
         encoded = _encode(texts)[2:-2]
         if len(texts) > 1:
             if _BRACKETS in texts or b'\\"],["' in encoded:
-                return b"".join(
-                    [self._first_text + _encode(text) + self._delta_end for (text,) in texts]
-                )
-            between = b'"' + self._delta_end + self._first_text + b'"'
-            encoded = encoded.replace(b'"],["', between)
-        return self._first_text + encoded + self._delta_end
+                out += [begin + _encode(text) + end for (text,) in texts]
+                return
+            encoded = encoded.replace(b'"],["', b'"' + end + begin + b'"')
+        out.append(begin + encoded + end)
 
     def error(self, error: ApiError) -> bytes:
         """Render the failure of a stream that has begun, as an event with nothing but the error.
@@ -211,9 +215,10 @@ class ChunkRenderer(msgspec.Struct, eq=False, kw_only=True):
         return b'"tool_calls":[%b]' % _encode(with_others(rendered, call.extra_json))
 
     def _choice_finished(self, choice: ChoiceFinished, out: list[bytes]) -> None:
-        index, reason = choice.index, finish_reason(choice.finish_reason, functions=self.functions)
+        index = choice.index
         if index not in self._introduced:
             self._introduce(index, out)
+        reason = FINISH_REASONS[self.functions].get(choice.finish_reason, STOP)
         out.append(b'%b%d,"delta":{},"finish_reason":"%b"' % (self._choice, index, reason.encode()))
         if choice.native_finish_reason:
             out.append(b',"native_finish_reason":' + _encode(choice.native_finish_reason))
@@ -221,12 +226,7 @@ class ChunkRenderer(msgspec.Struct, eq=False, kw_only=True):
             out.append(b"," + one_line(choice.extra_json)[1:-1])
         out.append(b"}]" + self._tier + self._usage)
 
-    def _finished(self, finished: Finished, out: list[bytes]) -> None:
-        self.finished = True
-        if 0 not in self._introduced:
-            self._introduce(0, out)
-        if not self.include_usage:
-            return
+    def _usage_event(self, finished: Finished, out: list[bytes]) -> None:
         cost = finished.cost_nano_usd or 0 if self.include_cost else None
         out.append(
             b'%b"choices":[],"usage":%b%b}\n\n'
@@ -242,7 +242,6 @@ class ChunkRenderer(msgspec.Struct, eq=False, kw_only=True):
         AnswerMembers: _answer_members,
         RawContent: lambda *_: None,  # Not of this API's requests.
         ChoiceFinished: _choice_finished,
-        Finished: _finished,
         **dict.fromkeys(get_args(Delta), _delta),
     }
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from gateway.surfaces.openai_chat.common_members import (
+    FINISH_REASONS,
+    STOP,
     extra_content,
-    finish_reason,
     function_call,
     render_usage,
 )
@@ -62,7 +63,7 @@ def _choice(choice: Choice, *, thinking_parts: bool, functions: bool) -> dict[st
         "index": choice.index,
         "message": _message(choice.message, thinking_parts=thinking_parts, functions=functions),
         "logprobs": msgspec.Raw(choice.logprobs_json or b"null"),
-        "finish_reason": finish_reason(choice.finish_reason, functions=functions),
+        "finish_reason": FINISH_REASONS[functions].get(choice.finish_reason, STOP),
     }
     if choice.native_finish_reason:
         rendered["native_finish_reason"] = choice.native_finish_reason

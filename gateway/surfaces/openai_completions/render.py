@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.errors import ApiError
-from gateway.surfaces.openai_chat.common_members import finish_reason, render_usage
+from gateway.surfaces.openai_chat.common_members import FINISH_REASONS, STOP, render_usage
 from gateway.surfaces.openai_completions.text_logprobs import to_lists
 from gateway.surfaces.other_members import one_line, with_others
 from services.domain.completion import Choice, Completion
@@ -46,7 +46,7 @@ def _choice(choice: Choice, offset: int) -> dict[str, object]:
         "text": "".join(texts) or choice.message.refusal,
         "index": choice.index,
         "logprobs": to_lists(choice.logprobs_json, offset)[0],
-        "finish_reason": finish_reason(choice.finish_reason, functions=False),
+        "finish_reason": FINISH_REASONS[False].get(choice.finish_reason, STOP),
     }
     return with_others(rendered, choice.extra_json)
 
@@ -108,7 +108,7 @@ class TextRenderer:
         return self._chunk([choice | {"finish_reason": None}])
 
     def _end(self, choice: ChoiceFinished) -> bytes:
-        reason = finish_reason(choice.finish_reason, functions=False)
+        reason = FINISH_REASONS[False].get(choice.finish_reason, STOP)
         ended = {"text": "", "index": choice.index, "logprobs": None, "finish_reason": reason}
         return self._chunk([with_others(ended, choice.extra_json)])
 
