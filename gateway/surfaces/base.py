@@ -72,6 +72,10 @@ class SurfaceRequest(Protocol):
         """The request as it came, where the service may pass it on; the spec may lack the rest."""
 
     @property
+    def texts(self) -> Sequence[str] | None:
+        """Texts of the messages, where the request is known to be plain. None: it is not."""
+
+    @property
     def stream(self) -> bool:
         """Whether the answer is a stream."""
 

@@ -56,6 +56,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
             counts_prompt=streams and surface.counts_prompt,
             session_id=session_id,
             raw=request.raw,
+            texts=request.texts,
         )
         answer_headers: dict[str, str] = {}
         if surface.request_id_header:

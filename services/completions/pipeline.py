@@ -122,7 +122,7 @@ class Pipeline:
             has_plain_rules = has_common_rules(spec)
             call.size = 0 if has_plain_rules else read_bytes(spec)
         else:
-            texts = plain_texts(spec)
+            texts = plain_texts(spec) if asked.texts is None else asked.texts
             validate(spec, asked.parameter_policy, asked.session_id, plain=texts is not None)
             call.size = read_bytes(spec) if texts is None else plain_bytes(texts)
             # A thread reads large requests.

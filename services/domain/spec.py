@@ -192,6 +192,9 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     related. Empty: none is known."""
     raw: RawRequest | None = None
     """The request in the form of another API. The spec then has the model at most."""
+    texts: Sequence[str] | None = None
+    """Texts of the messages of a plain request (`services.domain.plain_texts`). None: its reader
+    does not know whether it is plain. The contract has no such field."""
 
 
 def read_bytes(spec: ChatCompletionSpec) -> int:

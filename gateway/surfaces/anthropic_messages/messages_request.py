@@ -22,6 +22,7 @@ class MessagesRequest(Struct, frozen=True, kw_only=True):
     """The request. With `raw` it has the model alone."""
     raw: RawRequest | None = None
     """The request as it came."""
+    texts: None = None
     stream: bool = False
     stops: Sequence[str] = ()
     """The stop sequences."""

@@ -8,7 +8,7 @@ request of any other shape, or with a fault, is left to that module, which expla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -33,6 +33,8 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
 
     spec: ChatCompletionSpec
     raw: None = None
+    texts: Sequence[str] | None = None
+    """Texts of the messages of a simple request."""
     stream: bool = False
     include_usage: bool = False
     """Whether the stream ends with the usage."""
@@ -134,6 +136,7 @@ def read_simple(body: bytes) -> ChatRequest | None:
     )
     return ChatRequest(
         spec=spec,
+        texts=[message.content for message in read.messages],
         stream=streams,
         include_usage=options is not None and options.include_usage,
     )

@@ -16,6 +16,7 @@ class TextRequest(Struct, frozen=True, kw_only=True):
 
     spec: ChatCompletionSpec
     raw: None = None
+    texts: None = None
     stream: bool = False
     include_usage: bool = False
     """Whether the stream ends with the usage."""

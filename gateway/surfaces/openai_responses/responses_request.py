@@ -28,6 +28,7 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     """The form of its answer. With `raw` that is read when it is needed."""
     raw: RawRequest | None = None
     """The request as it came."""
+    texts: None = None
     stream: bool = False
 
     def render(self, completion: Completion, headers: Mapping[str, str]) -> bytes:  # noqa: ARG002

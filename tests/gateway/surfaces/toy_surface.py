@@ -66,7 +66,7 @@ class ToyRequest:
         message = Message(role="user", content=[TextPart(text=body.say)])
         self.spec = ChatCompletionSpec(model=body.to, messages=[message])
         self.stream = body.live
-        self.raw = None
+        self.raw = self.texts = None
 
     def render(self, completion: Completion, headers: Mapping[str, str]) -> bytes:  # noqa: ARG002
         """Render the text alone."""

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
-from gateway.surfaces.openai_chat.chat_request import read_simple
+from gateway.surfaces.openai_chat.chat_request import ChatRequest, read_simple
 from gateway.surfaces.openai_chat.decode import decode, decode_any
+from services.domain.plain_texts import plain_texts
 
 CONFIG = EdgeConfig()
 USER: dict[str, object] = {"role": "user", "content": 'Hi: {"a": [1]}'}
@@ -45,12 +47,17 @@ _odd = st.fixed_dictionaries(
 
 
 def outcome(read: object, body: bytes) -> object:
-    """Return the decoded request, or the error's status, code, parameter and message."""
+    """Return the decoded request, or the error's status, code, parameter and message.
+
+    Only the way of simple requests tells the texts of a plain one, which are as the core reads it.
+    """
     assert callable(read)
     try:
-        return read(body, CONFIG)
+        request: ChatRequest = read(body, CONFIG)
     except ApiError as error:
         return error.status, error.code, error.param, error.message
+    assert request.texts is None or request.texts == plain_texts(request.spec)
+    return msgspec.structs.replace(request, texts=None)
 
 
 @given(_usual, st.booleans(), st.sampled_from([None, 2]))
@@ -91,7 +98,10 @@ def test_broken_requests_are_decoded_alike_on_both_ways(
 )
 def test_usual_requests_are_simple(fields: dict[str, object]) -> None:
     """Most clients send such requests."""
-    assert read_simple(json.dumps(fields).encode()) is not None
+    request = read_simple(json.dumps(fields).encode())
+    assert request is not None
+    assert request.texts == plain_texts(request.spec)
+    assert request.texts is not None
 
 
 @pytest.mark.parametrize(
