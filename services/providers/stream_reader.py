@@ -80,7 +80,7 @@ class StreamReader:
         try:
             blocks = self._parser.split(data) if data else self._parser.rest()
             while begin < len(blocks) and not self._decoder.done:
-                if frame is not None and (texts := frame.read(blocks, begin)):
+                if frame is not None and frame.is_known and (texts := frame.read(blocks, begin)):
                     events += frame.decoder.text_events(filter(None, texts))
                     begin += len(texts)
                     continue
@@ -182,9 +182,12 @@ class RepeatedFrame(msgspec.Struct, eq=False):
         return ""
 
     def read(self, blocks: Sequence[bytes], begin: int) -> list[str]:
-        """The texts of the events from `begin` on that have the frame, up to the first without."""
+        """The texts of the events from `begin` on that have the frame, up to the first without.
+
+        The frame is known.
+        """
         before, after, place = self._before, self._after, self._place
-        if not self.is_known or not blocks[begin].startswith(before):
+        if not blocks[begin].startswith(before):
             return []
         least = len(before) + len(after)
         literals = []

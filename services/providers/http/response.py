@@ -94,11 +94,12 @@ class HttpResponse(msgspec.Struct, eq=False):
         if not self.arrival.done():
             self.arrival.set_result(None)
 
-    def put(self, data: bytes) -> None:
-        """Append to the body."""
+    def put(self, data: bytes, *, is_last: bool) -> None:
+        """Append to the body, which is complete with its last piece."""
         if self._lingering is not None:
             self.fail(HttpError(HttpErrorKind.BAD_RESPONSE, "data after the end"))
             return
+        self.complete = is_last
         size = len(data)
         self._chunks.append(data)
         self._size += size
@@ -112,7 +113,7 @@ class HttpResponse(msgspec.Struct, eq=False):
             arrival.set_result(None)
 
     def end(self) -> None:
-        """Mark the body as complete."""
+        """Mark the body as complete, after its last piece."""
         self.complete = True
         if not self.arrival.done():
             self.arrival.set_result(None)
@@ -149,7 +150,7 @@ class HttpResponse(msgspec.Struct, eq=False):
         self._budget.left += self._taken
         if self._paused or self._coding or not chunks:
             self._taken = 0
-            return self._take_piece()
+            return self._take_piece() if chunks or self._coding else self._take_end()
         data = b"".join(chunks)  # A single chunk is not copied.
         chunks.clear()
         self._taken, self._size = self._size, 0
@@ -194,11 +195,9 @@ class HttpResponse(msgspec.Struct, eq=False):
             self._lingering = self._loop.call_later(END_TIMEOUT_S, self._end_lingering)
 
     def _take_piece(self) -> bytes | None:
-        """Take a piece where the reader is behind, the body is compressed, or nothing has come."""
+        """Take a piece where the reader is behind, or the body is compressed."""
         if self._coding:
             return self._take_decompressed()
-        if not self._chunks:
-            return self._take_end()
         piece = self._take_beginning(self._budget.share(READ_MAX_WHEN_BEHIND))
         if not self._chunks:
             self._resume()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
 from operator import itemgetter
@@ -161,16 +161,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             failure = str(error) or "no HTTP"
         if pieces:
             self._without_body = 0
-            response.put(b"".join(pieces))
+            response.put(b"".join(pieces), is_last=self._ended)
             pieces.clear()
+        elif self._ended:
+            response.end()
         else:
             self._without_body += nbytes
-            if self._without_body > HEAD_MAX and not self._ended:
+            if self._without_body > HEAD_MAX:
                 self._clean = False
                 failure = failure or "too much that is not body"
-        if self._ended:
-            response.end()
-        elif not self._clean:
+        if not (self._clean or self._ended):
             if failure:
                 response.fail(HttpError(HttpErrorKind.BAD_RESPONSE, failure))
             self.abort()
@@ -214,7 +214,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._interim = status < 200
         if self._interim:
             return
-        fields = _by_name(found)
+        names = [*map(bytes.lower, map(_NAME, found))]
+        values = [*map(bytes.rstrip, map(_VALUE, found))]  # The parser keeps trailing space.
+        fields = dict(zip(names, values, strict=True))
+        if len(fields) < len(names):
+            fields = _joined(names, values)
         coding = fields.get(b"transfer-encoding")
         if coding is not None and coding.lower() != b"chunked":
             raise ValueError("an unknown transfer coding")  # None was requested.
@@ -242,13 +246,9 @@ def _announced(transport: asyncio.Transport) -> bool:
         return False
 
 
-def _by_name(found: list[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:
-    """Headers by lower-case name; repeated headers are one list (RFC 9110, section 5.3)."""
-    names = [*map(bytes.lower, map(_NAME, found))]
-    values = [*map(bytes.rstrip, map(_VALUE, found))]  # The parser keeps trailing space.
-    fields = dict(zip(names, values, strict=True))
-    if len(fields) < len(found):
-        fields = {}
-        for name, value in zip(names, values, strict=True):
-            fields[name] = fields[name] + b", " + value if name in fields else value
+def _joined(names: Iterable[bytes], values: Iterable[bytes]) -> dict[bytes, bytes]:
+    """Headers by name; repeated headers are one list (RFC 9110, section 5.3)."""
+    fields: dict[bytes, bytes] = {}
+    for name, value in zip(names, values, strict=True):
+        fields[name] = fields[name] + b", " + value if name in fields else value
     return fields

@@ -30,6 +30,11 @@ _UNSET = _values(ChatCompletionSpec(model=""))
 _Range = tuple[float, float]
 
 
+class _Message(msgspec.Struct):
+    role: str
+    content: str
+
+
 class PlainRequests:
     """Encoder of plain requests to one target. See `services.providers.base.PlainEncoder`."""
 
@@ -62,9 +67,7 @@ class PlainRequests:
         roles = list(map(_role, spec.messages))
         if not self._roles.issuperset(roles):
             return None
-        messages = [
-            {"role": role, "content": text} for role, text in zip(roles, texts, strict=True)
-        ]
+        messages = list(map(_Message, roles, texts))
         body: dict[str, object] = {"model": target.model, "messages": messages}
         values = _values(spec)
         if values != _UNSET and not self._add_parameters(values, body):
