@@ -76,8 +76,6 @@ class Target:
     """Whether tools may be sent that the provider runs and bills besides tokens."""
     charged_tools: Collection[str] = ()
     """Names of such tools that may be sent in any case, since their calls are charged."""
-    reasoning_details: bool = False
-    """Whether the answer is to have the reasoning in OpenRouter's form, too."""
     key_number: int = 0
     """The channel's key to send: 0 is the first."""
     over_responses: Target | None = None
@@ -288,6 +286,9 @@ class Dialect(ProviderApi, Protocol):
         """
         ...
 
-    def decoder(self, target: Target) -> Decoder:
-        """Create the decoder of one answer."""
+    def decoder(self, target: Target, *, details: bool = False) -> Decoder:
+        """Create the decoder of one answer.
+
+        With `details` the answer has the reasoning in OpenRouter's form, too.
+        """
         ...

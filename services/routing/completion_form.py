@@ -52,9 +52,8 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
     def decoder(self, target: Target) -> Decoder:
         """Return the decoder of one answer, which knows what the caller wants of it."""
         thinking = self.spec.thinking
-        if thinking is not None and thinking.reasoning_details:
-            target = replace(target, reasoning_details=True)
-        return self.dialects[target.channel.dialect].decoder(target)
+        details = thinking is not None and thinking.reasoning_details
+        return self.dialects[target.channel.dialect].decoder(target, details=details)
 
     def for_encoder(self, target: Target) -> Target:
         """Return the target of an encoder, with the limits that the caller's balance sets."""

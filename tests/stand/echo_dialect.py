@@ -64,7 +64,7 @@ class EchoDialect:
         body = {"model": target.model, "text": text}
         return UpstreamRequest(path="/echo", body=msgspec.json.encode(body), streamed=stream)
 
-    def decoder(self, target: Target) -> Decoder:  # noqa: ARG002 - the protocol's
+    def decoder(self, target: Target, *, details: bool = False) -> Decoder:  # noqa: ARG002 - the protocol's
         """Make a decoder."""
         return EchoDecoder()
 

@@ -31,7 +31,7 @@ from services.errors import UpstreamError
 from services.providers.anthropic.raw_request import MessagesLane
 from services.providers.anthropic.request import encode
 from services.providers.anthropic.response import AnthropicDecoder
-from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
+from services.providers.base import Dialect, Notes, Target, UpstreamRequest
 from services.providers.failures import provider_failure
 from services.providers.raw_lane import RawLane
 
@@ -50,9 +50,8 @@ class AnthropicDialect:
         """Encode `spec`, always for a stream: long whole answers time out."""
         return encode(spec, target, notes)
 
-    def decoder(self, target: Target) -> Decoder:
-        """Create the decoder of one answer."""
-        return AnthropicDecoder(details=target.reasoning_details)
+    decoder = staticmethod(AnthropicDecoder)
+    """Creates the decoder of one answer."""
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """Classify an error response."""

@@ -40,7 +40,7 @@ from services.providers.anthropic.blocks import (
 from services.providers.anthropic.extras import CITATION, Extras
 from services.providers.anthropic.usage import UsageCount
 from services.providers.anthropic.whole_message import choice_of
-from services.providers.base import RepeatedTextDecoder, SseEvent
+from services.providers.base import RepeatedTextDecoder, SseEvent, Target
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.failures import read_error
 from services.providers.finish_reasons import finish_reason, raise_if_failure
@@ -51,8 +51,13 @@ from services.providers.unusable_answers import broken_off, unreadable
 class AnthropicDecoder(RepeatedTextDecoder):
     """Decoder of one answer. See `services.providers.base.Decoder`."""
 
-    def __init__(self, *, details: bool = False) -> None:
-        """Create the decoder. With `details` the answer has OpenRouter's form of reasoning, too."""
+    def __init__(
+        self,
+        target: Target | None = None,  # noqa: ARG002 - the protocol's
+        *,
+        details: bool = False,
+    ) -> None:
+        """Create the decoder. See `services.providers.base.Dialect.decoder`."""
         self._details = details
         self._usage = UsageCount()
         self._message_id: str | None = None

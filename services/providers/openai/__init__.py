@@ -25,7 +25,7 @@ Modules, in the order in which data flows:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from services.domain.spec import ChatCompletionSpec
 from services.errors import UpstreamError
@@ -46,9 +46,8 @@ class OpenAiDialect:
             return text_completions.encode(spec, target, notes, stream=stream)
         return request.encode(spec, target, notes, stream=stream)
 
-    def decoder(self, target: Target) -> OpenAiDecoder:
-        """Create the decoder of one answer."""
-        return OpenAiDecoder(details=target.reasoning_details)
+    decoder: Callable[..., OpenAiDecoder] = staticmethod(OpenAiDecoder)
+    """Creates the decoder of one answer."""
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """Classify an error response."""

@@ -17,7 +17,7 @@ from services.common.known_members import item, member
 from services.domain.completion import Choice, WholeAnswer
 from services.domain.events import Event, Finished, TextDelta
 from services.domain.usage import Usage
-from services.providers.base import RepeatedTextDecoder, SseEvent
+from services.providers.base import RepeatedTextDecoder, SseEvent, Target
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.failures import read_error
 from services.providers.openai import wire
@@ -35,8 +35,7 @@ CHOICES_MAX = 128
 class OpenAiDecoder(RepeatedTextDecoder):
     """Decoder of one answer. See `services.providers.base.Decoder`.
 
-    Without `pack_state` the answer has no reasoning state: the provider does not need it back. With
-    `details` it has the reasoning in OpenRouter's form, too.
+    Without `pack_state` the answer has no reasoning state: the provider does not need it back.
     """
 
     padding = wire.PADDING
@@ -48,7 +47,14 @@ class OpenAiDecoder(RepeatedTextDecoder):
     """Whether `[DONE]` has been received."""
     _service_tier = ""
 
-    def __init__(self, pack_state: StatePacker | None = None, *, details: bool = False) -> None:
+    def __init__(
+        self,
+        target: Target | None = None,  # noqa: ARG002 - the protocol's
+        *,
+        details: bool = False,
+        pack_state: StatePacker | None = None,
+    ) -> None:
+        """Create the decoder. See `services.providers.base.Dialect.decoder`."""
         self._pack_state = pack_state
         self._details = details
         self._choices: dict[int, StreamedChoice] = {}

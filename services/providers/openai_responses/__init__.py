@@ -51,9 +51,9 @@ class ResponsesDialect:
         """Encode `spec` as the provider's request."""
         return encode(spec, target, notes, stream=stream)
 
-    def decoder(self, target: Target) -> Decoder:
+    def decoder(self, target: Target, *, details: bool = False) -> Decoder:
         """Create the decoder of one answer."""
-        return ResponsesDecoder(target.model, details=target.reasoning_details)
+        return ResponsesDecoder(target.model, details=details)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """Classify an error response."""

@@ -31,14 +31,14 @@ class OpenRouterDialect(OpenAiDialect):
         """Encode `spec` as OpenRouter's request."""
         return request.encode(spec, target, notes, stream=stream)
 
-    def decoder(self, target: Target) -> OpenAiDecoder:
+    def decoder(self, target: Target, *, details: bool = False) -> OpenAiDecoder:
         """Create the decoder of one answer, which packs `reasoning_details` into its state."""
         name = target.channel.dialect
 
         def pack(details: list[Detail]) -> str:
             return reasoning_state.pack(name, [Details(msgspec.Raw(msgspec.json.encode(details)))])
 
-        return OpenAiDecoder(pack, details=target.reasoning_details)
+        return OpenAiDecoder(target, details=details, pack_state=pack)
 
 
 DIALECT: Dialect = OpenRouterDialect()

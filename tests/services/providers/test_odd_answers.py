@@ -6,7 +6,6 @@ import copy
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -261,8 +260,7 @@ def sse(dialect: str, event: object) -> SseEvent:
 
 def decoder_of(dialect: str) -> Decoder:
     """Return a decoder that also reads reasoning in OpenRouter's form."""
-    target = replace(target_of("m", dialect), reasoning_details=True)
-    return DIALECTS[dialect].decoder(target)
+    return DIALECTS[dialect].decoder(target_of("m", dialect), details=True)
 
 
 def test_every_dialect_has_an_answer() -> None:

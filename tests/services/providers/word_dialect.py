@@ -76,7 +76,7 @@ class Plain:
         """Raise NotImplementedError: the tests make their own requests."""
         raise NotImplementedError
 
-    def decoder(self, target: Target) -> Words:  # noqa: ARG002 - the protocol's
+    def decoder(self, target: Target, *, details: bool = False) -> Words:  # noqa: ARG002 - the protocol's
         """Return a new decoder."""
         return Words()
 

@@ -32,7 +32,7 @@ def delta(**fields: object) -> dict[str, Any]:
 
 def stream(*chunks: object, done: bool = True) -> list[Event]:
     """Return the events of a stream of these chunks."""
-    decoder = OpenAiDecoder(json.dumps)
+    decoder = OpenAiDecoder(pack_state=json.dumps)
     out = [made for data in chunks for made in decoder.feed(event(data))]
     if done:
         out += decoder.feed(SseEvent("", b"[DONE]"))
@@ -43,7 +43,7 @@ def whole(message: dict[str, Any], **fields: object) -> list[Event]:
     """Return the events of a whole answer with this message."""
     choice = {"index": 0, "message": message, "finish_reason": "stop"} | fields
     body = json.dumps({"id": "c-1", "choices": [choice]}).encode()
-    return OpenAiDecoder(json.dumps).whole(body).events()
+    return OpenAiDecoder(pack_state=json.dumps).whole(body).events()
 
 
 def deltas(events: list[Event]) -> list[Event]:

@@ -94,7 +94,7 @@ SLICINGS: dict[str, Callable[[bytes], list[bytes]]] = {
 
 def decode(case: Case, slicing: str = "whole") -> tuple[list[Event], bool]:
     """The events, and whether the answer ended in an error."""
-    decoder = OpenAiDecoder(json.dumps)
+    decoder = OpenAiDecoder(pack_state=json.dumps)
     events: list[Event] = []
     try:
         if case["kind"] == "non-stream":

@@ -150,7 +150,7 @@ SCRAPS = st.recursive(
 @given(st.lists(SCRAPS, max_size=4))
 def test_any_json_is_read_or_is_an_upstream_error(events: list[object]) -> None:
     """No other exception leaves the decoder, and the parts of a usage fit."""
-    decoder = OpenAiDecoder(json.dumps)
+    decoder = OpenAiDecoder(pack_state=json.dumps)
     with suppress(UpstreamError):
         for data in events:
             decoder.feed(event(data))

@@ -136,7 +136,7 @@ def test_failed_choice_with_a_text_alone_is_a_failure(word: str) -> None:
 
 def decoder(*, details: bool = False) -> OpenAiDecoder:
     """A decoder with a reasoning state that can be read."""
-    return OpenAiDecoder(json.dumps, details=details)
+    return OpenAiDecoder(pack_state=json.dumps, details=details)
 
 
 def streamed(chunks: list[Json], *, details: bool = False) -> list[Event]:
