@@ -199,7 +199,7 @@ class ClientConnection(RequestHandler):
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
         transport.write(data)
-        return self.writing_paused
+        return self._paused
 
     async def drained(self) -> None:
         """Wait while the client is behind with reading, at most `write_timeout_s`."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from time import monotonic
+
+import msgspec
 
 from gateway.config import EdgeConfig
 from gateway.http.reply import FIXED_HEADERS, Reply, lines
@@ -24,10 +26,10 @@ _HEAD = lines(
         "X-Accel-Buffering": "no",
     }
 )
-_CHUNKED = "Transfer-Encoding: chunked\r\n"
+_CHUNKED_HEAD = _HEAD + "Transfer-Encoding: chunked\r\n"
 
 
-class EventStream:
+class EventStream(msgspec.Struct, eq=False):
     """The events of one reply.
 
     Nothing is sent until the first `write`, so that a failure before it can have its own HTTP
@@ -35,43 +37,23 @@ class EventStream:
     keep-alive, and one follows in every silence.
     """
 
-    __slots__ = (
-        "_chunked",
-        "_config",
-        "_framing",
-        "_head",
-        "_last_write",
-        "_loop",
-        "_put",
-        "_reply",
-        "_timer",
-        "headers",
-    )
+    reply: Reply
+    config: EdgeConfig
+    framing: Framing
+    headers: dict[str, str]
+    """Those of the reply, as they are when it begins."""
+    _head: bytes = b""
+    """The head of the answer until it is sent, with the first piece."""
+    _last_write: float = 0.0
+    """When the last piece was sent, by `time.monotonic`."""
+    _timer: asyncio.TimerHandle | None = None
 
-    def __init__(
-        self,
-        reply: Reply,
-        config: EdgeConfig,
-        framing: Framing,
-        headers: dict[str, str],
-    ) -> None:
-        self._reply = reply
-        self._put = reply.writer.put
-        self._chunked = not reply.http_1_0
-        self._framing = framing
-        self.headers = headers
-        """Those of the reply, as they are when it begins."""
-        self._head = b""
-        """The head of the answer until it is sent, with the first piece."""
-        self._config = config
-        self._loop = asyncio.get_running_loop()
-        self._last_write = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+    __repr__ = object.__repr__  # Without the request.
 
     @property
     def begun(self) -> bool:
         """Whether the status is sent, or about to be."""
-        return self._reply.status != 0
+        return self.reply.status != 0
 
     async def relay(
         self,
@@ -87,34 +69,35 @@ class EventStream:
             ApiError: the answer failed.
             ConnectionError: the client is gone, or has not read for too long.
         """
-        render, write, loop = renderer.render, self.write, self._loop
-        self._last_write = loop.time()
-        self._timer = loop.call_later(self._config.first_event_wait_s, self._tick)
+        render, write = renderer.render, self.write
+        self._last_write = monotonic()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self.config.first_event_wait_s, self._tick)
         try:
-            async with aclosing(batches):
-                async for batch in batches:
-                    if not renderer.started:
-                        if isinstance(first := batch[0], Started) and first.notes:
-                            self.headers.update(notes_header(first.notes, names))
-                        self.begin()
-                    events = render(batch)
-                    if not renderer.finished and events and write(events):
-                        await self._reply.writer.drained()
+            async for batch in batches:
+                if not renderer.started:
+                    if isinstance(first := batch[0], Started) and first.notes:
+                        self.headers.update(notes_header(first.notes, names))
+                    self.begin()
+                events = render(batch)
+                if not renderer.finished and events and write(events):
+                    await self.reply.writer.drained()
         finally:
             self._timer.cancel()
+            await batches.aclose()
         if not renderer.finished:
             raise RuntimeError("the service ended a stream with OK, but without `finished`")
         return events
 
     def begin(self) -> None:
         """Commit to status 200, unless a keep-alive has begun the stream."""
-        reply = self._reply
+        reply = self.reply
         if reply.status:
             return
-        if self._chunked:
-            framing = _HEAD + _CHUNKED
-        else:
+        if reply.http_1_0:
             framing, reply.keep_alive = _HEAD, False
+        else:
+            framing = _CHUNKED_HEAD
         self._head = reply.head(200, framing, self.headers)
 
     def write(self, data: bytes) -> bool:
@@ -123,33 +106,35 @@ class EventStream:
         Raises:
             ConnectionError: the client is gone.
         """
-        piece = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+        reply = self.reply
+        piece = data if reply.http_1_0 else b"%x\r\n%b\r\n" % (len(data), data)
         if self._head:
             piece = self._head + piece
             self._head = b""
-        self._last_write = self._loop.time()
-        return self._put(piece)
+        self._last_write = monotonic()
+        return reply.writer.put(piece)
 
     async def end(self, data: bytes) -> None:
         """Send the last events, the end marker, and the end of the body."""
-        data += self._framing.end
-        if self._chunked:
+        data += self.framing.end
+        reply = self.reply
+        if not reply.http_1_0:
             data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
-        if self._put(self._head + data):
-            await self._reply.writer.drained()
+        if reply.writer.put(self._head + data):
+            await reply.writer.drained()
 
     def _tick(self) -> None:
-        silence = self._loop.time() - self._last_write
-        wait = self._config.keep_alive_s
+        now, wait, loop = monotonic(), self.config.keep_alive_s, asyncio.get_running_loop()
+        silence = now - self._last_write
         if self.begun and silence < wait:
-            self._timer = self._loop.call_later(wait - silence, self._tick)
+            self._timer = loop.call_later(wait - silence, self._tick)
             return
         self.begin()
         # A client that is behind with reading needs no keep-alive.
-        if not self._reply.writer.writing_paused:
+        if not self.reply.writer.writing_paused:
             try:
-                self.write(self._framing.keep_alive)
+                self.write(self.framing.keep_alive)
             except ConnectionError:
                 return  # The next write of events raises it again.
-        self._last_write = self._loop.time()
-        self._timer = self._loop.call_later(wait, self._tick)
+        self._last_write = now
+        self._timer = loop.call_later(wait, self._tick)

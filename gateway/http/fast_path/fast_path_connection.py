@@ -159,26 +159,27 @@ class FastPathConnection(ClientConnection):
     def _answer(self, head: RequestHead, body: bytes | ApiError) -> None:
         if head.body_start > KEPT_HEAD_BYTES_MAX:
             self._head = None
-        keep_alive, cors = not self._discards, self._state.cors
+        fast_path, keep_alive = self._fast_path, not self._discards
         exchange = FastPathExchange(
             head.request_id or new_request_id(),
             self._started,
             writer=self,
             keep_alive=keep_alive,
-            fields=cors.fields(head.headers.get("Origin")) if cors else "",
             sent=head,
             target=head.endpoint,
             arrived=body,
             memory=self._memory,
         )
+        if self._state.cors is not None:
+            exchange.fields = self._state.cors.fields(head.headers.get("Origin"))
         # Clients that pipeline requests or leave too much unread wait in a task.
-        at_once = keep_alive and not self._pipelined and not self.writing_paused
-        if at_once and (error := self._fast_path.admission.admit(head.caller)):
+        at_once = keep_alive and not self._pipelined and not self._paused
+        if at_once and (error := fast_path.admission.admit(head.caller)):
             copy_context().run(self._refuse, exchange, error)
             return
         admitted = at_once or self._discards
         self._in_flight_bytes = 0 if isinstance(body, ApiError) else len(body)
-        self._task = self._loop.create_task(self._fast_path.serve(exchange, admitted=admitted))
+        self._task = self._loop.create_task(fast_path.serve(exchange, admitted=admitted))
 
     def _refuse(self, exchange: FastPathExchange, error: ApiError) -> None:
         try:
