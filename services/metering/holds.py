@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-import itertools
-import secrets
 from datetime import UTC, datetime
 
 import msgspec
 
-from services.clock import Clock
 from services.domain.usage import Usage
 from services.metering.usage import UsageMeter
 from services.storage.ledger import HoldRow
 
 
-class HoldTerms(msgspec.Struct, frozen=True, kw_only=True):
+class HoldTerms:
     """Terms of the holds of one key for one model."""
 
-    account: str
-    """Account that pays."""
-    key_id: str
-    """Key of the caller."""
-    model: str
-    """Public model."""
-    price: str = "{}"
-    """Price in force, as JSON. It is stored with the hold, so later prices do not apply."""
-    monthly_nano: int | None = None
-    """Budget of the key for a calendar month (UTC). None: no limit."""
+    __slots__ = ("has_budget", "row")
+
+    def __init__(
+        self,
+        *,
+        account: str,
+        key_id: str,
+        model: str,
+        price: str = "{}",
+        monthly_nano: int | None = None,
+    ) -> None:
+        """`account` pays for the calls of the key to a public model.
+
+        The price in force, as JSON, is stored with each hold, so later prices do not apply.
+        `monthly_nano` is the budget of the key for a calendar month (UTC). None: no limit.
+        """
+        self.has_budget = monthly_nano is not None
+        """Whether the key has a budget."""
+        self.row = HoldRow(
+            id="",
+            request_id="",
+            account=account,
+            key_id=key_id,
+            model=model,
+            amount=0,
+            price=price,
+            month="",
+            budget=monthly_nano or 0,
+            owner="",
+            created_ms=0,
+        )
+        """Row of the holds, without what each of them has of its own."""
 
 
 class Hold(msgspec.Struct, eq=False, weakref=True):
@@ -55,37 +74,6 @@ class Hold(msgspec.Struct, eq=False, weakref=True):
         return self.row.id
 
 
-class HoldRows:
-    """Rows of new holds of one process, which has its lease under the name `owner`."""
-
-    def __init__(self, owner: str, clock: Clock) -> None:
-        self._owner = owner
-        self._clock = clock
-        self._id_prefix = secrets.token_hex(6)
-        self._serials = itertools.count()
-
-    def new(
-        self, terms: HoldTerms, request_id: str, amount_nano: int, extended: HoldRow | None
-    ) -> HoldRow:
-        """Return the row of a hold. It counts in the month of the hold that it extends, if any."""
-        now_s = self._clock.time()
-        budget, month, extends = terms.monthly_nano, "", ""
-        if extended is not None:
-            month, extends = extended.month, extended.id
-        elif budget is not None:
-            month = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m")
-        now_ms = int(now_s * 1000)
-        return HoldRow(
-            id=f"hold-{now_ms:011x}-{self._id_prefix}{next(self._serials) & 0xFFFF:04x}",
-            request_id=request_id,
-            account=terms.account,
-            key_id=terms.key_id,
-            model=terms.model,
-            amount=amount_nano,
-            price=terms.price,
-            month=month,
-            budget=budget or 0,
-            owner=self._owner,
-            created_ms=now_ms,
-            extends=extends,
-        )
+def month_of(time_s: float) -> str:
+    """Return the month of a budget, such as `2026-11`, at a time since 1970."""
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m")

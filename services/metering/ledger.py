@@ -33,17 +33,20 @@ All amounts are whole nano-USD.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 from weakref import ref
 
+from msgspec.structs import replace
+
 from services.clock import Clock
 from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.books import Books
-from services.metering.holds import Hold, HoldRows, HoldTerms
+from services.metering.holds import Hold, HoldTerms, month_of
 from services.metering.memory_books import MemoryBooks
 from services.metering.outbox import Outbox
 from services.metering.recovery import Recovery
@@ -100,7 +103,8 @@ class Ledger:
         self._clock = clock
         self._lease_s = lease_s
         self._owner = f"owner-{secrets.token_hex(8)}"
-        self._rows = HoldRows(self._owner, clock)
+        self._id_prefix = secrets.token_hex(6)
+        self._serials = itertools.count()
         self._open: dict[str, ref[Hold]] = {}
         """Weak, so that a sweep recovers holds that no caller references any more."""
         self._dirty: dict[str, Hold] = {}
@@ -182,7 +186,20 @@ class Ledger:
             raise unavailable()
         if amount_nano > BALANCE_MAX:
             raise insufficient()
-        row = self._rows.new(terms, request_id, amount_nano, extended)
+        now_s = self._clock.time()
+        now_ms = int(now_s * 1000)
+        row = replace(
+            terms.row if extended is None else extended,
+            id=f"hold-{now_ms:011x}-{self._id_prefix}{next(self._serials) & 0xFFFF:04x}",
+            request_id=request_id,
+            amount=amount_nano,
+            owner=self._owner,
+            created_ms=now_ms,
+        )
+        if extended is not None:  # It counts in the month of that hold.
+            row = replace(row, extends=extended.id)
+        elif terms.has_budget:
+            row = replace(row, month=month_of(now_s))
         hold = Hold(row, terms, amount_nano)
         self._open[row.id] = ref(hold)
         try:
@@ -275,11 +292,10 @@ class Ledger:
         before_ms = int((self._clock.time() - LOST_AFTER_S) * 1000)
         owned = await self._database.read(owned_holds, self._owner, before_ms)
         self._open = {each: hold for each, hold in self._open.items() if hold() is not None}
-        lost = [
-            hold_id
-            for hold_id in owned
-            if hold_id not in self._open and hold_id not in self._outbox
-        ]
+        lost = [hold_id for hold_id in owned if hold_id not in self._open]
+        if lost:
+            ending = self._outbox.ending_ids()
+            lost = [hold_id for hold_id in lost if hold_id not in ending]
         return await self._recovery.sweep(lost, int(self._clock.time() * 1000))
 
     @property

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from itertools import islice
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from itertools import chain, islice
+
+import msgspec
 
 from services.errors import Failure
 from services.storage.admitted_holds import write_holds
@@ -21,9 +21,6 @@ from services.storage.base import ConstraintError, Database
 from services.storage.hold_ends import HoldEnd, end_holds
 from services.storage.late_charges import charge_late
 from services.storage.ledger import HoldRow
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +34,26 @@ HOLD_DELAY_S = 0.25
 """Delay before a hold in flight is written: most short calls end before, so that their holds are
 written once. It is less than the age of a call at its first checkpoint."""
 
-BATCH_MAX = 200
+TRANSACTION_MAX = 200
 """Maximum number of ends in one transaction."""
 
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Backoff between retries. The last value repeats."""
+
+
+class Batch(msgspec.Struct):
+    """Holds and ends that are written together. What is written is removed."""
+
+    holds: dict[str, HoldRow]
+    """Holds in flight that are not in the database, by ID."""
+    whole: list[HoldEnd]
+    """Ends of holds that are not in the database: they are written with them."""
+    ends: list[HoldEnd]
+    """Ends of holds that are in the database, or among `holds`."""
+    size: int
+    """Number of ends when it was begun."""
+    lost: list[HoldEnd] = []
+    """Ends of holds that were found to have ended: another process has recovered them."""
 
 
 class Outbox:
@@ -50,22 +62,19 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._journal = database.hold_journal
-        self._waiting: deque[HoldEnd] = deque()
-        """Ends of holds that are in the database, or are written before them."""
-        self._unwritten: dict[str, HoldRow] = {}
+        self._holds: dict[str, HoldRow] = {}
         """Holds in flight that no batch has had yet, by ID."""
-        self._ended: dict[str, HoldEnd] = {}
+        self._whole: list[HoldEnd] = []
         """Ends of holds that no batch has had yet."""
-        self._writing: dict[str, HoldRow] = {}
-        """Holds in flight that are being written, or whose write has failed."""
-        self._writing_ended: dict[str, HoldEnd] = {}
-        """Ends that are being written with their holds, or whose write has failed."""
-        self._extended: list[HoldEnd] = []
-        """Ends of holds with extensions, all of which are written before them."""
+        self._ends: list[HoldEnd] = []
+        """Ends of holds that a batch has had, or that the next one has."""
+        self._batch: Batch | None = None
+        """The batch that is being written, or whose write has failed."""
+        self._begun = self._written = 0
+        """Numbers of batches that were begun, and that the database has."""
         self._refused: set[str] = set()
         """IDs of holds in flight that the database has refused."""
-        self._hold_ids: set[str] = set()
-        """IDs of all holds whose ends are queued."""
+        self._depth = 0
         self.is_full = False
         """Whether the backlog is too long to admit requests."""
         self.on_not_written: Callable[[HoldEnd, bool], None] = lambda _end, _has_hold: None
@@ -81,43 +90,43 @@ class Outbox:
         """Set when a batch is to be written."""
         self._are_holds_due = False
         """Whether the next batch has the holds in flight, too."""
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._delivered: asyncio.Event | None = None
-        """Set when the database has the next batch. None: no task waits for that."""
+        self._next_written: asyncio.Future[None] | None = None
+        """Done when the database has the batch that is being written. None: no task waits."""
 
     def __len__(self) -> int:
         """Number of ends that are not in the database yet."""
-        return len(self._hold_ids)
-
-    def __contains__(self, hold_id: str) -> bool:
-        return hold_id in self._hold_ids
+        return self._depth
 
     def has_unwritten(self, hold_id: str) -> bool:
         """Whether this is a hold that the database does not have yet."""
-        return hold_id in self._unwritten or hold_id in self._writing
+        batch = self._batch
+        return hold_id in self._holds or (batch is not None and hold_id in batch.holds)
+
+    def ending_ids(self) -> set[str]:
+        """Return the IDs of the holds whose ends are not in the database yet."""
+        batch = self._batch or Batch({}, [], [], 0)
+        ends = list(chain(self._whole, self._ends, batch.whole, batch.ends, batch.lost))
+        return {hold.id for end in ends for hold in (end.hold, *end.extensions)}
 
     def add(self, hold: HoldRow) -> None:
         """Queue a hold that memory has admitted."""
-        self._unwritten[hold.id] = hold
+        self._holds[hold.id] = hold
         if self._hold_timer is None:
-            self._idle.clear()
             self._hold_timer = self._loop.call_later(HOLD_DELAY_S, self._write_all)
 
     def put(self, hold_end: HoldEnd) -> None:
         """Queue the end of a hold."""
-        hold_id = hold_end.hold.id
-        self._hold_ids.add(hold_id)
         if hold_end.extensions:
-            self._hold_ids.update([each.id for each in hold_end.extensions])
-            self._extended.append(hold_end)
-        elif self._unwritten.pop(hold_id, None):
-            self._ended[hold_id] = hold_end
+            self._are_holds_due = True  # All holds that they need are in the same batch.
+            self._ends.append(hold_end)
+        elif self._holds.pop(hold_end.hold.id, None) is None:
+            self._ends.append(hold_end)
         else:
-            self._waiting.append(hold_end)
-        self.is_full = len(self._hold_ids) >= BACKLOG_MAX
+            self._whole.append(hold_end)
+        self._depth += 1
+        if self._depth >= BACKLOG_MAX:
+            self.is_full = True
         if self._timer is None:
-            self._idle.clear()
             self._timer = self._loop.call_later(BATCH_DELAY_S, self._due.set)
 
     def _write_all(self) -> None:
@@ -127,165 +136,136 @@ class Outbox:
 
     async def drain(self) -> None:
         """Wait until the database has all holds and ends."""
-        if not self._idle.is_set():
-            self._write_all()
-        await self._idle.wait()
+        while self._batch or self._holds or self._whole or self._ends:
+            await self.drain_current()
 
     async def drain_current(self) -> None:
         """Wait until the database has the holds and ends that are queued at this moment."""
-        before = self._hold_ids | self._unwritten.keys() | self._writing.keys()
-        if before:
+        is_queued = bool(self._holds or self._whole or self._ends)
+        if is_queued:
             self._write_all()
-        queues = (self._hold_ids, self._unwritten, self._writing)
-        while not all(before.isdisjoint(queue) for queue in queues):
-            await self._next_delivery()
-            queues = (self._hold_ids, self._unwritten, self._writing)
+        await self._until_written(self._begun + is_queued)
 
     async def drain_ends(self) -> None:
         """Wait until the database has the ends that are queued at this moment."""
-        before = set(self._hold_ids)
-        if before:
+        is_queued = bool(self._whole or self._ends)
+        if is_queued:
             self._due.set()
-        while not before.isdisjoint(self._hold_ids):
-            await self._next_delivery()
+        await self._until_written(self._begun + is_queued)
+
+    async def _until_written(self, number: int) -> None:
+        while self._written < number:
+            if self._next_written is None:
+                self._next_written = self._loop.create_future()
+            await asyncio.shield(self._next_written)
 
     async def send(self) -> None:
         """Write queued ends until cancelled. After a failure the task may be started again."""
+        retries = 0
         while True:
-            await self._due.wait()
-            self._due.clear()
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            if self._batch is None:
+                await self._due.wait()
+                self._batch = self._next_batch()
+            batch = self._batch
             try:
-                if self._hold_timer or self._writing or self._writing_ended or self._extended:
-                    await self._send_new()
-                while self._waiting:
-                    await self._deliver(min(len(self._waiting), BATCH_MAX))
-            except BaseException:
-                self._write_all()  # The next run of the task goes on with what is left.
-                raise
-            if not any((self._timer, self._hold_timer)):
-                self._idle.set()
+                while batch.holds or batch.whole:
+                    await self._write_holds(batch, TRANSACTION_MAX)
+                while batch.ends:
+                    await self._end_holds(batch, TRANSACTION_MAX)
+                if batch.lost:
+                    await self._charge_late(batch)
+            except Failure:
+                # The database does not answer, however long. The batch has what is left of it.
+                await asyncio.sleep(RETRY_S[min(retries, len(RETRY_S) - 1)])
+                retries += 1
+                continue
+            self._batch, retries = None, 0
+            self._written += 1
+            self._depth -= batch.size
+            self.is_full = self._depth >= BACKLOG_MAX
+            if self._journal is not None:
+                # Its holds are in the database, with all others unless more were queued meanwhile.
+                self._journal.end_batch(all_written=not (self._holds or self._whole))
+            if self._next_written is not None:
+                self._next_written.set_result(None)
+                self._next_written = None
 
-    async def _send_new(self) -> None:
-        """Write holds that are not in the database: those that have ended, or all."""
-        has_all = self._are_holds_due or bool(self._extended) or not self._unwritten
-        if has_all:
+    def _next_batch(self) -> Batch:
+        """Begin a batch of what is queued: holds in flight only where they are due."""
+        self._due.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        batch = Batch({}, self._whole, self._ends, len(self._whole) + len(self._ends))
+        self._whole, self._ends = [], []
+        self._begun += 1
+        if self._are_holds_due or not self._holds:
             self._are_holds_due = False
             if self._hold_timer is not None:
                 self._hold_timer.cancel()
                 self._hold_timer = None
+            batch.holds, self._holds = self._holds, {}
             if self._journal is not None:
                 self._journal.begin_batch()
-            if self._unwritten:
-                self._writing |= self._unwritten
-                self._unwritten.clear()
-            if self._extended:  # All holds that they need are written before.
-                self._waiting.extend(self._extended)
-                self._extended.clear()
-        # From here on, an end that comes for one of them waits: a batch that fails may be written.
-        self._writing_ended |= self._ended
-        self._ended.clear()
-        while self._writing or self._writing_ended:
-            holds = list(islice(self._writing.values(), BATCH_MAX))
-            await self._deliver_new(holds, list(islice(self._writing_ended.values(), BATCH_MAX)))
-        if has_all and self._journal is not None:
-            try:
-                self._journal.end_batch(all_written=not (self._unwritten or self._ended))
-            except OSError as error:
-                # Harmless: a hold that is in the database is not written again.
-                log.warning("journal.not_emptied", extra={"reason": error.strerror})
+        return batch
 
-    async def _deliver_new(self, holds: Sequence[HoldRow], ended: Sequence[HoldEnd]) -> None:
-        """Write holds that are not in the database. Return when it has them."""
-        # Charges are synced to disk, each with the hold that it ends. A power cut that loses a hold
-        # also ends its call.
-        write = self._database.write if ended else self._database.write_unsynced
-        try:
-            await _until_available(write, write_holds, holds, ended)
-        except ConstraintError as refusal:
-            if len(holds) + len(ended) > 1:
-                for hold in holds:
-                    await self._deliver_new([hold], [])
-                for hold_end in ended:
-                    await self._deliver_new([], [hold_end])
-                return
-            self._refused.update(hold.id for hold in holds)
-            for hold_end in ended:
-                self.on_not_written(hold_end, False)
-            hold_ids = [hold.id for hold in (*holds, *(end.hold for end in ended))]
-            log.warning("holds.refused", extra={"hold_ids": hold_ids, "reason": str(refusal)})
-        for hold in holds:
-            del self._writing[hold.id]
-        for hold_end in ended:
-            del self._writing_ended[hold_end.hold.id]
-        self._note_delivered(ended)
-
-    async def _deliver(self, count: int) -> None:
-        """Write the first waiting ends. Return when the database has them, however long it takes.
+    async def _write_holds(self, batch: Batch, count: int) -> None:
+        """Write holds that are not in the database, and the ends of others with them.
 
         Those that it refuses permanently are found one by one, and dropped.
         """
-        batch = list(islice(self._waiting, count))
+        holds = list(islice(batch.holds.values(), count))
+        whole = batch.whole[: count if count > 1 else 1 - len(holds)]
+        # Charges are synced to disk, each with the hold that it ends. A power cut that loses a hold
+        # also ends its call.
+        write = self._database.write if whole else self._database.write_unsynced
         try:
-            won = await _until_available(self._database.write, end_holds, batch)
-        except ConstraintError:
-            if count > 1:
-                for _ in range(count):
-                    await self._deliver(1)
+            await write(write_holds, holds, whole)
+        except ConstraintError as refusal:
+            if len(holds) + len(whole) > 1:
+                for _ in range(len(holds) + len(whole)):
+                    await self._write_holds(batch, 1)
                 return
-            log.warning("holds.refused", extra={"hold_ids": [batch[0].hold.id]})
-            won = [False]
-        else:
-            if self._journal is None and not all(won):
-                won = await self._charge_late(batch, won)
-            if not all(won):
-                log.warning("holds.already_ended", extra={"hold_ids": _ids_of_lost(batch, won)})
-        for hold_end, ours in zip(batch, won, strict=True):
-            self._waiting.popleft()
-            if not ours:
-                self.on_not_written(hold_end, hold_end.hold.id not in self._refused)
-                self._refused.discard(hold_end.hold.id)
-        self._note_delivered(batch)
+            self._refused.update(hold.id for hold in holds)
+            for hold_end in whole:
+                self.on_not_written(hold_end, False)
+            hold_ids = [hold.id for hold in (*holds, *(end.hold for end in whole))]
+            log.warning("holds.refused", extra={"hold_ids": hold_ids, "reason": str(refusal)})
+        for hold in holds:
+            del batch.holds[hold.id]
+        del batch.whole[: len(whole)]
 
-    async def _charge_late(self, batch: Sequence[HoldEnd], won: Sequence[bool]) -> list[bool]:
-        """Correct the charges of holds that another process has recovered. Return for which."""
-        lost = [hold_end for hold_end, ours in zip(batch, won, strict=True) if not ours]
-        late = await _until_available(self._database.write, charge_late, lost)
-        if charged := [end.hold.id for end, ours in zip(lost, late, strict=True) if ours]:
-            log.warning("holds.charged_late", extra={"hold_ids": charged})
-        each_late = iter(late)
-        return [ours or next(each_late) for ours in won]
-
-    async def _next_delivery(self) -> None:
-        if self._delivered is None:
-            self._delivered = asyncio.Event()
-        await self._delivered.wait()
-
-    def _note_delivered(self, ends: Sequence[HoldEnd]) -> None:
-        for hold_end in ends:
-            self._hold_ids.discard(hold_end.hold.id)
-            if hold_end.extensions:
-                self._hold_ids.difference_update([each.id for each in hold_end.extensions])
-        self.is_full = len(self._hold_ids) >= BACKLOG_MAX
-        if self._delivered is not None:
-            self._delivered.set()
-            self._delivered = None
-
-
-async def _until_available(
-    write: Callable[P, Coroutine[None, None, T]], *args: P.args, **kwargs: P.kwargs
-) -> T:
-    """Repeat a write until the database accepts or refuses it."""
-    attempt = 0
-    while True:
+    async def _end_holds(self, batch: Batch, count: int) -> None:
+        """Write the first ends. Those that the database refuses permanently are dropped."""
+        ends = batch.ends[:count]
         try:
-            return await write(*args, **kwargs)
-        except Failure:
-            await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
-            attempt += 1
+            won = await self._database.write(end_holds, ends)
+        except ConstraintError:
+            if len(ends) > 1:
+                for _ in ends:
+                    await self._end_holds(batch, 1)
+                return
+            log.warning("holds.refused", extra={"hold_ids": [ends[0].hold.id]})
+            self._take_back(ends)
+        else:
+            batch.lost += [hold_end for hold_end, ours in zip(ends, won, strict=True) if not ours]
+        del batch.ends[: len(ends)]
 
+    async def _charge_late(self, batch: Batch) -> None:
+        """Correct the charges of holds that another process has recovered, if there may be one."""
+        lost = batch.lost
+        late = [False] * len(lost)
+        if self._journal is None:
+            late = await self._database.write(charge_late, lost)
+            if charged := [end.hold.id for end, ours in zip(lost, late, strict=True) if ours]:
+                log.warning("holds.charged_late", extra={"hold_ids": charged})
+        if dropped := [end for end, ours in zip(lost, late, strict=True) if not ours]:
+            hold_ids = [hold_end.hold.id for hold_end in dropped]
+            log.warning("holds.already_ended", extra={"hold_ids": hold_ids})
+            self._take_back(dropped)
+        batch.lost = []
 
-def _ids_of_lost(batch: Sequence[HoldEnd], won: Sequence[bool]) -> list[str]:
-    return [hold_end.hold.id for hold_end, ours in zip(batch, won, strict=True) if not ours]
+    def _take_back(self, ends: Sequence[HoldEnd]) -> None:
+        for hold_end in ends:
+            self.on_not_written(hold_end, hold_end.hold.id not in self._refused)
+            self._refused.discard(hold_end.hold.id)

@@ -12,6 +12,7 @@ lost in a power cut, which also ends its call.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from pathlib import Path
 
@@ -20,6 +21,8 @@ import msgspec
 from services.common.json_errors import NOT_JSON
 from services.storage.base import StateError
 from services.storage.ledger import HoldRow
+
+log = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -61,11 +64,15 @@ class HoldJournal:
 
         With `all_written` those of the file in use are in the database, too: it is emptied as well.
         """
-        if self._has_batch:
-            self._has_batch = False
-            os.ftruncate(self._files[self._in_use ^ 1], 0)
-        if all_written:
-            os.ftruncate(self._files[self._in_use], 0)
+        try:
+            if self._has_batch:
+                self._has_batch = False
+                os.ftruncate(self._files[self._in_use ^ 1], 0)
+            if all_written:
+                os.ftruncate(self._files[self._in_use], 0)
+        except OSError as error:
+            # Harmless: a hold that is in the database is not written again.
+            log.warning("journal.not_emptied", extra={"reason": error.strerror})
 
     def read(self) -> list[HoldRow]:
         """Return the holds of an earlier process. A last line that was cut is no hold."""
