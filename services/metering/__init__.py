@@ -17,6 +17,7 @@ Modules, in the order in which data flows:
     usage_parts      parts of a usage within its totals
     usage            tokens to bill: the provider's usage, or our own count
     outbox           holds and their ends on their way to the database
+    checkpoints      usage of calls in flight, which is charged if their process dies
     current_reads    reads of the books that see all that calls have done until now
     hold_retention   deletion of ended holds that are over their retention
     recovery         recovery of holds whose process died

@@ -46,6 +46,7 @@ from services.clock import Clock
 from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.books import Books
+from services.metering.checkpoints import Checkpoints
 from services.metering.holds import Hold, HoldTerms, month_of
 from services.metering.memory_books import MemoryBooks
 from services.metering.outbox import Outbox
@@ -53,12 +54,7 @@ from services.metering.recovery import Recovery
 from services.metering.shared_books import SharedBooks
 from services.storage.accounts import BALANCE_MAX
 from services.storage.base import Database, unavailable
-from services.storage.hold_ends import (
-    Checkpoint,
-    HoldEnd,
-    owned_holds,
-    write_checkpoints,
-)
+from services.storage.hold_ends import HoldEnd, owned_holds
 from services.storage.leases import end_leases, renew_lease
 from services.storage.ledger import HoldRow, insufficient
 from services.telemetry.supervisor import Supervisor
@@ -107,8 +103,8 @@ class Ledger:
         self._serials = itertools.count()
         self._open: dict[str, ref[Hold]] = {}
         """Weak, so that a sweep recovers holds that no caller references any more."""
-        self._dirty: dict[str, Hold] = {}
         self._outbox = Outbox(database)
+        self._checkpoints = Checkpoints(database, self._outbox)
         journal = database.hold_journal
         self._books: Books = (
             MemoryBooks(database, journal, self._outbox)
@@ -157,7 +153,7 @@ class Ledger:
     @property
     def open_holds(self) -> int:
         """Number of open holds of this process."""
-        return sum([hold() is not None for hold in self._open.values()])
+        return len(self._held())
 
     @property
     def recovered(self) -> int:
@@ -230,9 +226,7 @@ class Ledger:
 
     def checkpoint(self, hold: Hold, charge_nano: int, usage: Usage) -> None:
         """Update the usage of an in-flight call. It is written within `HEARTBEAT_S`."""
-        hold.charge_nano = charge_nano
-        hold.usage = usage
-        self._dirty[hold.id] = hold
+        self._checkpoints.put(hold, charge_nano, usage)
 
     def settle(self, hold: Hold, charge_nano: int, usage: Usage | None) -> None:
         """End a hold and charge its account. None: it is voided.
@@ -244,8 +238,8 @@ class Ledger:
         hold.ended = True
         row = hold.row
         self._open.pop(row.id, None)
-        if self._dirty:
-            self._dirty.pop(row.id, None)
+        if unwritten := self._checkpoints.unwritten:
+            unwritten.pop(row.id, None)
         self._books.end(row, charge_nano)
         extensions = self._end_extensions(hold) if hold.extensions else ()
         ended_ms = int(self._clock.time() * 1000)
@@ -282,7 +276,7 @@ class Ledger:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with suppress(Failure):
-            await self._write_checkpoints()
+            await self._checkpoints.write()
             await self._database.write(end_leases, self._owner)
 
     async def sweep(self) -> int:
@@ -297,6 +291,10 @@ class Ledger:
             ending = self._outbox.ending_ids()
             lost = [hold_id for hold_id in lost if hold_id not in ending]
         return await self._recovery.sweep(lost, int(self._clock.time() * 1000))
+
+    def _held(self) -> list[Hold]:
+        """Return the holds of calls in flight."""
+        return [hold for each in self._open.values() if (hold := each()) is not None]
 
     @property
     def _lease_ms(self) -> int:
@@ -315,32 +313,11 @@ class Ledger:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             heartbeats += 1
-            self._ask_for_checkpoints()
+            before_ms = int((self._clock.time() - HEARTBEAT_S) * 1000)
+            self._checkpoints.ask(self._held(), before_ms)
             with suppress(Failure):
-                await self._write_checkpoints()
+                await self._checkpoints.write()
                 if heartbeats % LEASE_HEARTBEATS == 0:
                     await self._database.write(renew_lease, self._owner, self._lease_ms)
                 if heartbeats % SWEEP_HEARTBEATS == 0:
                     await self.sweep()
-
-    def _ask_for_checkpoints(self) -> None:
-        """Ask all calls that are older than the interval."""
-        before_ms = int((self._clock.time() - HEARTBEAT_S) * 1000)
-        for each in self._open.values():
-            hold = each()
-            if hold is not None and hold.meter is not None and hold.row.created_ms < before_ms:
-                hold.meter.recount(0)
-
-    async def _write_checkpoints(self) -> None:
-        dirty, self._dirty = self._dirty, {}
-        # The row of a hold comes first.
-        for hold_id in [each for each in dirty if self._outbox.has_unwritten(each)]:
-            self._dirty[hold_id] = dirty.pop(hold_id)
-        if not dirty:
-            return
-        points = [Checkpoint(hold.id, hold.charge_nano, hold.usage) for hold in dirty.values()]
-        try:
-            await self._database.write(write_checkpoints, points)
-        except BaseException:
-            self._dirty = dirty | self._dirty
-            raise

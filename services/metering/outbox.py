@@ -50,7 +50,9 @@ class Batch(msgspec.Struct):
     """Ends of holds that are not in the database: they are written with them."""
     ends: list[HoldEnd]
     """Ends of holds that are in the database, or among `holds`."""
-    size: int
+    has_all: bool
+    """Whether it has all holds in flight, so that the journal is emptied after it."""
+    size: int = 0
     """Number of ends when it was begun."""
     lost: list[HoldEnd] = []
     """Ends of holds that were found to have ended: another process has recovered them."""
@@ -84,8 +86,8 @@ class Outbox:
         self._timer: asyncio.TimerHandle | None = None
         """Sets `_due` for ends that were queued since the last batch. None: none were."""
         self._hold_timer: asyncio.TimerHandle | None = None
-        """Sets `_due` and `_are_holds_due` for holds that were queued since the last batch with all
-        holds. None: none were."""
+        """Calls `_write_all` for holds that were queued since the last batch with all holds. None:
+        none were."""
         self._due = asyncio.Event()
         """Set when a batch is to be written."""
         self._are_holds_due = False
@@ -104,7 +106,7 @@ class Outbox:
 
     def ending_ids(self) -> set[str]:
         """Return the IDs of the holds whose ends are not in the database yet."""
-        batch = self._batch or Batch({}, [], [], 0)
+        batch = self._batch or Batch({}, [], [], has_all=False)
         ends = list(chain(self._whole, self._ends, batch.whole, batch.ends, batch.lost))
         return {hold.id for end in ends for hold in (end.hold, *end.extensions)}
 
@@ -136,12 +138,12 @@ class Outbox:
 
     async def drain(self) -> None:
         """Wait until the database has all holds and ends."""
-        while self._batch or self._holds or self._whole or self._ends:
+        while self._batch or self._hold_timer or self._whole or self._ends:
             await self.drain_current()
 
     async def drain_current(self) -> None:
         """Wait until the database has the holds and ends that are queued at this moment."""
-        is_queued = bool(self._holds or self._whole or self._ends)
+        is_queued = bool(self._hold_timer or self._whole or self._ends)
         if is_queued:
             self._write_all()
         await self._until_written(self._begun + is_queued)
@@ -183,7 +185,7 @@ class Outbox:
             self._written += 1
             self._depth -= batch.size
             self.is_full = self._depth >= BACKLOG_MAX
-            if self._journal is not None:
+            if batch.has_all and self._journal is not None:
                 # Its holds are in the database, with all others unless more were queued meanwhile.
                 self._journal.end_batch(all_written=not (self._holds or self._whole))
             if self._next_written is not None:
@@ -196,18 +198,19 @@ class Outbox:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        batch = Batch({}, self._whole, self._ends, len(self._whole) + len(self._ends))
+        whole, ends, has_all = self._whole, self._ends, self._are_holds_due
         self._whole, self._ends = [], []
         self._begun += 1
-        if self._are_holds_due or not self._holds:
+        holds: dict[str, HoldRow] = {}
+        if has_all:
             self._are_holds_due = False
             if self._hold_timer is not None:
                 self._hold_timer.cancel()
                 self._hold_timer = None
-            batch.holds, self._holds = self._holds, {}
+            holds, self._holds = self._holds, holds
             if self._journal is not None:
                 self._journal.begin_batch()
-        return batch
+        return Batch(holds, whole, ends, has_all, len(whole) + len(ends))
 
     async def _write_holds(self, batch: Batch, count: int) -> None:
         """Write holds that are not in the database, and the ends of others with them.

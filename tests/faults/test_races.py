@@ -185,7 +185,7 @@ async def test_a_hold_is_ended_once_by_many_sweepers(
             async with Ledger(database, clock) as late:
                 hold = await late.reserve(*order)
                 late.checkpoint(hold, 300, Usage())
-                await late._write_checkpoints()
+                await late._checkpoints.write()
                 sweepers = [Ledger(database, clock) for _ in range(3)]
                 # Who does not renew a lease that is over is dead when it has been seen twice.
                 await asyncio.gather(*(each.sweep() for each in sweepers))

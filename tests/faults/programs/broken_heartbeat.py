@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from services.cli import main
-from services.metering.ledger import Ledger
+from services.metering.checkpoints import Checkpoints
 
 FAILS = Path(os.environ["FAILS"])
 
-_whole: Any = Ledger._write_checkpoints
+_whole: Any = Checkpoints.write
 
 
 def _fails() -> bool:
@@ -24,13 +24,13 @@ def _fails() -> bool:
     return left > 0
 
 
-async def _broken(ledger: Ledger) -> None:
+async def _broken(checkpoints: Checkpoints) -> None:
     task = asyncio.current_task()
     if task is not None and task.get_name() == "ledger heartbeat" and _fails():
         raise RuntimeError("sk-canary-of-a-bug")
-    await _whole(ledger)
+    await _whole(checkpoints)
 
 
-setattr(Ledger, "_write_checkpoints", _broken)  # noqa: B010 - it is not ours to assign
+setattr(Checkpoints, "write", _broken)  # noqa: B010 - it is not ours to assign
 
 sys.exit(main())

@@ -33,7 +33,7 @@ async def recovered_hold(
     await ledger.drain()
     if checkpoint is not None:
         ledger.checkpoint(hold, checkpoint, usage(prompt=1))
-        await ledger._write_checkpoints()
+        await ledger._checkpoints.write()
     await books.end_expired_leases(ledger)
     assert await Ledger(books.database, clock).sweep() == 1
     return hold

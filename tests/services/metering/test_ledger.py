@@ -266,7 +266,7 @@ async def test_a_dead_process_is_charged_at_its_checkpoint(books: Books, clock: 
     streaming, waiting = await dead.reserve(*order(3 * USD)), await dead.reserve(*order(4 * USD))
     dead.checkpoint(streaming, 1 * USD, usage(prompt=99))
     await dead.drain()
-    await dead._write_checkpoints()
+    await dead._checkpoints.write()
     for task in dead._tasks:
         task.cancel()
     await books.end_expired_leases(dead)
@@ -291,7 +291,7 @@ async def test_two_sweeps_recover_a_hold_once(books: Books, clock: FakeClock) ->
     await dead.__aenter__()
     dead.checkpoint(hold := await dead.reserve(*order()), 3, usage())
     await dead.drain()
-    await dead._write_checkpoints()
+    await dead._checkpoints.write()
     for task in dead._tasks:
         task.cancel()
     await books.end_expired_leases(dead)

@@ -162,7 +162,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Checkpoint a call."""
         hold, expected = self.open[data.draw(st.sampled_from(sorted(self.open)))]
         self.ledger.checkpoint(hold, charge, USAGE)
-        self.run_async(self.ledger._write_checkpoints())
+        self.run_async(self.ledger._checkpoints.write())
         expected.checkpoint = charge
 
     @precondition(lambda self: self.open)

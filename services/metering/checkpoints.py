@@ -1,0 +1,49 @@
+"""Usage checkpoints of calls in flight: what a call is charged if its process dies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from services.domain.usage import Usage
+from services.metering.holds import Hold
+from services.metering.outbox import Outbox
+from services.storage.base import Database
+from services.storage.hold_ends import Checkpoint, write_checkpoints
+
+
+class Checkpoints:
+    """Checkpoints of one process."""
+
+    def __init__(self, database: Database, outbox: Outbox) -> None:
+        self._database = database
+        self._outbox = outbox
+        self.unwritten: dict[str, Hold] = {}
+        """Holds whose last checkpoint is not in the database yet, by ID."""
+
+    def put(self, hold: Hold, charge_nano: int, usage: Usage) -> None:
+        """Update the usage of an in-flight call, to be written."""
+        hold.charge_nano = charge_nano
+        hold.usage = usage
+        self.unwritten[hold.id] = hold
+
+    @staticmethod
+    def ask(holds: Iterable[Hold], before_ms: int) -> None:
+        """Ask the calls that began before a time for a checkpoint with their next batch."""
+        for hold in holds:
+            if hold.meter is not None and hold.row.created_ms < before_ms:
+                hold.meter.recount(0)
+
+    async def write(self) -> None:
+        """Write the checkpoints."""
+        holds, self.unwritten = self.unwritten, {}
+        # The row of a hold comes first.
+        for hold_id in [each for each in holds if self._outbox.has_unwritten(each)]:
+            self.unwritten[hold_id] = holds.pop(hold_id)
+        if not holds:
+            return
+        points = [Checkpoint(hold.id, hold.charge_nano, hold.usage) for hold in holds.values()]
+        try:
+            await self._database.write(write_checkpoints, points)
+        except BaseException:
+            self.unwritten = holds | self.unwritten
+            raise
