@@ -24,7 +24,7 @@ from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.metering.holds import HoldTerms
 from services.metering.price_list import PriceList
-from services.metering.prices import FREE, Price
+from services.metering.prices import FREE, Price, Tariff
 from services.providers.base import ModelRoute
 from services.storage.counters import Meter
 
@@ -42,6 +42,7 @@ Unpinned = Literal["", "off", "no_choice", "no_cache_price", "short_prompt"]
 has one target; its cached tokens have no lower price; no provider caches such a prompt. Empty: the
 calls are kept there."""
 
+_FREE = Tariff(FREE)
 _PLAIN = ChatCompletionSpec(model="")
 _NOT_ALLOWED = "The key may not use this model."
 _UNPRICED = "This model has no price yet."
@@ -58,10 +59,10 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The requested model, by the name of its price, its limits and the scopes of keys."""
     routes: Sequence[ModelRoute]
     """The requested model, then those of its fallbacks that the key may use and that are sold."""
-    bounds: Sequence[tuple[AnswerBound, Price]]
-    """For each route the bound of its answers, and the price of its model."""
-    prices: Mapping[str, Price]
-    """Prices of these models. Without that of the requested one where it is not sold."""
+    tariffs: Mapping[str, Tariff]
+    """Tariffs of these models. Without that of the requested one where it is not sold."""
+    bounds: Sequence[tuple[AnswerBound, Tariff]]
+    """For each route the bound of its answers, and the tariff of its model."""
     hold_terms: HoldTerms
     """Terms of the holds, with the price of the requested model."""
     meters: Sequence[Meter]
@@ -107,7 +108,7 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         )
         plan = self._of_dialects.get(dialects)
         if plan is None:
-            plan = replace(self, routes=routes, bounds=_bounds(routes, self.prices))
+            plan = replace(self, routes=routes, bounds=_bounds(routes, self.tariffs))
             self._of_dialects[dialects] = plan
         return plan
 
@@ -124,7 +125,7 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def require_sold(self) -> None:
         """Raise Failure MODEL_NOT_FOUND where the model has no price, and callers must pay."""
-        if self.model not in self.prices:
+        if self.model not in self.tariffs:
             raise _refused(ErrorReason.MODEL_NOT_FOUND, _UNPRICED, self.model)
 
 
@@ -174,10 +175,10 @@ class CallPlans:
         others = [one for one in fallbacks if self._may_answer(caller, one.base_model)]
         routes = [requested, *others]
         names = [one.base_model for one in routes if self.sells(caller, one.base_model)]
-        prices = {name: self._price(name) for name in names}
+        tariffs = {name: Tariff(self._price(name), caller.markup_bp) for name in names}
         sends_tools = self._provider_tools == "free" or not caller.pays
         if self._provider_tools == "charge":
-            routes = [_with_charged_tools(one, prices) for one in routes]
+            routes = [_with_charged_tools(one, tariffs) for one in routes]
         if not sends_tools:
             routes = [_without_provider_tools(one) for one in routes]
         channels = {each.channel.name: each.channel for one in routes for each in one.targets}
@@ -190,13 +191,13 @@ class CallPlans:
             caller=caller,
             model=base,
             routes=routes,
-            bounds=_bounds(routes, prices),
-            prices=prices,
+            tariffs=tariffs,
+            bounds=_bounds(routes, tariffs),
             hold_terms=HoldTerms(
                 account=caller.account,
                 key_id=caller.key_id,
                 model=base,
-                price=prices.get(base, FREE).to_json(),
+                price=tariffs.get(base, _FREE).price.to_json(),
                 monthly_nano=caller.scope.monthly_nano_usd,
             ),
             meters=self.limits.meters(subject),
@@ -213,7 +214,7 @@ class CallPlans:
             answer_headers={CONTENT_HEADER: TEXT_CONTENT} if shows_text else {},
             plain_drains=drain_rules(_PLAIN, routes),
             pays=caller.pays,
-            is_open=caller.may_use(base) and base in prices,
+            is_open=caller.may_use(base) and base in tariffs,
             embeds=requested.capabilities.embeddings is not None,
         )
 
@@ -238,9 +239,9 @@ class CallPlans:
 
 
 def _bounds(
-    routes: Sequence[ModelRoute], prices: Mapping[str, Price]
-) -> Sequence[tuple[AnswerBound, Price]]:
-    return [(AnswerBound.of(one.targets), prices.get(one.base_model, FREE)) for one in routes]
+    routes: Sequence[ModelRoute], tariffs: Mapping[str, Tariff]
+) -> Sequence[tuple[AnswerBound, Tariff]]:
+    return [(AnswerBound.of(one.targets), tariffs.get(one.base_model, _FREE)) for one in routes]
 
 
 def _subject(caller: Caller, model: str) -> Subject:
@@ -249,12 +250,11 @@ def _subject(caller: Caller, model: str) -> Subject:
     return Subject(key=caller.key_id, model=model, own=own)
 
 
-def _with_charged_tools(route: ModelRoute, prices: Mapping[str, Price]) -> ModelRoute:
+def _with_charged_tools(route: ModelRoute, tariffs: Mapping[str, Tariff]) -> ModelRoute:
     """Return a route whose targets know the tools that its price has."""
-    price = prices.get(route.base_model)
-    if price is None or not price.provider_tools:
+    tools = frozenset(tariffs.get(route.base_model, _FREE).price.provider_tools)
+    if not tools:
         return route
-    tools = frozenset(price.provider_tools)
     targets = [changed(target, charged_tools=tools) for target in route.targets]
     return changed(route, targets=targets)
 

@@ -16,7 +16,7 @@ from services.common.off_loop import OFF_LOOP_BYTES, off_loop
 from services.domain.spec import ChatCompletionSpec
 from services.metering.holds import Hold
 from services.metering.ledger import Ledger
-from services.metering.prices import NO_TOOLS, estimate_nano
+from services.metering.prices import NO_TOOLS
 from services.metering.tokens import (
     TOOL_TOKENS_MAX,
     TokenCounter,
@@ -68,7 +68,6 @@ class Gate:
         if not plan.is_open:
             plan.require_allowed()
             plan.require_sold()
-        caller = plan.caller
         if texts is not None:
             prompt_tokens = estimate_texts(texts)
         elif raw is None or raw.facts.has_media:
@@ -78,12 +77,12 @@ class Gate:
         media = media_bound(spec) if texts is None and spec.messages else None
         uses = tool_uses(spec.tools) if spec.tools else NO_TOOLS
         max_tokens = amount = 0
-        for bound, price in plan.bounds:
+        for bound, tariff in plan.bounds:
             most = bound.tokens(spec)
             shown = media(bound.targets) if media else 0
             prompt = (prompt_tokens + shown) * (1 + cut_attempts_max)
-            nano = estimate_nano(prompt, most, price, markup_bp=caller.markup_bp, tool_uses=uses)
-            max_tokens, amount = max(max_tokens, most), max(amount, nano)
+            max_tokens = max(max_tokens, most)
+            amount = max(amount, tariff.estimate_nano(prompt, most, uses))
         tokens = prompt_tokens + max_tokens
         lease, hold = await self.take(plan, record, tokens, amount)
         is_bounded = amount > 0 and plan.pays

@@ -16,7 +16,7 @@ from services.domain.events import Batch, Finished
 from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.holds import Hold
-from services.metering.prices import FREE, Price, completion_nano, cost_nano
+from services.metering.prices import FREE, Tariff
 from services.metering.usage import Metered, Unseen, UsageMeter
 from services.providers.base import Decoder, Target
 from services.providers.raw_lane import RawDecoder
@@ -30,6 +30,8 @@ STEP_TOKENS = 1024
 
 RECOUNT_CHARS_MIN = 256
 """The fewest characters between two counts of what a call has cost."""
+
+_FREE = Tariff(FREE)
 
 
 class Ticket(msgspec.Struct, kw_only=True):
@@ -61,7 +63,7 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Lease of the limits on the channel of the current attempt."""
     target: Target | None = None
     """Set when the call is charged: the target that has the prompt."""
-    price: Price = FREE
+    tariff: Tariff = _FREE
     """Price of its model."""
     decoder: Decoder | None = None
     """Set when the call is charged: has the usage that the provider has reported."""
@@ -129,9 +131,9 @@ class Ticket(msgspec.Struct, kw_only=True):
         if target.channel.bills_abandoned:
             unseen = Unseen(prompt_tokens=self._unseen_prompt(target))
             self.cut = self.meter.metered(decoder.usage, unseen)
-            price = self.plan.prices[target.public_model]
-            self.cut_nano += cost_nano(self.cut.usage, price, markup_bp=self.plan.caller.markup_bp)
-            self.cut_provider_nano += cost_nano(self.cut.usage, price, markup_bp=0)
+            tariff = self.plan.tariffs[target.public_model]
+            self.cut_nano += tariff.cost_nano(self.cut.usage)
+            self.cut_provider_nano += Tariff(tariff.price).cost_nano(self.cut.usage)
         else:
             self.miss_answer(target, decoder)
 
@@ -169,7 +171,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         if self.meter.read_prompt is not None and isinstance(decoder, RawDecoder):
             self.meter.unread = decoder.unread
         self.target, self.decoder, self.thinking_tokens = target, decoder, thinking_tokens
-        self.price = self.plan.prices[target.public_model]
+        self.tariff = self.plan.tariffs[target.public_model]
 
     def _unseen_prompt(self, target: Target | None) -> int:
         """Return the most tokens of the prompt beside what the request shows."""
@@ -190,7 +192,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         The last batch gets usage and cost of the call. Raises Failure as `extend` does.
         """
         if type(batch[-1]) is Finished:
-            self._show_cost(batch, self._complete().usage)
+            self._show_cost(batch, self._complete(self.meter.metered()))
             self.record.finish_answer(batch)
         else:
             self._checkpoint()
@@ -223,9 +225,9 @@ class Ticket(msgspec.Struct, kw_only=True):
 
     def count_whole(self, answer: WholeAnswer) -> Usage:
         """Count a whole answer. Returns the usage that is charged; `charge_nano` is the cost."""
-        self.meter.add_whole(answer)
         self.record.finish_with(answer.choices[0].finish_reason)
-        return self._complete().usage
+        self.meter.add_whole(answer)
+        return self._complete(self.meter.metered())
 
     def close(self) -> None:
         """Settle the call: charge its usage, and give back what it took beyond that.
@@ -262,8 +264,12 @@ class Ticket(msgspec.Struct, kw_only=True):
 
     def _metered_at_end(self) -> Metered:
         """Return the usage of a call whose answer is not complete, having counted its cost."""
-        metered = self.cut if self._is_unbilled and self.cut else self._usage_at_end()
-        self.charge_nano = min(self._cost(metered), self._charge_max)
+        if self._is_unbilled and self.cut:
+            metered, cost_nano = self.cut, self.cut_nano
+        else:
+            metered = self._usage_at_end()
+            cost_nano = self.cut_nano + self.tariff.cost_nano(metered.usage)
+        self.charge_nano = min(cost_nano, self._charge_max)
         return metered
 
     def _void(self) -> None:
@@ -278,11 +284,13 @@ class Ticket(msgspec.Struct, kw_only=True):
             self.channel_lease.release()
             self.channel_lease = None
 
-    def _complete(self) -> Metered:
-        self.metered = metered = self.meter.metered()
-        self.charge_nano = self._cost(metered)
-        self.must_extend = self.is_bounded and self.charge_nano > self.hold.amount_nano
-        return metered
+    def _complete(self, metered: Metered) -> Usage:
+        """Take note of the usage of a complete answer. Return it."""
+        self.metered, usage = metered, metered.usage
+        self.charge_nano = self.cut_nano + self.tariff.cost_nano(usage)
+        if self.is_bounded:
+            self.must_extend = self.charge_nano > self.hold.amount_nano
+        return usage
 
     def _show_cost(self, batch: Batch, usage: Usage) -> None:
         """Put usage and cost into the last event of an answer."""
@@ -291,7 +299,7 @@ class Ticket(msgspec.Struct, kw_only=True):
 
     def _checkpoint(self) -> None:
         metered = self._usage_so_far()
-        self.charge_nano = self._cost(metered)
+        self.charge_nano = self.cut_nano + self.tariff.cost_nano(metered.usage)
         self.gate.ledger.checkpoint(self.hold, self.charge_nano, metered.usage)
         if self.is_bounded:
             self._plan_recount()
@@ -308,7 +316,7 @@ class Ticket(msgspec.Struct, kw_only=True):
 
     @property
     def _step_nano(self) -> int:
-        return completion_nano(STEP_TOKENS, self.price, markup_bp=self.plan.caller.markup_bp)
+        return self.tariff.completion_nano(STEP_TOKENS)
 
     def _usage_so_far(self) -> Metered:
         """The usage of a call whose answer is not complete."""
@@ -329,14 +337,8 @@ class Ticket(msgspec.Struct, kw_only=True):
         )
         return self.meter.metered(self.decoder.usage if self.decoder else None, unseen)
 
-    def _cost(self, metered: Metered) -> int:
-        if metered is self.cut:
-            return self.cut_nano
-        markup_bp = self.plan.caller.markup_bp
-        return self.cut_nano + cost_nano(metered.usage, self.price, markup_bp=markup_bp)
-
     def _provider_nano(self, metered: Metered) -> int:
         """Return the cost before the markup, with what the balance lacks."""
         if metered is self.cut:
             return self.cut_provider_nano
-        return self.cut_provider_nano + cost_nano(metered.usage, self.price, markup_bp=0)
+        return self.cut_provider_nano + Tariff(self.tariff.price).cost_nano(metered.usage)

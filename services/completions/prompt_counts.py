@@ -161,7 +161,7 @@ class PromptCounts:
         for target in order_targets(able, health, self._chance):
             may_ask = self._retry_at.get(_key_of(target), 0.0) <= now
             is_on = target.channel.name not in health.disabled and health.available(target)
-            if may_ask and is_on and plan.model in plan.prices:
+            if may_ask and is_on and plan.model in plan.tariffs:
                 return target
         raise _NoCountError(_UNAVAILABLE)
 

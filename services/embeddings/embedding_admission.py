@@ -9,7 +9,6 @@ from services.admission.gate import Gate
 from services.embeddings.embedding_call import EmbeddingCall
 from services.embeddings.embedding_ticket import EmbeddingTicket
 from services.embeddings.request_parts import RequestPart
-from services.metering.prices import estimate_nano
 from services.providers.base import Target
 from services.routing.attempts import cut_attempts_max
 
@@ -30,7 +29,6 @@ async def admit(
     channels = {each.channel.name: each.channel for each in targets}
     timeouts_s = sorted((each.total_timeout_s for each in channels.values()), reverse=True)
     cuts = cut_attempts_max(timeouts_s, call.time_left_s())
-    price, markup_bp = plan.prices[plan.model], plan.caller.markup_bp
-    amount = estimate_nano(tokens * (1 + cuts), 0, price, markup_bp=markup_bp)
+    amount = plan.tariffs[plan.model].estimate_nano(tokens * (1 + cuts), 0)
     lease, hold = await gate.take(plan, call.record, tokens, amount)
     return EmbeddingTicket(gate=gate, lease=lease, hold=hold, plan=plan, record=call.record)

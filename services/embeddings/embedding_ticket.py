@@ -20,7 +20,7 @@ from services.domain.usage import Usage
 from services.embeddings.request_parts import RequestPart, count_tokens
 from services.errors import Failure
 from services.metering.holds import Hold
-from services.metering.prices import cost_nano
+from services.metering.prices import Tariff
 from services.metering.usage import COUNT_MAX
 from services.providers.base import Decoder, Target
 from services.telemetry.calls import CallRecord
@@ -117,7 +117,7 @@ class EmbeddingTicket(msgspec.Struct, kw_only=True):
         self._sent = 0
         self._release_channel(tokens)
         usage = self.usage
-        self.charge_nano = self._cost(usage)
+        self.charge_nano = self._tariff.cost_nano(usage)
         self.gate.ledger.checkpoint(self.hold, self.charge_nano, usage)
         await self._extend()
 
@@ -147,12 +147,12 @@ class EmbeddingTicket(msgspec.Struct, kw_only=True):
             self.charge_nano = 0
             record.settlement = "voided"
             return
-        self.charge_nano = min(self._cost(usage), self._charge_max)
+        self.charge_nano = min(self._tariff.cost_nano(usage), self._charge_max)
         self.gate.ledger.settle(self.hold, self.charge_nano, usage)
         record.settlement = "settled"
         record.charge_nano, record.usage = self.charge_nano, usage
         record.flags = self._flags
-        record.facts.cost_nano = cost_nano(usage, self.plan.prices[self.plan.model])
+        record.facts.cost_nano = Tariff(self._tariff.price).cost_nano(usage)
 
     @property
     def _flags(self) -> Sequence[str]:
@@ -182,6 +182,6 @@ class EmbeddingTicket(msgspec.Struct, kw_only=True):
             self._channel_lease.release()
             self._channel_lease = None
 
-    def _cost(self, usage: Usage) -> int:
-        price, markup_bp = self.plan.prices[self.plan.model], self.plan.caller.markup_bp
-        return cost_nano(usage, price, markup_bp=markup_bp)
+    @property
+    def _tariff(self) -> Tariff:
+        return self.plan.tariffs[self.plan.model]

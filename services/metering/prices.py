@@ -18,6 +18,8 @@ from services.domain.usage import Usage, parts_of
 
 PICO_PER_NANO = 1000
 BASIS_POINTS = 10_000
+SHARES_PER_NANO = PICO_PER_NANO * BASIS_POINTS
+"""Hundredths of a percent of a picodollar in a nanodollar."""
 PICO_USD = Decimal(10) ** 12
 PICO_USD_PER_TOKEN = Decimal(10) ** 6
 """Picodollars per token of one US dollar per million tokens."""
@@ -160,49 +162,53 @@ FREE = Price()
 NO_TOOLS: Mapping[str, int] = {}
 
 
-def cost_nano(usage: Usage, price: Price, *, markup_bp: int = 0) -> int:
-    """Return the nanodollars for `usage`, plus a markup in hundredths of a percent.
+class Tariff(msgspec.Struct, frozen=True, eq=False):
+    """Price of a model for some callers. Its costs are whole nanodollars, rounded up at the end."""
 
-    More tokens of any kind never cost less, unless the rates of longer prompts are lower.
-    """
-    rates = price.rates(usage.prompt_token_count) if price.tiers else price
-    if any(parts_of(usage)):
-        pico = rates.pico(usage)
-    else:
-        prompt, completion = usage.prompt_token_count, usage.completion_token_count
-        pico = prompt * rates.prompt + completion * rates.completion
-    pico += price.request
-    if usage.provider_tool_counts:
-        pico += price.tools_pico(usage.provider_tool_counts)
-    return _nano(pico, markup_bp)
+    price: Price
+    markup_bp: int = 0
+    """Markup in hundredths of a percent."""
 
+    def cost_nano(self, usage: Usage) -> int:
+        """Return the cost of `usage`.
 
-def estimate_nano(
-    prompt_tokens: int,
-    max_tokens: int,
-    price: Price,
-    *,
-    markup_bp: int = 0,
-    tool_uses: Mapping[str, int] = NO_TOOLS,
-) -> int:
-    """Return the highest cost of a call in nanodollars: every token at the highest rate.
+        More tokens of any kind never cost less, unless the rates of longer prompts are lower.
+        """
+        price = self.price
+        rates = price.rates(usage.prompt_token_count) if price.tiers else price
+        if any(parts_of(usage)):
+            pico = rates.pico(usage)
+        else:
+            prompt, completion = usage.prompt_token_count, usage.completion_token_count
+            pico = prompt * rates.prompt + completion * rates.completion
+        pico += price.request
+        if usage.provider_tool_counts:
+            pico += price.tools_pico(usage.provider_tool_counts)
+        return -(-pico * (BASIS_POINTS + self.markup_bp) // SHARES_PER_NANO)
 
-    `max_tokens` is for all choices together, `tool_uses` are calls of tools that the provider runs,
-    by their names. No usage within these numbers costs more.
-    """
-    highest = prompt_tokens * price.prompt_max + max_tokens * price.completion_max
-    for tier in price.tiers:
-        if prompt_tokens > tier.above_prompt_tokens:
-            cost = prompt_tokens * tier.prompt_max + max_tokens * tier.completion_max
-            highest = max(highest, cost)
-    if tool_uses:
-        highest += price.tools_pico(tool_uses)
-    return _nano(highest + price.request, markup_bp)
+    def estimate_nano(
+        self, prompt_tokens: int, max_tokens: int, tool_uses: Mapping[str, int] = NO_TOOLS
+    ) -> int:
+        """Return the highest cost of a call: every token at the highest rate.
 
+        `max_tokens` is for all choices together, `tool_uses` are calls of tools that the provider
+        runs, by their names. No usage within these numbers costs more.
+        """
+        price = self.price
+        pico = prompt_tokens * price.prompt_max + max_tokens * price.completion_max
+        for tier in price.tiers:
+            if prompt_tokens > tier.above_prompt_tokens:
+                cost = prompt_tokens * tier.prompt_max + max_tokens * tier.completion_max
+                pico = max(pico, cost)
+        if tool_uses:
+            pico += price.tools_pico(tool_uses)
+        pico += price.request
+        return -(-pico * (BASIS_POINTS + self.markup_bp) // SHARES_PER_NANO)
 
-def completion_nano(tokens: int, price: Price, *, markup_bp: int = 0) -> int:
-    """Return the highest cost of generated tokens in nanodollars, whatever the prompt's length."""
-    return _nano(tokens * price.completion_max_of_tiers, markup_bp)
+    def completion_nano(self, tokens: int) -> int:
+        """Return the highest cost of generated tokens, whatever the prompt's length."""
+        pico = tokens * self.price.completion_max_of_tiers
+        return -(-pico * (BASIS_POINTS + self.markup_bp) // SHARES_PER_NANO)
 
 
 def _surcharge(tokens: int, rate: int, media: Iterable[tuple[int, int | None]]) -> int:
@@ -222,7 +228,3 @@ def _own_rate(usd_per_mtok: Decimal | None) -> int | None:
 
 def _per_token(usd_per_mtok: Decimal | None, default: int) -> int:
     return default if usd_per_mtok is None else int(usd_per_mtok * PICO_USD_PER_TOKEN)
-
-
-def _nano(pico: int, markup_bp: int) -> int:
-    return -(-pico * (BASIS_POINTS + markup_bp) // (BASIS_POINTS * PICO_PER_NANO))

@@ -101,6 +101,7 @@ class UsageMeter(msgspec.Struct, eq=False):
     """The size at which `add` asks for a count."""
     _look_at: int = PIECE_CHARS
     """The size at which one of these is due. 0: the answer has ended."""
+    _unread_whole: WholeAnswer | None = None
     _final: Usage | None = None
     _is_refused: bool = False
     _is_drained: bool = False
@@ -112,7 +113,8 @@ class UsageMeter(msgspec.Struct, eq=False):
     def restart(self) -> None:
         """Forget the answer so far: another one is given in its place."""
         self._text, self._reasoning = RunningTokenCount(), RunningTokenCount()
-        self._final, self._is_refused, self.unread, self.size = None, False, None, 0
+        self._final, self._is_refused, self.size = None, False, 0
+        self.unread = self._unread_whole = None
         self._close_at = self._look_at = PIECE_CHARS
         self._recount_at = sys.maxsize
 
@@ -147,12 +149,8 @@ class UsageMeter(msgspec.Struct, eq=False):
         return self.size >= self._look_at and self._look(batch)
 
     def add_whole(self, answer: WholeAnswer) -> None:
-        """Count a whole answer. Its text counts only where the provider's count is implausible."""
-        usage = answer.usage
-        if usage is not None and 0 < usage.completion_token_count <= self.max_tokens:
-            self._final = usage
-        else:
-            self.add(answer.events())
+        """Count a whole answer. Its text is read only where it must be counted."""
+        self._unread_whole, self._final = answer, answer.usage
 
     def drain(self) -> None:
         """Mark the rest of the answer as drained: the caller has left."""
@@ -217,6 +215,9 @@ class UsageMeter(msgspec.Struct, eq=False):
                 self.size += max(frames, len(event.data) - FRAME_BYTES_MIN * frames)
 
     def _read_unread(self) -> None:
+        if self._unread_whole is not None:
+            events, self._unread_whole = self._unread_whole.events(), None
+            self.add(events)
         if self.unread is not None:
             size = self.size
             self.add(self.unread())
@@ -247,6 +248,7 @@ class UsageMeter(msgspec.Struct, eq=False):
 
     def _plausible(self, final: Usage) -> tuple[int, int, Sequence[str]]:
         """Return prompt and completion of the provider's usage, and which of them is our count."""
+        self._read_unread()
         prompt = final.prompt_token_count
         completion = final.completion_token_count
         flags = []

@@ -20,7 +20,7 @@ from services.common.plain_metrics import ByLabels, PlainCounter, PlainMetrics
 from services.domain.error_reason import ErrorReason
 from services.domain.usage import Usage
 from services.errors import Failure, UpstreamError
-from services.metering.prices import Price, cost_nano
+from services.metering.prices import Price, Tariff
 from services.metering.tokens import TokenCounter
 from services.operations.probe_requests import ProbeCompletion, ProbeEmbedding, ProbeRequest
 from services.providers.base import Dialect, Target
@@ -111,7 +111,7 @@ class ChannelTester:
         test.cause = causes.last
         test.usage = request.usage()
         if price is not None and test.usage is not None:
-            test.cost_nano = cost_nano(test.usage, price)
+            test.cost_nano = Tariff(price).cost_nano(test.usage)
         self._record(test, request_id)
         return test
 

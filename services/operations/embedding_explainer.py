@@ -16,7 +16,7 @@ from services.embeddings.embedding_form import able_targets
 from services.embeddings.request_parts import check_size, dimensions_of, split
 from services.embeddings.validation import validate
 from services.errors import Failure
-from services.metering.prices import FREE, estimate_nano
+from services.metering.prices import FREE, Tariff
 from services.operations.candidates import add_request, candidate_of, token_prices
 from services.operations.model_kind import require_kind
 from services.providers.base import ModelRoute, Notes, Target
@@ -50,7 +50,7 @@ class EmbeddingExplainer:
         parts = await off_loop(read_bytes(spec), split, spec, able, as_numbers=False)
         tokens = sum(part.tokens for part in parts)
         first = msgspec.structs.replace(request, spec=parts[0].spec)
-        price = self.plans.prices.lookup(route.base_model) or FREE
+        tariff = Tariff(self.plans.prices.lookup(route.base_model) or FREE)
         return pb.ExplainEmbeddingsResponse(
             candidates=[
                 self._candidate(first, route, target, tokens)
@@ -58,7 +58,7 @@ class EmbeddingExplainer:
             ],
             prompt_token_count=tokens,
             request_count=len(parts),
-            hold_nano_usd=estimate_nano(tokens, 0, price),
+            hold_nano_usd=tariff.estimate_nano(tokens, 0),
         )
 
     def _candidate(

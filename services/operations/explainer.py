@@ -16,7 +16,7 @@ from services.common.request_headers import session_id
 from services.completions.validation import validate
 from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.errors import Failure
-from services.metering.prices import FREE, estimate_nano
+from services.metering.prices import FREE, Tariff
 from services.metering.tokens import estimate_prompt
 from services.operations.candidates import add_request, candidate_of, token_prices
 from services.operations.model_kind import require_kind
@@ -86,7 +86,8 @@ class Explainer:
         affinity, pin = self._pin(routes, spec, session, prompt_tokens)
         media = media_bound(spec)
         most = [AnswerBound.of(one.targets).tokens(spec) for one in routes]
-        prices = [self.plans.prices.lookup(one.base_model) or FREE for one in routes]
+        prices = self.plans.prices
+        tariffs = [Tariff(prices.lookup(one.base_model) or FREE) for one in routes]
         return pb.ExplainChatCompletionResponse(
             candidates=[
                 self._candidate(
@@ -99,8 +100,8 @@ class Explainer:
             max_token_count=max(most),
             affinity=affinity,
             hold_nano_usd=max(
-                estimate_nano(prompt_tokens + media(one.targets), tokens, price)
-                for one, tokens, price in zip(routes, most, prices, strict=True)
+                tariff.estimate_nano(prompt_tokens + media(one.targets), tokens)
+                for one, tokens, tariff in zip(routes, most, tariffs, strict=True)
             ),
         )
 

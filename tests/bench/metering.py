@@ -11,7 +11,7 @@ from services.domain.events import TextDelta
 from services.domain.spec import ChatCompletionSpec
 from services.domain.usage import Usage
 from services.metering.price_list import PriceList
-from services.metering.prices import Price, cost_nano, estimate_nano
+from services.metering.prices import Price, Tariff
 from services.metering.tokens import TokenCounter, count_prompt, estimate_prompt
 from services.metering.usage import UsageMeter
 
@@ -49,10 +49,11 @@ async def main() -> None:
     )
     prices = PriceList({})
     price = prices.lookup(MODEL) or Price()
+    tariff = Tariff(price)
     meter = UsageMeter(SPEC, counter)
     show("look a price up", lambda: prices.lookup(MODEL), 10_000)
-    show("cost of a usage", lambda: cost_nano(USAGE, price), 10_000)
-    show("estimate of a cost", lambda: estimate_nano(900, 300, price), 10_000)
+    show("cost of a usage", lambda: tariff.cost_nano(USAGE), 10_000)
+    show("estimate of a cost", lambda: tariff.estimate_nano(900, 300), 10_000)
     show("price snapshot", price.to_json, 10_000)
     show("estimate a prompt of 5 x 720 characters", lambda: estimate_prompt(SPEC), 2_000)
     show("count it", lambda: count_prompt(SPEC, counter), 2_000)

@@ -67,7 +67,7 @@ def test_a_model_without_a_price_is_refused_to_callers_who_pay() -> None:
     with pytest.raises(Failure, match="no price yet"):
         paid.require_sold()
     free.require_sold()
-    assert free.prices["house/spare"].prompt_max == 0
+    assert free.tariffs["house/spare"].price.prompt_max == 0
     assert [route.model for route in plans().of(CALLER, CLAUDE).routes] == [CLAUDE]
 
 

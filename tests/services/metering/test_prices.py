@@ -12,7 +12,7 @@ from services.config import ChannelConfig
 from services.config.prices import PriceConfig, TierConfig
 from services.domain.usage import Usage
 from services.metering.price_list import PRICES_FILE, PriceList, load_shipped
-from services.metering.prices import FREE, PICO_USD, Price, Tier, cost_nano, estimate_nano
+from services.metering.prices import FREE, PICO_USD, Price, Tariff, Tier
 
 SONNET = Price.from_config(
     PriceConfig(
@@ -23,6 +23,11 @@ SONNET = Price.from_config(
         completion_usd_per_mtok=Decimal(15),
     )
 )
+
+
+def cost_nano(usage: Usage, price: Price, *, markup_bp: int = 0) -> int:
+    """Cost of a usage, with a markup."""
+    return Tariff(price, markup_bp).cost_nano(usage)
 
 
 def row(**keys: object) -> PriceConfig:
@@ -453,11 +458,8 @@ def test_an_estimate_is_never_exceeded(
     """A call within the estimated numbers of tokens costs at most the estimate."""
     usage = usage_of(parts)
 
-    estimate = estimate_nano(
-        usage.prompt_token_count + spare_prompt,
-        usage.completion_token_count + spare,
-        price,
-        markup_bp=markup_bp,
+    estimate = Tariff(price, markup_bp).estimate_nano(
+        usage.prompt_token_count + spare_prompt, usage.completion_token_count + spare
     )
 
     assert cost_nano(usage, price, markup_bp=markup_bp) <= estimate

@@ -22,7 +22,7 @@ from services.domain.spec import ChatCompletionSpec, ResponseFormat, Thinking, T
 from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.price_list import load_shipped
-from services.metering.prices import FREE, Price, Rates, cost_nano
+from services.metering.prices import FREE, Price, Rates, Tariff
 from services.models.model_facts import ModelFacts
 from services.providers.base import ModelRoute, Notes, Target
 from services.providers.registry import DIALECTS, PARAMETER_NAMES
@@ -131,7 +131,7 @@ def test_the_listed_price_is_what_is_charged(markup_bp: int) -> None:
     for name, price in prices.items():
         shown = listed(price, markup_bp, name)
         for usage in usages(chance):
-            charge = cost_nano(usage, price, markup_bp=markup_bp)
+            charge = Tariff(price, markup_bp).cost_nano(usage)
             assert charge_by_list(shown, usage) == charge, (name, usage)
 
 
