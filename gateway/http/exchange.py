@@ -34,18 +34,8 @@ class Exchange(Reply, eq=False, kw_only=True):
     """The body's share of the budget; None for a small body, which is not counted."""
 
     arrived: bytes | ApiError = b""
-    """The body, or the error because of which it did not arrive."""
-
-    def take_body(self) -> bytes:
-        """Return the body, and drop it: it is not kept while the answer streams.
-
-        Raises:
-            ApiError: it did not arrive.
-        """
-        body, self.arrived = self.arrived, b""
-        if isinstance(body, ApiError):
-            raise body
-        return body
+    """The body, or the error because of which it did not arrive. Taken when it is decoded: it is
+    not kept while the answer streams."""
 
 
 def routed_exchange(request: web.Request, caller: str) -> Exchange:

@@ -131,8 +131,13 @@ class SurfaceHandler(ABC, Generic[A]):
         """Return the request that `decode` makes of the body, and the size of the body.
 
         A body of more than `loop_bytes_max` is decoded by `decode_large`, or else in a thread.
+
+        Raises:
+            ApiError: the body did not arrive, or is no such request.
         """
-        body = exchange.take_body()
+        body, exchange.arrived = exchange.arrived, b""
+        if isinstance(body, ApiError):
+            raise body
         size, headers, config = len(body), exchange.sent.headers, self.config
         try:
             if size <= loop_bytes_max:

@@ -9,8 +9,9 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
 from gateway.http.error_answer import ErrorAnswer, render_openai_error
 from gateway.surfaces.base import Framing, Route, Surface
-from gateway.surfaces.openai_chat.chat_request import ChatRequest
+from gateway.surfaces.openai_chat.chat_request import ChatRequest, read_simple
 from gateway.surfaces.openai_chat.decode import decode, decode_large
+from gateway.surfaces.openai_chat.image_extraction import EXTRACTED_BYTES_MIN
 from services.common.chat_names import CONTENT_HEADER, TEXT_CONTENT
 
 
@@ -28,7 +29,9 @@ class OpenAIChat(Surface):
 
     def decode(self, body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> ChatRequest:
         """Decode a request. `x-pomogator-content: text` asks for a content that is a string."""
-        request = decode(body, config)
+        request = read_simple(body) if len(body) <= EXTRACTED_BYTES_MIN else None
+        if request is None:
+            request = decode(body, config)
         return replace(request, text_only=True) if CONTENT_HEADER in headers else request
 
     async def decode_large(

@@ -16,13 +16,19 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body import body_timeout
+from gateway.http.body_admission import BodyAdmission
 from gateway.http.call_options import HeaderOptions
 from gateway.http.endpoint import Endpoint
 from gateway.http.error_answer import render_openai_error
 from gateway.http.exchange import Exchange
 from gateway.http.fast_path.fast_path import HEAD_BYTES_MAX, FastPath, FastPathExchange
+from gateway.overload.in_flight_calls import InFlightCalls
+from gateway.surfaces.completion_handler import CompletionHandler
+from gateway.surfaces.openai_chat.surface import OpenAIChat
 from tests.gateway.conftest import KEY
 from tests.gateway.http.test_reply import RecordingWriter
+from tests.stand.direct_backend import DirectBackend
+from tests.stand.service import ScriptedService
 
 LINE = b"POST /v1/chat/completions HTTP/1.1\r\n"
 USUAL = b"Host: a\r\nAuthorization: Bearer k\r\nContent-Type: application/json\r\n"
@@ -231,18 +237,32 @@ def exchange_with(body: bytes | ApiError) -> FastPathExchange:
     )
 
 
-async def test_a_body_that_arrived_is_returned() -> None:
+async def decoded(exchange: Exchange) -> bytes:
+    """The body that a handler of the exchange decodes."""
+    handler = CompletionHandler(
+        OpenAIChat(),
+        DirectBackend(ScriptedService()),
+        InFlightCalls(),
+        EdgeConfig(),
+        BodyAdmission(),
+    )
+    body, size = await handler.decoded(exchange, lambda body, _headers, _config: body)
+    assert size == len(body)
+    return body
+
+
+async def test_a_body_that_arrived_is_decoded() -> None:
     """The error of one that did not arrive is raised."""
-    assert exchange_with(b"{}").take_body() == b"{}"
+    assert await decoded(exchange_with(b"{}")) == b"{}"
     with pytest.raises(ApiError) as refused:
-        exchange_with(body_timeout()).take_body()
+        await decoded(exchange_with(body_timeout()))
     assert refused.value.status == 408
 
 
 async def test_a_body_is_not_kept() -> None:
     """It may be megabytes, and the answer may take minutes."""
     exchange = exchange_with(b"{}")
-    assert exchange.take_body() == b"{}"
+    assert await decoded(exchange) == b"{}"
     assert b"{}" not in gc.get_referents(exchange)
 
 

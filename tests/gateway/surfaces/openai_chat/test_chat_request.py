@@ -6,11 +6,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.surfaces.openai_chat.chat_request import ChatRequest, read_simple
-from gateway.surfaces.openai_chat.decode import decode, decode_any
+from gateway.surfaces.openai_chat.decode import decode_any
+from gateway.surfaces.openai_chat.surface import OpenAIChat
 from services.domain.plain_texts import plain_texts
 
 CONFIG = EdgeConfig()
@@ -58,6 +60,11 @@ def outcome(read: object, body: bytes) -> object:
         return error.status, error.code, error.param, error.message
     assert request.texts is None or request.texts == plain_texts(request.spec)
     return msgspec.structs.replace(request, texts=None)
+
+
+def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
+    """Decode a request as the API does."""
+    return OpenAIChat().decode(body, CIMultiDict(), config)
 
 
 @given(_usual, st.booleans(), st.sampled_from([None, 2]))
