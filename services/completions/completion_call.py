@@ -50,6 +50,8 @@ class AuthenticatedCall(msgspec.Struct, Generic[RequestT], kw_only=True):
     """Record of the call, for logs, metrics and traces."""
     caller: Caller
     """The authenticated caller."""
+    strict: bool
+    """Whether parameters that cannot be honoured are refused: by the call, else by the key."""
     snapshot: Snapshot
     """The configuration that the call uses to its end."""
     set_headers: SetHeaders
@@ -60,12 +62,6 @@ class AuthenticatedCall(msgspec.Struct, Generic[RequestT], kw_only=True):
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
     plan: CallPlan | None = None
     """Plan of the call. Set when the request is valid, and its model known."""
-
-    @property
-    def strict(self) -> bool:
-        """Whether parameters that cannot be honoured are refused: by the call, else by the key."""
-        policy = self.request.parameter_policy
-        return policy == "strict" or (not policy and self.caller.scope.strict)
 
 
 class CompletionCall(AuthenticatedCall[CompletionRequest], kw_only=True):

@@ -113,7 +113,7 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
         record = self._record = entrance.calls.begin(
             context.request_id, self.method, context.trace_context
         )
-        in_flight, key = len(entrance.calls.live), context.key
+        request, key, in_flight = self.request, context.key, len(entrance.calls.live)
         try:
             self._counted = entrance.load_shedder.admit(
                 record.opened_at, in_flight, context.queue_wait_s, key or ""
@@ -124,22 +124,26 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
             record.key_id, record.interrupt = caller.key_id, context.interrupt
             record.account = caller.account
             facts = record.facts
-            facts.surface, facts.end_user = context.surface, self.request.spec.user[:NAME_CHARS_MAX]
+            facts.surface = context.surface
+            if user := request.spec.user:
+                facts.end_user = user[:NAME_CHARS_MAX]
             if context.tags:
                 facts.tags = _tags(context.tags)
             if context.idempotency_key is not None:
                 check_idempotency_key(context.idempotency_key)
+            policy = request.parameter_policy
             self._call = call = self.to_call(
                 record=record,
                 caller=caller,
-                request=self.request,
+                request=request,
+                strict=policy == "strict" or (not policy and caller.scope.strict),
                 snapshot=entrance.snapshots.current,
                 set_headers=self.set_headers,
                 idempotency_key=context.idempotency_key,
                 time_left_s=context.time_left_s,
             )
         except BaseException as error:
-            self._end(record, error)
+            await self.__aexit__(type(error), error, None)
             raise
         return call
 
@@ -149,19 +153,16 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
             if isinstance(error, Failure) and call is not None:
                 await self._add_limit_headers(error, call)
         finally:
+            if self._counted is not None:
+                self._counted.__exit__()
             if self._record is not None:
-                self._end(self._record, error)
+                self.entrance.calls.end(self._record, error, self.context.time_left_s)
 
     async def _add_limit_headers(self, failure: Failure, call: CallT) -> None:
         """Add the `x-ratelimit-…` headers to a refusal, if the limits that apply are known."""
         if call.plan is not None and not call.record.begun_at and not failure.headers:
             gate: Gate = self.entrance.pipeline.gate
             failure.headers = await gate.limit_headers(call.plan)
-
-    def _end(self, record: CallRecord, error: BaseException | None) -> None:
-        if self._counted is not None:
-            self._counted.__exit__()
-        self.entrance.calls.end(record, error, self.context.time_left_s)
 
 
 class Completions(CallEntrance[Pipeline]):

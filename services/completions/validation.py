@@ -115,11 +115,10 @@ def validate(
     `plain`: whether the request has texts and plain parameters alone, whose messages keep all rules
     (`services.domain.plain_texts`).
     """
-    _check_names(spec.model, session_id, parameter_policy)
-    if not spec.messages:
-        raise _invalid("messages", "At least one message is required.")
+    if parameter_policy or session_id or not 0 < len(spec.model) <= MODEL_CHARS_MAX:
+        _check_names(spec.model, session_id, parameter_policy)
     counts = list(map(len, _counted(spec)))
-    if max(counts) > _COUNT_ALWAYS_ALLOWED:
+    if not spec.messages or max(counts) > _COUNT_ALWAYS_ALLOWED:
         _check_counts(counts)
     if spec.max_tokens is not None:
         _check_range(*MAX_TOKENS, spec.max_tokens)
@@ -150,6 +149,8 @@ def _check_rare_fields(spec: ChatCompletionSpec) -> None:
 
 
 def _check_counts(counts: Sequence[int]) -> None:
+    if not counts[0]:
+        raise _invalid("messages", "At least one message is required.")
     for (name, most), count in zip(COUNTS, counts, strict=True):
         if count > most:
             raise _invalid(name, f"At most {most} are allowed.")
