@@ -53,6 +53,13 @@ class PlainHistogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count values."""
+        bounds, counts = self._bounds, self._counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self._sum += sum(values)
+
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
         """Add its buckets and sum to a family of metrics."""
         bounds = (*map(str, self._bounds), "+Inf")
@@ -83,6 +90,8 @@ class PlainMetrics(Collector):
         """Without a `registry` the caller registers the collector where it is shown."""
         self._prefix = prefix
         self._families: dict[str, Callable[[], Metric]] = {}
+        self.before_reading: list[Callable[[], None]] = []
+        """Called before the metrics are read, to count what has not been counted yet."""
         if registry is not None:
             registry.register(self)
 
@@ -149,6 +158,8 @@ class PlainMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Give all metrics as they are now."""
+        for count in self.before_reading:
+            count()
         for family in self._families.values():
             yield family()
 

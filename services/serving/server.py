@@ -291,7 +291,7 @@ async def _open_pipelines(
 
 def _record_late_cost(parts: ProcessParts, record: CallRecord) -> None:
     """Record a cost that became known after the end of its call."""
-    parts.call_metrics.usage.observe(record)
+    parts.call_metrics.usage.count([record])
     for observe in parts.calls.late_observers:
         observe(record)
     if record.spans is not None:

@@ -1,4 +1,6 @@
-"""Metrics of completions. A call moves each once, at its end, and none per chunk.
+"""Metrics of completions. A call moves each once, after its end, and none per chunk.
+
+Calls are counted together: at the latest `CALLS_MAX` of them, or when the metrics are read.
 
 Labels are bounded. `model` and `channel` come from the configuration, never from a caller; the
 others are enumerations of this package and of the contract.
@@ -6,7 +8,10 @@ others are enumerations of this package and of the contract.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from operator import attrgetter
 
 import msgspec
 
@@ -22,6 +27,16 @@ IDEMPOTENCY: Mapping[str, str] = {
 LATENCY_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 DURATION_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 TOKEN_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+CALLS_MAX = 256
+"""Most calls that are counted together, in some 0.5 ms."""
+
+_labels_of = attrgetter("method", "model", "code", "reason", "end", "channel", "settlement")
+_PROMPT, _COMPLETION, _THINKING, _CACHE_READ, _CACHE_WRITE = (
+    attrgetter(f"usage.{part}_token_count")
+    for part in ("prompt", "completion", "thinking", "cache_read", "cache_write")
+)
 
 
 class UsageTotals(msgspec.Struct, gc=False):
@@ -49,6 +64,8 @@ class CallMetrics:
     """Metrics of completions: how they ended, what they asked of providers, what they used."""
 
     def __init__(self, counters: PlainMetrics) -> None:
+        self._ended: list[CallRecord] = []
+        counters.before_reading.append(self._count)
         self.attempts = AttemptMetrics(counters)
         self.usage = UsageMetrics(counters)
         self.requests = counters.counter(
@@ -78,25 +95,35 @@ class CallMetrics:
             _ = self.stream_ends[(end,)]
 
     def observe(self, record: CallRecord) -> None:
-        """Count a call that has ended."""
-        method, reason = record.method, record.reason
-        self.requests[method, record.model, record.code, reason].value += 1
-        self.durations[(method,)].observe(record.ended_at - record.opened_at)
-        if method == "stream":
-            self.stream_ends[(record.end,)].value += 1
-        if record.attempts:
-            self.attempts.observe(record)
-        elif reason and record.end != ABORTED:
-            self.refused[(reason,)].value += 1
-        if reason:
+        """Take in a call that has ended."""
+        if record.reason:
             self._observe_failure(record)
         elif record.end == REPLAYED:
             outcome = "joined" if record.is_joined else "replay"
             self.idempotent_requests[(outcome,)].value += 1
-        self.usage.observe(record)
+        self._ended.append(record)
+        if len(self._ended) == CALLS_MAX:
+            self._count()
+
+    def _count(self) -> None:
+        ended, self._ended = self._ended, []
+        alike = defaultdict[tuple[str, ...], list[CallRecord]](list)
+        for record in ended:
+            alike[_labels_of(record)].append(record)
+        for (method, model, code, reason, end, *_), records in alike.items():
+            self.requests[method, model, code, reason].value += len(records)
+            self.durations[(method,)].observe_all(
+                [each.ended_at - each.opened_at for each in records]
+            )
+            if method == "stream":
+                self.stream_ends[(end,)].value += len(records)
+            self.attempts.count(model, records)
+            self.usage.count(records)
 
     def _observe_failure(self, record: CallRecord) -> None:
         reason = record.reason
+        if not record.attempts and record.end != ABORTED:
+            self.refused[(reason,)].value += 1
         if reason in AUTH_FAILURES and not record.key_id:
             # With an ID it was accepted, and revoked while the call ran.
             self.auth_failures[(reason,)].value += 1
@@ -127,17 +154,18 @@ class AttemptMetrics:
         for channel, _ in targets:
             _ = self.attempts[(channel,)]
 
-    def observe(self, record: CallRecord) -> None:
-        """Count the attempts of a call that has ended."""
-        for attempt in record.attempts:
-            self.attempts[(attempt.channel,)].value += 1
+    def count(self, model: str, records: Sequence[CallRecord]) -> None:
+        """Count the attempts of calls of one model that have ended."""
+        tried = [record for record in records if record.attempts]
+        attempts = [attempt for record in tried for attempt in record.attempts]
+        for channel, number in Counter([attempt.channel for attempt in attempts]).items():
+            self.attempts[(channel,)].value += number
+        for attempt in attempts:
             if attempt.reason:
                 self.errors[attempt.channel, attempt.reason].value += 1
-        if len(record.attempts) > 1:
-            self.retries.value += len(record.attempts) - 1
-        if record.begun_at:
-            ttft_s = record.begun_at - record.opened_at
-            self.time_to_first_token[(record.model,)].observe(ttft_s)
+        self.retries.value += len(attempts) - len(tried)
+        if times_s := [each.begun_at - each.opened_at for each in tried if each.begun_at]:
+            self.time_to_first_token[(model,)].observe_all(times_s)
 
 
 class UsageMetrics:
@@ -165,24 +193,27 @@ class UsageMetrics:
             TOKEN_S, "model",
         )  # fmt: skip
 
-    def observe(self, record: CallRecord) -> None:
-        """Count what a call cost: at its end or, where its answer was drained, later."""
-        if record.settlement:
-            self.settlements[(record.settlement,)].value += 1
-        usage = record.usage
-        if usage is None:
+    def count(self, records: Sequence[CallRecord]) -> None:
+        """Count what calls cost that are alike: at their end or, where it is known later, then."""
+        one = records[0]
+        if one.settlement:
+            self.settlements[(one.settlement,)].value += len(records)
+        used = [record for record in records if record.usage is not None]
+        if not used:
             return
-        totals = self.totals[record.model, record.channel]
-        totals.prompt += usage.prompt_token_count
-        totals.cache_read += usage.cache_read_token_count
-        totals.cache_write += usage.cache_write_token_count
-        totals.completion += usage.completion_token_count
-        totals.thinking += usage.thinking_token_count
-        totals.charge_nano += record.charge_nano
-        for flag in record.flags:
+        totals = self.totals[one.model, one.channel]
+        totals.prompt += sum(map(_PROMPT, used))
+        totals.cache_read += sum(map(_CACHE_READ, used))
+        totals.cache_write += sum(map(_CACHE_WRITE, used))
+        totals.completion += sum(map(_COMPLETION, used))
+        totals.thinking += sum(map(_THINKING, used))
+        totals.charge_nano += sum([record.charge_nano for record in used])
+        for flag in chain.from_iterable([record.flags for record in used]):
             self.flags[(flag,)].value += 1
-        if record.method == "stream" and (gap_s := record.token_gap_s) is not None:
-            self.time_per_output_token[(record.model,)].observe(gap_s)
+        if one.method == "stream":
+            gaps_s = [gap_s for record in used if (gap_s := record.token_gap_s) is not None]
+            if gaps_s:
+                self.time_per_output_token[(one.model,)].observe_all(gaps_s)
 
     def _tokens(self) -> Iterator[tuple[Sequence[str], float]]:
         for labels, totals in self.totals.items():

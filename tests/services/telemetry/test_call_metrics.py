@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.common.metrics_page import serving_metrics
 from services.common.process_metrics import ProcessMetrics
 from services.domain.usage import Usage
-from services.telemetry.call_metrics import CallMetrics
+from services.telemetry.call_metrics import CALLS_MAX, CallMetrics
 from services.telemetry.calls import Attempt, CallRecord
 
 
@@ -108,6 +108,37 @@ def test_refused_keys_are_counted(
     metrics.observe(record(**{"begun_at": 0.0, "end": "refused", "reason": reason, **known}))
 
     assert metrics.value("auth_failures_total", reason=reason) == count
+
+
+@pytest.mark.parametrize("calls", [1, CALLS_MAX - 1, CALLS_MAX, 2 * CALLS_MAX + 1])
+def test_calls_that_are_counted_together_are_all_counted(calls: int) -> None:
+    """However many there are before the metrics are read, of whatever kinds, and once each."""
+    metrics = Observed()
+    usage = Usage(prompt_token_count=3, completion_token_count=11, thinking_token_count=4)
+    attempts, models = [Attempt("a", "m")], ("house/model", "house/other")
+    for number in range(calls):
+        model = models[number % 3 == 0]
+        metrics.observe(
+            record(model=model, channel="a", attempts=attempts, usage=usage, settlement="settled")
+        )
+
+    for _ in range(2):
+        by_model = [
+            metrics.value("requests_total", method="stream", model=model, code="OK", reason="")
+            for model in models
+        ]
+        others = (calls + 2) // 3
+        assert by_model == [(calls - others) or None, others]
+        assert metrics.value("request_duration_seconds_count", method="stream") == calls
+        assert metrics.value("request_duration_seconds_sum", method="stream") == calls
+        assert metrics.value("stream_ends_total", end="stop") == calls
+        assert metrics.value("settlements_total", outcome="settled") == calls
+        assert metrics.value("upstream_attempts_total", channel="a") == calls
+        labels = {"model": "house/other", "channel": "a"}
+        assert metrics.value("tokens_total", kind="completion", **labels) == 7 * others
+        latencies = ("time_to_first_token_seconds_sum", "time_per_output_token_seconds_sum")
+        sums = [metrics.value(name, model="house/other") for name in latencies]
+        assert sums == pytest.approx([0.5 * others, 0.05 * others])
 
 
 def test_a_replay_is_not_a_request_to_a_provider() -> None:
