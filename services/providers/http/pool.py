@@ -74,12 +74,8 @@ class Pool:
         """
         if not self._free or not self._idle:
             return None
-        connection = self._idle.pop()
-        if self._loop.time() - connection.idle_since >= self._idle_timeout_s:
-            connection.abort()
-            return None
         self._free -= 1
-        return connection
+        return self._idle.pop()
 
     async def open(self, timeout_s: float) -> UpstreamConnection:
         """Take a slot and a new connection, or wait for those of another call.
@@ -105,9 +101,12 @@ class Pool:
 
         The longest waiter gets both, if there is one.
         """
-        if connection is not None and (self._closed or not connection.reusable):
-            connection.abort()
-            connection = None
+        if connection is not None:
+            if self._closed or not connection.reusable:
+                connection.abort()
+                connection = None
+            else:
+                connection.free_since = self._loop.time()
         while self._waiting:
             given = self._waiting.popleft()
             if not given.done():
@@ -115,7 +114,6 @@ class Pool:
                 return
         self._free += 1
         if connection is not None:
-            connection.idle_since = self._loop.time()
             self._idle.append(connection)
             if self._sweep is None:
                 self._sweep = self._loop.call_later(self._idle_timeout_s, self._expire)
@@ -216,10 +214,10 @@ class Pool:
         """Close connections that have been idle for too long, and schedule the next check."""
         self._sweep = None
         now = self._loop.time()
-        while self._idle and self._idle[0].idle_since + self._idle_timeout_s <= now:
+        while self._idle and self._idle[0].free_since + self._idle_timeout_s <= now:
             self._idle.popleft().abort()
         if self._idle:
-            due = self._idle[0].idle_since + self._idle_timeout_s
+            due = self._idle[0].free_since + self._idle_timeout_s
             self._sweep = self._loop.call_at(due, self._expire)
 
 

@@ -75,9 +75,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._clean = True
         self._without_body = 0
         self._sent_at = 0.0
-        self._was_kept = False
-        self.idle_since = 0.0
-        """Time of the loop at which it last became idle."""
+        self.free_since = 0.0
+        """Time of the loop at which it last became free for another exchange. 0: it is new."""
 
     @property
     def reusable(self) -> bool:
@@ -92,8 +91,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     @property
     def was_stale(self) -> bool:
         """Whether the server seems to have closed a kept connection before a request arrived."""
-        is_silent = self._without_body == 0
-        return self._was_kept and is_silent and self._loop.time() - self._sent_at < STALE_WINDOW_S
+        was_kept, is_silent = self.free_since > 0, self._without_body == 0
+        return was_kept and is_silent and self._loop.time() - self._sent_at < STALE_WINDOW_S
 
     def exchange(self, head: bytes, body: bytes) -> HttpResponse:
         """Send a request, whose `head` lacks the length of the body, and the blank line.
@@ -108,7 +107,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._fields = []
         self._ended = False
         self._without_body = 0
-        self._was_kept = self._sent_at > 0 or self.idle_since > 0
         self._sent_at = loop.time()
         if transport.is_closing():
             response.fail(HttpError(HttpErrorKind.DISCONNECTED, "the connection was closed"))

@@ -14,9 +14,10 @@ from services.providers.base import TOKENS_MAX
 from services.providers.openai import wire
 from services.providers.openai.extras import WITHHELD, decoded
 
-_TOTALS = ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens")
-_parts = attrgetter(*(name for name in wire.Usage.__struct_fields__ if name not in _TOTALS))
-_NO_PARTS = _parts(wire.Usage())
+_PARTS = wire.OtherFields(
+    *(wire.Usage, "prompt_tokens", "completion_tokens", "total_tokens"),
+    *("input_tokens", "output_tokens"),
+)
 _NO_PROMPT_DETAILS, _NO_COMPLETION_DETAILS = wire.PromptDetails(), wire.CompletionDetails()
 
 _reads = attrgetter(
@@ -53,7 +54,7 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
     total = found.total_tokens or 0
     # 0 is no report: no prompt is that short.
     prompt = found.prompt_tokens or found.input_tokens or _unreported_prompt(found)
-    has_parts = _parts(found) != _NO_PARTS
+    has_parts = _PARTS.values(found) != _PARTS.unset
     reasoning, read, written = _read_parts(found) if has_parts else (0, 0, 0)
     figures = (prompt, completion, total, reasoning, read, written)
     if not 0 <= min(figures) <= max(figures) <= TOKENS_MAX:

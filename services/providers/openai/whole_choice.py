@@ -24,6 +24,11 @@ from services.providers.openai.choice import (
 from services.providers.openai.extras import Json, gather
 from services.providers.openai.logprobs import joined, logprobs_of
 
+_BESIDE_CONTENT = wire.OtherFields(wire.Message, "role", "content", "annotations")
+_BESIDE_MESSAGE = wire.OtherFields(
+    wire.Choice, "index", "message", "finish_reason", "native_finish_reason"
+)
+
 
 def plain_choice(choice: wire.Choice) -> Choice | None:
     """Return the only choice of an answer, if it is a text and nothing else. None: it has more.
@@ -32,14 +37,14 @@ def plain_choice(choice: wire.Choice) -> Choice | None:
     if the provider says that it failed.
     """
     message, word, native = choice.message, choice.finish_reason, choice.native_finish_reason
-    if message is None or not word or choice.index or message.annotations:
+    if message is None or not word or choice.index:
         return None
-    role, content, none = message.role, message.content, message.annotations
-    if not isinstance(content, str):
-        return None
-    plain = wire.Message(role=role, content=content, annotations=none)
-    if choice != wire.Choice(
-        index=choice.index, message=plain, finish_reason=word, native_finish_reason=native
+    content = message.content
+    if (
+        not isinstance(content, str)
+        or message.annotations
+        or _BESIDE_CONTENT.values(message) != _BESIDE_CONTENT.unset
+        or _BESIDE_MESSAGE.values(choice) != _BESIDE_MESSAGE.unset
     ):
         return None
     return Choice(

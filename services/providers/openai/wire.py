@@ -33,6 +33,16 @@ class Wire(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """Base class of all types. Not tracked by the garbage collector: values form no cycles."""
 
 
+class OtherFields:
+    """All fields of a type but some. Mostly none of them is set, which one comparison tells."""
+
+    def __init__(self, kind: type[Wire], *names: str) -> None:
+        self.values = attrgetter(*(each for each in kind.__struct_fields__ if each not in names))
+        """Returns their values."""
+        self.unset = self.values(kind())
+        """Their values where none is set."""
+
+
 class PromptDetails(Wire, frozen=True, gc=False):
     """Breakdown of the prompt tokens."""
 
@@ -199,23 +209,19 @@ class Chunk(Wire, frozen=True, gc=False):
             return ""
         choice = choices[0]
         delta = choice.delta
+        if delta is None or choice.index or self.error is not UNSET or self.x_groq is not None:
+            return ""
+        content = delta.content
         if (
-            delta is None
-            or not isinstance(content := delta.content, str)
-            or choice.index
-            or self.error is not UNSET
-            or self.x_groq is not None
+            _BESIDE_CONTENT.values(delta) != _BESIDE_CONTENT.unset
+            or _BESIDE_DELTA.values(choice) != _BESIDE_DELTA.unset
         ):
             return ""
-        plain = Choice(
-            index=choice.index,
-            delta=Message(role=delta.role, content=content),
-            message=choice.message,
-            native_finish_reason=choice.native_finish_reason,
-            text=choice.text,
-        )
-        return content if choice == plain else ""
+        return content if isinstance(content, str) else ""
 
+
+_BESIDE_CONTENT = OtherFields(Message, "role", "content")
+_BESIDE_DELTA = OtherFields(Choice, "index", "delta", "message", "native_finish_reason", "text")
 
 _decoder = msgspec.json.Decoder(Chunk)
 _shape = shape_of(Chunk)
