@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from services.providers import anthropic, openai, openai_responses, openrouter
 from services.providers.anthropic.request import NAMES as ANTHROPIC_NAMES
@@ -17,6 +18,7 @@ from services.providers.openai.plain_requests import plain_requests
 from services.providers.openai.request import ALL_NAMES
 from services.providers.openai.request import NAMES as OPENAI_NAMES
 from services.providers.openai_responses.request import NAMES as RESPONSES_NAMES
+from services.providers.openrouter.request import SETTINGS
 from services.providers.raw_lane import RawLane
 
 DIALECTS: Mapping[str, Dialect] = {
@@ -47,7 +49,10 @@ RAW_LANES: Mapping[str, RawLane] = {
 }
 """The raw lanes, by the dialects that have one."""
 
-PLAIN_ENCODERS: Mapping[str, Callable[[Target], PlainEncoder | None]] = {"openai": plain_requests}
+PLAIN_ENCODERS: Mapping[str, Callable[[Target], PlainEncoder | None]] = {
+    "openai": plain_requests,
+    "openrouter": partial(plain_requests, names=ALL_NAMES, settings=SETTINGS),
+}
 """The encoders of plain requests to one target, by the dialects that have one."""
 
 PARAMETER_NAMES: Mapping[str, Mapping[str, str]] = {

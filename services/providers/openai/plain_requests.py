@@ -1,14 +1,15 @@
 """Encoder of plain requests (`services.domain.plain_texts`) to one target.
 
-The target's rules are compiled once. The body equals that of `request.encode`, which encodes every
-request whose values cannot be copied as they are, or that needs a note.
+The target's rules are compiled once. The body equals that of the dialect's `encode`, which encodes
+every request whose values cannot be copied as they are, or that needs a note.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from operator import attrgetter, ne
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -38,20 +39,24 @@ class _Message(msgspec.Struct):
 class PlainRequests:
     """Encoder of plain requests to one target. See `services.providers.base.PlainEncoder`."""
 
-    __slots__ = ("_parameters", "_reasons", "_roles", "_target")
+    __slots__ = ("_parameters", "_reasons", "_roles", "_settings", "_target")
 
-    def __init__(self, target: Target) -> None:
+    def __init__(
+        self, target: Target, names: Mapping[str, str], settings: Mapping[str, object]
+    ) -> None:
+        """`names` are the dialect's parameters; `settings` are members of every body."""
         capabilities = target.capabilities
         self._target = target
+        self._settings = settings
         self._reasons = capabilities.thinking_default != "off"
-        names = [output_limits.output_limit_name(target), *_names(target, self._reasons)]
+        theirs = [output_limits.output_limit_name(target), *_names(target, names, self._reasons)]
         ranges: dict[str, _Range] = {
             **capabilities.ranges,
             **(capabilities.thinking_ranges if self._reasons else {}),
             "max_tokens": (0.0, float(output_limits.longest_answer(capabilities))),
         }
         self._parameters: list[tuple[str, _Range | None]] = [
-            (name, ranges.get(ours)) for ours, name in zip(_PARAMETERS, names, strict=True)
+            (name, ranges.get(ours)) for ours, name in zip(_PARAMETERS, theirs, strict=True)
         ]
         self._roles = {"system", "user"}
         if capabilities.developer_role:
@@ -62,7 +67,7 @@ class PlainRequests:
     def encode(
         self, spec: ChatCompletionSpec, texts: Sequence[str], *, stream: bool
     ) -> UpstreamRequest | None:
-        """Return the request. None: `request.encode` must encode it."""
+        """Return the request. None: the dialect's `encode` must encode it."""
         target = self._target
         roles = list(map(_role, spec.messages))
         if not self._roles.issuperset(roles):
@@ -74,6 +79,7 @@ class PlainRequests:
             return None
         if len(spec.stop) > STOPS_MAX:
             return None
+        body |= self._settings
         limit = spec.max_tokens
         streamed = stream or self._reasons or (limit or 0) > LONG_ANSWER_TOKENS
         body["stream"] = streamed
@@ -97,24 +103,30 @@ class PlainRequests:
         return True
 
 
-def plain_requests(target: Target) -> PlainRequests | None:
-    """Return the encoder of plain requests to a target.
+def plain_requests(
+    target: Target,
+    names: Mapping[str, str] = NAMES,
+    settings: Mapping[str, object] = MappingProxyType({}),
+) -> PlainRequests | None:
+    """Return the encoder of plain requests to a target. See `PlainRequests`.
 
     None: the target has rules on the order of messages, or a model name that selects reasoning.
     """
     capabilities = target.capabilities
     takes_any_order = capabilities.late_instructions == "any" and capabilities.turns == "any"
-    return PlainRequests(target) if takes_any_order and not target.thinking_by_name else None
+    if target.thinking_by_name or not takes_any_order:
+        return None
+    return PlainRequests(target, names, settings)
 
 
-def _names(target: Target, reasons: bool) -> Sequence[str]:
+def _names(target: Target, names: Mapping[str, str], reasons: bool) -> Sequence[str]:
     """Return the provider's names of plain parameters. An empty name: it may not be sent."""
     renames = target.channel.quirks.renames
     # Of two parameters that exclude each other, one may be sent.
     seconds = {second for _, second in target.capabilities.excludes}
     return [
-        renames.get(name, NAMES[name])
-        if name not in seconds and parameters.is_supported(name, NAMES, target, thinking=reasons)
+        renames.get(name, names[name])
+        if name not in seconds and parameters.is_supported(name, names, target, thinking=reasons)
         else ""
         for name in PLAIN_PARAMETERS
     ]

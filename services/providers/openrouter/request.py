@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
@@ -27,6 +28,9 @@ FORM = Form(
     cache_marks=True,
     tool_types=re.compile(r"openrouter:.+|web_search(_preview)?(_\d{4}_\d\d_\d\d)?"),
 )
+
+SETTINGS: Mapping[str, object] = {"usage": {"include": True}}
+"""Members of every request."""
 
 REASONING = "reasoning"
 """Field of messages for the reasoning of earlier turns, where there are no details of it."""
@@ -55,7 +59,7 @@ def encode(
         reasoning["effort"] = effort
     if reasoning:
         body["reasoning"] = reasoning
-    body["usage"] = {"include": True}
+    body |= SETTINGS
     return finished(spec, body, target, notes, plan, stream=stream)
 
 

@@ -15,7 +15,7 @@ from services.domain.plain_texts import PLAIN_PARAMETERS, plain_texts
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Notes, Target
 from services.providers.openai.plain_requests import plain_requests
-from services.providers.openai.request import encode
+from services.providers.registry import DIALECTS, PLAIN_ENCODERS
 from tests.services.providers.targets import target_of
 
 VALUES: dict[str, tuple[Any, ...]] = {
@@ -38,15 +38,19 @@ QUIRKS = (
     Quirks(renames={"max_tokens": "max_completion_tokens", "top_k": "topK", "seed": "random_seed"}),
     Quirks(renames={"reasoning": "reasoning_content"}, cache_control=True),
 )
-MODELS = [
-    pattern.replace("*", "1")
-    for family in shipped_families()
-    if family.dialect in {"", "openai"}
-    for pattern in family.match
-]
 PLAIN = ChatCompletionSpec(
     model="m", messages=[Message(role="user", content=[TextPart(text="Hi")])], max_tokens=100
 )
+
+
+def models(dialect: str) -> list[str]:
+    """Return a model of each shipped family that a dialect may have."""
+    return [
+        pattern.replace("*", "1")
+        for family in shipped_families()
+        if family.dialect in {"", dialect}
+        for pattern in family.match
+    ]
 
 
 def random_plain(chance: random.Random) -> ChatCompletionSpec:
@@ -64,7 +68,8 @@ def random_plain(chance: random.Random) -> ChatCompletionSpec:
 
 def differs(spec: ChatCompletionSpec, target: Target, *, stream: bool) -> bool | None:
     """Return whether a plain request differs from that of all. None: it is made by the latter."""
-    encoder, notes = plain_requests(target), Notes()
+    dialect, notes = target.channel.dialect, Notes()
+    encoder, encode = PLAIN_ENCODERS[dialect](target), DIALECTS[dialect].encode
     texts = plain_texts(spec)
     assert texts is not None
     made = None if encoder is None else encoder.encode(spec, texts, stream=stream)
@@ -80,13 +85,14 @@ def test_values_are_given_for_all_plain_parameters() -> None:
     assert VALUES.keys() == {"max_tokens", *PLAIN_PARAMETERS}
 
 
-def test_plain_request_is_that_of_the_encoder_of_all_requests() -> None:
+@pytest.mark.parametrize("dialect", sorted(PLAIN_ENCODERS))
+def test_plain_request_is_that_of_the_encoder_of_all_requests(dialect: str) -> None:
     """For all shipped families of models, and channels with quirks: bytes, notes and estimate."""
     chance = random.Random(15)  # noqa: S311 - repeatable, no secret
     outcomes = []
-    for model in MODELS:
+    for model in models(dialect):
         for quirks in QUIRKS:
-            target = target_of(model, "openai", quirks=quirks)
+            target = target_of(model, dialect, quirks=quirks)
             for stream in (True, False):
                 spec = random_plain(chance)
                 outcome = differs(spec, target, stream=stream)
@@ -94,15 +100,18 @@ def test_plain_request_is_that_of_the_encoder_of_all_requests() -> None:
                 outcomes.append(outcome)
 
     # Both encoders have their share: few parameters are refused, and many models know no order.
-    assert outcomes.count(False) > len(outcomes) / 4
+    assert outcomes.count(False) > len(outcomes) / 8
     assert outcomes.count(None) > len(outcomes) / 10
 
 
+@pytest.mark.parametrize("dialect", sorted(PLAIN_ENCODERS))
 @pytest.mark.parametrize("name", sorted(VALUES))
-def test_model_without_restrictions_gets_each_parameter_in_a_plain_request(name: str) -> None:
+def test_model_without_restrictions_gets_each_parameter_in_a_plain_request(
+    name: str, dialect: str
+) -> None:
     """The short way is the usual one."""
     spec = ChatCompletionSpec(model="m", messages=PLAIN.messages, **{name: VALUES[name][0]})
-    assert differs(spec, target_of("m", "openai"), stream=False) is False
+    assert differs(spec, target_of("m", dialect), stream=False) is False
 
 
 def test_model_that_is_made_to_reason_has_no_plain_requests() -> None:
