@@ -32,8 +32,9 @@ def call_metadata(
 def completion_metadata(call: CallOptions) -> tuple[tuple[str, str], ...]:
     """Return the metadata of a completion."""
     pairs = call_metadata(call.key, call.request_id, call.idempotency_key, call.trace_context)
-    labels = ((SURFACE_HEADER, call.surface), (TAGS_HEADER, call.tags))
-    return (*pairs, *[pair for pair in labels if pair[1]])
+    if call.surface:
+        pairs = (*pairs, (SURFACE_HEADER, call.surface))
+    return (*pairs, (TAGS_HEADER, call.tags)) if call.tags else pairs
 
 
 def response_headers(pairs: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:

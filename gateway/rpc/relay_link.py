@@ -17,8 +17,10 @@ from gateway.errors import shutting_down
 from gateway.rpc.call_metadata import completion_metadata
 from gateway.rpc.relay_call import RelayCall
 from gateway.rpc.status_mapping import to_api_error, unreachable
-from services.common.call_names import INSTANCE_HEADER
+from services.common.call_names import INSTANCE_HEADER, STRUCTS_HEADER
+from services.common.contract.relay_codec import MESSAGES, STRUCTS, RelayCodec, structs_version
 from services.common.frame_queue import FrameQueue
+from services.domain.spec import CompletionRequest
 
 OPENING_TIMEOUT_S = 5.0
 
@@ -34,10 +36,12 @@ class UnknownInstanceError(Exception):
 class RelayLink:
     """One stream to one service."""
 
-    def __init__(self, rpc: Any, instance: str) -> None:
+    def __init__(self, rpc: Any, instance: str, codec: RelayCodec) -> None:
         self._rpc = rpc
         self.instance = instance
         """ID of the service's process."""
+        self.codec = codec
+        """Codec of requests and answers."""
         self.opened_at = asyncio.get_running_loop().time()
         """Time of the event loop."""
         self._calls: dict[int, RelayCall] = {}
@@ -51,7 +55,8 @@ class RelayLink:
 
         Raises AioRpcError, TimeoutError, UnknownInstanceError.
         """
-        rpc: Any = RelayServiceStub(channel).Relay()
+        version = structs_version()
+        rpc: Any = RelayServiceStub(channel).Relay(metadata=((STRUCTS_HEADER, version),))
         try:
             async with asyncio.timeout(OPENING_TIMEOUT_S):
                 pairs = dict(await rpc.initial_metadata())
@@ -61,7 +66,8 @@ class RelayLink:
         except BaseException:
             rpc.cancel()
             raise
-        return cls(rpc, pairs[INSTANCE_HEADER])
+        codec = STRUCTS if pairs.get(STRUCTS_HEADER) == version else MESSAGES
+        return cls(rpc, pairs[INSTANCE_HEADER], codec)
 
     @property
     def in_flight(self) -> int:
@@ -69,16 +75,21 @@ class RelayLink:
         return len(self._calls)
 
     def start(
-        self, method: pb.RelayedMethod.ValueType, request: bytes, options: CallOptions
+        self,
+        method: pb.RelayedMethod.ValueType,
+        request: CompletionRequest,
+        options: CallOptions,
+        headers: dict[str, str],
     ) -> RelayCall:
-        """Start a call. Use it as a context: it ends there."""
+        """Start a call. Use it as a context: it ends there. `headers` gets those of the service."""
+        encoded = self.codec.encode_request(request)
         self._last_number = number = self._last_number + 1
-        start = self._frames.add(number, len(request)).start
+        start = self._frames.add(number, len(encoded)).start
         start.method = method
-        start.request = request
+        start.request = encoded
         start.timeout_seconds = options.deadline_s
         start.metadata.update(completion_metadata(options))
-        call = RelayCall(options, lambda: self._frames.add(number), lambda: self._forget(number))
+        call = RelayCall(number, options, headers, self._frames, self._forget)
         self._calls[number] = call
         if not self.accepts_calls:
             call.fail(unreachable())

@@ -33,6 +33,10 @@ TAGS_HEADER = "x-pomogator-tags"
 INSTANCE_HEADER = "x-pomogator-instance"
 """Initial metadata of a relay: the ID of the service's process."""
 
+STRUCTS_HEADER = "x-pomogator-structs"
+"""Metadata of a relay, both ways: the version of the sender's structs
+(`services.common.contract.relay_codec`)."""
+
 RELAYED_BYTES_MAX = 256 * 1024
 """The largest request that shares a stream of the relay. Others have a call of their own, for which
 there is a budget of memory."""

@@ -12,14 +12,15 @@ from functools import partial
 from pomogator.relay.v1 import relay_service_pb2 as pb
 from pomogator.relay.v1 import relay_service_pb2_grpc as pb_grpc
 
-from services.common.call_names import INSTANCE_HEADER, RELAYED_BYTES_MAX
+from services.common.call_names import INSTANCE_HEADER, RELAYED_BYTES_MAX, STRUCTS_HEADER
+from services.common.contract.relay_codec import MESSAGES, STRUCTS, RelayCodec, structs_version
 from services.common.frame_queue import FrameQueue
 from services.common.request_headers import new_request_id
 from services.completions.completions import Completions
 from services.completions.relayed_call import RelayedCall
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.rpc.call_context import Context
+from services.rpc.call_context import Context, metadata_of
 
 REQUEST_BYTES_MAX = 2 * RELAYED_BYTES_MAX
 """The largest request that a relay may bring. Edges measure it as JSON, which is mostly longer."""
@@ -41,8 +42,12 @@ class RelayServicer(pb_grpc.RelayServiceServicer):
         self, request_iterator: AsyncIterator[pb.RelayRequest], context: Context
     ) -> AsyncIterator[pb.RelayResponse]:
         """Carry the calls of one edge."""
-        await context.send_initial_metadata(((INSTANCE_HEADER, self._instance),))
-        stream = RelayStream(self._completions)
+        version = structs_version()
+        has_structs = metadata_of(context).get(STRUCTS_HEADER) == version
+        await context.send_initial_metadata(
+            ((INSTANCE_HEADER, self._instance), (STRUCTS_HEADER, version))
+        )
+        stream = RelayStream(self._completions, STRUCTS if has_structs else MESSAGES)
         self._streams.add(stream)
         if self._shutting_down:
             stream.shut_down()
@@ -70,8 +75,9 @@ class RelayServicer(pb_grpc.RelayServiceServicer):
 class RelayStream:
     """Calls of one edge in flight, and the frames that wait to be sent to it."""
 
-    def __init__(self, completions: Completions) -> None:
+    def __init__(self, completions: Completions, codec: RelayCodec) -> None:
         self._completions = completions
+        self._codec = codec
         self._calls: dict[int, tuple[RelayedCall, asyncio.Task[None]]] = {}
         self._frames = FrameQueue(pb.RelayResponse)
         self._is_read = False
@@ -131,8 +137,7 @@ class RelayStream:
                 raise Failure(ErrorReason.INVALID_FIELD, f"Call {number} was started twice.")
             if len(frame.start.request) > REQUEST_BYTES_MAX:
                 raise Failure(ErrorReason.INVALID_FIELD, f"Call {number} is too large for a relay.")
-            new_frame, wait = partial(self._frames.add, number), self._frames.wait_until_short
-            call = RelayedCall(self._completions, frame.start, new_frame, wait)
+            call = RelayedCall(self._completions, self._codec, number, frame.start, self._frames)
             task = asyncio.create_task(call.run(), name="relayed call")
             self._calls[number] = call, task
             task.add_done_callback(partial(self._forget, number))

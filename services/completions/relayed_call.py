@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 
-import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.relay.v1 import relay_service_pb2 as pb
 
 from services.admission.interrupt import CallInterrupt
 from services.common.call_names import RELAY_WINDOW_BYTES, REQUEST_ID_HEADER
-from services.common.contract.chat import to_completion_message
-from services.common.contract.chat_events import to_batch_message
-from services.common.frame_queue import PIECE_BYTES, RESPONSE_BYTES_MAX
+from services.common.contract.relay_codec import RelayCodec
+from services.common.frame_queue import PIECE_BYTES, RESPONSE_BYTES_MAX, FrameQueue
 from services.common.request_headers import request_id_or_new
 from services.completions.completions import CallContext, Completions
-from services.completions.servicer import call_context, read_request_message
+from services.completions.servicer import call_context, reading
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import CompletionRequest
 from services.errors import Failure
@@ -31,23 +28,22 @@ class RelayedCall:
     def __init__(
         self,
         completions: Completions,
+        codec: RelayCodec,
+        number: int,
         start: pb.CallStart,
-        new_frame: Callable[[int], pb.ServiceFrame],
-        wait_until_sent: Callable[[], Awaitable[None]],
+        frames: FrameQueue[pb.RelayResponse],
     ) -> None:
-        """`new_frame` returns a frame of so many bytes that is sent after this turn of the loop.
-
-        `wait_until_sent` waits until it may be followed by a large one.
-        """
+        """`number` is that of the call, and `frames` are sent after this turn of the loop."""
         self._completions = completions
+        self._codec = codec
+        self._number = number
+        self._frames = frames
         # The start itself would keep all frames of its message in memory.
         self._method = start.method
         self._request = start.request
         self._timeout_s = start.timeout_seconds
         self._metadata = dict(start.metadata)
         self._request_id = request_id_or_new(self._metadata.get(REQUEST_ID_HEADER))
-        self._new_frame = new_frame
-        self._wait_until_sent = wait_until_sent
         self._headers: dict[str, str] = {}
         self._room_bytes = RELAY_WINDOW_BYTES
         self._has_room = asyncio.Event()
@@ -77,16 +73,16 @@ class RelayedCall:
             raise
 
     def _fail(self, failure: Failure) -> None:
-        frame = self._new_frame(0)
+        frame = self._frames.add(self._number)
         frame.ended = True
         frame.failure.CopyFrom(failure.to_status())
         frame.trailers.update(failure.headers)
 
     async def _answer(self) -> None:
         interrupt = CallInterrupt.after(self._timeout_s)
-        request, context = await self._read(chat.CreateChatCompletionRequest, interrupt)
+        request, context = await self._read(interrupt)
         completion = await self._completions.whole(request, context, self._headers.update)
-        response = to_completion_message(completion).SerializeToString()
+        response = self._codec.encode_completion(completion)
         if len(response) > PIECE_BYTES:
             with interrupt:
                 response = await self._send_pieces(response)
@@ -94,12 +90,13 @@ class RelayedCall:
 
     async def _stream(self) -> None:
         interrupt = CallInterrupt.after(self._timeout_s)
-        request, context = await self._read(chat.StreamChatCompletionRequest, interrupt)
+        request, context = await self._read(interrupt)
         stream = self._completions.stream(request, context, self._headers.update)
         del request  # It may be large, and the stream long.
+        encode = self._codec.encode_batch
         async with aclosing(stream) as batches:
             async for batch in batches:
-                response = to_batch_message(batch).SerializeToString()
+                response = encode(batch)
                 if len(response) > PIECE_BYTES:
                     with interrupt:
                         response = await self._send_pieces(response)
@@ -110,16 +107,14 @@ class RelayedCall:
                         await self._wait_for_room()
         self._send(b"", ended=True)
 
-    async def _read(
-        self,
-        message: type[chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest],
-        interrupt: CallInterrupt,
-    ) -> tuple[CompletionRequest, CallContext]:
-        encoded = LargeRequest(self._request, message.FromString)
+    async def _read(self, interrupt: CallInterrupt) -> tuple[CompletionRequest, CallContext]:
+        encoded = LargeRequest(self._request, self._codec.parse_request)
         self._request = b""
-        request = await decoded(encoded, read_request_message)
-        context = call_context(self._request_id, self._metadata, interrupt.time_left_s)
-        return request, msgspec.structs.replace(context, interrupt=interrupt)
+        request = await decoded(encoded, partial(reading, self._codec.read_request))
+        context = call_context(
+            self._request_id, self._metadata, interrupt.time_left_s, interrupt=interrupt
+        )
+        return request, context
 
     async def _wait_for_room(self) -> None:
         while self._room_bytes <= 0:
@@ -132,15 +127,15 @@ class RelayedCall:
             raise Failure(ErrorReason.UPSTREAM_BAD_RESPONSE, "The answer is too large.")
         last = (len(response) - 1) // PIECE_BYTES * PIECE_BYTES
         for start in range(0, last, PIECE_BYTES):
-            frame = self._new_frame(PIECE_BYTES)
+            frame = self._frames.add(self._number, PIECE_BYTES)
             frame.response = response[start : start + PIECE_BYTES]
             frame.continued = True
-            await self._wait_until_sent()
+            await self._frames.wait_until_short()
         self._room_bytes -= last
         return response[last:]
 
     def _send(self, response: bytes, *, ended: bool = False) -> None:
-        frame = self._new_frame(len(response))
+        frame = self._frames.add(self._number, len(response))
         frame.response = response
         frame.ended = ended
         self._room_bytes -= len(response)

@@ -10,6 +10,7 @@ import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
+from services.admission.interrupt import CallInterrupt
 from services.admission.keyring import sent_key
 from services.common.call_names import (
     GRPC_SURFACE,
@@ -87,7 +88,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
     ) -> pb.CountPromptTokensResponse:
         """Count the tokens of a prompt."""
         size = current_request_bytes()
-        asked = await off_loop(size * OBJECTS_PER_BYTE, _reading, read_count_request, request)
+        asked = await off_loop(size * OBJECTS_PER_BYTE, reading, read_count_request, request)
         authorization = metadata_of(context).get("authorization")
         return to_count_message(await self._completions.count_prompt(asked, authorization, size))
 
@@ -118,13 +119,18 @@ def call_context(
     metadata: Mapping[str, str],
     time_left_s: Callable[[], float | None],
     wait_s: float = 0.0,
+    interrupt: CallInterrupt | None = None,
 ) -> CallContext:
-    """Return the facts of a call, which has waited `wait_s` in a queue."""
+    """Return the facts of a call, which has waited `wait_s` in a queue.
+
+    `interrupt` ends it at its deadline; None: its transport does.
+    """
     surface = metadata.get(SURFACE_HEADER, "")  # Callers may say anything.
     return CallContext(
         request_id=request_id,
         key=sent_key(metadata.get("authorization")),
         time_left_s=time_left_s,
+        interrupt=CallInterrupt() if interrupt is None else interrupt,
         idempotency_key=metadata.get(IDEMPOTENCY_KEY_HEADER),
         queue_wait_s=wait_s,
         trace_context=metadata,
@@ -135,10 +141,11 @@ def call_context(
 
 def read_request_message(message: RequestMessage) -> CompletionRequest:
     """Return the request of a message. Raises Failure INVALID_FIELD."""
-    return _reading(read_request, message)
+    return reading(read_request, message)
 
 
-def _reading(read: Callable[[MessageT], RequestT], message: MessageT) -> RequestT:
+def reading(read: Callable[[MessageT], RequestT], message: MessageT) -> RequestT:
+    """Return what a message says. Raises Failure INVALID_FIELD."""
     try:
         return read(message)
     except UntranslatableError as error:

@@ -25,7 +25,7 @@ from services.domain.events import (
 from services.domain.usage import Usage
 
 
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
+class Choice(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One of the answers to a request."""
 
     index: int = 0
@@ -77,7 +77,7 @@ class WholeAnswer(msgspec.Struct, frozen=True, kw_only=True):
         return events
 
 
-class Completion(msgspec.Struct, frozen=True, kw_only=True):
+class Completion(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Whole answer to a request."""
 
     completion_id: str

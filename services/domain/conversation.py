@@ -25,8 +25,8 @@ ToolType = Literal["", "function", "custom"]
 """Type of a tool. Empty: a function."""
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """Fields that all parts of a message have."""
+class Part(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """Fields that all parts of a message have. Encoded as an array: its name, then its fields."""
 
     cache_control_json: bytes = b""
     """Mark at the end of a prefix that the provider should cache: a JSON object in its form."""
@@ -89,7 +89,7 @@ class OtherPart(Part, frozen=True):
 ContentPart: TypeAlias = TextPart | ImagePart | ReasoningPart | AudioPart | FilePart | OtherPart
 
 
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Tool call of a model."""
 
     id: str
@@ -109,7 +109,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     """Mark at the end of the tool call. See `Part.cache_control_json`."""
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One turn of a conversation."""
 
     role: Role

@@ -34,7 +34,11 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A sentence for human readers."""
 
 
-class Started(msgspec.Struct, frozen=True, kw_only=True):
+class _Event(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="event"):
+    """Event. Encoded as an array: its name, then its fields."""
+
+
+class Started(_Event, frozen=True, kw_only=True):
     """Sent first, once: the provider has begun to answer."""
 
     completion_id: str
@@ -51,7 +55,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     """Form in which the provider's answer follows as it is. Empty: it is translated."""
 
 
-class RawContent(msgspec.Struct, frozen=True, gc=False):
+class RawContent(_Event, frozen=True, gc=False):
     """Piece of a provider's answer as it is, but for the name of the model.
 
     Only after a `Started` with a `raw_form`, in place of all but `ChoiceFinished` and `Finished`.
@@ -63,7 +67,7 @@ class RawContent(msgspec.Struct, frozen=True, gc=False):
     """Whether the last of the events is the provider's error."""
 
 
-class AnswerMembers(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class AnswerMembers(_Event, frozen=True, kw_only=True, gc=False):
     """Members of the answer that are in no choice: those that are new or have changed."""
 
     system_fingerprint: str = ""
@@ -72,7 +76,7 @@ class AnswerMembers(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Others: a JSON object. A member replaces the earlier one of its name."""
 
 
-class TextDelta(msgspec.Struct, frozen=True, gc=False):
+class TextDelta(_Event, frozen=True, gc=False):
     """Text to append to a choice."""
 
     text: str
@@ -82,7 +86,7 @@ class TextDelta(msgspec.Struct, frozen=True, gc=False):
     """Log probabilities of this piece's tokens: a JSON object in OpenAI's form."""
 
 
-class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
+class ReasoningDelta(_Event, frozen=True, gc=False):
     """Reasoning to append to a choice."""
 
     text: str
@@ -94,7 +98,7 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
     unless `Thinking.reasoning_details` asks for it."""
 
 
-class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
+class RefusalDelta(_Event, frozen=True, gc=False):
     """Text of a refusal to append to a choice."""
 
     text: str
@@ -102,7 +106,7 @@ class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
     logprobs_json: bytes = b""
 
 
-class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class ToolCallDelta(_Event, frozen=True, kw_only=True, gc=False):
     """Piece of a tool call of a choice."""
 
     index: int = 0
@@ -124,7 +128,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     logprobs_json: bytes = b""
 
 
-class ReasoningStateDelta(msgspec.Struct, frozen=True, gc=False):
+class ReasoningStateDelta(_Event, frozen=True, gc=False):
     """State of a choice's reasoning, sent once and whole. See `Message.reasoning_state`."""
 
     state: str
@@ -132,7 +136,7 @@ class ReasoningStateDelta(msgspec.Struct, frozen=True, gc=False):
     logprobs_json: bytes = b""
 
 
-class ExtraDelta(msgspec.Struct, frozen=True, gc=False):
+class ExtraDelta(_Event, frozen=True, gc=False):
     """Other members of a choice's message: a JSON object, to be merged member by member."""
 
     extra_json: bytes
@@ -145,7 +149,7 @@ Delta: TypeAlias = (
 )
 
 
-class ChoiceFinished(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class ChoiceFinished(_Event, frozen=True, kw_only=True, gc=False):
     """A choice is complete."""
 
     index: int = 0
@@ -156,7 +160,7 @@ class ChoiceFinished(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """See `Choice.extra_json`."""
 
 
-class Finished(msgspec.Struct, frozen=True, kw_only=True):
+class Finished(_Event, frozen=True, kw_only=True):
     """Sent last, once: all choices are complete."""
 
     usage: Usage | None = None

@@ -11,7 +11,7 @@ RawApi = Literal["", "anthropic_messages", "openai_responses"]
 """API of a raw request."""
 
 
-class RawRequest(msgspec.Struct, frozen=True, kw_only=True):
+class RawRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Request in the form of another API."""
 
     api: RawApi

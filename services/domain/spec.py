@@ -126,7 +126,7 @@ class TextCompletion(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the answer begins with the prompt."""
 
 
-class ChatCompletionSpec(msgspec.Struct, frozen=True, kw_only=True):
+class ChatCompletionSpec(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Completion to generate."""
 
     model: str
@@ -180,7 +180,7 @@ class ChatCompletionSpec(msgspec.Struct, frozen=True, kw_only=True):
     user's: its first text is the prompt, a second one is what comes after the answer."""
 
 
-class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
+class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Request for a completion, whole or as a stream."""
 
     spec: ChatCompletionSpec

@@ -9,6 +9,7 @@ Modules, in the order in which data flows:
     chat           requests, whole answers and usage
     prompt_count   requests for the tokens of a prompt, and answers
     chat_events    events of a stream
+    relay_codec    bytes of requests and answers in the frames of a relay
     embeddings     requests for embeddings, and answers
     models         public models
 """

@@ -17,14 +17,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.backend import CallOptions
 from gateway.errors import ApiError
-from gateway.rpc import relay_links
+from gateway.rpc import relay_link, relay_links
 from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.rpc.relay_backend import RelayBackend
 from gateway.rpc.relay_links import RelayLinks
 from gateway.rpc.service_channel import open_channel
 from gateway.telemetry.edge_metrics import EdgeMetrics
-from services.common.call_names import RELAY_WINDOW_BYTES, RELAYED_BYTES_MAX
+from services.common.call_names import RELAY_WINDOW_BYTES, RELAYED_BYTES_MAX, STRUCTS_HEADER
 from services.common.contract.chat import fill_request
+from services.common.contract.relay_codec import MESSAGES, STRUCTS, structs_version
 from services.common.frame_queue import RESPONSE_BYTES_MAX
 from services.completions.relay_servicer import MOVE_TIMEOUT_S, RelayStream
 from services.domain.error_reason import ErrorReason
@@ -43,9 +44,18 @@ from tests.gateway.rpc.relay_stand import (
 from tests.stand.polling import until
 
 
-@pytest.fixture
-async def stand() -> AsyncIterator[Stand]:
+@pytest.fixture(params=["same structs", "other structs"])
+async def stand(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Stand]:
+    """A service of the edge's release, and one of another release."""
+    is_same = request.param == "same structs"
+    if not is_same:
+        monkeypatch.setattr(relay_link, "structs_version", lambda: "of another release")
     async with linked(ScriptedCore()) as running:
+        link = running.links.choose()
+        assert link is not None
+        assert link.codec is (STRUCTS if is_same else MESSAGES)
         yield running
 
 
@@ -306,3 +316,20 @@ async def test_frames_that_break_the_contract_fail_alone_or_end_the_stream() -> 
         await rpc.write(pb.RelayRequest(frames=[start, start]))
         with pytest.raises(grpc.aio.AioRpcError, match="started twice"):
             await rpc.read()
+
+
+async def test_a_request_that_is_no_struct_fails_alone() -> None:
+    """As one that is no message, on a stream whose sides have the same structs."""
+    async with serving(ScriptedCore()) as (address, _), open_channel(address) as channel:
+        stub: Any = pb_grpc.RelayServiceStub(channel)
+        rpc = stub.Relay(metadata=((STRUCTS_HEADER, structs_version()),))
+        method = pb.RELAYED_METHOD_STREAM_CHAT_COMPLETION
+        good = STRUCTS.encode_request(asking("Hello"))
+        for number, request in enumerate((b"\xff", good)):
+            start = pb.CallStart(method=method, request=request, timeout_seconds=5)
+            await rpc.write(pb.RelayRequest(frames=[pb.EdgeFrame(call_id=number, start=start)]))
+        frames: list[pb.ServiceFrame] = []
+        while sum(frame.ended for frame in frames) < 2:
+            frames += (await rpc.read()).frames
+        failures = {frame.call_id: frame.failure.code for frame in frames if frame.ended}
+        assert failures == {0: grpc.StatusCode.INVALID_ARGUMENT.value[0], 1: 0}

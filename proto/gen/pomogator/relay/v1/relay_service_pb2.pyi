@@ -180,8 +180,8 @@ class CallStart(_message.Message):
     method: Global___RelayedMethod.ValueType
     """Required. The method."""
     request: _builtins.bytes
-    """Required. The method's request message, serialized. At most 512 KiB: larger ones have a call of
-    their own.
+    """Required. The method's request message, serialized, or the struct of it. At most 512 KiB:
+    larger ones have a call of their own.
     """
     timeout_seconds: _builtins.float
     """Required. The time that the call may take, in seconds."""
@@ -263,8 +263,8 @@ class ServiceFrame(_message.Message):
     call_id: _builtins.int
     """The number of the call."""
     response: _builtins.bytes
-    """A response message of the method, serialized: one of a stream, or the whole
-    answer. Empty if the call failed, or its stream has no more.
+    """A response message of the method, serialized, or the struct of it: one of a stream,
+    or the whole answer. Empty if the call failed, or its stream has no more.
     """
     ended: _builtins.bool
     """Whether the call is over. There are no more frames of it."""

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class RelayServiceStub:
     """Internal: edges and services of Pomogator call it. Other callers use
-    `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged.
+    `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged, or as
+    structs of the domain in MessagePack between an edge and a service that have the same.
 
     A message carries everything that its sender has to say in one turn of its event
     loop, for any number of calls. A stream of its own for each call costs more CPU:
@@ -49,7 +50,8 @@ class RelayServiceStub:
 
 class RelayServiceServicer:
     """Internal: edges and services of Pomogator call it. Other callers use
-    `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged.
+    `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged, or as
+    structs of the domain in MessagePack between an edge and a service that have the same.
 
     A message carries everything that its sender has to say in one turn of its event
     loop, for any number of calls. A stream of its own for each call costs more CPU:
@@ -62,6 +64,9 @@ class RelayServiceServicer:
 
         The initial metadata `x-pomogator-instance` identifies the service's process. A
         stream that breaks cancels its calls.
+
+        Both sides name the version of their structs in metadata, `x-pomogator-structs`. If
+        it is the same, requests and responses are structs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,7 +90,8 @@ def add_RelayServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class RelayService:
     """Internal: edges and services of Pomogator call it. Other callers use
-    `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged.
+    `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged, or as
+    structs of the domain in MessagePack between an edge and a service that have the same.
 
     A message carries everything that its sender has to say in one turn of its event
     loop, for any number of calls. A stream of its own for each call costs more CPU:

@@ -14,7 +14,8 @@ GRPC_VERSION: str
 
 class RelayServiceStub:
     """Internal: edges and services of Pomogator call it. Other callers use
-    `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged.
+    `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged, or as
+    structs of the domain in MessagePack between an edge and a service that have the same.
 
     A message carries everything that its sender has to say in one turn of its event
     loop, for any number of calls. A stream of its own for each call costs more CPU:
@@ -28,11 +29,15 @@ class RelayServiceStub:
 
     The initial metadata `x-pomogator-instance` identifies the service's process. A
     stream that breaks cancels its calls.
+
+    Both sides name the version of their structs in metadata, `x-pomogator-structs`. If
+    it is the same, requests and responses are structs.
     """
 
 class RelayServiceServicer(metaclass=_abc_1.ABCMeta):
     """Internal: edges and services of Pomogator call it. Other callers use
-    `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged.
+    `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged, or as
+    structs of the domain in MessagePack between an edge and a service that have the same.
 
     A message carries everything that its sender has to say in one turn of its event
     loop, for any number of calls. A stream of its own for each call costs more CPU:
@@ -50,6 +55,9 @@ class RelayServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The initial metadata `x-pomogator-instance` identifies the service's process. A
         stream that breaks cancels its calls.
+
+        Both sides name the version of their structs in metadata, `x-pomogator-structs`. If
+        it is the same, requests and responses are structs.
         """
 
 def add_RelayServiceServicer_to_server(servicer: RelayServiceServicer, server: _aio.Server) -> None: ...
