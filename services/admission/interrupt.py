@@ -90,9 +90,9 @@ class CallInterrupt(msgspec.Struct, eq=False):
         loop = get_running_loop()
         if self._timer is None and self.deadline is not None:
             self._timer = loop.call_at(self.deadline, self.trigger, deadline_passed)
-        # A coroutine that is awaited runs in a task.
-        self._task = task = cast("asyncio.Task[object]", asyncio.current_task(loop))
-        self._cancelling = task.cancelling()
+        task = self._task = asyncio.current_task(loop)
+        if task is not None:  # A coroutine that is awaited runs in a task.
+            self._cancelling = task.cancelling()
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:

@@ -134,12 +134,12 @@ class CallerAnswer(msgspec.Struct, frozen=True):
 
     def _start(self, answer: StartedAnswer, at_s: float) -> str:
         """Note that the answer begins for the caller, at a time since 1970. Return its ID."""
-        ticket = self.ticket
+        ticket, plan = self.ticket, self.ticket.plan
         ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)
-        headers = ticket.plan.answer_headers
-        if ticket.plan.meters:
-            headers = {**headers, **ticket.lease.headers()}
-        self.call.set_headers(headers)
+        if plan.meters:
+            self.call.set_headers({**plan.answer_headers, **ticket.lease.headers()})
+        elif plan.answer_headers:
+            self.call.set_headers(plan.answer_headers)
         begun = int(at_s * 1000) << COMPLETION_ID_BITS
         completion_id = f"chatcmpl-{begun | getrandbits(COMPLETION_ID_BITS):032x}"
         facts = ticket.record.facts

@@ -113,21 +113,23 @@ class Pipeline:
 
     async def _prepare(self, call: CompletionCall, *, stream: bool) -> CallPlan:
         """Read, validate and resolve a request. Sets what follows of it in the call."""
-        call.record.facts.session = call.request.session_id
-        plan = None
-        if call.request.raw is not None:
-            plan = await self._raw.read(call, call.request.raw, stream=stream)
-        asked, spec, raw = call.request, call.request.spec, call.raw
+        asked, plan = call.request, None
+        if asked.session_id:
+            call.record.facts.session = asked.session_id
+        if asked.raw is not None:
+            plan = await self._raw.read(call, asked.raw, stream=stream)
+            asked = call.request
+        spec, raw = asked.spec, call.raw
         if raw is not None:
             has_plain_rules = has_common_rules(spec)
             call.size = 0 if has_plain_rules else read_bytes(spec)
         else:
             texts = plain_texts(spec) if asked.texts is None else asked.texts
-            validate(spec, asked.parameter_policy, asked.session_id, plain=texts is not None)
-            call.size = read_bytes(spec) if texts is None else plain_bytes(texts)
-            # A thread reads large requests.
-            call.texts = texts if call.size <= OFF_LOOP_BYTES else None
-            has_plain_rules = call.texts is not None
+            has_plain_rules = texts is not None
+            validate(spec, asked.parameter_policy, asked.session_id, plain=has_plain_rules)
+            call.size = size = read_bytes(spec) if texts is None else plain_bytes(texts)
+            if size <= OFF_LOOP_BYTES:  # A thread reads larger requests.
+                call.texts = texts
         plan = plan or call.snapshot.plans.of(call.caller, spec.model)
         if plan.has_dialects:
             passes = None if raw is None else raw.passes_to
@@ -136,12 +138,14 @@ class Pipeline:
             plan = plan.with_dialects(routes)
             has_plain_rules = False
         call.drain_rules = plan.plain_drains if has_plain_rules else drain_rules(spec, plan.routes)
-        call.hides_reasoning = spec.thinking is not None and spec.thinking.excluded
+        if spec.thinking is not None:
+            call.hides_reasoning = spec.thinking.excluded
         call.plan = plan
         call.record.model = plan.model
         if asked.session_id:
             call.joins_repeats = may_be_repeated(call)
-        call.is_shared = bool(call.idempotency_key or call.joins_repeats or call.drain_rules)
+        if call.drain_rules or call.idempotency_key or call.joins_repeats:
+            call.is_shared = True
         if plan.embeds:
             plan.require_kind(embeds=False)
         return plan

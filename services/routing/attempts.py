@@ -180,7 +180,8 @@ class CallAttempts(msgspec.Struct, kw_only=True, eq=False):
         timeout_s = channel.first_token_timeout_s if request.may_stream else channel.total_timeout_s
         first_s = self._share_of_deadline_s(target, timeout_s) if self.has_choice else timeout_s
         answer = self.failover.upstream.answer(request, target, api, decoder, first_s)
-        health.attempt_started(target)
+        if health.unwell:
+            health.attempt_started(target)
         try:
             first = await answer.first()
         except UpstreamError as error:
@@ -257,10 +258,10 @@ class CallAttempts(msgspec.Struct, kw_only=True, eq=False):
                 elif name not in failures.failed_channels:
                     route = self.routes[self._route_number]
                     return _Step(route, target, self.stream or self._needs_stream(target))
-            if self._route_number + 1 == len(self.routes):
+            number = self._route_number + 1
+            if number == len(self.routes):
                 return self._next_late()
-            self._route_number += 1
-            targets = self.routes[self._route_number].targets
+            self._route_number, targets = number, self.routes[number].targets
             self._targets_left = (
                 iter(targets)
                 if len(targets) == 1

@@ -106,6 +106,8 @@ class ChannelHealth:
         """Clock of all observations."""
         self.disabled: Mapping[str, Disablement] = {}
         """Channels that get no calls, by name. `ChannelSwitches` replaces them."""
+        self.unwell: set[_TargetKey] = set()
+        """Targets whose latest call failed: the breakers of all others are closed."""
         self.late_targets: dict[_TargetKey, float] = {}
         """Targets whose whole answers were late, and until when these are requested as streams."""
         self._states: defaultdict[_TargetKey, _TargetState] = defaultdict(_TargetState)
@@ -154,7 +156,7 @@ class ChannelHealth:
         return (state.latency_s.value() or 0.0) if state else 0.0
 
     def attempt_started(self, target: Target) -> None:
-        """Note that a call is sent. One of the next three methods must follow."""
+        """Note that a call is sent to an unwell target. One of the next three methods follows."""
         state = self._states.get(target.identity)
         if state is not None and state.open_until:
             state.is_probing = True
@@ -168,8 +170,10 @@ class ChannelHealth:
         state.errors.add(0.0, now)
         if latency_s is not None:
             state.latency_s.add(latency_s, now)
-        state.failures = state.openings = 0
-        state.open_until, state.is_probing = 0.0, False
+        if state.failures:
+            state.failures = state.openings = 0
+            state.open_until, state.is_probing = 0.0, False
+            self.unwell.discard(target.identity)
 
     def attempt_abandoned(self, target: Target) -> None:
         """Note that the call said nothing about the target: cancelled, or the caller's fault."""
@@ -187,6 +191,7 @@ class ChannelHealth:
         was_half_open = state.is_probing
         state.is_probing = False
         state.failures += 1
+        self.unwell.add(target.identity)
         open_for_s = error.retry_after_s or error.row.opens_for_s
         rule = target.channel.breaker
         if state.failures >= rule.failures or was_half_open:
@@ -235,6 +240,7 @@ class ChannelHealth:
         for states in (self._states, self.late_targets):
             for key in states.keys() - kept:
                 del states[key]
+        self.unwell &= kept
 
 
 def _score(state: _TargetState, now: float, fastest_s: float) -> float:
