@@ -47,11 +47,18 @@ class PlainEncoder(Protocol):
     """
 
     def encode(
-        self, spec: ChatCompletionSpec, texts: Sequence[str], *, stream: bool
+        self,
+        spec: ChatCompletionSpec,
+        texts: Sequence[str],
+        notes: Notes,
+        *,
+        stream: bool,
+        limits_output: bool,
     ) -> UpstreamRequest | None:
-        """Return the request for `spec`, whose messages have these texts. Adds no notes.
+        """Return the request for `spec`, whose messages have these texts.
 
-        None: it takes the dialect's `encode`.
+        With `limits_output` it has an output limit in any case. None: it takes the dialect's
+        `encode`.
         """
         ...
 

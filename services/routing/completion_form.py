@@ -42,9 +42,9 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
         Raises Failure, whose `param` is the path of what the target has no form for.
         """
         spec, texts, plain = self.spec, self.texts, target.plain
-        needs_limit = self.limits_output and spec.max_tokens is None
-        if texts is not None and plain is not None and not (needs_limit or self.marked):
-            request = plain.encode(spec, texts, stream=stream)
+        if texts is not None and plain is not None and not self.marked:
+            limits = self.limits_output
+            request = plain.encode(spec, texts, notes, stream=stream, limits_output=limits)
             if request is not None:
                 return request
         return await off_loop(self.size, self._encoded, target, notes, stream=stream)

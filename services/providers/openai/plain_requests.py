@@ -7,6 +7,7 @@ every request whose values cannot be copied as they are, or that needs a note.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import compress
 from operator import attrgetter, ne
 from types import MappingProxyType
@@ -16,7 +17,7 @@ import msgspec
 
 from services.domain.plain_texts import PLAIN_PARAMETERS
 from services.domain.spec import ChatCompletionSpec
-from services.providers.base import Target, UpstreamRequest
+from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai.request import LONG_ANSWER_TOKENS, NAMES, PATH, STOPS_MAX
 from services.providers.translate import output_limits, parameters
 from services.providers.translate.history import reasoning
@@ -39,14 +40,14 @@ class _Message(msgspec.Struct):
 class PlainRequests:
     """Encoder of plain requests to one target. See `services.providers.base.PlainEncoder`."""
 
-    __slots__ = ("_parameters", "_reasons", "_roles", "_settings", "_target")
+    __slots__ = ("_limited", "_parameters", "_reasons", "_roles", "_settings", "_target")
 
     def __init__(
         self, target: Target, names: Mapping[str, str], settings: Mapping[str, object]
     ) -> None:
         """`names` are the dialect's parameters; `settings` are members of every body."""
         capabilities = target.capabilities
-        self._target = target
+        self._target, self._limited = target, replace(target, limits_output=True)
         self._settings = settings
         self._reasons = capabilities.thinking_default != "off"
         theirs = [output_limits.output_limit_name(target), *_names(target, names, self._reasons)]
@@ -65,7 +66,13 @@ class PlainRequests:
             self._roles.add("assistant")
 
     def encode(
-        self, spec: ChatCompletionSpec, texts: Sequence[str], *, stream: bool
+        self,
+        spec: ChatCompletionSpec,
+        texts: Sequence[str],
+        notes: Notes,
+        *,
+        stream: bool,
+        limits_output: bool,
     ) -> UpstreamRequest | None:
         """Return the request. None: the dialect's `encode` must encode it."""
         target = self._target
@@ -74,13 +81,15 @@ class PlainRequests:
             return None
         messages = list(map(_Message, roles, texts))
         body: dict[str, object] = {"model": target.model, "messages": messages}
+        limit = spec.max_tokens
+        if limits_output and limit is None:
+            self._add_limit(body, notes)
         values = _values(spec)
         if values != _UNSET and not self._add_parameters(values, body):
             return None
         if len(spec.stop) > STOPS_MAX:
             return None
         body |= self._settings
-        limit = spec.max_tokens
         streamed = stream or self._reasons or (limit or 0) > LONG_ANSWER_TOKENS
         body["stream"] = streamed
         if streamed and target.channel.quirks.stream_usage:
@@ -92,6 +101,11 @@ class PlainRequests:
         return UpstreamRequest(
             path=PATH, body=msgspec.json.encode(body), streamed=streamed, thinking_tokens=hidden
         )
+
+    def _add_limit(self, body: dict[str, object], notes: Notes) -> None:
+        limit = output_limits.forced_limit(self._limited, 0, notes)
+        if limit is not None:
+            body[output_limits.output_limit_name(self._limited)] = limit
 
     def _add_parameters(self, values: Sequence[Any], body: dict[str, object]) -> bool:
         """Add the parameters that are set. Returns whether each may be sent as it is."""

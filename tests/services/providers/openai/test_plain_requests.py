@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -66,18 +67,21 @@ def random_plain(chance: random.Random) -> ChatCompletionSpec:
     return ChatCompletionSpec(model="m", messages=messages, **fields)
 
 
-def differs(spec: ChatCompletionSpec, target: Target, *, stream: bool) -> bool | None:
+def differs(
+    spec: ChatCompletionSpec, target: Target, *, stream: bool, limits_output: bool = False
+) -> bool | None:
     """Return whether a plain request differs from that of all. None: it is made by the latter."""
-    dialect, notes = target.channel.dialect, Notes()
-    encoder, encode = PLAIN_ENCODERS[dialect](target), DIALECTS[dialect].encode
-    texts = plain_texts(spec)
+    dialect = target.channel.dialect
+    encoder, texts, notes = PLAIN_ENCODERS[dialect](target), plain_texts(spec), Notes()
     assert texts is not None
-    made = None if encoder is None else encoder.encode(spec, texts, stream=stream)
-    return (
-        None
-        if made is None
-        else (made, []) != (encode(spec, target, notes, stream=stream), notes.all)
-    )
+    if encoder is None:
+        return None
+    made = encoder.encode(spec, texts, notes, stream=stream, limits_output=limits_output)
+    if made is None:
+        return None
+    limited, noted = replace(target, limits_output=limits_output), Notes()
+    expected = DIALECTS[dialect].encode(spec, limited, noted, stream=stream)
+    return (made, notes.all) != (expected, noted.all)
 
 
 def test_values_are_given_for_all_plain_parameters() -> None:
@@ -93,9 +97,9 @@ def test_plain_request_is_that_of_the_encoder_of_all_requests(dialect: str) -> N
     for model in models(dialect):
         for quirks in QUIRKS:
             target = target_of(model, dialect, quirks=quirks)
-            for stream in (True, False):
+            for stream, limits in product((True, False), repeat=2):
                 spec = random_plain(chance)
-                outcome = differs(spec, target, stream=stream)
+                outcome = differs(spec, target, stream=stream, limits_output=limits)
                 assert not outcome, (model, quirks, spec)
                 outcomes.append(outcome)
 
