@@ -68,21 +68,24 @@ class Gate:
         if not plan.is_open:
             plan.require_allowed()
             plan.require_sold()
+        media, uses = None, NO_TOOLS
         if texts is not None:
             prompt_tokens = estimate_texts(texts)
-        elif raw is None or raw.facts.has_media:
-            prompt_tokens = await off_loop(size, estimate_prompt, spec) + recalled_tokens
         else:
-            prompt_tokens = await _estimate_raw(raw) + (TOOL_TOKENS_MAX if spec.tools else 0)
-        media = media_bound(spec) if texts is None and spec.messages else None
-        uses = tool_uses(spec.tools) if spec.tools else NO_TOOLS
+            if raw is None or raw.facts.has_media:
+                prompt_tokens = await off_loop(size, estimate_prompt, spec) + recalled_tokens
+            else:
+                prompt_tokens = await _estimate_raw(raw) + (TOOL_TOKENS_MAX if spec.tools else 0)
+            if spec.messages:
+                media = media_bound(spec)
+            if spec.tools:
+                uses = tool_uses(spec.tools)
         max_tokens = amount = 0
         for bound, tariff in plan.bounds:
             most = bound.tokens(spec)
-            shown = media(bound.targets) if media else 0
-            prompt = (prompt_tokens + shown) * (1 + cut_attempts_max)
-            max_tokens = max(max_tokens, most)
-            amount = max(amount, tariff.estimate_nano(prompt, most, uses))
+            prompt = prompt_tokens if media is None else prompt_tokens + media(bound.targets)
+            cost = tariff.estimate_nano(prompt * (1 + cut_attempts_max), most, uses)
+            max_tokens, amount = max(max_tokens, most), max(amount, cost)
         tokens = prompt_tokens + max_tokens
         lease, hold = await self.take(plan, record, tokens, amount)
         is_bounded = amount > 0 and plan.pays

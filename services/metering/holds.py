@@ -63,8 +63,6 @@ class Hold(msgspec.Struct, eq=False, weakref=True):
     """Usage at the last checkpoint."""
     meter: UsageMeter | None = None
     """Meter of the answer, which the ledger asks for checkpoints. None: the call writes its own."""
-    ended: bool = False
-    """Whether the hold was settled or voided."""
     extensions: tuple[Hold, ...] = ()
     """Holds that were taken later. They end with this one, which has the whole charge."""
 

@@ -201,7 +201,6 @@ class Ledger:
         try:
             await self._books.reserve(row)
         except BaseException:
-            hold.ended = True
             del self._open[row.id]
             raise
         return hold
@@ -233,11 +232,9 @@ class Ledger:
 
         Further calls for this hold are ignored.
         """
-        if hold.ended:
-            return
-        hold.ended = True
         row = hold.row
-        self._open.pop(row.id, None)
+        if self._open.pop(row.id, None) is None:
+            return
         if unwritten := self._checkpoints.unwritten:
             unwritten.pop(row.id, None)
         self._books.end(row, charge_nano)
@@ -302,7 +299,6 @@ class Ledger:
 
     def _end_extensions(self, hold: Hold) -> tuple[HoldRow, ...]:
         for extension in hold.extensions:
-            extension.ended = True
             self._open.pop(extension.id, None)
             self._books.end(extension.row, 0)
         return tuple([each.row for each in hold.extensions])

@@ -184,7 +184,8 @@ class Outbox:
             self._batch, retries = None, 0
             self._written += 1
             self._depth -= batch.size
-            self.is_full = self._depth >= BACKLOG_MAX
+            if self.is_full:
+                self.is_full = self._depth >= BACKLOG_MAX
             if batch.has_all and self._journal is not None:
                 # Its holds are in the database, with all others unless more were queued meanwhile.
                 self._journal.end_batch(all_written=not (self._holds or self._whole))

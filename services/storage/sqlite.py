@@ -19,7 +19,7 @@ from services.errors import Failure
 from services.storage.base import Listener, P, T, Transaction, unavailable
 from services.storage.hold_journal import HoldJournal
 from services.storage.sqlite_file import FILE, FilePlace, lock, open_connections
-from services.storage.sqlite_worker import SqliteWorker
+from services.storage.sqlite_worker import SqliteWorker, WorkerEvents
 
 CHECK_PLACE_S = 0.5
 """Interval of checks that the file was not deleted or replaced."""
@@ -42,8 +42,11 @@ class SqliteDatabase:
         self._misplaced_writes = 0
         self._watch = self._loop.create_task(self._watch_place(), name="database file")
         self._connections: tuple[sqlite3.Connection, ...] = (writer, reader)
-        self._writer = SqliteWorker(writer, "BEGIN IMMEDIATE", self._loop, self._notify_listeners)
-        self._reader = SqliteWorker(reader, "BEGIN", self._loop, self._notify_listeners)
+        self.healthy = True
+        """Whether the last commit succeeded, in a file that is still in its place."""
+        events = WorkerEvents(self._notify_listeners, self._note_health)
+        self._writer = SqliteWorker(writer, "BEGIN IMMEDIATE", self._loop, events)
+        self._reader = SqliteWorker(reader, "BEGIN", self._loop, events)
 
     @classmethod
     async def open(cls, state: Path, clock: Clock) -> SqliteDatabase:
@@ -80,11 +83,6 @@ class SqliteDatabase:
         self._listeners.append(listener)
 
     @property
-    def healthy(self) -> bool:
-        """Whether the last commit succeeded, in a file that is still in its place."""
-        return self._writer.healthy and self._place.kept
-
-    @property
     def failures(self) -> int:
         """Number of transactions that failed because of the database."""
         return self._writer.failures + self._reader.failures + self._misplaced_writes
@@ -109,6 +107,10 @@ class SqliteDatabase:
         while True:
             await asyncio.sleep(CHECK_PLACE_S)
             self._place.check()
+            self._note_health()
+
+    def _note_health(self) -> None:
+        self.healthy = self._writer.healthy and self._place.kept
 
     def _misplaced(self) -> Failure:
         """Return the failure of a write that would be lost with the open file."""

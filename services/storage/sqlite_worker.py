@@ -14,7 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -47,6 +47,15 @@ class Job(msgspec.Struct):
         self.result = self.error = None
 
 
+class WorkerEvents(NamedTuple):
+    """What is called on the event loop."""
+
+    notices: Callable[[Sequence[str]], None]
+    """Called with the notices of a batch."""
+    health: Callable[[], None]
+    """Called when `SqliteWorker.healthy` has changed."""
+
+
 class SqliteWorker:
     """Thread that owns a connection and commits submitted transactions in batches."""
 
@@ -55,15 +64,15 @@ class SqliteWorker:
         connection: sqlite3.Connection,
         begin: str,
         loop: asyncio.AbstractEventLoop,
-        announce: Callable[[Sequence[str]], None],
+        events: WorkerEvents,
     ) -> None:
-        self.healthy = True
+        self.healthy = self._told_healthy = True
         self.failures = 0
         """Number of transactions that failed because of the database."""
         self._connection = connection
         self._begin = begin
         self._loop = loop
-        self._notify_listeners = announce
+        self._events = events
         self._broken = False
         self._synced = True
         self._notices: list[str] = []
@@ -127,7 +136,10 @@ class SqliteWorker:
     def _deliver(self, batch: Sequence[Job], notices: Sequence[str], running: bool) -> None:
         # Notices first: a revocation is in force when its caller resumes.
         if notices:
-            self._notify_listeners(notices)
+            self._events.notices(notices)
+        if self.healthy is not self._told_healthy:
+            self._told_healthy = self.healthy
+            self._events.health()
         for job in batch:
             if job.future.done():
                 continue  # Its caller was cancelled.

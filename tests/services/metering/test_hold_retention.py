@@ -124,7 +124,7 @@ async def busy_days(ledger: Ledger, clock: FakeClock) -> None:
         await call(ledger, 1700, key_id="k2", model="c/d")
         await call(ledger, 300, monthly_nano=USD)
         extended = await call_with_extension(ledger)
-        assert extended.ended
+        assert (extended.id in ledger._open, ledger.open_holds) == (False, 0)
         clock.advance(DAY_S)
     await ledger.drain()
 
