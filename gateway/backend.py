@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, Protocol, TypeAlias
 
-import msgspec
-
+from services.domain.call_options import CallOptions
 from services.domain.completion import Completion
 from services.domain.embeddings import EmbeddingRequest, Embeddings
 from services.domain.events import Batch
@@ -24,29 +23,6 @@ ServiceState: TypeAlias = Literal["ready", "not serving", "unreachable"]
 CallLimit: TypeAlias = Callable[[str], float | None]
 """A limit of calls in flight. For the key of a caller it returns the seconds to wait before a
 retry, or None where one more call of that caller is within the limit."""
-
-TraceContext: TypeAlias = Sequence[tuple[str, str]]
-"""The headers `traceparent` and `tracestate`, as far as there are any, with their values."""
-
-
-class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts of a call beside its request."""
-
-    key: str
-    """API key of the caller. The service decides whether it is valid."""
-    request_id: str
-    deadline_s: float
-    """The most time that the call may take."""
-    request_bytes: int = 0
-    """Size of the client's request, in its own form."""
-    idempotency_key: str = ""
-    trace_context: TraceContext = ()
-    surface: str = ""
-    """API that the client has called, by its name in the call log."""
-    tags: str = ""
-    """The header `x-pomogator-tags`; empty without it."""
-
-    __repr__ = object.__repr__  # Without the key.
 
 
 class Backend(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.backend import Backend, CallOptions
+from gateway.backend import Backend
 from gateway.config import EdgeConfig
 from gateway.console.account_calls import AccountCalls
 from gateway.console.askers import TIMEOUT_S, tenant_of
@@ -22,6 +22,7 @@ from gateway.console.visit import CSRF_HEADER, Visit, require_same_site
 from gateway.errors import ApiError
 from gateway.http.credentials import AUTHORIZATION
 from gateway.http.middleware import BEGUN, Handler
+from services.domain.call_options import CallOptions
 from services.domain.error_reason import ErrorReason
 from services.domain.model import Model
 

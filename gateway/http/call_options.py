@@ -14,13 +14,13 @@ import msgspec
 from msgspec.structs import replace
 from multidict import MultiMapping
 
-from gateway.backend import CallOptions, TraceContext
 from gateway.config import EdgeConfig
 from gateway.errors import invalid
 from gateway.http.credentials import BEARER_ONLY, api_key
 from gateway.telemetry.request_observer import TRACE_CONTEXT
 from services.common.call_names import IDEMPOTENCY_KEY_HEADER, TAGS_HEADER, TIMEOUT_HEADER
 from services.common.request_headers import is_idempotency_key, session_of_headers
+from services.domain.call_options import CallOptions, TraceContext
 from services.domain.spec import ParameterPolicy
 
 _TRACE_HEADERS: Sequence[tuple[str, re.Pattern[str]]] = (
@@ -61,7 +61,7 @@ class HeaderOptions(msgspec.Struct, frozen=True, kw_only=True):
                 key=api_key(headers, credential_headers),
                 request_id="",
                 deadline_s=deadline_s(headers, config, whole=True),
-                idempotency_key=idempotency_key(headers),
+                idempotency_key=idempotency_key(headers) or None,
                 trace_context=_client_trace(headers),
                 surface=surface,
                 tags=",".join(headers.getall(TAGS_HEADER, ())),
@@ -121,11 +121,11 @@ def trace_context(headers: MultiMapping[str]) -> TraceContext:
 
 
 def _client_trace(headers: MultiMapping[str]) -> TraceContext:
-    return [
-        (name, value)
+    return {
+        name: value
         for name, form in _TRACE_HEADERS
         if (value := headers.get(name)) is not None and form.fullmatch(value)
-    ]
+    }
 
 
 def deadline_s(headers: MultiMapping[str], config: EdgeConfig, *, whole: bool) -> float:

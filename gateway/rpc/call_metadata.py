@@ -9,23 +9,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from gateway.backend import CallOptions, TraceContext
 from services.common.call_names import (
     IDEMPOTENCY_KEY_HEADER,
     REQUEST_ID_HEADER,
     SURFACE_HEADER,
     TAGS_HEADER,
 )
+from services.domain.call_options import CallOptions, TraceContext
 
 _CLIENT_METADATA = ("x-ratelimit-", "x-pomogator-", "idempotency-replayed")
+NO_TRACE: TraceContext = {}
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,1024}")
 
 
 def call_metadata(
-    key: str, request_id: str, idempotency_key: str = "", trace_context: TraceContext = ()
+    key: str | None,
+    request_id: str,
+    idempotency_key: str | None = None,
+    trace_context: TraceContext = NO_TRACE,
 ) -> tuple[tuple[str, str], ...]:
     """Return the metadata of a call to the service."""
-    pairs = (("authorization", f"Bearer {key}"), (REQUEST_ID_HEADER, request_id), *trace_context)
+    named = (("authorization", f"Bearer {key}"), (REQUEST_ID_HEADER, request_id))
+    pairs = (*named, *trace_context.items())
     return (*pairs, (IDEMPOTENCY_KEY_HEADER, idempotency_key)) if idempotency_key else pairs
 
 

@@ -17,11 +17,7 @@ from pomogator.embeddings.v1.embedding_service_pb2_grpc import EmbeddingServiceS
 from pomogator.models.v1 import model_service_pb2 as model_messages
 from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
 
-from gateway.backend import (
-    Backend,
-    CallOptions,
-    ServiceState,
-)
+from gateway.backend import Backend, ServiceState
 from gateway.errors import ApiError, shutting_down
 from gateway.rpc.call_metadata import call_metadata, completion_metadata, response_headers
 from gateway.rpc.status_mapping import to_api_error
@@ -32,6 +28,7 @@ from services.common.contract.embeddings import read_embeddings, to_embedding_re
 from services.common.contract.models import read_model
 from services.common.contract.prompt_count import read_count, to_count_request_message
 from services.common.off_loop import off_loop
+from services.domain.call_options import CallOptions
 from services.domain.completion import Completion
 from services.domain.embeddings import EmbeddingRequest, Embeddings
 from services.domain.error_reason import ErrorReason

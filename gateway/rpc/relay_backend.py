@@ -11,11 +11,11 @@ from collections.abc import AsyncGenerator
 import grpc
 from pomogator.relay.v1 import relay_service_pb2 as pb
 
-from gateway.backend import CallOptions
 from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.rpc.relay_link import RelayLink
 from gateway.rpc.relay_links import RelayLinks
 from services.common.call_names import RELAYED_BYTES_MAX
+from services.domain.call_options import CallOptions
 from services.domain.completion import Completion
 from services.domain.events import Batch
 from services.domain.spec import CompletionRequest

@@ -9,12 +9,12 @@ from typing import Self
 
 from pomogator.relay.v1 import relay_service_pb2 as pb
 
-from gateway.backend import CallOptions
 from gateway.errors import ApiError, internal
 from gateway.rpc.call_metadata import response_headers
 from gateway.rpc.status_mapping import deadline_passed, service_error
 from services.common.call_names import RELAY_WINDOW_BYTES
 from services.common.frame_queue import FrameQueue
+from services.domain.call_options import CallOptions
 
 CREDIT_BYTES_MIN = RELAY_WINDOW_BYTES // 2
 """The fewest bytes of credit that are sent in a frame."""

@@ -12,7 +12,6 @@ import grpc
 from pomogator.relay.v1 import relay_service_pb2 as pb
 from pomogator.relay.v1.relay_service_pb2_grpc import RelayServiceStub
 
-from gateway.backend import CallOptions
 from gateway.errors import shutting_down
 from gateway.rpc.call_metadata import completion_metadata
 from gateway.rpc.relay_call import RelayCall
@@ -20,6 +19,7 @@ from gateway.rpc.status_mapping import to_api_error, unreachable
 from services.common.call_names import INSTANCE_HEADER, STRUCTS_HEADER
 from services.common.contract.relay_codec import MESSAGES, STRUCTS, RelayCodec, structs_version
 from services.common.frame_queue import FrameQueue
+from services.domain.call_options import CallOptions
 from services.domain.spec import CompletionRequest
 
 OPENING_TIMEOUT_S = 5.0

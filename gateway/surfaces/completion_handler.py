@@ -40,7 +40,6 @@ class CompletionHandler(SurfaceHandler[Surface]):
         """
         surface, sent = self.surface, exchange.sent
         options = sent.options or self.read_options(sent)
-        key = options.call.key
         request, request_bytes = await self.decoded(
             exchange, surface.decode, surface.decode_large, surface.loop_bytes_max
         )
@@ -65,9 +64,9 @@ class CompletionHandler(SurfaceHandler[Surface]):
             renderer = request.stream_renderer()
             batches = self.backend.stream(asked, call, answer_headers)
             del request, spec, asked  # They may be large, and the stream long.
-            await self._stream(exchange, key, renderer, batches, answer_headers)
+            await self._stream(exchange, renderer, batches, answer_headers)
             return
-        with InFlightCall(self.calls, key):
+        with InFlightCall(self.calls, sent.caller):
             completion = await self.backend.whole(asked, call, answer_headers)
         if exchange.started > sent.key_fresh_until:
             self.remember_key(sent)
@@ -81,7 +80,6 @@ class CompletionHandler(SurfaceHandler[Surface]):
     async def _stream(
         self,
         exchange: Exchange,
-        key: str,
         renderer: StreamRenderer,
         batches: AsyncGenerator[Batch, None],
         headers: dict[str, str],
@@ -89,7 +87,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
         surface = self.surface
         stream = EventStream(exchange, self.config, surface.framing, headers)
         try:
-            with InFlightCall(self.calls, key):
+            with InFlightCall(self.calls, exchange.sent.caller):
                 last = await stream.relay(batches, renderer, surface.field_names)
             if exchange.started > exchange.sent.key_fresh_until:
                 self.remember_key(exchange.sent)

@@ -30,11 +30,10 @@ class TokenCountHandler(SurfaceHandler[Surface]):
         """Answer one request."""
         surface, sent = self.surface, exchange.sent
         options = sent.options or self.read_options(sent)
-        key = options.call.key
         request, request_bytes = await self.decoded(exchange, surface.decode_prompt)
         exchange.outcome["model"] = request.spec.model[:MODEL_LOGGED_MAX]
         call = options.call_of(exchange.request_id, request_bytes)
-        with InFlightCall(self.calls, key):
+        with InFlightCall(self.calls, sent.caller):
             count = await self.backend.count_prompt(request, call)
         self.remember_key(sent)
         answer_headers = notes_header(count.notes, _NAMES)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -29,7 +29,7 @@ from services.common.plain_metrics import PlainMetrics
 if TYPE_CHECKING:
     from gateway.telemetry.request_spans import RequestSpan, RequestTracer
 
-TRACE_CONTEXT: ContextVar[Sequence[tuple[str, str]] | None] = ContextVar("trace", default=None)
+TRACE_CONTEXT: ContextVar[Mapping[str, str] | None] = ContextVar("trace", default=None)
 """Trace context for the service in place of the client's `traceparent` and `tracestate`."""
 
 OK = 200

@@ -7,8 +7,6 @@ headers and of the client's address. Needs the extra `otel`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from multidict import MultiMapping
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -62,9 +60,8 @@ class RequestSpan:
 
     def __init__(self, span: Span) -> None:
         self._span = span
-        metadata: dict[str, str] = {}
-        _PROPAGATOR.inject(metadata, set_span_in_context(span, Context()))
-        self.context: Sequence[tuple[str, str]] = tuple(metadata.items())
+        self.context: dict[str, str] = {}
+        _PROPAGATOR.inject(self.context, set_span_in_context(span, Context()))
         """Metadata that makes the service's span a child of this one."""
         self.trace_id = format_trace_id(span.get_span_context().trace_id)
         """32 hexadecimal digits."""

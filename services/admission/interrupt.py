@@ -53,6 +53,9 @@ class CallInterrupt(msgspec.Struct, eq=False):
     """Time of the loop when the call ends. None: its transport cancels it at its deadline."""
     to_error: Callable[[Exception], Exception] | None = None
     """Failures of the call are raised as `to_error` of them. None: as they are."""
+    transport_time_left_s: Callable[[], float | None] | None = None
+    """Returns the seconds until the deadline at which the transport cancels the call; None: there
+    is none."""
     failure: Callable[[], Failure] | None = None
     """Makes the failure of the call. None: it was not interrupted."""
     _timer: asyncio.TimerHandle | None = None
@@ -69,8 +72,10 @@ class CallInterrupt(msgspec.Struct, eq=False):
 
     def time_left_s(self) -> float | None:
         """Return the seconds until the deadline; None without one."""
-        deadline = self.deadline
-        return None if deadline is None else max(0.0, deadline - get_running_loop().time())
+        deadline, transport = self.deadline, self.transport_time_left_s
+        if deadline is None:
+            return None if transport is None else transport()
+        return max(0.0, deadline - get_running_loop().time())
 
     def trigger(self, failure: Callable[[], Failure]) -> None:
         """End the call, which raises `failure()`. The first of several triggers counts."""

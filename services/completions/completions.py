@@ -14,7 +14,7 @@ import msgspec
 from services.admission.gate import Gate
 from services.admission.interrupt import CallInterrupt
 from services.admission.keyring import Keyring
-from services.common.call_names import GRPC_SURFACE, TAGS_HEADER
+from services.common.call_names import TAGS_HEADER
 from services.common.call_tags import read_tags
 from services.common.fair_share import CountedCall
 from services.completions.completion_call import (
@@ -25,6 +25,7 @@ from services.completions.completion_call import (
 from services.completions.idempotency import SetHeaders, check_idempotency_key
 from services.completions.pipeline import Pipeline
 from services.completions.snapshot import SnapshotHolder
+from services.domain.call_options import CallOptions
 from services.domain.completion import Completion
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
@@ -34,30 +35,6 @@ from services.errors import Failure
 from services.overload.load_shedder import LoadShedder
 from services.telemetry.call_facts import NAME_CHARS_MAX
 from services.telemetry.calls import CallLog, CallRecord
-
-
-class CallContext(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts of a call beside its request."""
-
-    request_id: str
-    key: str | None
-    """The caller's key, as of `services.admission.keyring.sent_key`."""
-    time_left_s: Callable[[], float | None]
-    """Returns the seconds until the caller's deadline; None: there is no deadline."""
-    interrupt: CallInterrupt = msgspec.field(default_factory=CallInterrupt)
-    """Ends the call: at its deadline where its transport does not, when its key is revoked, and
-    when an operator wants it."""
-    idempotency_key: str | None = None
-    queue_wait_s: float = 0.0
-    """Time that the call waited in a queue before the service saw it; 0: it is not known."""
-    trace_context: Mapping[str, str] = {}
-    """The headers `traceparent` and `tracestate`, as far as the caller sent them."""
-    surface: str = GRPC_SURFACE
-    """API that was called: one of `SURFACES`, else `GRPC_SURFACE`."""
-    tags: str = ""
-    """The header `x-pomogator-tags`; empty without it."""
-
-    __repr__ = object.__repr__  # Without the key.
 
 
 class CallPipeline(Protocol):
@@ -102,35 +79,36 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
     method: str
     to_call: Callable[..., CallT]
     request: CallRequest
-    context: CallContext
+    options: CallOptions
+    interrupt: CallInterrupt
     set_headers: SetHeaders
     _record: CallRecord | None = None
     _counted: CountedCall | None = None
     _call: CallT | None = None
 
     async def __aenter__(self) -> CallT:
-        entrance, context = self.entrance, self.context
+        entrance, options = self.entrance, self.options
         record = self._record = entrance.calls.begin(
-            context.request_id, self.method, context.trace_context
+            options.request_id, self.method, options.trace_context
         )
-        request, key, in_flight = self.request, context.key, len(entrance.calls.live)
+        request, key, in_flight = self.request, options.key, len(entrance.calls.live)
         try:
             self._counted = entrance.load_shedder.admit(
-                record.opened_at, in_flight, context.queue_wait_s, key or ""
+                record.opened_at, in_flight, options.queue_wait_s, key or ""
             )
             self._counted.__enter__()
             caller = await entrance.keyring.caller(key)
             # From here on a revocation of the key ends the call.
-            record.key_id, record.interrupt = caller.key_id, context.interrupt
+            record.key_id, record.interrupt = caller.key_id, self.interrupt
             record.account = caller.account
             facts = record.facts
-            facts.surface = context.surface
+            facts.surface = options.surface
             if user := request.spec.user:
                 facts.end_user = user[:NAME_CHARS_MAX]
-            if context.tags:
-                facts.tags = _tags(context.tags)
-            if context.idempotency_key is not None:
-                check_idempotency_key(context.idempotency_key)
+            if options.tags:
+                facts.tags = _tags(options.tags)
+            if options.idempotency_key is not None:
+                check_idempotency_key(options.idempotency_key)
             policy = request.parameter_policy
             self._call = call = self.to_call(
                 record=record,
@@ -139,8 +117,8 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
                 strict=policy == "strict" or (not policy and caller.scope.strict),
                 snapshot=entrance.snapshots.current,
                 set_headers=self.set_headers,
-                idempotency_key=context.idempotency_key,
-                time_left_s=context.time_left_s,
+                idempotency_key=options.idempotency_key,
+                time_left_s=self.interrupt.time_left_s,
             )
         except BaseException as error:
             await self.__aexit__(type(error), error, None)
@@ -156,7 +134,7 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
             if self._counted is not None:
                 self._counted.__exit__()
             if self._record is not None:
-                self.entrance.calls.end(self._record, error, self.context.time_left_s)
+                self.entrance.calls.end(self._record, error, self.interrupt.time_left_s)
 
     async def _add_limit_headers(self, failure: Failure, call: CallT) -> None:
         """Add the `x-ratelimit-…` headers to a refusal, if the limits that apply are known."""
@@ -169,20 +147,31 @@ class Completions(CallEntrance[Pipeline]):
     """Makes completions."""
 
     async def whole(
-        self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
+        self,
+        request: CompletionRequest,
+        options: CallOptions,
+        interrupt: CallInterrupt,
+        set_headers: SetHeaders,
     ) -> Completion:
         """Return a whole answer. `set_headers` gets the headers of the answer before that."""
-        with context.interrupt:
-            entered = EnteredCall(self, "create", CompletionCall, request, context, set_headers)
-            async with entered as call:
+        with interrupt:
+            async with EnteredCall(
+                self, "create", CompletionCall, request, options, interrupt, set_headers
+            ) as call:
                 return await self.pipeline.whole(call)
 
     def stream(
-        self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
+        self,
+        request: CompletionRequest,
+        options: CallOptions,
+        interrupt: CallInterrupt,
+        set_headers: SetHeaders,
     ) -> AsyncGenerator[Batch, None]:
         """Return the batches of an answer. `set_headers` gets its headers before the first."""
-        entered = EnteredCall(self, "stream", CompletionCall, request, context, set_headers)
-        return context.interrupt.guard(entered, self.pipeline.stream)
+        entered = EnteredCall(
+            self, "stream", CompletionCall, request, options, interrupt, set_headers
+        )
+        return interrupt.guard(entered, self.pipeline.stream)
 
     async def count_prompt(
         self, request: PromptCountRequest, authorization: str | None, size: int

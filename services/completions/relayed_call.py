@@ -13,8 +13,9 @@ from services.common.call_names import RELAY_WINDOW_BYTES, REQUEST_ID_HEADER
 from services.common.contract.relay_codec import RelayCodec
 from services.common.frame_queue import PIECE_BYTES, RESPONSE_BYTES_MAX, FrameQueue
 from services.common.request_headers import request_id_or_new
-from services.completions.completions import CallContext, Completions
-from services.completions.servicer import call_context, reading
+from services.completions.completions import Completions
+from services.completions.servicer import call_options, reading
+from services.domain.call_options import CallOptions
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import CompletionRequest
 from services.errors import Failure
@@ -80,8 +81,10 @@ class RelayedCall:
 
     async def _answer(self) -> None:
         interrupt = CallInterrupt.after(self._timeout_s)
-        request, context = await self._read(interrupt)
-        completion = await self._completions.whole(request, context, self._headers.update)
+        request = await self._read()
+        completion = await self._completions.whole(
+            request, self._options(), interrupt, self._headers.update
+        )
         response = self._codec.encode_completion(completion)
         if len(response) > PIECE_BYTES:
             with interrupt:
@@ -90,8 +93,8 @@ class RelayedCall:
 
     async def _stream(self) -> None:
         interrupt = CallInterrupt.after(self._timeout_s)
-        request, context = await self._read(interrupt)
-        stream = self._completions.stream(request, context, self._headers.update)
+        request = await self._read()
+        stream = self._completions.stream(request, self._options(), interrupt, self._headers.update)
         del request  # It may be large, and the stream long.
         encode = self._codec.encode_batch
         async with aclosing(stream) as batches:
@@ -107,14 +110,13 @@ class RelayedCall:
                         await self._wait_for_room()
         self._send(b"", ended=True)
 
-    async def _read(self, interrupt: CallInterrupt) -> tuple[CompletionRequest, CallContext]:
+    async def _read(self) -> CompletionRequest:
         encoded = LargeRequest(self._request, self._codec.parse_request)
         self._request = b""
-        request = await decoded(encoded, partial(reading, self._codec.read_request))
-        context = call_context(
-            self._request_id, self._metadata, interrupt.time_left_s, interrupt=interrupt
-        )
-        return request, context
+        return await decoded(encoded, partial(reading, self._codec.read_request))
+
+    def _options(self) -> CallOptions:
+        return call_options(self._request_id, self._metadata)
 
     async def _wait_for_room(self) -> None:
         while self._room_bytes <= 0:

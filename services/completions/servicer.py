@@ -25,7 +25,8 @@ from services.common.contract.message_table import UntranslatableError
 from services.common.contract.prompt_count import read_count_request, to_count_message
 from services.common.off_loop import off_loop
 from services.common.request_headers import session_id
-from services.completions.completions import CallContext, Completions
+from services.completions.completions import Completions
+from services.domain.call_options import CallOptions
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import CompletionRequest
 from services.errors import Failure
@@ -57,7 +58,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         """Answer with one message."""
         headers = dict(unknown_request_id(context))
         completion = await self._completions.whole(
-            await _read_call(request, context), context_of(context), headers.update
+            await _read_call(request, context), *options_of(context), headers.update
         )
         if headers:
             await context.send_initial_metadata(tuple(headers.items()))
@@ -71,7 +72,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         """Answer with a stream: one message for every read from the provider."""
         headers = dict(unknown_request_id(context))
         stream = self._completions.stream(
-            await _read_call(request, context), context_of(context), headers.update
+            await _read_call(request, context), *options_of(context), headers.update
         )
         del request  # It may be large, and the stream long.
         async with aclosing(stream) as batches:
@@ -107,30 +108,20 @@ async def _read_call(request: RequestMessage, context: Context) -> CompletionReq
     return msgspec.structs.replace(asked, session_id=named) if named else asked
 
 
-def context_of(context: Context) -> CallContext:
-    """Return the facts of a call over gRPC."""
+def options_of(context: Context) -> tuple[CallOptions, CallInterrupt]:
+    """Return the options of a call over gRPC, and its interrupt."""
     metadata = metadata_of(context)
     wait_s = queue_wait_s(metadata, context.time_remaining())
-    return call_context(current_request_id(), metadata, context.time_remaining, wait_s)
+    interrupt = CallInterrupt(transport_time_left_s=context.time_remaining)
+    return call_options(current_request_id(), metadata, wait_s), interrupt
 
 
-def call_context(
-    request_id: str,
-    metadata: Mapping[str, str],
-    time_left_s: Callable[[], float | None],
-    wait_s: float = 0.0,
-    interrupt: CallInterrupt | None = None,
-) -> CallContext:
-    """Return the facts of a call, which has waited `wait_s` in a queue.
-
-    `interrupt` ends it at its deadline; None: its transport does.
-    """
+def call_options(request_id: str, metadata: Mapping[str, str], wait_s: float = 0.0) -> CallOptions:
+    """Return the options of a call, which has waited `wait_s` in a queue."""
     surface = metadata.get(SURFACE_HEADER, "")  # Callers may say anything.
-    return CallContext(
+    return CallOptions(
         request_id=request_id,
         key=sent_key(metadata.get("authorization")),
-        time_left_s=time_left_s,
-        interrupt=CallInterrupt() if interrupt is None else interrupt,
         idempotency_key=metadata.get(IDEMPOTENCY_KEY_HEADER),
         queue_wait_s=wait_s,
         trace_context=metadata,

@@ -2,6 +2,7 @@
 
 Modules, in the order in which data flows:
 
+    call_options   facts of a call beside its request
     conversation   messages and their parts
     spec           the completion to generate
     plain_texts    requests with texts and frequent parameters alone

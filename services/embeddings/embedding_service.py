@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from services.completions.completions import CallContext, CallEntrance, EnteredCall
+from services.admission.interrupt import CallInterrupt
+from services.completions.completions import CallEntrance, EnteredCall
 from services.completions.idempotency import SetHeaders
+from services.domain.call_options import CallOptions
 from services.domain.embeddings import EmbeddingRequest, Embeddings
 from services.embeddings.embedding_call import EmbeddingCall
 from services.embeddings.pipeline import EmbeddingPipeline
@@ -16,10 +18,15 @@ class EmbeddingService(CallEntrance[EmbeddingPipeline]):
     """Computes embeddings."""
 
     async def create(
-        self, request: EmbeddingRequest, context: CallContext, set_headers: SetHeaders
+        self,
+        request: EmbeddingRequest,
+        options: CallOptions,
+        interrupt: CallInterrupt,
+        set_headers: SetHeaders,
     ) -> Embeddings:
         """Return the vectors. `set_headers` gets the headers of the answer before that."""
-        with context.interrupt:
-            entered = EnteredCall(self, METHOD, EmbeddingCall, request, context, set_headers)
-            async with entered as call:
+        with interrupt:
+            async with EnteredCall(
+                self, METHOD, EmbeddingCall, request, options, interrupt, set_headers
+            ) as call:
                 return await self.pipeline.create(call)

@@ -8,7 +8,7 @@ from pomogator.embeddings.v1 import embedding_service_pb2_grpc as pb_grpc
 from services.common.contract.embeddings import read_embedding_request, to_embeddings_message
 from services.common.contract.message_table import UntranslatableError
 from services.common.off_loop import off_loop
-from services.completions.servicer import context_of
+from services.completions.servicer import options_of
 from services.domain.embeddings import EmbeddingRequest
 from services.domain.error_reason import ErrorReason
 from services.embeddings.embedding_service import EmbeddingService
@@ -30,7 +30,7 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
         headers = dict(unknown_request_id(context))
         size = current_request_bytes() * OBJECTS_PER_BYTE
         asked = await off_loop(size, read_request, request)
-        embeddings = await self._embeddings.create(asked, context_of(context), headers.update)
+        embeddings = await self._embeddings.create(asked, *options_of(context), headers.update)
         if headers:
             await context.send_initial_metadata(tuple(headers.items()))
         return to_embeddings_message(embeddings)

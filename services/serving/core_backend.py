@@ -14,12 +14,12 @@ from typing import Any
 
 import grpc
 
-from gateway.backend import CallOptions, ServiceState
+from gateway.backend import ServiceState
 from gateway.errors import ApiError, internal
 from gateway.rpc.grpc_backend import GrpcBackend
 from services.admission.interrupt import CallInterrupt
 from services.common.call_names import PROVIDER_CODE, SCARCE
-from services.completions.completions import CallContext
+from services.domain.call_options import CallOptions
 from services.domain.completion import Completion
 from services.domain.embeddings import EmbeddingRequest, Embeddings
 from services.domain.events import Batch
@@ -40,25 +40,34 @@ class CoreBackend(GrpcBackend):
         self._embeddings_core = service.embeddings
         self._keyring = service.keyring
         self._serves = service.serves
-        self.call_limit = service.retry_after_s
+        self._calls = service.calls.live
+        self._load_shedder = service.load_shedder
+        self._refused = service.call_metrics.refused[("OVERLOADED",)]
+        self.call_limit = self._retry_after_s
 
     def whole(
         self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
     ) -> Coroutine[Any, Any, Completion]:
         """Return the whole answer to a request."""
-        return self._completions.whole(request, _context(call), headers.update)
+        return self._completions.whole(request, call, _interrupt(call), headers.update)
 
     def stream(
         self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
     ) -> AsyncGenerator[Batch, None]:
         """Return the batches of an answer."""
-        return self._completions.stream(request, _context(call), headers.update)
+        return self._completions.stream(request, call, _interrupt(call), headers.update)
 
     def embed(
         self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str]
     ) -> Coroutine[Any, Any, Embeddings]:
         """Return the embeddings of a request."""
-        return self._embeddings_core.create(request, _context(call), headers.update)
+        return self._embeddings_core.create(request, call, _interrupt(call), headers.update)
+
+    def _retry_after_s(self, key: str) -> float | None:
+        retry_after_s = self._load_shedder.retry_after_s(len(self._calls) + 1, key)
+        if retry_after_s is not None:
+            self._refused.value += 1
+        return retry_after_s
 
     async def check_key(self, key: str, request_id: str) -> bool:
         """Return whether the key is valid; False where the store does not answer."""
@@ -76,19 +85,9 @@ class CoreBackend(GrpcBackend):
         return "ready" if await self._serves() else "not serving"
 
 
-def _context(call: CallOptions) -> CallContext:
+def _interrupt(call: CallOptions) -> CallInterrupt:
     deadline = asyncio.get_running_loop().time() + call.deadline_s
-    interrupt = CallInterrupt(deadline, partial(_api_error, call.request_id))
-    return CallContext(
-        request_id=call.request_id,
-        key=call.key,
-        time_left_s=interrupt.time_left_s,
-        interrupt=interrupt,
-        idempotency_key=call.idempotency_key or None,
-        trace_context=dict(call.trace_context),
-        surface=call.surface,
-        tags=call.tags,
-    )
+    return CallInterrupt(deadline, partial(_api_error, call.request_id))
 
 
 def to_api_error(failure: Failure) -> ApiError:

@@ -67,16 +67,6 @@ class Service:
     state: Path
     """The state directory."""
 
-    def retry_after_s(self, key: str) -> float | None:
-        """Return the Retry-After in seconds of one more call with this key, and count the refusal.
-
-        None: the call may start. For an edge in this process, before it looks at a call.
-        """
-        retry_after_s = self.load_shedder.retry_after_s(len(self.calls.live) + 1, key)
-        if retry_after_s is not None:
-            self.call_metrics.refused[("OVERLOADED",)].value += 1
-        return retry_after_s
-
     async def serves(self) -> bool:
         """Whether calls are accepted: the health service's status of the process."""
         no_context: Any = None  # The health service uses it only for unknown names.

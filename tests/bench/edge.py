@@ -26,17 +26,14 @@ import grpc
 import uvloop
 
 from gateway.app import create_app
-from gateway.backend import (
-    Backend,
-    CallOptions,
-    ServiceState,
-)
+from gateway.backend import Backend, ServiceState
 from gateway.config import EdgeConfig
 from gateway.http.runner import EdgeRunner
 from services.common import json_logs
 from services.common.heap import keep_freed_memory
 from services.common.key_format import PREFIX, checksum
 from services.common.log_handler import NonBlockingHandler
+from services.domain.call_options import CallOptions
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import Message, TextPart
 from services.domain.embeddings import EmbeddingRequest, Embeddings

@@ -24,11 +24,13 @@ from types import FrameType
 
 import uvloop
 
+from services.admission.interrupt import CallInterrupt
 from services.common import json_logs
 from services.common.log_handler import NonBlockingHandler
 from services.common.process_settings import freeze_gc
-from services.completions.completions import CallContext, Completions
+from services.completions.completions import Completions
 from services.config import load
+from services.domain.call_options import CallOptions
 from services.domain.conversation import Message, TextPart
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.providers.registry import DIALECTS
@@ -96,14 +98,13 @@ def asking(core: Completions, model: str, key: str, *, streamed: bool) -> Ask:
     spec = ChatCompletionSpec(model=model, messages=[message], max_tokens=256, temperature=0.5)
     request = CompletionRequest(spec=spec)
 
-    def context() -> CallContext:
-        return CallContext(request_id="req-1", key=key, time_left_s=lambda: 600.0)
+    options = CallOptions(request_id="req-1", key=key)
 
     async def create() -> None:
-        await core.whole(request, context(), lambda _: None)
+        await core.whole(request, options, CallInterrupt.after(600.0), lambda _: None)
 
     async def stream() -> None:
-        async for _ in core.stream(request, context(), lambda _: None):
+        async for _ in core.stream(request, options, CallInterrupt.after(600.0), lambda _: None):
             pass
 
     return stream if streamed else create

@@ -11,12 +11,11 @@ from pomogator.operations.v1 import operations_service_pb2 as pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 from prometheus_client import generate_latest
 
-from gateway.backend import CallOptions
 from gateway.console.askers import TenantAsker
 from gateway.console.operator_access import OperatorAccess
 from gateway.console.sessions import Session
-from services.completions.completions import CallContext
 from services.config import Secret, StateConfig
+from services.domain.call_options import CallOptions
 from services.rpc.listener import listening
 from services.serving.listeners import Listeners
 from tests.faults.conftest import OpenStand
@@ -63,7 +62,6 @@ async def test_configuration_metrics_and_operators_answers_hold_no_secret(
 _ANY: Any = None
 _HOLDERS = {
     "call options": CallOptions(key=PROVIDER_KEY, request_id="r", deadline_s=1.0),
-    "call context": CallContext(request_id="r", key=PROVIDER_KEY, time_left_s=lambda: None),
     "session": Session(key=PROVIDER_KEY, csrf_token="t", started_s=0, seen_s=0),
     "asker": TenantAsker(PROVIDER_KEY, "r"),
     "operator access": OperatorAccess(_ANY, PROVIDER_KEY, _ANY),

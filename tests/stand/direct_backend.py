@@ -11,11 +11,7 @@ from typing import Any, NoReturn, cast
 import grpc
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
-from gateway.backend import (
-    Backend,
-    CallOptions,
-    ServiceState,
-)
+from gateway.backend import Backend, ServiceState
 from gateway.errors import ApiError
 from gateway.rpc.call_metadata import call_metadata, response_headers
 from gateway.rpc.status_mapping import to_api_error
@@ -23,6 +19,7 @@ from services.common.contract.chat import fill_request, read_completion
 from services.common.contract.chat_events import read_batch
 from services.common.contract.models import read_model
 from services.common.contract.prompt_count import read_count, to_count_request_message
+from services.domain.call_options import CallOptions
 from services.domain.completion import Completion
 from services.domain.embeddings import Embedding, EmbeddingRequest, Embeddings
 from services.domain.error_reason import ErrorReason

@@ -32,17 +32,17 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
-        options = exchange.sent.options or self.read_options(exchange.sent)
-        key = options.call.key
+        sent = exchange.sent
+        options = sent.options or self.read_options(sent)
         asked, request_bytes = await self.decoded(exchange, _decode)
         exchange.outcome.update(model=asked.spec.model[:MODEL_LOGGED_MAX], stream=False)
         call = options.call_of(exchange.request_id, request_bytes)
         headers: dict[str, str] = {}
-        with InFlightCall(self.calls, key):
+        with InFlightCall(self.calls, sent.caller):
             answer = await self.backend.embed(
                 asked.request(options.parameter_policy), call, headers
             )
-        self.remember_key(exchange.sent)
+        self.remember_key(sent)
         body = await off_loop(rendered_bytes(answer), render, answer, asked.encoding)
         headers |= notes_header(answer.notes)
         if answer.cost_nano_usd is not None:

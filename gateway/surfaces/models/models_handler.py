@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
-from gateway.backend import Backend, CallOptions
+from gateway.backend import Backend
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.body import expect_continue
@@ -22,6 +22,7 @@ from gateway.http.middleware import REQUEST_ID
 from gateway.overload.in_flight_calls import InFlightCall, InFlightCalls
 from gateway.surfaces.base import ModelsForm, Surface
 from gateway.surfaces.models.model_members import members_of
+from services.domain.call_options import CallOptions
 from services.domain.error_reason import ErrorReason
 from services.domain.model import Model
 
@@ -86,7 +87,7 @@ class ModelsHandler:
         """Answer with all models that the key may use."""
         client = self._client(request)
         call = self._call(request, client)
-        with InFlightCall(self._calls, call.key):
+        with InFlightCall(self._calls, call.key or ""):
             listed = await self._backend.models(call)
         return _json(client.form.render_list(listed, request.query), request, client)
 
@@ -95,7 +96,7 @@ class ModelsHandler:
         client = self._client(request)
         call = self._call(request, client)
         try:
-            with InFlightCall(self._calls, call.key):
+            with InFlightCall(self._calls, call.key or ""):
                 found = await self._backend.model(request.match_info["model"], call)
         except ApiError as error:
             if error.reason == ErrorReason.NOT_FOUND:
@@ -112,7 +113,7 @@ class ModelsHandler:
         return CallOptions(
             key=api_key(headers, client.credential_headers),
             request_id=request[REQUEST_ID],
-            idempotency_key=idempotency_key(headers),
+            idempotency_key=idempotency_key(headers) or None,
             trace_context=trace_context(headers),
             deadline_s=deadline_s(headers, self._config, whole=True),
         )

@@ -34,7 +34,7 @@ def headers(**values: str) -> CIMultiDictProxy[str]:
 def test_malformed_and_unknown_headers_are_not_passed(name: str, value: str) -> None:
     """GRPC would refuse some, and the service trusts its metadata."""
     given = CIMultiDict({name: value})
-    assert (idempotency_key(given), trace_context(given)) == ("", [])
+    assert (idempotency_key(given), trace_context(given)) == ("", {})
 
 
 @pytest.mark.parametrize("key", ["k", "order 66", '"8e03978e-40d5"', "~" * 255])

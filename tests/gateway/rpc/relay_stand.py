@@ -12,15 +12,16 @@ import grpc
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 from pomogator.relay.v1 import relay_service_pb2_grpc as pb_grpc
 
-from gateway.backend import CallOptions
 from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.rpc.relay_backend import RelayBackend
 from gateway.rpc.relay_links import RelayLinks
 from gateway.rpc.service_channel import open_channel
-from services.completions.completions import CallContext, Completions
+from services.admission.interrupt import CallInterrupt
+from services.completions.completions import Completions
 from services.completions.idempotency import SetHeaders
 from services.completions.relay_servicer import RelayServicer, RelayStream
 from services.completions.servicer import ChatCompletionServicer
+from services.domain.call_options import CallOptions
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import Message, TextPart
 from services.domain.error_reason import ErrorReason
@@ -45,17 +46,21 @@ def asking(text: str) -> CompletionRequest:
 class ScriptedCore:
     """Answers with the prompt; some prompts fail, wait, or stream without end."""
 
-    contexts: list[CallContext] = field(default_factory=list)
+    asked: list[tuple[CallOptions, CallInterrupt]] = field(default_factory=list)
     produced: int = 0
     """Endless batches so far."""
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     goes_on: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def whole(
-        self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
+        self,
+        request: CompletionRequest,
+        options: CallOptions,
+        interrupt: CallInterrupt,
+        set_headers: SetHeaders,
     ) -> Completion:
         """Answer with the prompt."""
-        text = await self._answer(request, context, set_headers)
+        text = await self._answer(request, options, interrupt, set_headers)
         message = Message(role="assistant", content=[TextPart(text=text)])
         return Completion(
             completion_id="c",
@@ -65,10 +70,14 @@ class ScriptedCore:
         )
 
     async def stream(
-        self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
+        self,
+        request: CompletionRequest,
+        options: CallOptions,
+        interrupt: CallInterrupt,
+        set_headers: SetHeaders,
     ) -> AsyncGenerator[Batch, None]:
         """Stream the prompt by its words."""
-        text = await self._answer(request, context, set_headers)
+        text = await self._answer(request, options, interrupt, set_headers)
         try:
             for word in text.split():
                 yield [TextDelta(word)]
@@ -82,9 +91,13 @@ class ScriptedCore:
             raise
 
     async def _answer(
-        self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
+        self,
+        request: CompletionRequest,
+        options: CallOptions,
+        interrupt: CallInterrupt,
+        set_headers: SetHeaders,
     ) -> str:
-        self.contexts.append(context)
+        self.asked.append((options, interrupt))
         part = request.spec.messages[0].content[0]
         assert isinstance(part, TextPart)
         if part.text == "refuse":

@@ -9,7 +9,7 @@ def test_metadata_have_the_facts_of_a_call() -> None:
     """Key and request id always, the others where they are given."""
     always = (("authorization", "Bearer k"), ("x-request-id", "r"))
     assert call_metadata("k", "r") == always
-    assert call_metadata("k", "r", "order 66", [TRACE]) == (
+    assert call_metadata("k", "r", "order 66", dict([TRACE])) == (
         *always,
         TRACE,
         ("idempotency-key", "order 66"),

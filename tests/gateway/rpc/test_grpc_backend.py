@@ -8,10 +8,10 @@ import grpc
 import pytest
 from pomogator.models.v1 import model_service_pb2 as models
 
-from gateway.backend import CallOptions
 from gateway.errors import ApiError
 from gateway.rpc import grpc_backend
 from gateway.rpc.grpc_backend import GrpcBackend
+from services.domain.call_options import CallOptions
 from services.domain.events import Started
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.rpc.local_channel import local_channel

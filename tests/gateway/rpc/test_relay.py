@@ -15,7 +15,6 @@ from pomogator.relay.v1 import relay_service_pb2 as pb
 from pomogator.relay.v1 import relay_service_pb2_grpc as pb_grpc
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gateway.backend import CallOptions
 from gateway.errors import ApiError
 from gateway.rpc import relay_link, relay_links
 from gateway.rpc.grpc_backend import GrpcBackend
@@ -28,6 +27,7 @@ from services.common.contract.chat import fill_request
 from services.common.contract.relay_codec import MESSAGES, STRUCTS, structs_version
 from services.common.frame_queue import RESPONSE_BYTES_MAX
 from services.completions.relay_servicer import MOVE_TIMEOUT_S, RelayStream
+from services.domain.call_options import CallOptions
 from services.domain.error_reason import ErrorReason
 from tests.gateway.rpc.relay_stand import (
     CALL,
@@ -84,11 +84,11 @@ async def test_calls_share_one_stream(stand: Stand, receivers: list[RelayStream]
     assert answers == texts * 2
     assert len(set(receivers)) == 1
     assert len(receivers) >= len(answers)
-    for context in stand.core.contexts:
-        assert context.key == "sk"
-        assert context.request_id == "req-1"
-        assert context.idempotency_key == "order-1"
-        assert context.time_left_s() == pytest.approx(30, abs=10)
+    for options, interrupt in stand.core.asked:
+        assert options.key == "sk"
+        assert options.request_id == "req-1"
+        assert options.idempotency_key == "order-1"
+        assert interrupt.time_left_s() == pytest.approx(30, abs=10)
 
 
 async def test_headers_arrive_before_the_first_batch(stand: Stand) -> None:
@@ -143,7 +143,7 @@ async def test_a_stream_that_its_reader_leaves_ends_in_the_service(stand: Stand)
 
     stand.core.cancelled.clear()
     waiting = asyncio.create_task(whole_text(stand.backend, "wait"))
-    await until(lambda: len(stand.core.contexts) == 2)
+    await until(lambda: len(stand.core.asked) == 2)
     waiting.cancel()
     await asyncio.wait_for(stand.core.cancelled.wait(), 10)
 
@@ -184,7 +184,7 @@ async def test_calls_of_one_turn_may_be_large_together(stand: Stand) -> None:
 async def test_an_answer_that_is_too_large_fails_alone(stand: Stand) -> None:
     """The other calls of the stream go on."""
     running = asyncio.create_task(stream_text(stand.backend, "pause and finish"))
-    await until(lambda: stand.core.contexts)
+    await until(lambda: stand.core.asked)
     with pytest.raises(ApiError) as failed:
         await whole_text(stand.backend, f"make {RESPONSE_BYTES_MAX + 1}")
 
@@ -222,7 +222,7 @@ async def test_calls_of_a_broken_link_fail() -> None:
             asyncio.create_task(whole_text(backend, "wait")),
             asyncio.create_task(stream_text(backend, "pause")),
         ]
-        await until(lambda: len(core.contexts) == 2)
+        await until(lambda: len(core.asked) == 2)
         await server.aclose()
         for each in waiting:
             with pytest.raises(ApiError) as failed:
@@ -234,7 +234,7 @@ async def test_calls_of_a_broken_link_fail() -> None:
 async def test_a_service_that_shuts_down_finishes_its_calls(stand: Stand) -> None:
     """New calls have streams of their own. The shutdown waits for neither."""
     running = asyncio.create_task(stream_text(stand.backend, "pause and finish"))
-    await until(lambda: stand.core.contexts)
+    await until(lambda: stand.core.asked)
 
     async with asyncio.timeout(MOVE_TIMEOUT_S):
         await stand.relay.move_clients_away()
@@ -276,7 +276,7 @@ async def test_every_service_behind_a_channel_gets_its_share() -> None:
         backend = RelayBackend(channel, links)
         for _ in range(10):
             await whole_text(backend, "Hello")
-        assert [len(core.contexts) for core in cores] == [5, 5]
+        assert [len(core.asked) for core in cores] == [5, 5]
 
 
 async def test_links_are_renewed_under_their_calls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +286,7 @@ async def test_links_are_renewed_under_their_calls(monkeypatch: pytest.MonkeyPat
     async with linked(ScriptedCore()) as stand:
         first = stand.links.choose()
         running = asyncio.create_task(stream_text(stand.backend, "pause and finish"))
-        await until(lambda: stand.core.contexts)
+        await until(lambda: stand.core.asked)
         await until(lambda: stand.links.choose() is not first)
 
         assert first is not None

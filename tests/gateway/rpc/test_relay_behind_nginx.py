@@ -64,7 +64,7 @@ async def test_a_call_may_be_silent_for_longer_than_nginx_waits(
         await until(lambda: links.choose() is not None)
         first = links.choose()
         silent = asyncio.create_task(whole_text(RelayBackend(channel, links), "wait"))
-        await until(lambda: core.contexts)
+        await until(lambda: core.asked)
         await asyncio.sleep(5)
         assert links.choose() is not first
         core.goes_on.set()

@@ -141,9 +141,7 @@ async def test_a_service_that_refuses_calls_gets_no_more_than_its_share() -> Non
         for _ in range(20):
             calls.append(asyncio.create_task(whole_text(backend, "wait")))
             await until(
-                lambda: (
-                    sum(call.done() for call in calls) + len(serving_core.contexts) == len(calls)
-                )
+                lambda: sum(call.done() for call in calls) + len(serving_core.asked) == len(calls)
             )
         serving_core.goes_on.set()
         results = await asyncio.gather(*calls, return_exceptions=True)
@@ -164,7 +162,7 @@ async def test_services_of_an_older_release_keep_their_share() -> None:
         backend = RelayBackend(channel, links)
         for _ in range(10):
             await whole_text(backend, "Hello")
-        assert [len(core.contexts) for core in cores] == [5, 5]
+        assert [len(core.asked) for core in cores] == [5, 5]
 
 
 async def test_messages_may_be_larger_than_the_largest_body() -> None:
@@ -199,9 +197,9 @@ async def test_a_large_answer_lets_small_ones_pass() -> None:
         await until(lambda: links.choose() is not None)
         backend = RelayBackend(channel, links)
         for ask in (whole_text, stream_text):
-            core.contexts.clear()
+            core.asked.clear()
             large = asyncio.create_task(ask(backend, f"make {24 * 2**20}"))
-            await until(lambda: core.contexts)
+            await until(lambda: core.asked)
             for _ in range(3):
                 assert await whole_text(backend, "Hello") == "Hello"
             assert not large.done()

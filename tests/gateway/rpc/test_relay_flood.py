@@ -37,8 +37,8 @@ def starts(first: int) -> pb.RelayRequest:
 async def still(core: ScriptedCore) -> int:
     """Return the number of calls, once it grows no more."""
     seen = -1
-    while seen != len(core.contexts):
-        seen = len(core.contexts)
+    while seen != len(core.asked):
+        seen = len(core.asked)
         await asyncio.sleep(1)
     return seen
 
@@ -63,7 +63,7 @@ async def test_unread_answers_keep_further_calls_waiting() -> None:
             ended += sum(frame.ended for frame in response.frames)
         await flooding
 
-    assert ended == len(core.contexts) == CALLS * MESSAGES
+    assert ended == len(core.asked) == CALLS * MESSAGES
 
 
 async def test_large_requests_have_no_way_around_the_budget_of_memory() -> None:
@@ -80,4 +80,4 @@ async def test_large_requests_have_no_way_around_the_budget_of_memory() -> None:
         with pytest.raises(grpc.aio.AioRpcError, match="too large for a relay"):
             await rpc.read()
 
-    assert not core.contexts
+    assert not core.asked

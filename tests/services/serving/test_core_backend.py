@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from gateway.backend import Backend, CallOptions
+from gateway.backend import Backend
 from gateway.errors import ApiError
 from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.rpc.relay_backend import RelayBackend
 from gateway.rpc.relay_links import RelayLinks
 from gateway.rpc.service_channel import open_channel
 from services.completions import pipeline as completion_pipeline
+from services.domain.call_options import CallOptions
 from services.domain.conversation import Message, TextPart
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
