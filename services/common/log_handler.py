@@ -16,6 +16,8 @@ import asyncio
 import logging
 import os
 import select
+from asyncio import get_running_loop
+from threading import RLock
 
 from services.common.json_logs import LineHandler
 
@@ -43,6 +45,7 @@ class NonBlockingHandler(LineHandler):
 
     def __init__(self, fd: int = STANDARD_ERROR) -> None:
         super().__init__()
+        self.lock = self._lock = RLock()
         self._fd = fd
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
@@ -64,11 +67,8 @@ class NonBlockingHandler(LineHandler):
 
     def write_line(self, line: bytes) -> None:
         """Add a line, as `emit` does a record's."""
-        self.acquire()
-        try:
+        with self._lock:
             self._add(line)
-        finally:
-            self.release()
         if not self._schedule_flush():
             self.flush()
 
@@ -97,8 +97,7 @@ class NonBlockingHandler(LineHandler):
         if self._lost:
             line = b"%b\n%b" % (self.format(_lost_record(self._lost)).encode(), line)
             self._lost = 0
-        self._buffer += line
-        self._buffer += b"\n"
+        self._buffer += line + b"\n"
 
     def _write(self, wait_ms: int) -> None:
         buffer = self._buffer
@@ -113,7 +112,7 @@ class NonBlockingHandler(LineHandler):
     def _schedule_flush(self) -> bool:
         """Have the event loop flush the buffer. Return whether one runs here."""
         try:
-            loop = asyncio.get_running_loop()
+            loop = get_running_loop()
         except RuntimeError:
             return False
         if self._loop is not loop:
