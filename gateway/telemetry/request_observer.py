@@ -40,6 +40,9 @@ CLIENT_CLOSED = 499
 """The status, in logs and metrics, of a request whose client disconnected before it got one. The
 number is nginx's."""
 
+ANSWERED = frozenset({OK, CLIENT_CLOSED})
+"""Statuses of requests whose answers may have begun, and are no errors."""
+
 CLIENT_GONE = "client_gone"
 """The `error.type` of such a request in traces. Its span is not marked as failed."""
 
@@ -175,18 +178,23 @@ class RequestObserver:
         self._in_flight.discard(observed)
         self._requests[route, str(status)].value += 1
         self._durations[route,].observe(duration_s)
-        disconnected = status == CLIENT_CLOSED
-        if begun_at and (status == OK or disconnected):
+        if status == OK:
+            if code := outcome.get("code"):
+                self._stream_errors[str(code),].value += 1
+        elif status == CLIENT_CLOSED:
+            self._disconnects["answering" if begun_at else "waiting",].value += 1
+        if begun_at and status in ANSWERED:
             form = STREAM if outcome.get("stream") is True else WHOLE
             self._first_bytes[form].observe(begun_at - observed.started)
-        if disconnected:
-            self._disconnects["answering" if begun_at else "waiting",].value += 1
-        elif status == OK and (code := outcome.get("code")):
-            self._stream_errors[str(code),].value += 1
         if observed.span is not None:
-            code = str(outcome.get("code", ""))
-            sent = (OK if begun_at else 0) if disconnected else status
-            observed.span.end(sent, CLIENT_GONE if disconnected else code, observed.request_id)
+            _end_span(observed, observed.span, status, begun_at)
+
+
+def _end_span(observed: Observed, span: RequestSpan, status: int, begun_at: float) -> None:
+    if status == CLIENT_CLOSED:
+        span.end(OK if begun_at else 0, CLIENT_GONE, observed.request_id)
+    else:
+        span.end(status, str(observed.outcome.get("code", "")), observed.request_id)
 
 
 def _write_line(observed: Observed, status: int, duration_s: float) -> None:

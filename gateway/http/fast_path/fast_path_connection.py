@@ -106,7 +106,8 @@ class FastPathConnection(ClientConnection):
     def _begin_request(self, data: bytes) -> None:
         fast_path = self._fast_path
         head = fast_path.read(data, self._head)
-        if head is None or (head.body_end > len(data) and not fast_path.may_wait(head)):
+        size = len(data)
+        if head is None or (head.body_end > size and not fast_path.may_wait(head)):
             # For good: aiohttp's parser may be in the middle of a message from now on.
             self._is_ordinary, self._head = False, None
             self._bound_pipeline()
@@ -115,10 +116,10 @@ class FastPathConnection(ClientConnection):
         self._head = head
         self._started = time.perf_counter()
         start, end = head.body_start, head.body_end
-        if end > len(data):
+        if end > size:
             self._begin_body(head, data[start:])
             return
-        if end < len(data):
+        if end < size:
             self._pipelined = data[end:]
         if end - start > KEY_FIRST_BYTES:
             self._memory = fast_path.admission.memory(head.caller)

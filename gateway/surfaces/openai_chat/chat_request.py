@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import astuple
 
 from gateway.surfaces.openai_chat.messages import MESSAGES_MAX
 from gateway.surfaces.openai_chat.render import ChunkRenderer
@@ -90,7 +91,7 @@ class _StreamOptions(Struct, forbid_unknown_fields=True):
     include_usage: bool
 
 
-class _Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class _Body(Struct, forbid_unknown_fields=True):
     """Body of a simple request. The names are OpenAI's."""
 
     model: str
@@ -104,6 +105,7 @@ class _Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 _DECODER = msgspec.json.Decoder(_Body)
+_FIELDS = len(_Body.__struct_fields__)
 
 
 def read_simple(body: bytes) -> ChatRequest | None:
@@ -120,7 +122,7 @@ def read_simple(body: bytes) -> ChatRequest | None:
             return None
         limit = read.max_completion_tokens
     # The decoder accepts a repeated key: valid JSON has a colon outside of strings for each member.
-    members = len(msgspec.to_builtins(read)) + 2 * len(read.messages) + (options is not None)
+    members = _FIELDS - astuple(read).count(None) + 2 * len(read.messages) + (options is not None)
     plain = body.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in body else body
     if b"".join(plain.split(b'"')[::2]).count(b":") != members:
         return None
