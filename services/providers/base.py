@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -238,7 +238,8 @@ class Decoder(Protocol):
 class RepeatedTextDecoder(ABC):
     """Optional base class of a decoder whose events of text may be read together.
 
-    A decoder without it gets every event by `feed`, with the same result. See
+    A text is a piece of the answer, of its reasoning, or of the arguments of a tool call. A decoder
+    without this class gets every event by `feed`, with the same result. See
     `services.providers.stream_reader`.
     """
 
@@ -247,20 +248,16 @@ class RepeatedTextDecoder(ABC):
     last_text = ""
     """The text of the last event, if that event appended this text and changed nothing else.
     Otherwise empty."""
+    text_events: Callable[[Iterable[str]], Iterable[Event]]
+    """Returns the events of further texts, none of which is empty, after a `last_text`. Their
+    events in the stream differ from the last one in the text alone. Nearly all of a stream arrives
+    here."""
 
     @abstractmethod
     def text_of(self, data: bytes) -> str:
         """Return the text in the data of an event. Does not take the event.
 
         The event is like the last one, which had a `last_text`, but for its text.
-        """
-
-    @abstractmethod
-    def text_events(self, texts: Iterable[str]) -> Iterable[Event]:
-        """Return the events of further texts. None of them is empty.
-
-        Their events in the stream differ from the last one in the text alone. Nearly all of a
-        stream arrives here.
         """
 
 

@@ -18,6 +18,7 @@ The padding means nothing. Letters and digits in its place are no difference.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Protocol
@@ -33,7 +34,7 @@ from services.providers.surrogate_joiner import joiner_of
 from services.providers.unusable_answers import unreadable
 
 ATTEMPTS = 8
-"""How many frames that do not repeat are tried: some streams vary in every event."""
+"""How many frames that do not repeat are tried in a row: some streams vary in every event."""
 
 _BLANK_LINE = b"\n\n"
 _TEXT = msgspec.json.Decoder(str)
@@ -122,6 +123,8 @@ class RepeatedFrame(msgspec.Struct, eq=False):
     is_known: bool = False
     """Whether the last event that was decoded had it: others can be read by it then."""
     _attempts: int = ATTEMPTS
+    _repeats: bool = False
+    """Whether an event has been read by it."""
     _before: bytes = b""
     """Bytes up to the text and with its first quote."""
     _between: bytes = b""
@@ -143,10 +146,14 @@ class RepeatedFrame(msgspec.Struct, eq=False):
         text = self.decoder.last_text
         if self._before and self.text(block + _BLANK_LINE) == text:
             return True
+        if self._repeats:
+            self._repeats, self._attempts = False, ATTEMPTS
         if not self._attempts:
             return False
         self._attempts -= 1
         literal = msgspec.json.encode(text)
+        if literal not in block:
+            literal = json.dumps(text).encode()  # As of servers that escape all but ASCII.
         before, found, rest = block.partition(literal)
         # The place is that of the text if another text in it is decoded as such.
         other = f"{text}."
@@ -176,9 +183,11 @@ class RepeatedFrame(msgspec.Struct, eq=False):
             if self._between:
                 literal = _unpadded(literal, self._between)
             try:
-                return _TEXT.decode(literal)
+                text = _TEXT.decode(literal)
             except NOT_JSON:
-                pass
+                return ""
+            self._repeats = True
+            return text
         return ""
 
     def read(self, blocks: Sequence[bytes], begin: int) -> list[str]:
@@ -201,7 +210,8 @@ class RepeatedFrame(msgspec.Struct, eq=False):
         if not literals:
             return []
         found = _decoded(literals)
-        if len(found) != len(literals):
+        self._repeats = bool(found)
+        if not found:
             self.is_known = False
             self._attempts = max(0, self._attempts - 1)
         return found

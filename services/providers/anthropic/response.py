@@ -9,7 +9,7 @@ and the usage are held back until the message has ended, as is what no field has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import msgspec
@@ -68,7 +68,6 @@ class AnthropicDecoder(RepeatedTextDecoder):
         self._stop_reason = ""
         self._has_ending = False  # Whether `message_delta` has been received.
         self._stopped = False  # Whether `message_stop` has been received.
-        self._text_block: OpenBlock
 
     def feed(self, event: SseEvent) -> list[Event]:
         """Decode one event."""
@@ -85,12 +84,9 @@ class AnthropicDecoder(RepeatedTextDecoder):
         return self._event(opened, event.data)
 
     def text_of(self, data: bytes) -> str:
-        """Return the text of a delta."""
-        return wire.DELTA.decode(data).delta.text or ""
-
-    def text_events(self, texts: Iterable[str]) -> Iterator[Event]:
-        """Return further text of the block that the last event belonged to."""
-        return map(partial(_text, self._text_block), texts)
+        """Return the text, reasoning or arguments of a delta."""
+        delta = wire.DELTA.decode(data).delta
+        return delta.text or delta.thinking or delta.partial_json or ""
 
     @property
     def done(self) -> bool:
@@ -209,17 +205,21 @@ class AnthropicDecoder(RepeatedTextDecoder):
             self._extras.add_delta(event.index, wire.read(data, wire.EVENT).delta)
             return []
         if kind == "text_delta":
-            self.last_text, self._text_block = delta.text or "", opened
-            return [_text(opened, self.last_text)] if self.last_text else []
+            return self._texts(delta.text, partial(_text, opened))
         if kind == "thinking_delta":
-            return [self._reasoning(opened, delta.thinking)] if delta.thinking else []
+            return self._texts(delta.thinking, partial(self._reasoning, opened))
         if kind == "input_json_delta":
-            return [_arguments(opened, delta.partial_json)] if delta.partial_json else []
+            return self._texts(delta.partial_json, partial(_arguments, opened))
         if kind == "signature_delta":
             opened.signature = delta.signature or ""
         elif kind == CITATION:
             self._extras.cite(opened, wire.read(data, wire.EVENT).delta)
         return []
+
+    def _texts(self, text: str | None, make: Callable[[str], Event]) -> list[Event]:
+        """Return the event of a text that a delta appends, if any. `make` makes it."""
+        self.last_text, self.text_events = text or "", partial(map, make)
+        return [make(text)] if text else []
 
     def _block(self, index: int, kind: str) -> OpenBlock | None:
         """Find the block of a delta. None: the delta is ignored.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from services.common.json_errors import NOT_JSON
 from services.common.known_members import item, member
@@ -30,6 +31,13 @@ from services.providers.openai.tool_calls import ToolCalls
 from services.providers.unusable_answers import unreadable
 
 _NOTHING = wire.Message()
+_BESIDE_CONTENT = wire.OtherFields(wire.Message, "role", "content")
+_BESIDE_REASONING = wire.OtherFields(
+    wire.Message, "role", "content", "reasoning_content", "reasoning"
+)
+_BESIDE_DELTA = wire.OtherFields(
+    wire.Choice, "index", "delta", "message", "native_finish_reason", "text"
+)
 
 StatePacker = Callable[[list[Detail]], str]
 """Function that packs `reasoning_details` into the reasoning state, which callers send back."""
@@ -39,6 +47,8 @@ _REASONING = frozenset({"reasoning", "reasoning_text", "thinking"})
 
 PlainDelta = type[TextDelta | ReasoningDelta | RefusalDelta]
 """Kind of a piece of text."""
+
+_NO_PIECE: tuple[PlainDelta, str] = (TextDelta, "")
 
 
 class ChoiceState:
@@ -171,7 +181,7 @@ class StreamedChoice(ChoiceState):
             if content:
                 events.append(TextDelta(content, index))
         elif content is not None:
-            events += [self._piece(made, text) for made, text in pieces(content)]
+            events += [self.piece(made, text) for made, text in pieces(content)]
         if delta.refusal:
             events.append(RefusalDelta(delta.refusal, index))
         for number, piece in enumerate(delta.tool_calls or ()):
@@ -183,7 +193,8 @@ class StreamedChoice(ChoiceState):
             return gather(delta, unknown, self.extra)
         return isinstance(content, list) and gather(delta, unknown, self.extra)
 
-    def _piece(self, made: PlainDelta, text: str) -> Event:
+    def piece(self, made: PlainDelta, text: str) -> Event:
+        """Return the event of a piece of text."""
         if made is ReasoningDelta:
             return made(text, self.index, details_json=self.reasoning.shown(text))
         return made(text, self.index)
@@ -224,6 +235,28 @@ def older_message(choice: wire.Choice) -> wire.Message | None:
         return None
     except NOT_JSON:  # As of half a surrogate pair.
         raise unreadable() from None
+
+
+def only_piece(chunk: wire.Chunk) -> tuple[PlainDelta, str]:
+    """Return the text or the reasoning of the first choice, if a chunk contains nothing else.
+
+    Otherwise the text is empty. This is a fast path for nearly all chunks.
+    """
+    choices = chunk.choices
+    if choices is None or len(choices) != 1 or chunk.usage is not None:
+        return _NO_PIECE
+    choice = choices[0]
+    delta = choice.delta
+    if delta is None or choice.index or chunk.error is not UNSET or chunk.x_groq is not None:
+        return _NO_PIECE
+    if _BESIDE_DELTA.values(choice) != _BESIDE_DELTA.unset:
+        return _NO_PIECE
+    content = delta.content
+    if _BESIDE_CONTENT.values(delta) == _BESIDE_CONTENT.unset:
+        return (TextDelta, content) if isinstance(content, str) else _NO_PIECE
+    if content or _BESIDE_REASONING.values(delta) != _BESIDE_REASONING.unset:
+        return _NO_PIECE
+    return ReasoningDelta, delta.reasoning_content or delta.reasoning or ""
 
 
 def pieces(content: list[wire.ContentPart | str]) -> Iterator[tuple[PlainDelta, str]]:

@@ -22,7 +22,7 @@ from services.providers.errors_in_answers import error_in_answer, raise_flat_err
 from services.providers.failures import read_error
 from services.providers.openai import wire
 from services.providers.openai.answer_members import MembersBesideChoices
-from services.providers.openai.choice import StatePacker, StreamedChoice
+from services.providers.openai.choice import StatePacker, StreamedChoice, only_piece
 from services.providers.openai.usage import normalized
 from services.providers.openai.whole_choice import WholeChoice, plain_choice
 from services.providers.sse_parser import DONE
@@ -39,8 +39,6 @@ class OpenAiDecoder(RepeatedTextDecoder):
     """
 
     padding = wire.PADDING
-    text_events = staticmethod(partial(map, TextDelta))
-    """Further text is always that of the first choice."""
     usage: Usage | None = None
     """The last reported usage."""
     done = False
@@ -70,19 +68,21 @@ class OpenAiDecoder(RepeatedTextDecoder):
         if self.done or event.name == "error" or not data.startswith(b"{"):
             return self._feed_other(event)
         chunk, unknown = wire.decode(data)
-        text = chunk.text()
-        if text and unknown is None:
+        kind, text = only_piece(chunk)
+        if text and kind is TextDelta and unknown is None:
             events, changed = self._take_text(chunk, text)
         else:
             events, changed = self._take(chunk, unknown, data)
         if text and not changed:
-            self.last_text = text
+            make = TextDelta if kind is TextDelta else partial(self._choices[0].piece, kind)
+            self.last_text, self.text_events = text, partial(map, make)
         return events
 
     def text_of(self, data: bytes) -> str:
-        """Return the text of the first choice."""
+        """Return the text or the reasoning of the first choice."""
         chunk, _ = wire.decode(data)
-        return chunk.text()
+        _, text = only_piece(chunk)
+        return text
 
     def finish(self) -> list[Event]:
         """End the stream.
@@ -176,7 +176,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
         return events, changed
 
     def _take_text(self, chunk: wire.Chunk, text: str) -> tuple[list[Event], bool]:
-        """Take a chunk of which `wire.Chunk.text` returned the text, as `_take` does."""
+        """Take a chunk of which `only_piece` returned the text, as `_take` does."""
         choice = self._choices.get(0)
         if choice is None:
             choice = self._choices[0] = StreamedChoice(0, chunk.id or "", details=self._details)

@@ -199,29 +199,6 @@ class Chunk(Wire, frozen=True, gc=False):
     obfuscation: Json = UNSET  # OpenAI: padding of random length, in every chunk.
     p: Json = UNSET  # Cloudflare: the same.
 
-    def text(self) -> str:
-        """Text of the first choice, if the chunk contains nothing else. Otherwise empty.
-
-        This is a fast path for nearly all chunks; the general path gives the same result.
-        """
-        choices = self.choices
-        if choices is None or len(choices) != 1 or self.usage is not None:
-            return ""
-        choice = choices[0]
-        delta = choice.delta
-        if delta is None or choice.index or self.error is not UNSET or self.x_groq is not None:
-            return ""
-        content = delta.content
-        if (
-            _BESIDE_CONTENT.values(delta) != _BESIDE_CONTENT.unset
-            or _BESIDE_DELTA.values(choice) != _BESIDE_DELTA.unset
-        ):
-            return ""
-        return content if isinstance(content, str) else ""
-
-
-_BESIDE_CONTENT = OtherFields(Message, "role", "content")
-_BESIDE_DELTA = OtherFields(Choice, "index", "delta", "message", "native_finish_reason", "text")
 
 _decoder = msgspec.json.Decoder(Chunk)
 _shape = shape_of(Chunk)

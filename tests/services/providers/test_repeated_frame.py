@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from itertools import cycle
 
 import msgspec
@@ -40,6 +41,14 @@ def known(*others: bytes) -> RepeatedFrame:
 def test_one_event_is_enough() -> None:
     """The place of the text is known once another text has been decoded in it."""
     assert known().read([block(" day")], 0) == [" day"]
+
+
+@pytest.mark.parametrize("text", ["привет", "a\u2028", '"\\\n'])
+def test_a_server_may_escape_all_but_ascii(text: str) -> None:
+    """The frame is known by a text that is written with escapes, too."""
+    frame = learned(BEFORE + json.dumps(text).encode() + AFTER)
+
+    assert frame.read([block(" day")], 0) == [" day"]
 
 
 @pytest.mark.parametrize(

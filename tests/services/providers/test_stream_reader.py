@@ -7,25 +7,28 @@ import pytest
 from services.capabilities import Capabilities
 from services.config import ChannelConfig
 from services.domain.events import Event, TextDelta
-from services.providers.base import Decoder, Target
+from services.providers.anthropic.response import AnthropicDecoder
+from services.providers.base import Decoder, SseEvent, Target
+from services.providers.openai.response import OpenAiDecoder
 from services.providers.registry import DIALECTS
 from services.providers.sse_parser import SseParser
-from services.providers.stream_reader import StreamReader
+from services.providers.stream_reader import ATTEMPTS, StreamReader
 
 TEXTS = ["Good", " ", "day", '"', "\n", "", "ж", "\\", "Good"]
 
 
-def decoder(dialect: str) -> Decoder:
+def decoder(dialect: str, *, details: bool = False) -> Decoder:
     """That of a dialect."""
     channel = ChannelConfig(name="a", dialect=dialect, base_url="http://x")
     return DIALECTS[dialect].decoder(
-        Target(channel=channel, model="m", public_model="m", capabilities=Capabilities())
+        Target(channel=channel, model="m", public_model="m", capabilities=Capabilities()),
+        details=details,
     )
 
 
-def event_by_event(dialect: str, data: bytes) -> list[Event]:
+def event_by_event(dialect: str, data: bytes, *, details: bool = False) -> list[Event]:
     """The events, where no frame is read together with others."""
-    one = decoder(dialect)
+    one = decoder(dialect, details=details)
     events = [event for frame in SseParser().feed(data) for event in one.feed(frame)]
     return events + one.finish()
 
@@ -112,6 +115,120 @@ def test_reads_what_is_alike_as_it_reads_the_rest(
     assert reader.complete
     assert events == event_by_event(dialect, data)
     assert [event.text for event in events if isinstance(event, TextDelta)][:3] == TEXTS[:3]
+
+
+def reasoned(member: str) -> bytes:
+    """Reasoning in a member of deltas, then text, then reasoning and text in turn."""
+    deltas = [
+        *((member, text) for text in TEXTS),
+        *(("content", text) for text in TEXTS),
+        *((name, text) for text in TEXTS for name in (member, "content")),
+    ]
+    lines = [
+        f'{{"choices":[{{"index":0,"delta":{{"{name}":{escaped(text)}}}}}]}}'.encode()
+        for name, text in deltas
+    ]
+    return openai([*lines, b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'])
+
+
+def agent_turns() -> bytes:
+    """A message with more blocks than frames are tried: reasoning, text and a tool call in turn."""
+    kinds = {
+        "thinking": '"thinking":""',
+        "text": '"text":""',
+        "tool_use": '"id":"t","name":"f","input":{}',
+    }
+    deltas = {
+        "thinking": ("thinking_delta", "thinking"),
+        "text": ("text_delta", "text"),
+        "tool_use": ("input_json_delta", "partial_json"),
+    }
+    events = [("message_start", '"message":{"id":"1"}')]
+    for index in range(4 * ATTEMPTS):
+        kind = list(kinds)[index % 3]
+        block = f'"index":{index},"content_block":{{"type":"{kind}",{kinds[kind]}}}'
+        events.append(("content_block_start", block))
+        name, member = deltas[kind]
+        events += [
+            (
+                "content_block_delta",
+                f'"index":{index},"delta":{{"type":"{name}","{member}":{escaped(text)}}}',
+            )
+            for text in TEXTS
+        ]
+        events.append(("content_block_stop", f'"index":{index}'))
+    events.append(("message_delta", '"delta":{"stop_reason":"end_turn"}'))
+    events.append(("message_stop", '"x":1'))
+    return "".join(
+        f'event: {name}\ndata: {{"type":"{name}",{rest}}}\n\n' for name, rest in events
+    ).encode()
+
+
+@pytest.mark.parametrize("details", [True, False])
+@pytest.mark.parametrize("size", [7, 100, 100_000])
+@pytest.mark.parametrize(
+    ("dialect", "data"),
+    [
+        ("openai", reasoned("reasoning_content")),
+        ("openrouter", reasoned("reasoning")),
+        ("anthropic", agent_turns()),
+    ],
+)
+def test_reads_reasoning_and_arguments_that_are_alike_as_it_reads_the_rest(
+    dialect: str, data: bytes, size: int, details: bool
+) -> None:
+    """However a stream is cut, with the reasoning in OpenRouter's form or without."""
+    reader = StreamReader(decoder(dialect, details=details))
+    events: list[Event] = []
+    for begin in range(0, len(data), size):
+        found, failure = reader.feed(data[begin : begin + size])
+        assert failure is None
+        events += found
+
+    assert events == event_by_event(dialect, data, details=details)
+
+
+class CountedOpenAi(OpenAiDecoder):
+    """A decoder that counts the events that it decodes."""
+
+    fed = 0
+
+    def feed(self, event: SseEvent) -> list[Event]:
+        """Count and decode an event."""
+        self.fed += 1
+        return super().feed(event)
+
+
+class CountedAnthropic(AnthropicDecoder):
+    """See `CountedOpenAi`."""
+
+    fed = 0
+
+    def feed(self, event: SseEvent) -> list[Event]:
+        """Count and decode an event."""
+        self.fed += 1
+        return super().feed(event)
+
+
+@pytest.mark.parametrize(
+    ("counted", "data", "fed"),
+    [
+        (CountedOpenAi(), openai(pieces()), 3),
+        (CountedOpenAi(), openai(pieces(pad=True)), 3),
+        (CountedAnthropic(), agent_turns(), 3 + 3 * 4 * ATTEMPTS),
+    ],
+)
+def test_decodes_the_first_event_of_those_that_are_alike(
+    counted: CountedOpenAi | CountedAnthropic, data: bytes, fed: int
+) -> None:
+    """Of each block its start, its first delta and its end, also of a message with many blocks."""
+    reader = StreamReader(counted)
+
+    for event in data.split(b"\n\n")[:-1]:
+        reader.feed(event + b"\n\n")
+
+    assert reader.complete
+    assert counted.fed == fed
 
 
 @pytest.mark.parametrize("end", [b"\r\n\r\n", b"\r\r"])
