@@ -8,7 +8,10 @@ sums by account and key there are those over all of them, under empty names, whi
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Self
 
 import msgspec
 
@@ -56,6 +59,10 @@ ADD_JSON = f"""
 """  # noqa: S608
 
 
+_READ_TOKENS, _READ_MONEY = list(map(attrgetter, TOKENS)), list(map(attrgetter, MONEY))
+_read_names = attrgetter(*DIMENSIONS)
+
+
 class CallSums(msgspec.Struct, kw_only=True):
     """Sums of the calls of one group."""
 
@@ -71,6 +78,18 @@ class CallSums(msgspec.Struct, kw_only=True):
     total: list[int] = msgspec.field(default_factory=lambda: [0] * BUCKETS)
     """Number of calls by the bucket of their duration."""
 
+    @classmethod
+    def of(cls, rows: Sequence[CallRow]) -> Self:
+        """Return the sums of calls."""
+        return cls(
+            calls=len(rows),
+            failures=len([row for row in rows if row.reason]),
+            tokens=[sum(map(read, rows)) for read in _READ_TOKENS],
+            money=[sum(map(read, rows)) for read in _READ_MONEY],
+            ttft=_histogram([row.ttft_ms for row in rows if row.ttft_ms is not None]),
+            total=_histogram([row.total_ms for row in rows]),
+        )
+
     def add(self, other: CallSums) -> None:
         """Add the sums of other calls."""
         self.calls += other.calls
@@ -82,23 +101,6 @@ class CallSums(msgspec.Struct, kw_only=True):
             (self.total, other.total),
         ):
             own[:] = map(int.__add__, own, more)
-
-    def add_row(self, row: CallRow) -> None:
-        """Add a call."""
-        self.calls += 1
-        if row.reason:
-            self.failures += 1
-        tokens = self.tokens
-        tokens[0] += row.prompt_tokens
-        tokens[1] += row.completion_tokens
-        tokens[2] += row.thinking_tokens
-        tokens[3] += row.cache_read_tokens
-        tokens[4] += row.cache_write_tokens
-        self.money[0] += row.charge
-        self.money[1] += row.cost
-        if row.ttft_ms is not None:
-            self.ttft[bisect_left(BOUNDS_MS, row.ttft_ms)] += 1
-        self.total[bisect_left(BOUNDS_MS, row.total_ms)] += 1
 
     def figures(self) -> tuple[int, ...]:
         """Return the figures in the order of their columns."""
@@ -193,16 +195,12 @@ def forget_sums(before_ms: int) -> Transaction[int]:
 
 
 def _sums_of(rows: Iterable[CallRow]) -> Mapping[tuple[Value, ...], CallSums]:
-    hours: dict[tuple[int, tuple[str, ...]], CallSums] = {}
+    hours: defaultdict[tuple[int, tuple[str, ...]], list[CallRow]] = defaultdict(list)
     for row in rows:
-        names = (row.account, row.key_id, row.model, row.channel, row.call_end)
-        key = (row.at_ms - row.at_ms % HOUR_MS, names)
-        if (sums := hours.get(key)) is None:
-            sums = hours[key] = CallSums()
-        sums.add_row(row)
+        hours[row.at_ms - row.at_ms % HOUR_MS, _read_names(row)].append(row)
     found: dict[tuple[Value, ...], CallSums] = {}
-    for (hour, group), sums in hours.items():
-        found[HOUR_MS, hour, *group] = sums
+    for (hour, group), alike in hours.items():
+        found[HOUR_MS, hour, *group] = sums = CallSums.of(alike)
         day = hour - hour % DAY_MS
         totals = ("", "", *group[2:])
         more: Sequence[tuple[Value, ...]] = (
@@ -213,6 +211,13 @@ def _sums_of(rows: Iterable[CallRow]) -> Mapping[tuple[Value, ...], CallSums]:
         for name in more:
             found.setdefault(name, CallSums()).add(sums)
     return found
+
+
+def _histogram(times_ms: Iterable[int]) -> list[int]:
+    counts = [0] * BUCKETS
+    for time_ms in times_ms:
+        counts[bisect_left(BOUNDS_MS, time_ms)] += 1
+    return counts
 
 
 def _group(row: Row, query: SumsQuery) -> tuple[Group, CallSums]:
