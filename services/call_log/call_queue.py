@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import count, islice
-from random import getrandbits
+from random import Random
 
 import msgspec
 
@@ -52,6 +52,9 @@ PARAM_CHARS_MAX = 128
 """The most characters of the name of a parameter in a note."""
 
 _NO_USAGE = Usage()
+
+# Rows are made in a thread: the random numbers that the loop's thread draws must not depend on it.
+_id_bits = Random().getrandbits  # noqa: S311 - no secret
 _encode = msgspec.json.Encoder().encode
 
 
@@ -230,7 +233,7 @@ def row_of(record: CallRecord, wall_offset_s: float) -> CallRow:
     ttft_s = record.begun_at - record.opened_at
     return CallRow(
         at_ms=at_ms,
-        id=f"call-{at_ms:011x}{getrandbits(ID_BITS):020x}",
+        id=f"call-{at_ms:011x}{_id_bits(ID_BITS):020x}",
         request_id=record.request_id,
         completion_id=facts.completion_id,
         account=record.account,
