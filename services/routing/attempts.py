@@ -22,7 +22,7 @@ from services.providers.upstream import Upstream
 from services.routing.affinity import SessionAffinity, SessionPin
 from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures, channel_disabled
-from services.routing.choice import order_targets
+from services.routing.choice import order_routes
 from services.routing.health import ChannelHealth
 from services.routing.request_form import AttemptCharges, RequestForm, StartedAnswer
 from services.telemetry.calls import CallRecord
@@ -93,9 +93,8 @@ class CallAttempts(msgspec.Struct, kw_only=True, eq=False):
     """Whether there may be several targets."""
     limits_channels: bool = True
     """Whether a channel may have limits."""
-    _route_number: int = -1
     # No generator that knows this object: it would keep the request until the next collection.
-    _targets_left: Iterator[Target] = iter(())
+    _left: Iterator[tuple[ModelRoute, Target]] | None = None
     _failures: CallFailures = msgspec.field(default_factory=CallFailures)
     _late: Sequence[_Step] = ()
     _instead: _Step | None = None
@@ -250,23 +249,21 @@ class CallAttempts(msgspec.Struct, kw_only=True, eq=False):
             step, self._instead = self._instead, None
             return step
         health, failures = self.failover.health, self._failures
-        while True:
-            for target in self._targets_left:
-                name = target.channel.name
-                if name in health.disabled:
-                    failures.refusal = failures.refusal or channel_disabled()
-                elif name not in failures.failed_channels:
-                    route = self.routes[self._route_number]
-                    return _Step(route, target, self.stream or self._needs_stream(target))
-            number = self._route_number + 1
-            if number == len(self.routes):
-                return self._next_late()
-            self._route_number, targets = number, self.routes[number].targets
-            self._targets_left = (
-                iter(targets)
-                if len(targets) == 1
-                else order_targets(targets, health, self.failover.chance, self.session)
-            )
+        if self._left is None:
+            self._left = self._ordered(health)
+        for route, target in self._left:
+            name = target.channel.name
+            if name in health.disabled:
+                failures.refusal = failures.refusal or channel_disabled()
+            elif name not in failures.failed_channels:
+                return _Step(route, target, self.stream or self._needs_stream(target))
+        return self._next_late()
+
+    def _ordered(self, health: ChannelHealth) -> Iterator[tuple[ModelRoute, Target]]:
+        """Return the targets of all routes in the order in which they are tried."""
+        if self.has_choice:
+            return order_routes(self.routes, health, self.failover.chance, self.session)
+        return iter([(self.routes[0], self.routes[0].targets[0])])
 
     def _next_late(self) -> _Step | None:
         if not self._late:

@@ -7,11 +7,26 @@ from itertools import accumulate, groupby
 from operator import attrgetter
 
 from services.clock import Chance
-from services.providers.base import Target
+from services.providers.base import ModelRoute, Target
 from services.routing.affinity import SessionPin
 from services.routing.health import ChannelHealth
 
 _priority = attrgetter("channel.priority")
+
+
+def order_routes(
+    routes: Iterable[ModelRoute],
+    health: ChannelHealth,
+    chance: Chance,
+    session: SessionPin | None,
+) -> Iterator[tuple[ModelRoute, Target]]:
+    """Order the targets of routes, those of each route behind those of the route before it."""
+    for route in routes:
+        targets: Iterable[Target] = route.targets
+        if len(route.targets) > 1:
+            targets = order_targets(route.targets, health, chance, session)
+        for target in targets:
+            yield route, target
 
 
 def order_targets(
