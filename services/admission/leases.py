@@ -17,7 +17,7 @@ from services.common.plain_metrics import PlainMetrics
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.counters import LEASE_S, CounterStore, Meter, MeterKind, TakeResult
-from services.telemetry.supervisor import Supervisor
+from services.telemetry.supervisor import SupervisedTask, Supervisor
 
 JITTER = 0.2
 """The random part of Retry-After, as a share of the wait: callers do not return together."""
@@ -115,7 +115,7 @@ class LimitLeases:
         self._process = token_hex(8)
         self.unlimited = Lease(self, (), TakeResult((), 0, -1), 0, "")
         """The lease of all calls to which no limit applies."""
-        self._renewer: asyncio.Task[None] | None = None
+        self._renewer: SupervisedTask | None = None
 
     async def take(self, plan: Sequence[Meter], tokens: int) -> Lease:
         """Take a request, `tokens` tokens and a slot from all meters of a plan.

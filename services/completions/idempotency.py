@@ -57,7 +57,7 @@ from services.storage.idempotency import (
     store_answer,
 )
 from services.storage.pepper import Pepper
-from services.telemetry.supervisor import Supervisor
+from services.telemetry.supervisor import SupervisedTask, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class Idempotency:
         self._stored_since_bound: dict[str, tuple[int, int]] = {}
         self._releases: set[asyncio.Task[None]] = set()
         self._unreleased: set[Run] = set()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeper: SupervisedTask | None = None
 
     async def __aenter__(self) -> Self:
         self._sweeper = self._supervisor.start(self._keep_sweeping, "idempotency sweep")

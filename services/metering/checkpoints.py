@@ -27,10 +27,10 @@ class Checkpoints:
         self.unwritten[hold.id] = hold
 
     @staticmethod
-    def ask(holds: Iterable[Hold], before_ms: int) -> None:
-        """Ask the calls that began before a time for a checkpoint with their next batch."""
+    def ask(holds: Iterable[Hold]) -> None:
+        """Ask calls in flight for a checkpoint with their next batch."""
         for hold in holds:
-            if hold.meter is not None and hold.row.created_ms < before_ms:
+            if hold.meter is not None:
                 hold.meter.recount(0)
 
     async def write(self) -> None:

@@ -57,7 +57,7 @@ from services.storage.base import Database, unavailable
 from services.storage.hold_ends import HoldEnd, owned_holds
 from services.storage.leases import end_leases, renew_lease
 from services.storage.ledger import HoldRow, insufficient
-from services.telemetry.supervisor import Supervisor
+from services.telemetry.supervisor import SupervisedTask, Supervisor
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ class Ledger:
         self._recovery = Recovery(database)
         self._closing = False
         self._has_stopped = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[SupervisedTask] = []
 
     async def __aenter__(self) -> Self:
         journal = self._database.hold_journal
@@ -214,7 +214,7 @@ class Ledger:
         hold.extensions += (extension,)
         hold.amount_nano += amount_nano
 
-    def _note_stop(self, _: asyncio.Task[None]) -> None:
+    def _note_stop(self, _: asyncio.Future[None]) -> None:
         self._has_stopped = True
 
     async def withdraw(
@@ -309,8 +309,7 @@ class Ledger:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             heartbeats += 1
-            before_ms = int((self._clock.time() - HEARTBEAT_S) * 1000)
-            self._checkpoints.ask(self._held(), before_ms)
+            self._checkpoints.ask(self._held())
             with suppress(Failure):
                 await self._checkpoints.write()
                 if heartbeats % LEASE_HEARTBEATS == 0:
