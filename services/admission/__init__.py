@@ -4,9 +4,9 @@ Modules, in the order in which data flows:
 
     keyring         authentication of keys, with a cache
     interrupt       the end of calls in flight: at their deadline, of one, of all with a revoked key
+    answer_limit    the most tokens of an answer, by the limit that a request is sent with
     call_plan       scope, limits, prices and headers of a key's calls to a model, compiled
     gate            admission: scope, limits, hold
-    answer_limit    bound of the tokens of an answer, for the hold
     prompt_limit    bound of the tokens of a prompt's media, for the hold
     tool_limit      bound of the calls of tools that a provider runs, for the hold
     drain_rules     which answers are read to their end without their caller

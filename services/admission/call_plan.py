@@ -6,14 +6,15 @@ plan whose key has another scope or account since is compiled again.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace as changed
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 from msgspec.structs import replace
 
-from services.admission.answer_limit import AnswerBound
+from services.admission.answer_limit import answer_limit
 from services.admission.drain_rules import DrainRules, drain_rules
 from services.admission.keyring import Caller
 from services.admission.limits import KeyLimits, LimitRules, Subject
@@ -25,7 +26,7 @@ from services.errors import Failure
 from services.metering.holds import HoldTerms
 from services.metering.price_list import PriceList
 from services.metering.prices import FREE, Price, Tariff
-from services.providers.base import ModelRoute
+from services.providers.base import ModelRoute, Target
 from services.storage.counters import Meter
 
 PLANS_MAX = 20_000
@@ -48,6 +49,45 @@ _NOT_ALLOWED = "The key may not use this model."
 _UNPRICED = "This model has no price yet."
 _NO_EMBEDDINGS = "This model computes no embeddings."
 _NO_COMPLETIONS = "This model computes embeddings: use /v1/embeddings."
+
+
+class AnswerBound(msgspec.Struct, frozen=True):
+    """Bound of the tokens of an answer of any of some targets."""
+
+    targets: Sequence[Target]
+    usual: int
+    """The highest `answer_limit` of a request without a limit that does not ask for reasoning."""
+    least: int
+    """The highest one of such a request with the lowest limit."""
+    most: int
+    """The highest one of all such requests. A limit between both is sent as it is."""
+    reasons_by_name: bool
+    """Whether a target reasons unless the request says not to."""
+
+    @classmethod
+    def of(cls, targets: Sequence[Target]) -> Self:
+        """Compile the bound."""
+        usual, least, most = (
+            max([answer_limit(ChatCompletionSpec(model="", max_tokens=limit), each)
+                 for each in targets])
+            for limit in (None, 1, sys.maxsize)
+        )  # fmt: skip
+        by_name = any(each.thinking_by_name for each in targets)
+        return cls(targets, usual, least, most, by_name)
+
+    def tokens(self, spec: ChatCompletionSpec) -> int:
+        """Return the most tokens that all choices of a request together may take."""
+        if (
+            spec.reasoning_effort
+            or spec.other_reasoning_effort
+            or spec.thinking is not None
+            or self.reasons_by_name
+        ):
+            tokens = max([answer_limit(spec, each) for each in self.targets])
+        else:
+            limit = spec.max_tokens
+            tokens = min(max(limit, self.least), self.most) if limit else self.usual
+        return tokens if spec.n is None else tokens * (spec.n or 1)
 
 
 class CallPlan(msgspec.Struct, frozen=True, kw_only=True, eq=False):

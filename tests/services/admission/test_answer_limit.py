@@ -6,7 +6,8 @@ from itertools import product
 import msgspec
 import pytest
 
-from services.admission.answer_limit import AnswerBound, answer_limit
+from services.admission.answer_limit import answer_limit
+from services.admission.call_plan import AnswerBound
 from services.capabilities import lookup
 from services.config import ChannelConfig
 from services.domain.conversation import Message, TextPart
