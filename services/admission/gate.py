@@ -68,18 +68,12 @@ class Gate:
         if not plan.is_open:
             plan.require_allowed()
             plan.require_sold()
-        media, uses = None, NO_TOOLS
         if texts is not None:
-            prompt_tokens = estimate_texts(texts)
+            prompt_tokens, media, uses = estimate_texts(texts), None, NO_TOOLS
         else:
-            if raw is None or raw.facts.has_media:
-                prompt_tokens = await off_loop(size, estimate_prompt, spec) + recalled_tokens
-            else:
-                prompt_tokens = await _estimate_raw(raw) + (TOOL_TOKENS_MAX if spec.tools else 0)
-            if spec.messages:
-                media = media_bound(spec)
-            if spec.tools:
-                uses = tool_uses(spec.tools)
+            prompt_tokens = await _estimate(spec, size, raw) + recalled_tokens
+            media = media_bound(spec) if spec.messages else None
+            uses = tool_uses(spec.tools)
         max_tokens = amount = 0
         for bound, tariff in plan.bounds:
             most = bound.tokens(spec)
@@ -136,11 +130,14 @@ class Gate:
         return await self.leases.peek_headers(plan.meters)
 
 
-async def _estimate_raw(raw: RawCall) -> int:
-    """Return an upper estimate of the tokens of a request that may pass as it is."""
+async def _estimate(spec: ChatCompletionSpec, size: int, raw: RawCall | None) -> int:
+    """Return an upper estimate of the tokens of a prompt. `raw` may pass as it is."""
+    if raw is None or raw.facts.has_media:
+        return await off_loop(size, estimate_prompt, spec)
     # The signs of JSON count, too: they are more than what a provider adds to messages.
     text = raw.facts.request.body.decode(errors="replace")
     work = raw.size // SKIMMED
+    tools = TOOL_TOKENS_MAX if spec.tools else 0
     if work <= OFF_LOOP_BYTES:
-        return estimate_text(text)
-    return await off_loop(work, estimate_text, text)
+        return tools + estimate_text(text)
+    return tools + await off_loop(work, estimate_text, text)
