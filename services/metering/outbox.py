@@ -72,8 +72,8 @@ class Outbox:
         """Ends of holds that a batch has had, or that the next one has."""
         self._batch: Batch | None = None
         """The batch that is being written, or whose write has failed."""
-        self._begun = self._written = 0
-        """Numbers of batches that were begun, and that the database has."""
+        self._begun = 0
+        """Number of batches that were begun: all but `_batch` are in the database."""
         self._refused: set[str] = set()
         """IDs of holds in flight that the database has refused."""
         self._depth = 0
@@ -156,7 +156,7 @@ class Outbox:
         await self._until_written(self._begun + is_queued)
 
     async def _until_written(self, number: int) -> None:
-        while self._written < number:
+        while self._begun - (self._batch is not None) < number:
             if self._next_written is None:
                 self._next_written = self._loop.create_future()
             await asyncio.shield(self._next_written)
@@ -182,7 +182,6 @@ class Outbox:
                 retries += 1
                 continue
             self._batch, retries = None, 0
-            self._written += 1
             self._depth -= batch.size
             if self.is_full:
                 self.is_full = self._depth >= BACKLOG_MAX

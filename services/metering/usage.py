@@ -100,7 +100,7 @@ class UsageMeter(msgspec.Struct, eq=False):
     _recount_at: int = sys.maxsize
     """The size at which `add` asks for a count."""
     _look_at: int = PIECE_CHARS
-    """The size at which one of these is due. 0: the answer has ended."""
+    """The size at which one of these is due."""
     _unread_whole: WholeAnswer | None = None
     _final: Usage | None = None
     _is_refused: bool = False
@@ -129,7 +129,7 @@ class UsageMeter(msgspec.Struct, eq=False):
         Return whether usage and cost are to be counted: the answer has ended, or is as long as was
         set by `recount`.
         """
-        text = ""
+        text, has_ended = "", False
         for event in batch:
             if type(event) is TextDelta:
                 text += event.text
@@ -140,13 +140,13 @@ class UsageMeter(msgspec.Struct, eq=False):
             if type(event) is ChoiceFinished:
                 self._is_refused = self._is_refused or event.finish_reason == "content_filter"
             elif type(event) is Finished:
-                self._final, self._look_at = event.usage, 0
+                self._final, has_ended = event.usage, True
             else:
                 self._add_other(event)
         if text:
             self._text.pieces.append(text)
             self.size += len(text)
-        return self.size >= self._look_at and self._look(batch)
+        return has_ended or (self.size >= self._look_at and self._look())
 
     def add_whole(self, answer: WholeAnswer) -> None:
         """Count a whole answer. Its text is read only where it must be counted."""
@@ -187,14 +187,14 @@ class UsageMeter(msgspec.Struct, eq=False):
         self._read_unread()
         return self._text.total(self.counter) + self._reasoning.total(self.counter)
 
-    def _look(self, batch: Sequence[Event]) -> bool:
-        """Do what is due. Return as `add`."""
+    def _look(self) -> bool:
+        """Count pieces of text where they are due. Return whether a count was asked for."""
         if self.size >= self._close_at:
             self._text.close(self.counter)
             self._reasoning.close(self.counter)
             self._close_at = self.size + PIECE_CHARS
         self._look_at = min(self._close_at, self._recount_at)
-        return self.size >= self._recount_at or (bool(batch) and type(batch[-1]) is Finished)
+        return self.size >= self._recount_at
 
     def _add_text(self, text: str) -> None:
         self._text.pieces.append(text)
