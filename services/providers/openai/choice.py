@@ -51,24 +51,22 @@ PlainDelta = type[TextDelta | ReasoningDelta | RefusalDelta]
 _NO_PIECE: tuple[PlainDelta, str] = (TextDelta, "")
 
 
-class ChoiceState:
-    """State of one choice. `seed` makes the IDs of tool calls where the provider sends none."""
+class ChoiceState(msgspec.Struct, eq=False):
+    """State of one choice."""
 
-    def __init__(self, index: int, seed: str, *, details: bool = False) -> None:
-        """Create the state. With `details` the answer has OpenRouter's form of reasoning, too."""
-        self.index = index
-        self.tool_calls = ToolCalls(seed, index)
-        self.reasoning = Reasoning([] if details else None)
-        self.finish_reason: FinishReason = "stop"
-        self.native_finish_reason = ""
-        self.ended = False
-        """Whether a finish reason was received, and nothing more of the answer after it."""
-        self.reopened = False
-        """Whether more of the answer came after a finish reason."""
-        self.extra: Json = {}
-        """Members of the message that the contract has no fields for."""
-        self.members: Json = {}
-        """Members of the choice that the contract has no fields for."""
+    index: int
+    tool_calls: ToolCalls
+    reasoning: Reasoning
+    finish_reason: FinishReason = "stop"
+    native_finish_reason: str = ""
+    ended: bool = False
+    """Whether a finish reason was received, and nothing more of the answer after it."""
+    reopened: bool = False
+    """Whether more of the answer came after a finish reason."""
+    extra: Json = {}
+    """Members of the message that the contract has no fields for."""
+    members: Json = {}
+    """Members of the choice that the contract has no fields for."""
 
     def add_members(self, choice: wire.Choice, unknown: Any) -> bool:
         """Take members of a choice without a field. Returns whether any is new or has changed."""
@@ -105,10 +103,10 @@ class ChoiceState:
         return msgspec.json.encode(self.members) if self.members else b""
 
 
-class StreamedChoice(ChoiceState):
+class StreamedChoice(ChoiceState, eq=False):
     """Choice of a stream."""
 
-    has_deltas = False
+    has_deltas: bool = False
     """Whether any chunk had a delta."""
 
     def add(self, choice: wire.Choice, unknown: Any, events: list[Event]) -> bool:

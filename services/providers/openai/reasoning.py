@@ -17,8 +17,10 @@ from services.providers.translate.reasoning_details import encode, gemini_seal, 
 class Reasoning(msgspec.Struct, eq=False):
     """Reasoning of one choice."""
 
-    _shown: list[Detail] | None
-    """Its pieces in OpenRouter's form. None: the answer does not have that form."""
+    _is_shown: bool
+    """Whether the answer has it in OpenRouter's form, too."""
+    _shown: list[Detail] = []
+    """Its pieces in that form."""
     details: list[Detail] = []
     """The provider's `reasoning_details`, assembled from its fragments."""
     _plain: bool = False
@@ -39,7 +41,7 @@ class Reasoning(msgspec.Struct, eq=False):
 
         Empty where the answer does not have that form.
         """
-        if self._shown is None:
+        if not self._is_shown:
             return b""
         fragments = details or ([plain(text)] if text else [])
         for fragment in fragments:
@@ -52,7 +54,7 @@ class Reasoning(msgspec.Struct, eq=False):
         Empty: the call has no signature, the answer does not have that form, or the provider's own
         details contain it.
         """
-        if self._shown is None or self.details:
+        if not self._is_shown or self.details:
             return b""
         seal = gemini_seal(extra_content_json, place, call_id)
         return self.shown("", [seal] if seal else None)
@@ -60,4 +62,4 @@ class Reasoning(msgspec.Struct, eq=False):
     @property
     def all_shown(self) -> bytes:
         """All pieces so far in OpenRouter's form."""
-        return encode(self._shown or ())
+        return encode(self._shown)

@@ -23,6 +23,8 @@ from services.providers.failures import read_error
 from services.providers.openai import wire
 from services.providers.openai.answer_members import MembersBesideChoices
 from services.providers.openai.choice import StatePacker, StreamedChoice, only_piece
+from services.providers.openai.reasoning import Reasoning
+from services.providers.openai.tool_calls import ToolCalls
 from services.providers.openai.usage import normalized
 from services.providers.openai.whole_choice import WholeChoice, plain_choice
 from services.providers.sse_parser import DONE
@@ -128,7 +130,8 @@ class OpenAiDecoder(RepeatedTextDecoder):
             index = _checked_index(choice) if choice.index else 0
             answer = answers.get(index)
             if answer is None:
-                answer = answers[index] = WholeChoice(index, found.id or "", details=self._details)
+                calls, reasoning = ToolCalls(found.id or "", index), Reasoning(self._details)
+                answer = answers[index] = WholeChoice(index, calls, reasoning)
             others = item(member(unknown, "choices"), number) if unknown else None
             if choice.usage is not None or choice.error is not UNSET:
                 self._take_choice_head(choice, others)
@@ -161,9 +164,8 @@ class OpenAiDecoder(RepeatedTextDecoder):
             index = _checked_index(choice) if choice.index else 0
             answer = self._choices.get(index)
             if answer is None:
-                answer = self._choices[index] = StreamedChoice(
-                    index, chunk.id or "", details=self._details
-                )
+                calls, reasoning = ToolCalls(chunk.id or "", index), Reasoning(self._details)
+                answer = self._choices[index] = StreamedChoice(index, calls, reasoning)
             others = item(member(unknown, "choices"), number) if unknown else None
             if choice.usage is not None or choice.error is not UNSET:
                 self._take_choice_head(choice, others)
@@ -179,8 +181,8 @@ class OpenAiDecoder(RepeatedTextDecoder):
         """Take a chunk of which `only_piece` returned the text, as `_take` does."""
         choice = self._choices.get(0)
         if choice is None:
-            choice = self._choices[0] = StreamedChoice(0, chunk.id or "", details=self._details)
-            choice.has_deltas = True
+            calls, reasoning = ToolCalls(chunk.id or ""), Reasoning(self._details)
+            choice = self._choices[0] = StreamedChoice(0, calls, reasoning, has_deltas=True)
         elif choice.ended:
             choice.reopen()
         if chunk.service_tier:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from services.common.known_members import item, member
 from services.domain.completion import Choice
 from services.domain.conversation import ContentPart, Message, ReasoningPart, TextPart
@@ -54,16 +56,13 @@ def plain_choice(choice: wire.Choice) -> Choice | None:
     )
 
 
-class WholeChoice(ChoiceState):
+class WholeChoice(ChoiceState, eq=False):
     """Choice of a whole answer: one message, or several that share an index."""
 
-    def __init__(self, index: int, seed: str, *, details: bool = False) -> None:
-        """Create the choice. See `ChoiceState`."""
-        super().__init__(index, seed, details=details)
-        self._texts: list[str] = []
-        self._reasoning: list[str] = []
-        self._refusals: list[str] = []
-        self._logprobs: list[Json] = []
+    _texts: list[str] = msgspec.field(default_factory=list)
+    _reasoning: list[str] = msgspec.field(default_factory=list)
+    _refusals: list[str] = msgspec.field(default_factory=list)
+    _logprobs: list[Json] = msgspec.field(default_factory=list)
 
     def add(self, choice: wire.Choice, unknown: Any) -> None:
         """Add a choice with this index."""

@@ -15,7 +15,9 @@ from services.domain.events import Event
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
 from services.providers.openai import wire
+from services.providers.openai.reasoning import Reasoning
 from services.providers.openai.response import OpenAiDecoder
+from services.providers.openai.tool_calls import ToolCalls
 from services.providers.openai.whole_choice import WholeChoice, plain_choice
 from tests.services.providers.folds import assert_equal
 from tests.services.providers.openai.test_captures import body, cases
@@ -95,7 +97,7 @@ def read(choice: Json) -> wire.Choice:
 def test_choice_with_a_text_alone_is_that_of_all_choices(choice: Json, details: bool) -> None:
     """The short way is the usual one, and gives the same."""
     found = read(choice)
-    whole = WholeChoice(0, "", details=details)
+    whole = WholeChoice(0, ToolCalls(""), Reasoning(details))
     whole.add(found, None)
     whole.end(found.finish_reason or "", found.native_finish_reason)
 
