@@ -235,6 +235,10 @@ class Decoder(Protocol):
         ...
 
 
+TextEvents = Callable[[Iterable[str]], Iterable[Event]]
+"""Makes the events of texts, none of which is empty."""
+
+
 class RepeatedTextDecoder(ABC):
     """Optional base class of a decoder whose events of text may be read together.
 
@@ -248,10 +252,9 @@ class RepeatedTextDecoder(ABC):
     last_text = ""
     """The text of the last event, if that event appended this text and changed nothing else.
     Otherwise empty."""
-    text_events: Callable[[Iterable[str]], Iterable[Event]]
-    """Returns the events of further texts, none of which is empty, after a `last_text`. Their
-    events in the stream differ from the last one in the text alone. Nearly all of a stream arrives
-    here."""
+    text_events: TextEvents
+    """Makes the events of further texts after a `last_text`. Their events in the stream differ from
+    the last one in the text alone. Nearly all of a stream arrives here."""
 
     @abstractmethod
     def text_of(self, data: bytes) -> str:

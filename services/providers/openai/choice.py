@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from services.common.known_members import item, member
 from services.common.reasoning_fragments import Detail
 from services.domain.events import (
     ChoiceFinished,
+    Delta,
     Event,
     ExtraDelta,
     FinishReason,
@@ -22,6 +24,7 @@ from services.domain.events import (
     TextDelta,
     ToolCallDelta,
 )
+from services.providers.base import TextEvents
 from services.providers.finish_reasons import REASONS, checked_reason
 from services.providers.openai import wire
 from services.providers.openai.extras import Json, decoded, gather, merge, replaced
@@ -35,6 +38,8 @@ _BESIDE_CONTENT = wire.OtherFields(wire.Message, "role", "content")
 _BESIDE_REASONING = wire.OtherFields(
     wire.Message, "role", "content", "reasoning_content", "reasoning"
 )
+_BESIDE_CALLS = wire.OtherFields(wire.Message, "role", "content", "tool_calls")
+_BESIDE_FUNCTION = wire.OtherFields(wire.ToolCall, "index", "id", "type", "function")
 _BESIDE_DELTA = wire.OtherFields(
     wire.Choice, "index", "delta", "message", "native_finish_reason", "text"
 )
@@ -48,7 +53,7 @@ _REASONING = frozenset({"reasoning", "reasoning_text", "thinking"})
 PlainDelta = type[TextDelta | ReasoningDelta | RefusalDelta]
 """Kind of a piece of text."""
 
-_NO_PIECE: tuple[PlainDelta, str] = (TextDelta, "")
+_NO_PIECE: tuple[type[Delta], str] = (TextDelta, "")
 
 
 class ChoiceState(msgspec.Struct, eq=False):
@@ -179,7 +184,7 @@ class StreamedChoice(ChoiceState, eq=False):
             if content:
                 events.append(TextDelta(content, index))
         elif content is not None:
-            events += [self.piece(made, text) for made, text in pieces(content)]
+            events += [self._piece(made, text) for made, text in pieces(content)]
         if delta.refusal:
             events.append(RefusalDelta(delta.refusal, index))
         for number, piece in enumerate(delta.tool_calls or ()):
@@ -191,8 +196,16 @@ class StreamedChoice(ChoiceState, eq=False):
             return gather(delta, unknown, self.extra)
         return isinstance(content, list) and gather(delta, unknown, self.extra)
 
-    def piece(self, made: PlainDelta, text: str) -> Event:
-        """Return the event of a piece of text."""
+    def further(self, event: Event) -> TextEvents | None:
+        """Return what makes the events of further texts, after `event`: reasoning or arguments.
+
+        None: they depend on more than their texts.
+        """
+        if isinstance(event, ToolCallDelta):
+            return self.tool_calls.further(event)
+        return partial(map, partial(self._piece, ReasoningDelta))
+
+    def _piece(self, made: PlainDelta, text: str) -> Event:
         if made is ReasoningDelta:
             return made(text, self.index, details_json=self.reasoning.shown(text))
         return made(text, self.index)
@@ -235,26 +248,46 @@ def older_message(choice: wire.Choice) -> wire.Message | None:
         raise unreadable() from None
 
 
-def only_piece(chunk: wire.Chunk) -> tuple[PlainDelta, str]:
-    """Return the text or the reasoning of the first choice, if a chunk contains nothing else.
+def only_piece(chunk: wire.Chunk) -> tuple[type[Delta], str]:
+    """Return the kind and the text of a chunk that contains one piece of the first choice alone.
 
-    Otherwise the text is empty. This is a fast path for nearly all chunks.
+    It is a piece of the text, of the reasoning, or of the arguments of a tool call with an index.
+    The text is empty where the chunk contains something else.
     """
     choices = chunk.choices
     if choices is None or len(choices) != 1 or chunk.usage is not None:
         return _NO_PIECE
     choice = choices[0]
     delta = choice.delta
-    if delta is None or choice.index or chunk.error is not UNSET or chunk.x_groq is not None:
-        return _NO_PIECE
-    if _BESIDE_DELTA.values(choice) != _BESIDE_DELTA.unset:
+    if (
+        delta is None
+        or choice.index
+        or chunk.error is not UNSET
+        or chunk.x_groq is not None
+        or _BESIDE_DELTA.values(choice) != _BESIDE_DELTA.unset
+    ):
         return _NO_PIECE
     content = delta.content
     if _BESIDE_CONTENT.values(delta) == _BESIDE_CONTENT.unset:
         return (TextDelta, content) if isinstance(content, str) else _NO_PIECE
-    if content or _BESIDE_REASONING.values(delta) != _BESIDE_REASONING.unset:
+    if content:
         return _NO_PIECE
-    return ReasoningDelta, delta.reasoning_content or delta.reasoning or ""
+    if _BESIDE_REASONING.values(delta) == _BESIDE_REASONING.unset:
+        return ReasoningDelta, delta.reasoning_content or delta.reasoning or ""
+    return ToolCallDelta, _only_arguments(delta)
+
+
+def _only_arguments(delta: wire.Message) -> str:
+    """Return the arguments of a delta's only fragment of a tool call, if it has nothing else."""
+    calls = delta.tool_calls
+    if not calls or len(calls) > 1 or _BESIDE_CALLS.values(delta) != _BESIDE_CALLS.unset:
+        return ""
+    (piece,) = calls
+    function = piece.function
+    if function is None or function.name or piece.id or piece.index is None:
+        return ""
+    is_alone = _BESIDE_FUNCTION.values(piece) == _BESIDE_FUNCTION.unset
+    return function.arguments if is_alone and isinstance(function.arguments, str) else ""
 
 
 def pieces(content: list[wire.ContentPart | str]) -> Iterator[tuple[PlainDelta, str]]:

@@ -17,7 +17,7 @@ from services.common.known_members import item, member
 from services.domain.completion import Choice, WholeAnswer
 from services.domain.events import Event, Finished, TextDelta
 from services.domain.usage import Usage
-from services.providers.base import RepeatedTextDecoder, SseEvent, Target
+from services.providers.base import RepeatedTextDecoder, SseEvent, Target, TextEvents
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.failures import read_error
 from services.providers.openai import wire
@@ -32,6 +32,9 @@ from services.providers.unusable_answers import broken_off, unreadable
 
 CHOICES_MAX = 128
 """Upper bound of a plausible choice index: requests cannot ask for more choices."""
+
+
+_TEXT_EVENTS: TextEvents = partial(map, TextDelta)
 
 
 class OpenAiDecoder(RepeatedTextDecoder):
@@ -76,12 +79,15 @@ class OpenAiDecoder(RepeatedTextDecoder):
         else:
             events, changed = self._take(chunk, unknown, data)
         if text and not changed:
-            make = TextDelta if kind is TextDelta else partial(self._choices[0].piece, kind)
-            self.last_text, self.text_events = text, partial(map, make)
+            more = _TEXT_EVENTS if kind is TextDelta else None
+            if more is None and unknown is None and len(events) == 1:
+                more = self._choices[0].further(events[0])
+            if more is not None:
+                self.last_text, self.text_events = text, more
         return events
 
     def text_of(self, data: bytes) -> str:
-        """Return the text or the reasoning of the first choice."""
+        """Return the text, the reasoning or the arguments that an event adds."""
         chunk, _ = wire.decode(data)
         _, text = only_piece(chunk)
         return text

@@ -13,8 +13,9 @@ begin another call at the same index, as Gemini's do: see `ToolCalls.add`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from services.common.json_errors import NOT_JSON
 from services.common.known_members import member
 from services.domain.conversation import ToolCall, ToolType
 from services.domain.events import ToolCallDelta
+from services.providers.base import TextEvents
 from services.providers.openai import wire
 from services.providers.openai.extras import Json, decoded, grown, joined_name, merge
 from services.providers.tool_call_ids import made_id, own_id
@@ -128,6 +130,23 @@ class ToolCalls(msgspec.Struct, eq=False):
         late_content = call.started and call.extra_content_json and not call.extra_content_sent
         if (arguments and call.name and not call.has_placeholder) or late_content:
             yield self._next(call)
+
+    def further(self, event: ToolCallDelta) -> TextEvents | None:
+        """Return what makes the events of fragments like that of `event`, the last one.
+
+        They have an index, and arguments alone. None: an event depends on more than the arguments.
+        """
+        call = self.begun[-1]
+        last = call.arguments[-1] if call.arguments else ""
+        is_alike = event == ToolCallDelta(index=self._index, call_index=call.number, arguments=last)
+        return partial(self._append, call) if is_alike and call.provider_index is not None else None
+
+    def _append(self, call: _Call, texts: Iterable[str]) -> Iterator[ToolCallDelta]:
+        """Add texts to the arguments of a call that has started."""
+        for arguments in texts:
+            if not call.repeats(arguments):
+                call.arguments.append(arguments)
+                yield self._next(call)
 
     def rest(self) -> Iterator[ToolCallDelta]:
         """Yield the pieces that wait for the end of the answer: starts, and unknown members."""

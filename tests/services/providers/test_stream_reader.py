@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.capabilities import Capabilities
 from services.config import ChannelConfig
@@ -131,6 +133,23 @@ def reasoned(member: str) -> bytes:
     return openai([*lines, b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'])
 
 
+def tool_calls() -> bytes:
+    """Two calls one after the other, with arguments in pieces."""
+    lines = []
+    for index in range(2):
+        name = f'"id":"call_{index}","type":"function","function":{{"name":"f","arguments":""}}'
+        fragments = [
+            name,
+            *(f'"function":{{"arguments":{escaped(text)}}}' for text in TEXTS),
+        ]
+        lines += [
+            f'{{"choices":[{{"index":0,"delta":{{"tool_calls":[{{"index":{index},{one}}}]}}}}]}}'
+            for one in fragments
+        ]
+    lines.append('{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}')
+    return openai(line.encode() for line in lines)
+
+
 def agent_turns() -> bytes:
     """A message with more blocks than frames are tried: reasoning, text and a tool call in turn."""
     kinds = {
@@ -164,12 +183,65 @@ def agent_turns() -> bytes:
     ).encode()
 
 
+FRAGMENTS = (
+    *('{"id":"a","function":{"name":"f","arguments":""}}', '{"function":{"name":"g"}}'),
+    *(
+        f'{{"function":{{"arguments":{escaped(text)}}}}}'
+        for text in ("", "x", "{", "}", "{}", '{"a":1}', " {", '"')
+    ),
+    *('{"id":"","type":"function","function":{"name":"","arguments":"y"}}', '{"x":1}'),
+    *('{"function":{"arguments":"z"},"x":1}', '{"custom":{"input":"c"}}'),
+)
+DELTAS = st.one_of(
+    st.tuples(st.sampled_from(["", '"index":0,', '"index":1,']), st.sampled_from(FRAGMENTS)).map(
+        lambda found: f'{{"tool_calls":[{found[1][:1]}{found[0]}{found[1][1:]}]}}'
+    ),
+    st.sampled_from(
+        [
+            *('{"content":"a"}', '{"content":""}', '{"content":"b","reasoning":"c"}'),
+            *('{"reasoning":"a"}', '{"reasoning_content":"d","content":null}', '{"refusal":"e"}'),
+            *('{"reasoning":"a","reasoning_content":"a"}', '{"reasoning":"f","x":"g"}', "{}"),
+        ]
+    ),
+)
+
+
+@given(
+    deltas=st.lists(st.tuples(DELTAS, st.integers(1, 4)), max_size=12),
+    ends=st.lists(st.integers(0, 40), max_size=2),
+    size=st.integers(1, 400),
+    details=st.booleans(),
+)
+def test_pieces_of_tool_calls_in_any_order_are_read_as_one_by_one(
+    deltas: list[tuple[str, int]], ends: list[int], size: int, details: bool
+) -> None:
+    """Calls begin, go on and repeat, also after a finish reason, and each delta several times."""
+    lines = [
+        f'{{"choices":[{{"index":0,"delta":{delta}}}]}}'.encode()
+        for delta, times in deltas
+        for _ in range(times)
+    ]
+    end = b'{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}'
+    for place in ends:
+        lines.insert(place, end)
+    data = openai([*lines, end])
+    reader = StreamReader(decoder("openrouter", details=details))
+    events: list[Event] = []
+    for begin in range(0, len(data), size):
+        found, failure = reader.feed(data[begin : begin + size])
+        assert failure is None
+        events += found
+
+    assert events == event_by_event("openrouter", data, details=details)
+
+
 @pytest.mark.parametrize("details", [True, False])
 @pytest.mark.parametrize("size", [7, 100, 100_000])
 @pytest.mark.parametrize(
     ("dialect", "data"),
     [
         ("openai", reasoned("reasoning_content")),
+        ("openai", tool_calls()),
         ("openrouter", reasoned("reasoning")),
         ("anthropic", agent_turns()),
     ],
@@ -215,6 +287,7 @@ class CountedAnthropic(AnthropicDecoder):
     [
         (CountedOpenAi(), openai(pieces()), 3),
         (CountedOpenAi(), openai(pieces(pad=True)), 3),
+        (CountedOpenAi(), tool_calls(), 2 * 3 + 2),
         (CountedAnthropic(), agent_turns(), 3 + 3 * 4 * ATTEMPTS),
     ],
 )
