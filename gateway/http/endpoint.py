@@ -19,6 +19,7 @@ class Endpoint(RequestTarget):
 
     credential_headers: Sequence[str]
     """The headers that may carry the key; the first of them that a request has counts."""
-    handle: Callable[[Exchange], Awaitable[None]]
-    """Answers one request. ApiError where it fails before anything was sent."""
+    handle: Callable[[Exchange], Awaitable[Awaitable[None] | None]]
+    """Answers one request, but for the stream that it returns, if any: that is awaited next, and
+    keeps nothing of the request in memory. ApiError where it fails before anything was sent."""
     render_error: ErrorRenderer

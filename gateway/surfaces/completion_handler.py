@@ -6,7 +6,7 @@ The call to the service ends with the client's request: a disconnect cancels the
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 
 from gateway.errors import ApiError, internal
 from gateway.http.exchange import Exchange
@@ -31,8 +31,8 @@ class CompletionHandler(SurfaceHandler[Surface]):
         """The surface's routes of completions."""
         return self.surface.routes
 
-    async def handle(self, exchange: Exchange) -> None:
-        """Answer one request, whole or as a stream.
+    async def handle(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Answer one request whole, or return its stream.
 
         Raises:
             ApiError: it failed before anything was sent.
@@ -61,11 +61,8 @@ class CompletionHandler(SurfaceHandler[Surface]):
         if surface.request_id_header:
             answer_headers[surface.request_id_header] = exchange.request_id
         if streams:
-            renderer = request.stream_renderer()
             batches = self.backend.stream(asked, call, answer_headers)
-            del request, spec, asked  # They may be large, and the stream long.
-            await self._stream(exchange, renderer, batches, answer_headers)
-            return
+            return self._stream(exchange, request.stream_renderer(), batches, answer_headers)
         with InFlightCall(self.calls, sent.caller):
             completion = await self.backend.whole(asked, call, answer_headers)
         if exchange.started > sent.key_fresh_until:
@@ -76,6 +73,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
             answer_headers[COST_HEADER] = exact_usd(completion.cost_nano_usd)
         if exchange.send(200, request.render(completion, answer_headers), answer_headers):
             await exchange.writer.drained()
+        return None
 
     async def _stream(
         self,

@@ -61,8 +61,8 @@ class SurfaceHandler(ABC, Generic[A]):
         """The routes of these requests."""
 
     @abstractmethod
-    async def handle(self, exchange: Exchange) -> None:
-        """Answer one request.
+    async def handle(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Answer one request, but for the stream that is returned, which is awaited next.
 
         Raises:
             ApiError: it failed before anything was sent.
@@ -97,7 +97,9 @@ class SurfaceHandler(ABC, Generic[A]):
         try:
             self.read_options(exchange.sent)  # Before the body: they may refuse the request.
             await receive_body(exchange, request, self.config, self.admission)
-            await self.handle(exchange)
+            stream = await self.handle(exchange)
+            if stream is not None:
+                await stream
         finally:
             request[BEGUN] = exchange.begun_at
             if exchange.memory is not None:

@@ -204,7 +204,9 @@ class FastPath:
             try:
                 if not admitted and (refusal := self.admission.admit(exchange.sent.caller)):
                     raise refusal
-                await exchange.target.handle(exchange)
+                stream = await exchange.target.handle(exchange)
+                if stream is not None:
+                    await stream
             except ApiError as error:
                 _refuse(exchange, self._throttle.throttled(error, client.remote, headers))
             except ConnectionError:
