@@ -150,6 +150,19 @@ def tool_calls() -> bytes:
     return openai(line.encode() for line in lines)
 
 
+def odd_call(*arguments: str, begun: str = '"index":0,') -> bytes:
+    """A call that begins with or without an index, and goes on at index 0."""
+    fragments = [
+        f'{begun}"id":"a","function":{{"name":"f","arguments":""}}',
+        *(f'"index":0,"function":{{"arguments":{escaped(text)}}}' for text in arguments),
+    ]
+    lines = [
+        f'{{"choices":[{{"index":0,"delta":{{"tool_calls":[{{{one}}}]}}}}]}}' for one in fragments
+    ]
+    lines.append('{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}')
+    return openai(line.encode() for line in lines)
+
+
 def agent_turns() -> bytes:
     """A message with more blocks than frames are tried: reasoning, text and a tool call in turn."""
     kinds = {
@@ -242,6 +255,8 @@ def test_pieces_of_tool_calls_in_any_order_are_read_as_one_by_one(
     [
         ("openai", reasoned("reasoning_content")),
         ("openai", tool_calls()),
+        pytest.param("openai", odd_call("{", "}", "{}", "{}"), id="arguments once more"),
+        pytest.param("openai", odd_call("{", '"a"', ":1", "}", "x", begun=""), id="no index"),
         ("openrouter", reasoned("reasoning")),
         ("anthropic", agent_turns()),
     ],
