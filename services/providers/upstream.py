@@ -37,7 +37,7 @@ LEFT: Final[Batch] = []
 """Batch that an answer with `outlives_reader` returns when its reader is cancelled."""
 
 HTTP_OK = 200
-_NO_BEGINNING = frozenset({*(BLANK[at : at + 1] for at in range(len(BLANK))), b"<"})
+_NO_BEGINNING = frozenset({b"", *(BLANK[at : at + 1] for at in range(len(BLANK))), b"<"})
 
 
 class FailureSink(Protocol):
@@ -126,7 +126,7 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
                 raise self._api.error(response.status, response.headers, body)
             while (data := response.take()) is None:
                 await response.arrival
-            if not data or data[:1] in _NO_BEGINNING:
+            if data[:1] in _NO_BEGINNING:
                 data = await read_beginning(response, data)
             if data[:1] not in {b"{", b"["}:
                 return await self._first_batch(response, data)

@@ -40,15 +40,18 @@ class _Message(msgspec.Struct):
 class PlainRequests:
     """Encoder of plain requests to one target. See `services.providers.base.PlainEncoder`."""
 
-    __slots__ = ("_limited", "_parameters", "_reasons", "_roles", "_settings", "_target")
+    __slots__ = ("_limited", "_model", "_parameters", "_reasons", "_roles", "_streamed", "_whole")
 
     def __init__(
         self, target: Target, names: Mapping[str, str], settings: Mapping[str, object]
     ) -> None:
         """`names` are the dialect's parameters; `settings` are members of every body."""
         capabilities = target.capabilities
-        self._target, self._limited = target, replace(target, limits_output=True)
-        self._settings = settings
+        self._model, self._limited = target.model, replace(target, limits_output=True)
+        self._whole: dict[str, object] = {**settings, "stream": False}
+        self._streamed: dict[str, object] = {**settings, "stream": True}
+        if target.channel.quirks.stream_usage:
+            self._streamed["stream_options"] = {"include_usage": True}
         self._reasons = capabilities.thinking_default != "off"
         theirs = [output_limits.output_limit_name(target), *_names(target, names, self._reasons)]
         ranges: dict[str, _Range] = {
@@ -75,12 +78,11 @@ class PlainRequests:
         limits_output: bool,
     ) -> UpstreamRequest | None:
         """Return the request. None: the dialect's `encode` must encode it."""
-        target = self._target
         roles = list(map(_role, spec.messages))
         if not self._roles.issuperset(roles):
             return None
         messages = list(map(_Message, roles, texts))
-        body: dict[str, object] = {"model": target.model, "messages": messages}
+        body: dict[str, object] = {"model": self._model, "messages": messages}
         limit = spec.max_tokens
         if limits_output and limit is None:
             self._add_limit(body, notes)
@@ -89,15 +91,12 @@ class PlainRequests:
             return None
         if len(spec.stop) > STOPS_MAX:
             return None
-        body |= self._settings
         streamed = stream or self._reasons or (limit or 0) > LONG_ANSWER_TOKENS
-        body["stream"] = streamed
-        if streamed and target.channel.quirks.stream_usage:
-            body["stream_options"] = {"include_usage": True}
+        body |= self._streamed if streamed else self._whole
         hidden = 0
         if self._reasons:
             plan = ThinkingPlan(max_tokens=limit, active=True)
-            hidden = hidden_tokens(spec, plan, target.capabilities)
+            hidden = hidden_tokens(spec, plan, self._limited.capabilities)
         return UpstreamRequest(
             path=PATH, body=msgspec.json.encode(body), streamed=streamed, thinking_tokens=hidden
         )
