@@ -38,7 +38,8 @@ class BodyAdmission:
         retry_after_s = self.call_limit(caller)
         if retry_after_s is not None:
             return refused_call(retry_after_s)
-        return None if self.monitor is None else self.admit_body()
+        monitor = self.monitor
+        return None if monitor is None or not monitor.is_short else self.admit_body()
 
     def admit_body(self) -> ApiError | None:
         """Return the refusal of a body that has not arrived yet, or None when it may be read.
