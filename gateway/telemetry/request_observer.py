@@ -1,5 +1,7 @@
 """Request observer: access line and metrics of each request and, if tracing is on, its span.
 
+Requests are counted together: at the latest `REQUESTS_MAX` of them, or when the metrics are read.
+
     observer.begin(observed, headers)
     …
     observer.end(observed, status, begun_at)
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -48,6 +51,9 @@ CLIENT_GONE = "client_gone"
 
 LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 DURATION_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1800.0)
+
+REQUESTS_MAX = 256
+"""Most requests that are counted together, in some 0.2 ms."""
 
 STREAM, WHOLE = ("stream",), ("whole",)
 """Values of the label `form`."""
@@ -108,6 +114,10 @@ class RequestObserver:
         self.metrics = metrics = metrics or EdgeMetrics()
         self._tracer = tracer
         self._in_flight: set[Observed] = set()
+        self._ended: list[tuple[str, int, bool, float, float | None]] = []
+        """Requests that are not counted yet: route, status, whether it is a stream, seconds to its
+        end, and to the first byte of its answer."""
+        metrics.before_reading.append(self._count)
         self._requests = metrics.counter(
             "requests_total",
             "Requests that have ended. Status 499: the client disconnected. `route` is empty where"
@@ -176,18 +186,30 @@ class RequestObserver:
         if route in PROBES:
             return
         self._in_flight.discard(observed)
-        self._requests[route, str(status)].value += 1
-        self._durations[route,].observe(duration_s)
         if status == OK:
             if code := outcome.get("code"):
                 self._stream_errors[str(code),].value += 1
         elif status == CLIENT_CLOSED:
             self._disconnects["answering" if begun_at else "waiting",].value += 1
-        if begun_at and status in ANSWERED:
-            form = STREAM if outcome.get("stream") is True else WHOLE
-            self._first_bytes[form].observe(begun_at - observed.started)
+        first_byte_s = begun_at - observed.started if begun_at and status in ANSWERED else None
+        streams = outcome.get("stream") is True
+        self._ended.append((route, status, streams, duration_s, first_byte_s))
+        if len(self._ended) == REQUESTS_MAX:
+            self._count()
         if observed.span is not None:
             _end_span(observed, observed.span, status, begun_at)
+
+    def _count(self) -> None:
+        """Count requests that have ended, those of one route, status and form together."""
+        ended, self._ended = self._ended, []
+        alike = defaultdict[tuple[str, int, bool], list[tuple[float, float | None]]](list)
+        for route, status, streams, duration_s, first_byte_s in ended:
+            alike[route, status, streams].append((duration_s, first_byte_s))
+        for (route, status, streams), times in alike.items():
+            self._requests[route, str(status)].value += len(times)
+            self._durations[route,].observe_all([each_s for each_s, _ in times])
+            first_bytes = self._first_bytes[STREAM if streams else WHOLE]
+            first_bytes.observe_all([each_s for _, each_s in times if each_s is not None])
 
 
 def _end_span(observed: Observed, span: RequestSpan, status: int, begun_at: float) -> None:

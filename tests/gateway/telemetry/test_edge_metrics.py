@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import grpc
 import pytest
+from multidict import CIMultiDict
 from pomogator.chat.v1 import content_pb2 as content
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,7 +21,12 @@ from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.server import serving_rest
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.edge_metrics_page import serving_edge_metrics
-from gateway.telemetry.request_observer import RequestObserver
+from gateway.telemetry.request_observer import (
+    REQUESTS_MAX,
+    ObservedRequest,
+    RequestObserver,
+    RequestTarget,
+)
 from services.common.addresses import split_address
 from tests.gateway.conftest import KEY, scripted_channel
 from tests.stand import service
@@ -191,6 +198,32 @@ async def test_malformed_requests_are_counted(edge: MeasuredEdge) -> None:
     await writer.wait_closed()
 
     assert edge.value("malformed_requests_total") == 1
+
+
+def test_each_request_is_counted_however_many_come_between_two_readings() -> None:
+    """None waits for longer than some others take to end, and none is counted twice."""
+    metrics, registry = EdgeMetrics(), CollectorRegistry()
+    registry.register(metrics)
+    observer, target = RequestObserver(metrics), RequestTarget(method="POST", route=PATH, path=PATH)
+    number = 2 * REQUESTS_MAX + 3
+    for streams, status in ((True, 200), (False, 200), (False, 429)):
+        for _ in range(number):
+            started = time.perf_counter()
+            observed = ObservedRequest("r", target, started, {"stream": streams})
+            observer.begin(observed, CIMultiDict())
+            observer.end(observed, status, started + 0.02)
+
+    counted = [
+        registry.get_sample_value(f"pomogator_edge_{name}", labels)
+        for name, labels in (
+            ("requests_total", ROUTE | {"status": "200"}),
+            ("requests_total", ROUTE | {"status": "429"}),
+            ("request_duration_seconds_count", ROUTE),
+            ("time_to_first_byte_seconds_count", {"form": "stream"}),
+            ("time_to_first_byte_seconds_count", {"form": "whole"}),
+        )
+    ]
+    assert counted == [2 * number, number, 3 * number, number, number]
 
 
 async def test_the_metrics_page_of_an_edge_apart() -> None:
