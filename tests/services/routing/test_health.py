@@ -16,6 +16,7 @@ from services.routing.health import (
     LATENCY_FLOOR_S,
     PRIOR_CALLS,
     SCORE_MIN,
+    STREAMED_FOR_S,
     ChannelHealth,
     DecayedMean,
 )
@@ -285,3 +286,35 @@ def test_very_old_observations_do_not_overflow() -> None:
     mean.add(2.0, 1e9)
 
     assert mean.value() == 2.0
+
+
+def test_a_target_whose_whole_answer_was_late_prefers_streams(
+    health: ChannelHealth, clock: FakeClock
+) -> None:
+    """For ten minutes, and as long as it is in the configuration."""
+    for name in ("a", "b"):
+        health.whole_answer_was_late(target(name))
+    clock.advance(STREAMED_FOR_S - 1)
+    assert health.prefers_stream(target("a"))
+
+    health.forget_all_but([target("b")])
+    assert not health.prefers_stream(target("a"))
+    assert health.prefers_stream(target("b"))
+
+    clock.advance(1)
+    assert not health.prefers_stream(target("b"))
+    assert not health.late_targets
+
+
+def test_only_targets_whose_latest_call_failed_are_unwell(health: ChannelHealth) -> None:
+    """Until they answer, or are in the configuration no more."""
+    other = target("b")
+    for failing in (TARGET, other):
+        health.attempt_failed(failing, BROKEN)
+    assert health.unwell == {TARGET.identity, other.identity}
+
+    health.attempt_succeeded(TARGET)
+    assert health.unwell == {other.identity}
+
+    health.forget_all_but([TARGET])
+    assert not health.unwell
