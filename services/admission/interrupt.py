@@ -6,7 +6,7 @@ A call is cancelled as where its caller disconnects. It needs no task of its own
 from __future__ import annotations
 
 import asyncio
-from asyncio import get_running_loop
+from asyncio import current_task, get_running_loop
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, Self, TypeVar, cast
@@ -95,7 +95,7 @@ class CallInterrupt(msgspec.Struct, eq=False):
         loop = get_running_loop()
         if self._timer is None and self.deadline is not None:
             self._timer = loop.call_at(self.deadline, self.trigger, deadline_passed)
-        task = self._task = asyncio.current_task(loop)
+        task = self._task = current_task(loop)
         if task is not None:  # A coroutine that is awaited runs in a task.
             self._cancelling = task.cancelling()
         return self
@@ -108,7 +108,7 @@ class CallInterrupt(msgspec.Struct, eq=False):
         if self._has_cancelled and self.failure is not None:
             self._has_cancelled = False
             # As `asyncio.timeout` does it.
-            task = cast("asyncio.Task[object]", asyncio.current_task())
+            task = cast("asyncio.Task[object]", current_task())
             if task.uncancel() <= self._cancelling:
                 if self.to_error is None:
                     # A frame that knows its exception would keep the call's request.
@@ -139,7 +139,7 @@ class CallInterrupt(msgspec.Struct, eq=False):
                         if self.failure is not None:
                             raise self.failure()
                         # Each item may be awaited in another task.
-                        self._task = asyncio.current_task(loop)
+                        self._task = current_task(loop)
                 except BaseException:
                     await self._close(items)
                     raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from random import getrandbits
 
@@ -54,10 +54,16 @@ class CallerAnswer(msgspec.Struct, frozen=True):
 
         return count_and_read
 
-    async def open(self) -> StartedAnswer:
+    def open(self) -> Coroutine[object, object, StartedAnswer]:
         """Return the next answer that begins, ready to begin for the caller."""
+        if self.call.request.counts_prompt:
+            return self._open_counted()
+        return self.attempts.open()
+
+    async def _open_counted(self) -> StartedAnswer:
+        """Return the next answer that begins, with the prompt counted unless it is passed on."""
         answer = await self.attempts.open()
-        if self.call.request.counts_prompt and not self._form(answer):
+        if not self._form(answer):
             try:
                 await self.ticket.meter.prepare_prompt_usage(answer.decoder.usage)
             except BaseException:
