@@ -61,7 +61,7 @@ STREAM, WHOLE = ("stream",), ("whole",)
 _access = logging.getLogger("gateway.access")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestTarget:
     """What a request is sent to."""
 

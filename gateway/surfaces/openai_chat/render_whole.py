@@ -62,7 +62,7 @@ def _choice(choice: Choice, *, thinking_parts: bool, functions: bool) -> dict[st
     rendered: dict[str, object] = {
         "index": choice.index,
         "message": _message(choice.message, thinking_parts=thinking_parts, functions=functions),
-        "logprobs": msgspec.Raw(choice.logprobs_json or b"null"),
+        "logprobs": msgspec.Raw(choice.logprobs_json) if choice.logprobs_json else None,
         "finish_reason": FINISH_REASONS[functions].get(choice.finish_reason, STOP),
     }
     if choice.native_finish_reason:

@@ -111,6 +111,8 @@ def found(value: Any) -> Sequence[Any]:
 
 def opened(value: Any) -> Any:
     """Return a spec as plain objects, with the JSON of `extra_json` read, or left out."""
+    if isinstance(value, msgspec.Struct):
+        return opened(msgspec.structs.asdict(value))
     if isinstance(value, list):
         return [opened(each) for each in value]
     if not isinstance(value, dict):
@@ -122,7 +124,7 @@ def opened(value: Any) -> Any:
 
 def plain(spec: ChatCompletionSpec) -> Any:
     """Return a spec as plain objects, bytes as they are."""
-    return opened(msgspec.to_builtins(spec, builtin_types=(bytes,)))
+    return opened(spec)
 
 
 def without_extra(value: Any) -> Any:
