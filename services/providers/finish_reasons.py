@@ -54,6 +54,8 @@ def finish_reason(word: str) -> FinishReason:
 
 def checked_reason(word: str, native: str = "") -> FinishReason:
     """Return the finish reason for `word`. Raises as `raise_if_failure` does."""
+    if (reason := REASONS.get((word, native))) is not None:
+        return reason
     raise_if_failure(word, native)
     return finish_reason(word)
 
