@@ -36,6 +36,10 @@ from services.providers.unusable_answers import unreadable
 ATTEMPTS = 8
 """How many frames that do not repeat are tried in a row: some streams vary in every event."""
 
+LEARNED_MAX = 16 * 1024
+"""Characters of the longest text whose event is learned from. Learning reads the event several
+times, and others like it are few."""
+
 _BLANK_LINE = b"\n\n"
 _TEXT = msgspec.json.Decoder(str)
 _TEXTS = msgspec.json.Decoder(list[str])
@@ -148,7 +152,7 @@ class RepeatedFrame(msgspec.Struct, eq=False):
             return True
         if self._repeats:
             self._repeats, self._attempts = False, ATTEMPTS
-        if not self._attempts:
+        if not self._attempts or len(text) > LEARNED_MAX:
             return False
         self._attempts -= 1
         literal = msgspec.json.encode(text)

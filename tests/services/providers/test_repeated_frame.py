@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.common.json_errors import NOT_JSON
 from services.providers.openai.response import OpenAiDecoder
 from services.providers.sse_parser import event_of
-from services.providers.stream_reader import ATTEMPTS, RepeatedFrame
+from services.providers.stream_reader import ATTEMPTS, LEARNED_MAX, RepeatedFrame
 
 BEFORE, AFTER = b'data: {"id":"1","choices":[{"delta":{"content":', b"}}]}"
 
@@ -122,6 +122,12 @@ def test_ambiguous_events_teach_nothing() -> None:
     both = b'data: {"id":"%b","choices":[{"delta":{"content":"%b"}}]}'
 
     assert learned(*[both % (b"a", b"a")] * 3).read([both % (b"a", b"b")], 0) == []
+
+
+def test_nothing_is_learned_from_a_long_text() -> None:
+    """Such as a picture in one event, which would be encoded and decoded several times."""
+    assert learned(block("x" * LEARNED_MAX)).is_known
+    assert not learned(block("x" * (LEARNED_MAX + 1))).is_known
 
 
 def test_learns_anew() -> None:
