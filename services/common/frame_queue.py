@@ -72,16 +72,18 @@ class FrameQueue(Generic[M]):
         if self._is_empty:
             return None
         message: M = self._messages.popleft()
-        if len(self._messages) <= MESSAGES_MAX:
+        waiting = len(self._messages)
+        if waiting <= MESSAGES_MAX:
             self._has_room.set()
-        if len(self._messages) <= 1:
+        if waiting <= 1:
             self._is_short.set()
-        if not self._messages:
+        if not waiting:
             self._messages.append(self._new_message())
             self._last_bytes, self._is_empty = 0, True
         return message
 
     def _last(self) -> Any:
-        self._is_empty = False
-        self.has_news.set()
+        if self._is_empty:
+            self._is_empty = False
+            self.has_news.set()
         return self._messages[-1]

@@ -150,4 +150,5 @@ class RelayStream:
 
     def _forget(self, number: int, _: asyncio.Task[None]) -> None:
         del self._calls[number]
-        self._frames.has_news.set()
+        if self._is_read and not self._calls:
+            self._frames.has_news.set()

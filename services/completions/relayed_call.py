@@ -47,12 +47,13 @@ class RelayedCall:
         self._request_id = request_id_or_new(self._metadata.get(REQUEST_ID_HEADER))
         self._headers: dict[str, str] = {}
         self._room_bytes = RELAY_WINDOW_BYTES
-        self._has_room = asyncio.Event()
+        self._room_waiter: asyncio.Future[None] | None = None
 
     def add_room(self, size: int) -> None:
         """Let so many more bytes of responses be sent."""
         self._room_bytes += size
-        self._has_room.set()
+        if self._room_waiter is not None and not self._room_waiter.done():
+            self._room_waiter.set_result(None)
 
     async def run(self) -> None:
         """Run the call to its end, of which a frame tells, whatever has ended it."""
@@ -120,8 +121,8 @@ class RelayedCall:
 
     async def _wait_for_room(self) -> None:
         while self._room_bytes <= 0:
-            self._has_room.clear()
-            await self._has_room.wait()
+            self._room_waiter = asyncio.get_running_loop().create_future()
+            await self._room_waiter
 
     async def _send_pieces(self, response: bytes) -> bytes:
         """Send a large message but for its last piece, and return that."""
