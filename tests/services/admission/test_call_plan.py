@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
+from services.admission.answer_limit import answer_limit
 from services.admission.call_plan import CallPlans
 from services.admission.drain_rules import drain_rules
 from services.admission.keyring import Caller
 from services.common.chat_names import CONTENT_HEADER, TEXT_CONTENT
 from services.config import BillingConfig, ChannelConfig, Config, LimitConfig, ModelConfig, Secret
 from services.domain.conversation import Message, TextPart
-from services.domain.spec import ChatCompletionSpec
+from services.domain.spec import ChatCompletionSpec, Tool
 from services.errors import Failure
 from services.routing.catalog import Catalog
+from services.routing.dialect_choice import routes_for
 from services.storage.keys import KeyScope
 
 CLAUDE = "house/claude-sonnet-4"
@@ -46,6 +48,28 @@ def test_a_plan_is_kept_until_the_key_changes() -> None:
     changed = compiled.of(narrower, CLAUDE)
     assert [route.model for route in changed.routes] == [CLAUDE]
     assert [meter.limit for meter in changed.meters] == [3]
+
+
+def test_each_choice_of_dialects_has_a_plan_of_its_own() -> None:
+    """With the limits of answers that requests in these dialects are sent with."""
+    channel = ChannelConfig(
+        name="main", dialect="openai", models={"house/gpt": "gpt-5"}, responses="auto"
+    )
+    config = Config(channels=(channel,), billing=BillingConfig(unpriced="free"))
+    plan = CallPlans(config, Catalog(config).resolve_all).of(CALLER, "house/gpt")
+    asked = ChatCompletionSpec(model="house/gpt", max_tokens=1)
+    with_items = ChatCompletionSpec(model="house/gpt", tools=[Tool(name="", other_json=b"{}")])
+    chat, responses = (routes_for(spec, plan.routes) for spec in (asked, with_items))
+
+    in_chat, in_responses = plan.with_dialects(chat), plan.with_dialects(responses)
+
+    assert plan.with_dialects(routes_for(asked, plan.routes)) is in_chat
+    assert plan.with_dialects(routes_for(with_items, plan.routes)) is in_responses
+    for variant, routes in ((in_chat, chat), (in_responses, responses)):
+        target = routes[0].targets[0]
+        assert variant.routes[0].targets[0].channel.dialect == target.channel.dialect
+        assert variant.bounds[0][0].tokens(asked) == answer_limit(asked, target)
+    assert in_chat is not in_responses
 
 
 def test_limits_of_calls_and_of_channels_are_apart() -> None:

@@ -221,6 +221,19 @@ async def test_the_hold_of_a_short_call_is_written_once(
         assert sizes() == [0, 0]
 
 
+async def test_the_journal_is_emptied_after_the_last_call(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though no further call brings a batch: its hold was written with its end."""
+    monkeypatch.setattr(outbox, "HOLD_DELAY_S", 0.1)
+    ledger.settle(await ledger.reserve(*order()), 1, Usage())
+    await ledger.drain_ends()
+    assert (tmp_path / FILES[0]).stat().st_size > 0
+
+    while any((tmp_path / name).stat().st_size for name in FILES):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)  # The outbox announces nothing.
+
+
 async def test_a_killed_process_loses_no_hold_beside_ended_ones(
     database: SqliteDatabase, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,3 +69,18 @@ async def test_a_finished_task_is_not_restarted() -> None:
 
     assert waiting.cancelled()
     assert not supervisor.failures
+
+
+async def test_a_task_that_is_cancelled_before_its_restart_is_not_restarted() -> None:
+    """Neither at once nor after the pause."""
+    supervisor, work = Supervisor(pause_s=0.01), Work(1)
+    task = supervisor.start(work, "sweep")
+    while not supervisor.failures:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+    task.cancel()
+
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.sleep(0.05)
+    assert task.cancelled()
+    assert work.begun == 1
