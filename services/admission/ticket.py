@@ -251,11 +251,12 @@ class Ticket(msgspec.Struct, kw_only=True):
         if self.metered is None and self._is_unbilled and self.cut is None:
             self._void()
             return
-        self.gate.ledger.settle(self.hold, self.charge_nano, usage)
-        record.settlement, record.charge_nano = "settled", self.charge_nano
+        charge_nano = self.charge_nano
+        self.gate.ledger.settle(self.hold, charge_nano, usage)
+        record.settlement, record.charge_nano = "settled", charge_nano
         record.usage, record.flags = usage, metered.flags
         is_cost = not self.plan.caller.markup_bp and self._charge_max == sys.maxsize
-        record.facts.cost_nano = self.charge_nano if is_cost else self._provider_nano(metered)
+        record.facts.cost_nano = charge_nano if is_cost else self._provider_nano(metered)
 
     @property
     def _is_unbilled(self) -> bool:

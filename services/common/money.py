@@ -10,7 +10,10 @@ def exact_usd(nano_usd: int, *, decimals_min: int = 0) -> str:
 
     With `decimals_min` it has at least that many.
     """
-    whole, rest = divmod(abs(nano_usd), NANO_PER_USD)
-    decimals = f"{rest:09d}".rstrip("0").ljust(decimals_min, "0")
-    sign = "-" if nano_usd < 0 else ""
-    return f"{sign}{whole}.{decimals}" if decimals else f"{sign}{whole}"
+    if nano_usd < 0:
+        return "-" + exact_usd(-nano_usd, decimals_min=decimals_min)
+    whole, rest = divmod(nano_usd, NANO_PER_USD)
+    decimals = f"{rest:09d}".rstrip("0")
+    if len(decimals) < decimals_min:
+        decimals = decimals.ljust(decimals_min, "0")
+    return f"{whole}.{decimals}" if decimals else str(whole)

@@ -82,12 +82,13 @@ class MemoryBooks:
             budget = self._budgets.get(at)
             if budget is None or not budget.is_loaded:
                 budget = await self._load_once(at, self._load_budget(at))
-        if self._withdrawals and amount and not account.unlimited:
+        is_bounded = amount > 0 and not account.unlimited
+        if is_bounded and self._withdrawals:
             await self._wait_for_withdrawals(account, hold)
         # Nothing is awaited from here on: the decision and the hold are one step.
-        if amount and not account.unlimited and account.posted - account.held < amount:
+        if is_bounded and account.posted - account.held < amount:
             raise insufficient()
-        if amount and budget is not None and budget.spent + budget.held + amount > hold.budget:
+        if budget is not None and amount and budget.spent + budget.held + amount > hold.budget:
             raise budget_exceeded()
         try:
             self._journal.append(hold)

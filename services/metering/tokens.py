@@ -135,9 +135,9 @@ def estimate_texts(texts: Sequence[str]) -> int:
 def estimate_text(text: str) -> int:
     """Return an upper estimate of a text's tokens, for any language and vocabulary."""
     encoded = text.encode()
-    other = len(encoded.translate(None, WORDY))
-    words = -(-(len(encoded) - other) // WORDY_PER_TOKEN_MIN)
-    if len(encoded) > len(text):
+    size, other = len(encoded), len(encoded.translate(None, WORDY))
+    words = -(-(size - other) // WORDY_PER_TOKEN_MIN)
+    if size > len(text):
         units = text.encode("utf-16-le")[1::2]
         words += -(-3 * len(units.translate(None, KNOWN_PAGES)) // 2)
     return words + other
