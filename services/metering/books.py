@@ -8,8 +8,8 @@ With both, concurrent calls never hold more than the balance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
 from services.storage.ledger import HoldRow
 
@@ -34,9 +34,7 @@ class Books(Protocol):
         """Take note of the end of a hold, which the outbox writes."""
         ...
 
-    async def withdraw(
-        self, account: str, amount: int, write: Callable[[], Coroutine[Any, Any, T]]
-    ) -> T:
+    async def withdraw(self, account: str, amount: int, write: Callable[[], Awaitable[T]]) -> T:
         """Keep calls from taking what `write` withdraws in the database, which decides.
 
         Once `write` has begun, cancellation does not end it. Raises what `write` raises.

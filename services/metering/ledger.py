@@ -35,9 +35,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 from weakref import ref
 
 from msgspec.structs import replace
@@ -217,9 +217,7 @@ class Ledger:
     def _note_stop(self, _: asyncio.Future[None]) -> None:
         self._has_stopped = True
 
-    async def withdraw(
-        self, account: str, amount: int, write: Callable[[], Coroutine[Any, Any, T]]
-    ) -> T:
+    async def withdraw(self, account: str, amount: int, write: Callable[[], Awaitable[T]]) -> T:
         """Keep calls from taking what `write` withdraws in the database, which decides."""
         return await self._books.withdraw(account, amount, write)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
@@ -122,9 +122,7 @@ class MemoryBooks:
         for extension in hold_end.extensions:
             self.end(replace(extension, amount=-extension.amount if has_hold else 0), 0)
 
-    async def withdraw(
-        self, account: str, amount: int, write: Callable[[], Coroutine[Any, Any, T]]
-    ) -> T:
+    async def withdraw(self, account: str, amount: int, write: Callable[[], Awaitable[T]]) -> T:
         """Withdraw. Before, the database gets all that calls have taken. See `Books`."""
         self._withdrawals[account] += amount
         try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from services.errors import Failure
 from services.metering.outbox import Outbox
@@ -76,7 +76,7 @@ class SharedBooks:
         self,
         account: str,  # noqa: ARG002
         amount: int,  # noqa: ARG002
-        write: Callable[[], Coroutine[Any, Any, T]],
+        write: Callable[[], Awaitable[T]],
     ) -> T:
         """Only write: the database decides about calls, too."""
         return await write()

@@ -21,7 +21,7 @@ standard SQL both databases have `now_ms()`, the database's clock in millisecond
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
 
@@ -105,18 +105,18 @@ class ConnectionCheck(NamedTuple):
 class Database(Protocol):
     """Runs transactions. `read` and the `write` methods raise Failure STORAGE_UNAVAILABLE."""
 
-    async def write(
+    def write(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run a transaction. When this returns, its effect survives a power cut.
+    ) -> Awaitable[T]:
+        """Run a transaction. When its result is there, its effect survives a power cut.
 
         When the caller is cancelled, the transaction may or may not have taken effect.
         """
         ...
 
-    async def write_unsynced(
+    def write_unsynced(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    ) -> Awaitable[T]:
         """Run a transaction whose effect matters only while the calling process lives.
 
         Its effect survives a crash of that process. A power cut, which also ends the process,
@@ -124,9 +124,9 @@ class Database(Protocol):
         """
         ...
 
-    async def read(
+    def read(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    ) -> Awaitable[T]:
         """Run a transaction that only reads, on committed data."""
         ...
 

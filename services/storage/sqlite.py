@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from services.clock import Clock
-from services.errors import Failure
-from services.storage.base import Listener, P, T, Transaction, unavailable
+from services.storage.base import Listener
 from services.storage.hold_journal import HoldJournal
 from services.storage.sqlite_file import FILE, FilePlace, lock, open_connections
 from services.storage.sqlite_worker import SqliteWorker, WorkerEvents
@@ -39,7 +38,6 @@ class SqliteDatabase:
             os.close(self._lock)
             raise
         self._place = FilePlace(state / FILE)
-        self._misplaced_writes = 0
         self._watch = self._loop.create_task(self._watch_place(), name="database file")
         self._connections: tuple[sqlite3.Connection, ...] = (writer, reader)
         self.healthy = True
@@ -47,36 +45,17 @@ class SqliteDatabase:
         events = WorkerEvents(self._notify_listeners, self._note_health)
         self._writer = SqliteWorker(writer, "BEGIN IMMEDIATE", self._loop, events)
         self._reader = SqliteWorker(reader, "BEGIN", self._loop, events)
+        self.write = self._writer.submit
+        """Run a transaction, in one commit with others that arrived meanwhile."""
+        self.write_unsynced = self._writer.submit_unsynced
+        """Run a transaction without waiting for the disk. It survives a killed process."""
+        self.read = self._reader.submit
+        """Run a transaction that only reads. It sees all writes that were awaited before it."""
 
     @classmethod
     async def open(cls, state: Path, clock: Clock) -> SqliteDatabase:
         """Open or create the database in `state`. Raise StateError."""
         return cls(state, clock)
-
-    async def write(
-        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run a transaction, in one commit with others that arrived meanwhile."""
-        if not self._place.kept:
-            raise self._misplaced()
-        result: T = await self._writer.submit(lambda: transaction(*args, **kwargs))
-        return result
-
-    async def write_unsynced(
-        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run a transaction without waiting for the disk. It survives a killed process."""
-        if not self._place.kept:
-            raise self._misplaced()
-        result: T = await self._writer.submit(lambda: transaction(*args, **kwargs), synced=False)
-        return result
-
-    async def read(
-        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run a transaction that only reads. It sees all writes that were awaited before it."""
-        result: T = await self._reader.submit(lambda: transaction(*args, **kwargs))
-        return result
 
     def subscribe(self, listener: Listener) -> None:
         """Call `listener` with each notice. All notices come from this process."""
@@ -85,7 +64,7 @@ class SqliteDatabase:
     @property
     def failures(self) -> int:
         """Number of transactions that failed because of the database."""
-        return self._writer.failures + self._reader.failures + self._misplaced_writes
+        return self._writer.failures + self._reader.failures
 
     @property
     def hold_journal(self) -> HoldJournal:
@@ -107,15 +86,12 @@ class SqliteDatabase:
         while True:
             await asyncio.sleep(CHECK_PLACE_S)
             self._place.check()
+            # Writes to a file out of its place would be lost with it.
+            self._writer.accepts = self._place.kept
             self._note_health()
 
     def _note_health(self) -> None:
         self.healthy = self._writer.healthy and self._place.kept
-
-    def _misplaced(self) -> Failure:
-        """Return the failure of a write that would be lost with the open file."""
-        self._misplaced_writes += 1
-        return unavailable()
 
     def _notify_listeners(self, payloads: Sequence[str]) -> None:
         for payload in payloads:

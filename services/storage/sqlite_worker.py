@@ -14,11 +14,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
-from services.storage.base import ConstraintError, Row, T, Transaction, unavailable
+from services.storage.base import ConstraintError, P, Row, T, Transaction, unavailable
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ class SqliteWorker:
         events: WorkerEvents,
     ) -> None:
         self.healthy = self._told_healthy = True
+        self.accepts = True
+        """Whether transactions are accepted. Others fail at once."""
         self.failures = 0
         """Number of transactions that failed because of the database."""
         self._connection = connection
@@ -84,22 +87,35 @@ class SqliteWorker:
         self._thread.start()
 
     def submit(
-        self, begin: Callable[[], Transaction[Any]], *, synced: bool = True
-    ) -> asyncio.Future[Any]:
-        """Submit a transaction. The future gets its result after the commit, or its exception."""
-        future: asyncio.Future[Any] = self._loop.create_future()
-        if self._stopped is not None:
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Submit a transaction. The future gets its result after the commit, or its exception.
+
+        The commit waits for the disk.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        if not self.accepts:
             self.failures += 1
             future.set_exception(unavailable())
             return future
         if not self._queued:
             # All submissions of one loop turn go to the thread together.
             self._loop.call_soon(self._hand_over)
-        self._queued.append(Job(begin, future, synced))
+        self._queued.append(Job(partial(transaction, *args, **kwargs), future))
+        return future
+
+    def submit_unsynced(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Submit a transaction as `submit` does, whose commit does not wait for the disk."""
+        future = self.submit(transaction, *args, **kwargs)
+        if not future.done():
+            self._queued[-1].synced = False
         return future
 
     async def stop(self) -> None:
         """Run all submitted transactions and end the thread."""
+        self.accepts = False
         if self._stopped is None:
             self._stopped = self._loop.create_future()
             self._hand_over()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -69,12 +69,16 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ended: list[HoldRow] = []
         self.credits = count()
 
-    def run_async(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end."""
-        return self.runner.run(work)
+    def run_async(self, work: Awaitable[T]) -> T:
+        """Wait for the end of some work."""
 
-    def attempt(self, work: Coroutine[Any, Any, T]) -> tuple[T | None, ErrorReason | None]:
-        """Return the result of a coroutine, or the reason of its failure."""
+        async def ended() -> T:
+            return await work
+
+        return self.runner.run(ended())
+
+    def attempt(self, work: Awaitable[T]) -> tuple[T | None, ErrorReason | None]:
+        """Return the result of some work, or the reason of its failure."""
         try:
             return self.run_async(work), None
         except Failure as failure:
