@@ -32,11 +32,12 @@ class RelayBackend(GrpcBackend):
         self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
     ) -> Completion:
         """Return the whole answer to a request."""
-        link = self._choose(call)
-        if link is None:
+        chosen = self._choose(request, call)
+        if chosen is None:
             return await super().whole(request, call, headers)
+        link, encoded = chosen
         method = pb.RELAYED_METHOD_CREATE_CHAT_COMPLETION
-        with link.start(method, request, call, headers) as relayed:
+        with link.start(method, encoded, call, headers) as relayed:
             response = await relayed.next_response()
         return link.codec.decode_completion(response)
 
@@ -44,21 +45,32 @@ class RelayBackend(GrpcBackend):
         self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
     ) -> AsyncGenerator[Batch, None]:
         """Return the batches of an answer."""
-        link = self._choose(call)
-        if link is None:
+        chosen = self._choose(request, call)
+        if chosen is None:
             return super().stream(request, call, headers)
-        return _relay(link, request, call, headers)
+        return _relay(*chosen, call, headers)
 
-    def _choose(self, call: CallOptions) -> RelayLink | None:
-        return None if call.request_bytes > RELAYED_BYTES_MAX else self._links.choose()
+    def _choose(
+        self, request: CompletionRequest, call: CallOptions
+    ) -> tuple[RelayLink, bytes] | None:
+        """Return a link, and the request in the form that it carries. None: there is no such."""
+        if call.request_bytes > RELAYED_BYTES_MAX:
+            return None
+        link = self._links.choose()
+        if link is None:
+            return None
+        # Lists of small objects are larger in this form than in JSON. The service ends a link that
+        # brings too large a request, with all calls of the link.
+        encoded = link.codec.encode_request(request)
+        return None if len(encoded) > RELAYED_BYTES_MAX else (link, encoded)
 
 
 async def _relay(
-    link: RelayLink, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+    link: RelayLink, encoded: bytes, call: CallOptions, headers: dict[str, str]
 ) -> AsyncGenerator[Batch, None]:
     method, decode = pb.RELAYED_METHOD_STREAM_CHAT_COMPLETION, link.codec.decode_batch
-    with link.start(method, request, call, headers) as relayed:
-        del request  # It may be large, and the stream long.
+    with link.start(method, encoded, call, headers) as relayed:
+        del encoded  # It may be large, and the stream long.
         while response := await relayed.next_response():
             if batch := decode(response):
                 yield batch

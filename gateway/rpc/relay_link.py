@@ -20,7 +20,6 @@ from services.common.call_names import INSTANCE_HEADER, STRUCTS_HEADER
 from services.common.contract.relay_codec import MESSAGES, STRUCTS, RelayCodec, structs_version
 from services.common.frame_queue import FrameQueue
 from services.domain.call_options import CallOptions
-from services.domain.spec import CompletionRequest
 
 OPENING_TIMEOUT_S = 5.0
 
@@ -77,16 +76,18 @@ class RelayLink:
     def start(
         self,
         method: pb.RelayedMethod.ValueType,
-        request: CompletionRequest,
+        request: bytes,
         options: CallOptions,
         headers: dict[str, str],
     ) -> RelayCall:
-        """Start a call. Use it as a context: it ends there. `headers` gets those of the service."""
-        encoded = self.codec.encode_request(request)
+        """Start a call. Use it as a context: it ends there. `headers` gets those of the service.
+
+        `request` is encoded by the `codec`, and has `RELAYED_BYTES_MAX` bytes at most.
+        """
         self._last_number = number = self._last_number + 1
-        start = self._frames.add(number, len(encoded)).start
+        start = self._frames.add(number, len(request)).start
         start.method = method
-        start.request = encoded
+        start.request = request
         start.timeout_seconds = options.deadline_s
         start.metadata.update(completion_metadata(options))
         call = RelayCall(number, options, headers, self._frames, self._forget)

@@ -23,7 +23,8 @@ from services.errors import Failure
 from services.rpc.call_context import Context, metadata_of
 
 REQUEST_BYTES_MAX = 2 * RELAYED_BYTES_MAX
-"""The largest request that a relay may bring. Edges measure it as JSON, which is mostly longer."""
+"""The largest request that a relay may bring. Edges of this release send no more than half of it;
+older ones measured it as JSON."""
 
 MOVE_TIMEOUT_S = 2.0
 """Longest wait of a shutdown for edges to start their calls elsewhere."""

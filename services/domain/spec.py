@@ -194,7 +194,8 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True, array_like=Tr
     """The request in the form of another API. The spec then has the model at most."""
     texts: Sequence[str] | None = None
     """Texts of the messages of a plain request (`services.domain.plain_texts`). None: its reader
-    does not know whether it is plain. The contract has no such field."""
+    does not know whether it is plain. Known within a process only: neither the contract nor a relay
+    carries them."""
 
 
 def read_bytes(spec: ChatCompletionSpec) -> int:

@@ -49,17 +49,23 @@ _decode_request = msgspec.msgpack.Decoder(CompletionRequest).decode
 
 
 def _encode_request(request: CompletionRequest) -> bytes:
+    # What an edge has read of a request for a core in its own process is in the request.
     if request.raw is not None:
-        # Its members are JSON, and in its body.
         request = replace(request, raw=replace(request.raw, members=None))
+    elif request.texts is not None:
+        request = replace(request, texts=None)
     return _encode(request)
 
 
 def _read_request(data: bytes) -> CompletionRequest:
     try:
-        return _decode_request(data)
+        request = _decode_request(data)
     except NOT_JSON as error:  # MessagePack has the same faults.
         raise UntranslatableError(str(error)) from None
+    raw = request.raw
+    if request.texts is not None or (raw is not None and raw.members is not None):
+        raise UntranslatableError("The texts or members of a request are sent beside it.")
+    return request
 
 
 def _unchanged(data: bytes) -> bytes:

@@ -28,7 +28,10 @@ from services.common.contract.relay_codec import MESSAGES, STRUCTS, structs_vers
 from services.common.frame_queue import RESPONSE_BYTES_MAX
 from services.completions.relay_servicer import MOVE_TIMEOUT_S, RelayStream
 from services.domain.call_options import CallOptions
+from services.domain.conversation import TextPart
 from services.domain.error_reason import ErrorReason
+from services.domain.events import TextDelta
+from services.domain.spec import CompletionRequest, Tool
 from tests.gateway.rpc.relay_stand import (
     CALL,
     HEADERS,
@@ -169,6 +172,26 @@ async def test_a_large_request_has_a_stream_of_its_own(
     assert not receivers
     assert await whole_text(stand.backend, "Hello") == "Hello"
     assert receivers
+
+
+async def test_a_request_that_is_larger_in_its_encoded_form_does_not_end_the_link(
+    stand: Stand,
+) -> None:
+    """Many small tools take more bytes between edge and service than in the JSON of the client."""
+    tools = [Tool(name="f")] * 10_000
+    spec = msgspec.structs.replace(asking("Hello").spec, tools=tools)
+    request = CompletionRequest(spec=spec, texts=["Hello"])
+    call = msgspec.structs.replace(CALL, request_bytes=RELAYED_BYTES_MAX)
+    assert len(STRUCTS.encode_request(request)) > 2 * RELAYED_BYTES_MAX
+    running = asyncio.create_task(stream_text(stand.backend, "pause and finish"))
+    await until(lambda: stand.core.asked)
+
+    (choice,) = (await stand.backend.whole(request, call, {})).choices
+    assert choice.message.content == [TextPart(text="Hello")]
+    async with aclosing(stand.backend.stream(request, call, {})) as batches:
+        assert [batch async for batch in batches] == [[TextDelta("Hello")]]
+    stand.core.goes_on.set()
+    assert await running == "pause and finish"
 
 
 async def test_calls_of_one_turn_may_be_large_together(stand: Stand) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
-from google.protobuf.message import Message
+from google.protobuf.message import Message as ProtobufMessage
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.common.contract.chat import read_completion, read_request
@@ -20,13 +20,14 @@ from services.common.contract.relay_codec import (
     layout_digest,
     structs_version,
 )
+from services.domain.conversation import Message, TextPart
 from services.domain.raw_request import RawRequest
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from tests.services.common.contract.test_contract import NEW_NUMBER, fill_at_random
 
 MESSAGES_EACH = 100
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M", bound=ProtobufMessage)
 
 BAD_REQUESTS = (
     b"",
@@ -60,7 +61,7 @@ def _filled(message: M, chance: random.Random, share: float) -> M:
     return message
 
 
-def _replace_new_numbers(message: Message) -> None:
+def _replace_new_numbers(message: ProtobufMessage) -> None:
     """Structs of one release have no words of another."""
     for field, value in message.ListFields():
         if field.enum_type is not None and field.is_repeated:
@@ -83,6 +84,33 @@ def test_a_raw_request_travels_once() -> None:
         read = codec.read_request(codec.parse_request(data)).raw
         assert read == RawRequest(api="openai_responses", body=body)
         assert data.count(b"model") == 1
+
+
+def test_texts_travel_once() -> None:
+    """The texts of a plain request that the edge knows are not sent beside its messages."""
+    message = Message(role="user", content=[TextPart(text="a prompt")])
+    spec = ChatCompletionSpec(model="m", messages=[message])
+    request = CompletionRequest(spec=spec, texts=["a prompt"])
+
+    for codec in (STRUCTS, MESSAGES):
+        data = codec.encode_request(request)
+        assert codec.read_request(codec.parse_request(data)) == CompletionRequest(spec=spec)
+        assert data.count(b"a prompt") == 1
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"texts": []},
+        {"texts": ["another prompt"]},
+        {"raw": RawRequest(api="openai_responses", body=b"{}", members={})},
+    ],
+)
+def test_what_an_edge_says_of_a_request_is_not_believed(known: dict[str, Any]) -> None:
+    """The core would check and charge these texts or members, and send the request itself."""
+    request = CompletionRequest(spec=ChatCompletionSpec(model="m"), **known)
+    with pytest.raises(UntranslatableError, match="beside"):
+        STRUCTS.read_request(msgspec.msgpack.encode(request))
 
 
 @pytest.mark.parametrize("data", BAD_REQUESTS)
