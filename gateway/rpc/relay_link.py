@@ -1,6 +1,6 @@
 """Link of a relay: one stream to one service, which carries many calls.
 
-A request carries the frames of all calls of one turn of the event loop.
+A request carries the frames of all calls of two turns of the event loop.
 """
 
 from __future__ import annotations
@@ -141,8 +141,7 @@ class RelayLink:
                 except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                     return  # Reading tells why the stream is over.
             elif self.accepts_calls or self._calls:
-                await self._frames.has_news.wait()
-                self._frames.has_news.clear()
+                await self._frames.wait_for_news()
             else:
                 break
         await self._rpc.done_writing()

@@ -26,7 +26,7 @@ MESSAGES_MAX = 4
 
 
 class FrameQueue(Generic[M]):
-    """Collects the frames of one turn of the event loop into as few messages as possible."""
+    """Collects the frames of two turns of the event loop into as few messages as possible."""
 
     def __init__(self, new_message: Callable[[], M]) -> None:
         self._new_message: Callable[[], Any] = new_message
@@ -49,6 +49,16 @@ class FrameQueue(Generic[M]):
                 self._has_room.clear()
         self._last_bytes += size
         return self._last().frames.add(call_id=call_id)
+
+    async def wait_for_news(self) -> None:
+        """Wait until there is something to send, and for what the next turn of the loop adds.
+
+        A message of gRPC costs as much as ten frames: `json_c32` apart takes a fifth to a half less
+        with this turn (`python -m tests.bench.gateway`).
+        """
+        await self.has_news.wait()
+        self.has_news.clear()
+        await asyncio.sleep(0)
 
     async def wait_for_room(self) -> None:
         """Wait while too many messages are not sent: their receiver is slow."""

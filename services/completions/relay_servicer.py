@@ -1,6 +1,6 @@
 """The internal gRPC method `Relay`: completions of edges, many calls over one stream.
 
-A response carries the frames of all calls of one turn of the event loop.
+A response carries the frames of all calls of two turns of the event loop.
 """
 
 from __future__ import annotations
@@ -121,8 +121,7 @@ class RelayStream:
                 return response
             if self._is_read and not self._calls:
                 return None
-            await self._frames.has_news.wait()
-            self._frames.has_news.clear()
+            await self._frames.wait_for_news()
 
     def cancel_calls(self) -> list[asyncio.Task[None]]:
         """Cancel the calls in flight, and return their tasks."""
