@@ -273,7 +273,9 @@ def only_piece(chunk: wire.Chunk) -> tuple[type[Delta], str]:
     if content:
         return _NO_PIECE
     if _BESIDE_REASONING.values(delta) == _BESIDE_REASONING.unset:
-        return ReasoningDelta, delta.reasoning_content or delta.reasoning or ""
+        # Of two texts the second one counts where the first one is empty.
+        one, other = delta.reasoning_content, delta.reasoning
+        return _NO_PIECE if one and other else (ReasoningDelta, one or other or "")
     return ToolCallDelta, _only_arguments(delta)
 
 

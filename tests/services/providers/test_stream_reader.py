@@ -133,6 +133,15 @@ def reasoned(member: str) -> bytes:
     return openai([*lines, b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'])
 
 
+def reasoned_twice() -> bytes:
+    """Reasoning in two members, of which the other one counts where the first one is empty."""
+    lines = [
+        f'{{"choices":[{{"delta":{{"reasoning":"b","reasoning_content":{escaped(text)}}}}}]}}'.encode()
+        for text in TEXTS
+    ]
+    return openai([*lines, b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'])
+
+
 def tool_calls() -> bytes:
     """Two calls one after the other, with arguments in pieces."""
     lines = []
@@ -254,6 +263,7 @@ def test_pieces_of_tool_calls_in_any_order_are_read_as_one_by_one(
     ("dialect", "data"),
     [
         ("openai", reasoned("reasoning_content")),
+        ("openai", reasoned_twice()),
         ("openai", tool_calls()),
         pytest.param("openai", odd_call("{", "}", "{}", "{}"), id="arguments once more"),
         pytest.param("openai", odd_call("{", '"a"', ":1", "}", "x", begun=""), id="no index"),
