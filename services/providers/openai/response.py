@@ -188,9 +188,10 @@ class OpenAiDecoder(RepeatedTextDecoder):
         choice = self._choices.get(0)
         if choice is None:
             calls, reasoning = ToolCalls(chunk.id or ""), Reasoning(self._details)
-            choice = self._choices[0] = StreamedChoice(0, calls, reasoning, has_deltas=True)
+            choice = self._choices[0] = StreamedChoice(0, calls, reasoning)
         elif choice.ended:
             choice.reopen()
+        choice.has_deltas = True
         if chunk.service_tier:
             self._service_tier = chunk.service_tier
         events: list[Event] = [TextDelta(text)]

@@ -314,6 +314,14 @@ def test_log_probabilities_are_those_of_their_text() -> None:
             ],
             id="beside each delta",
         ),
+        pytest.param(
+            [
+                {"message": {"role": "assistant"}},
+                {"delta": {"content": "ab"}},
+                {"message": {"content": "ab"}},
+            ],
+            id="before and after",
+        ),
         pytest.param([{"delta": {}, "message": {"content": "ab"}}], id="beside an empty delta"),
         pytest.param([{"message": {"content": "ab"}}, {"delta": {}}], id="alone"),
     ],
