@@ -144,7 +144,9 @@ def servicers(core: ScriptedCore) -> tuple[RelayServicer, ChatCompletionServicer
 
 
 @asynccontextmanager
-async def serving(core: ScriptedCore, *, relayed: bool = True) -> AsyncIterator[tuple[str, Any]]:
+async def serving(
+    core: ScriptedCore, *, relayed: bool = True, grace_s: float = 0
+) -> AsyncIterator[tuple[str, Any]]:
     """Serve a core; yields the address and its relay."""
     relay, chat = servicers(core)
 
@@ -153,7 +155,7 @@ async def serving(core: ScriptedCore, *, relayed: bool = True) -> AsyncIterator[
         if relayed:
             pb_grpc.add_RelayServiceServicer_to_server(relay, server)
 
-    async with listening(register, "127.0.0.1:0", grace_s=0) as address:
+    async with listening(register, "127.0.0.1:0", grace_s=grace_s) as address:
         yield address, relay
 
 

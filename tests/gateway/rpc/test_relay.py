@@ -230,12 +230,16 @@ async def test_a_service_without_relay_is_called_by_its_public_methods() -> None
         assert links.choose() is None
 
 
-async def test_calls_of_a_broken_link_fail() -> None:
-    """Their error is that of an unreachable service, as over streams of their own."""
+@pytest.mark.parametrize(
+    ("grace_s", "reason"),
+    [(0, ErrorReason.SERVICE_UNAVAILABLE), (0.5, ErrorReason.SHUTTING_DOWN)],
+)
+async def test_calls_of_a_broken_link_fail(grace_s: float, reason: ErrorReason) -> None:
+    """Their error is that of an unreachable service, or what the service says at its end."""
     core = ScriptedCore()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(AsyncExitStack())
-        address, _ = await server.enter_async_context(serving(core))
+        address, _ = await server.enter_async_context(serving(core, grace_s=grace_s))
         channel = await stack.enter_async_context(open_channel(address))
         links = await stack.enter_async_context(RelayLinks(channel).searching())
         channel.get_state(try_to_connect=True)
@@ -250,7 +254,7 @@ async def test_calls_of_a_broken_link_fail() -> None:
         for each in waiting:
             with pytest.raises(ApiError) as failed:
                 await each
-            assert failed.value.reason == ErrorReason.SERVICE_UNAVAILABLE
+            assert failed.value.reason == reason
         assert links.choose() is None
 
 

@@ -30,7 +30,7 @@ class RelayServiceStub:
     `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged, or as
     structs of the domain in MessagePack between an edge and a service that have the same.
 
-    A message carries everything that its sender has to say in one turn of its event
+    A message carries everything that its sender has to say in two turns of its event
     loop, for any number of calls. A stream of its own for each call costs more CPU:
     `tests/bench/RESULTS.md`.
     """
@@ -53,7 +53,7 @@ class RelayServiceServicer:
     `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged, or as
     structs of the domain in MessagePack between an edge and a service that have the same.
 
-    A message carries everything that its sender has to say in one turn of its event
+    A message carries everything that its sender has to say in two turns of its event
     loop, for any number of calls. A stream of its own for each call costs more CPU:
     `tests/bench/RESULTS.md`.
     """
@@ -93,7 +93,7 @@ class RelayService:
     `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged, or as
     structs of the domain in MessagePack between an edge and a service that have the same.
 
-    A message carries everything that its sender has to say in one turn of its event
+    A message carries everything that its sender has to say in two turns of its event
     loop, for any number of calls. A stream of its own for each call costs more CPU:
     `tests/bench/RESULTS.md`.
     """

@@ -17,7 +17,7 @@ class RelayServiceStub:
     `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged, or as
     structs of the domain in MessagePack between an edge and a service that have the same.
 
-    A message carries everything that its sender has to say in one turn of its event
+    A message carries everything that its sender has to say in two turns of its event
     loop, for any number of calls. A stream of its own for each call costs more CPU:
     `tests/bench/RESULTS.md`.
     """
@@ -39,7 +39,7 @@ class RelayServiceServicer(metaclass=_abc_1.ABCMeta):
     `pomogator.chat.v1.ChatCompletionService`, whose messages travel here unchanged, or as
     structs of the domain in MessagePack between an edge and a service that have the same.
 
-    A message carries everything that its sender has to say in one turn of its event
+    A message carries everything that its sender has to say in two turns of its event
     loop, for any number of calls. A stream of its own for each call costs more CPU:
     `tests/bench/RESULTS.md`.
     """
