@@ -80,6 +80,8 @@ class SupervisedTask(asyncio.Future[None]):
         self._supervisor, self._work, self._name = supervisor, work, name
         self._failures = 0
         self._begun_s = 0.0
+        self._is_cancelled = False
+        """Whether `cancel` was called: work that fails as it is cancelled is not restarted."""
         self._run_of_work: asyncio.Task[None] | None = None
         """The running work. None: it waits for its restart, or has ended."""
         self._begin()
@@ -88,7 +90,9 @@ class SupervisedTask(asyncio.Future[None]):
         """Cancel the work. The task is done when the work has ended."""
         if self._run_of_work is None:
             return super().cancel(msg)
-        return self._run_of_work.cancel(msg)
+        self._is_cancelled = True
+        self._run_of_work.cancel(msg)
+        return True
 
     def _begin(self) -> None:
         if not self.done():
@@ -110,7 +114,9 @@ class SupervisedTask(asyncio.Future[None]):
             lasted_s = loop.time() - self._begun_s
             self._failures = 1 if lasted_s >= WELL_S else self._failures + 1
             pause_s = self._supervisor.note_failure(self._name, self._failures, error)
-            if pause_s is None:
+            if self._is_cancelled:
+                super().cancel()
+            elif pause_s is None:
                 self.set_exception(error)
             else:
                 loop.call_later(pause_s, self._begin)

@@ -84,3 +84,31 @@ async def test_a_task_that_is_cancelled_before_its_restart_is_not_restarted() ->
     await asyncio.sleep(0.05)
     assert task.cancelled()
     assert work.begun == 1
+
+
+@pytest.mark.parametrize("fails_when_cancelled", [False, True])
+async def test_a_task_that_fails_as_it_is_cancelled_is_not_restarted(
+    *, fails_when_cancelled: bool
+) -> None:
+    """Whether it failed just before, or by its cancellation: its owner waits for its end."""
+    supervisor, begun = Supervisor(pause_s=0), 0
+
+    async def work() -> None:
+        nonlocal begun
+        begun += 1
+        try:
+            if fails_when_cancelled:
+                await asyncio.Event().wait()
+        finally:
+            raise RuntimeError("lost connection")
+
+    task = supervisor.start(work, "sweep")
+    await asyncio.sleep(0)
+    assert (begun, dict(supervisor.failures)) == (1, {})
+
+    task.cancel()
+
+    await asyncio.wait({task}, timeout=5)
+    await asyncio.sleep(0)
+    assert task.cancelled()
+    assert (begun, supervisor.failures[("sweep",)].value) == (1, 1)
