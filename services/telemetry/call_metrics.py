@@ -95,14 +95,16 @@ class CallMetrics:
             _ = self.stream_ends[(end,)]
 
     def observe(self, record: CallRecord) -> None:
-        """Take in a call that has ended."""
+        """Take in a call that has ended: it is counted as it is now."""
         if record.reason:
             self._observe_failure(record)
         elif record.end == REPLAYED:
             outcome = "joined" if record.is_joined else "replay"
             self.idempotent_requests[(outcome,)].value += 1
         self._ended.append(record)
-        if len(self._ended) == CALLS_MAX:
+        # The attempt of a call whose hold has not ended is read on, and may fail later.
+        is_read_on = record.facts.hold_id and not record.settlement
+        if is_read_on or len(self._ended) == CALLS_MAX:
             self._count()
 
     def _count(self) -> None:

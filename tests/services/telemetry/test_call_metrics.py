@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.common.metrics_page import serving_metrics
 from services.common.process_metrics import ProcessMetrics
 from services.domain.usage import Usage
+from services.telemetry.call_facts import CallFacts
 from services.telemetry.call_metrics import CALLS_MAX, CallMetrics
 from services.telemetry.calls import Attempt, CallRecord
 
@@ -139,6 +140,19 @@ def test_calls_that_are_counted_together_are_all_counted(calls: int) -> None:
         latencies = ("time_to_first_token_seconds_sum", "time_per_output_token_seconds_sum")
         sums = [metrics.value(name, model="house/other") for name in latencies]
         assert sums == pytest.approx([0.5 * others, 0.05 * others])
+
+
+def test_a_call_that_is_read_on_is_counted_as_it_was_when_its_caller_left() -> None:
+    """Whenever the metrics are read: the rest of its answer may fail, and its cost comes later."""
+    metrics = Observed()
+    left = record(attempts=[Attempt("a", "m")], facts=CallFacts(hold_id="hold-1"))
+    metrics.observe(left)
+
+    left.attempts[-1].reason = "UPSTREAM_ERROR"
+
+    assert metrics.value("upstream_attempts_total", channel="a") == 1
+    failed = metrics.value("upstream_errors_total", channel="a", reason="UPSTREAM_ERROR")
+    assert failed is None
 
 
 def test_a_replay_is_not_a_request_to_a_provider() -> None:
