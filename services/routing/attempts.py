@@ -157,9 +157,7 @@ class CallAttempts(msgspec.Struct, kw_only=True, eq=False):
     def _may_try(self, target: Target) -> bool:
         """Whether another attempt may be made. Raises the failure if the deadline is too near."""
         made, failover = self._made, self.failover
-        if not made:
-            failover.budget.calls += 1
-        elif made == ATTEMPTS_MAX or not failover.budget.spend():
+        if made and (made == ATTEMPTS_MAX or not failover.budget.spend()):
             return False
         left_s = self.time_left_s()
         if left_s is not None and left_s <= (failover.health.latency_s(target) if made else 0):
@@ -250,6 +248,7 @@ class CallAttempts(msgspec.Struct, kw_only=True, eq=False):
             return step
         health, failures = self.failover.health, self._failures
         if self._left is None:
+            self.failover.budget.calls += 1
             self._left = self._ordered(health)
         for route, target in self._left:
             name = target.channel.name

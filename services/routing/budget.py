@@ -17,7 +17,7 @@ class RetryBudget:
 
     def __init__(self, clock: Clock) -> None:
         self.calls = 0
-        """Calls since the last retry, counted by the attempts: each adds its share."""
+        """Calls since the last retry. Each adds its share once, however many targets it tries."""
         self._clock = clock
         self._tokens = RETRIES_PER_S
         self._at = clock.now()

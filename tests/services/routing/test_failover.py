@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, suppress
 
 import pytest
 
@@ -270,6 +270,18 @@ async def test_a_call_is_refused_where_all_channels_are_over_their_limit(
 
     assert refused.value.reason == ErrorReason.RATE_LIMIT_EXCEEDED
     assert served.asked == [0]
+
+
+async def test_a_call_adds_its_share_to_the_retry_budget_once(stack: AsyncExitStack) -> None:
+    """However many channels are over their limit, and whether one answers."""
+    served = await setup(stack, FINE, FINE, FINE)
+
+    for over_limit in ((), (0, 1), (0, 1, 2)):
+        served.over_limit = {f"channel-{number}" for number in over_limit}
+        with suppress(Failure):
+            await served.ask()
+
+    assert served.failover.budget.calls == 3
 
 
 async def test_a_fallback_answers_under_its_own_name(stack: AsyncExitStack) -> None:
