@@ -92,9 +92,10 @@ class RelayCall:
         self._wake()
 
     def fail(self, error: ApiError) -> None:
-        """End the call with an error, after the responses that have arrived."""
-        self._error = self._error or error
-        self._wake()
+        """End the call with an error, after the responses that have arrived, unless all have."""
+        if not self._has_ended:
+            self._error = self._error or error
+            self._wake()
 
     async def next_response(self) -> bytes:
         """Return the next message of the method; empty: there are no more.

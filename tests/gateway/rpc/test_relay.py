@@ -258,6 +258,22 @@ async def test_calls_of_a_broken_link_fail(grace_s: float, reason: ErrorReason) 
         assert links.choose() is None
 
 
+async def test_an_answer_that_has_arrived_is_read_to_its_end_after_its_link(stand: Stand) -> None:
+    """Its reader may be slow: the link may break, and the deadline pass, before it has read."""
+    link = stand.links.choose()
+    assert link is not None
+    async with aclosing(stand.backend.stream(asking("one two three"), CALL, {})) as batches:
+        words = await anext(batches)
+        (call,) = link._calls.values()
+        await until(lambda: call._has_ended)
+        link.close()
+        await until(lambda: link not in stand.links._current.values())
+        call._pass_deadline()
+        async for batch in batches:
+            words += batch
+    assert words == [TextDelta("one"), TextDelta("two"), TextDelta("three")]
+
+
 async def test_a_service_that_shuts_down_finishes_its_calls(stand: Stand) -> None:
     """New calls have streams of their own. The shutdown waits for neither."""
     running = asyncio.create_task(stream_text(stand.backend, "pause and finish"))
