@@ -8,7 +8,7 @@ are in `services.completions.validation`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -23,6 +23,10 @@ from services.domain.conversation import (
     ToolType,
 )
 from services.domain.raw_request import RawRequest
+
+Int32 = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
+Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+"""Integers of the contract's ranges, which are checked where a request is decoded."""
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 """Effort of reasoning."""
@@ -57,7 +61,7 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True):
     """Reasoning before the answer."""
 
     mode: ThinkingMode = ""
-    budget_tokens: int | None = None
+    budget_tokens: Int32 | None = None
     """Maximum number of reasoning tokens."""
     excluded: bool = False
     """Whether the reasoning is left out of the answer. It is billed in any case."""
@@ -133,31 +137,31 @@ class ChatCompletionSpec(msgspec.Struct, frozen=True, kw_only=True, array_like=T
     """Public name of the model."""
     messages: list[Message] = []
     """The conversation so far, oldest message first."""
-    max_tokens: int | None = None
+    max_tokens: Int32 | None = None
     """Maximum number of tokens to generate, reasoning included."""
     stop: list[str] = []
     temperature: float | None = None
     top_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    seed: int | None = None
+    seed: Int64 | None = None
     reasoning_effort: Effort | Literal[""] = ""
     thinking: Thinking | None = None
     tools: list[Tool] = []
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    n: int | None = None
+    n: Int32 | None = None
     """Number of choices to generate."""
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Int32 | None = None
     extra_json: bytes = b""
     """Fields of the request that this struct does not have: a JSON object."""
-    top_k: int | None = None
+    top_k: Int32 | None = None
     top_a: float | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    logit_bias: dict[int, float] = {}
+    logit_bias: dict[Int32, float] = {}
     """Added to the scores of tokens, by the model's token ID."""
     user: str = ""
     """The caller's own ID of its end user."""

@@ -41,12 +41,12 @@ OTHERS = {
     "list[Tool]": [Tool(name="f")],
     "list[ToolCall]": [ToolCall(id="c", name="f")],
     "list[str]": ["a"],
-    "dict[int, float]": {1: 1.0},
+    "dict[Int32, float]": {1: 1.0},
     "dict[str, str]": {"a": "b"},
     "bytes": b"{}",
     "bool": True,
     "bool | None": False,
-    "int | None": 0,
+    "Int32 | None": 0,
     "float | None": 0.0,
 }
 """A value of each type of field that says something. Others are words."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from typing import Any, TypeVar
 
 import msgspec
@@ -111,6 +114,43 @@ def test_what_an_edge_says_of_a_request_is_not_believed(known: dict[str, Any]) -
     request = CompletionRequest(spec=ChatCompletionSpec(model="m"), **known)
     with pytest.raises(UntranslatableError, match="beside"):
         STRUCTS.read_request(msgspec.msgpack.encode(request))
+
+
+@pytest.mark.parametrize(
+    ("name", "largest"),
+    [
+        *((name, 2**31 - 1) for name in ("max_tokens", "n", "top_logprobs", "top_k")),
+        ("seed", 2**63 - 1),
+    ],
+)
+def test_integers_have_the_range_of_the_contract(name: str, largest: int) -> None:
+    """In both forms: storage and accounts have no place for larger ones."""
+
+    def request(value: int) -> CompletionRequest:
+        return CompletionRequest(spec=ChatCompletionSpec(model="m", **{name: value}))  # type: ignore[arg-type]
+
+    for value in (largest, -largest - 1):
+        for codec in (STRUCTS, MESSAGES):
+            data = codec.encode_request(request(value))
+            assert codec.read_request(codec.parse_request(data)) == request(value)
+    with pytest.raises(UntranslatableError, match="Expected `int`"):
+        STRUCTS.read_request(STRUCTS.encode_request(request(largest + 1)))
+    with pytest.raises(ValueError, match="out of range"):
+        MESSAGES.encode_request(request(largest + 1))
+
+
+def test_other_processes_of_a_release_have_its_version_of_structs() -> None:
+    """It depends on no address or order of hashes."""
+    program = f"from {structs_version.__module__} import *; print(structs_version())"
+    for seed in ("1", "2"):
+        output = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert output.strip() == structs_version()
 
 
 @pytest.mark.parametrize("data", BAD_REQUESTS)
