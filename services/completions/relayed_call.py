@@ -34,7 +34,7 @@ class RelayedCall:
         start: pb.CallStart,
         frames: FrameQueue[pb.RelayResponse],
     ) -> None:
-        """`number` is that of the call, and `frames` are sent after this turn of the loop."""
+        """`number` is that of the call in its stream, which sends `frames`."""
         self._completions = completions
         self._codec = codec
         self._number = number
