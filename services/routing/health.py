@@ -32,6 +32,9 @@ from services.storage.channel_switches import Disablement
 
 COOL_DOWN_MAX_S = 300.0
 """The longest time that a breaker stays open."""
+DOUBLINGS_MAX = 64
+"""The most doublings of a cool-down, which is at its longest long before. An outage may fail
+thousands of calls in a row, and 2 to that power is too large for a float."""
 
 SCORE_MIN = 0.05
 """The lowest score."""
@@ -195,7 +198,8 @@ class ChannelHealth:
         open_for_s = error.retry_after_s or error.row.opens_for_s
         rule = target.channel.breaker
         if state.failures >= rule.failures or was_half_open:
-            backed_off = min(rule.cooldown_s * 2**state.openings, COOL_DOWN_MAX_S)
+            doublings = min(state.openings, DOUBLINGS_MAX)
+            backed_off = min(rule.cooldown_s * 2**doublings, COOL_DOWN_MAX_S)
             state.openings += 1
             open_for_s = max(open_for_s, backed_off)
         if open_for_s:

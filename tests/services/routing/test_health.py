@@ -12,6 +12,7 @@ from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.unusable_answers import OverlongAnswerError
 from services.routing.health import (
+    COOL_DOWN_MAX_S,
     HALF_LIFE_S,
     LATENCY_FLOOR_S,
     PRIOR_CALLS,
@@ -89,6 +90,13 @@ def test_a_failed_probe_doubles_the_cool_down(health: ChannelHealth, clock: Fake
     assert not health.available(TARGET)
     clock.advance(COOL_DOWN_S)
     assert health.available(TARGET)
+
+
+def test_a_long_outage_overflows_no_cool_down(health: ChannelHealth) -> None:
+    """Each of thousands of calls in a row fails as the first one did."""
+    fail(health, FAILURES_MAX + 2000)
+
+    assert health.open_for_s(TARGET) == COOL_DOWN_MAX_S
 
 
 def test_an_abandoned_probe_allows_the_next(health: ChannelHealth, clock: FakeClock) -> None:
