@@ -3,7 +3,7 @@
 Modules, in the order in which data flows:
 
     keyring         authentication of keys, with a cache
-    interrupt       the end of calls in flight: at their deadline, of one, of all with a revoked key
+    interrupt       interrupt of calls in flight: deadline, operator, revocation of the key
     answer_limit    the most tokens of an answer, by the limit that a request is sent with
     call_plan       scope, limits, prices and headers of a key's calls to a model, compiled
     gate            admission: scope, limits, hold

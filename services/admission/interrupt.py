@@ -96,7 +96,7 @@ class CallInterrupt(msgspec.Struct, eq=False):
         if self._timer is None and self.deadline is not None:
             self._timer = loop.call_at(self.deadline, self.trigger, deadline_passed)
         task = self._task = current_task(loop)
-        if task is not None:  # A coroutine that is awaited runs in a task.
+        if task is not None:  # For types: a coroutine that is awaited runs in a task.
             self._cancelling = task.cancelling()
         return self
 

@@ -64,7 +64,7 @@ class Ticket(msgspec.Struct, kw_only=True):
     target: Target | None = None
     """Set when the call is charged: the target that has the prompt."""
     tariff: Tariff = _FREE
-    """Price of its model."""
+    """Tariff of the model of `target`."""
     decoder: Decoder | None = None
     """Set when the call is charged: has the usage that the provider has reported."""
     is_abandoned: bool = False

@@ -17,7 +17,7 @@ Modules, in the order in which data flows:
     idempotency          calls with an idempotency key, which run once
     joined_repeats       calls that an agent repeats in its session
     raw_replays          answers that were passed on as they are, in the other form
-    stored_calls         stored form of such a call
+    stored_calls         stored form of a call with an idempotency key
     reasoning_memory     sealed reasoning for clients that do not send it back
     prompt_marks         cache marks for prompts that come again
     canonical_arguments  arguments of tool calls in one form, to recognize them

@@ -46,8 +46,8 @@ class Batch(msgspec.Struct):
 
     holds: dict[str, HoldRow]
     """Holds in flight that are not in the database, by ID."""
-    whole: list[HoldEnd]
-    """Ends of holds that are not in the database: they are written with them."""
+    with_holds: list[HoldEnd]
+    """Ends of holds that are not in the database: each is written with its hold."""
     ends: list[HoldEnd]
     """Ends of holds that are in the database, or among `holds`."""
     has_all: bool
@@ -66,8 +66,8 @@ class Outbox:
         self._journal = database.hold_journal
         self._holds: dict[str, HoldRow] = {}
         """Holds in flight that no batch has had yet, by ID."""
-        self._whole: list[HoldEnd] = []
-        """Ends of holds that no batch has had yet."""
+        self._with_holds: list[HoldEnd] = []
+        """Ends of holds that no batch has had yet: each is written with its hold."""
         self._ends: list[HoldEnd] = []
         """Ends of holds that a batch has had, or that the next one has."""
         self._batch: Batch | None = None
@@ -107,7 +107,7 @@ class Outbox:
     def ending_ids(self) -> set[str]:
         """Return the IDs of the holds whose ends are not in the database yet."""
         batch = self._batch or Batch({}, [], [], has_all=False)
-        ends = list(chain(self._whole, self._ends, batch.whole, batch.ends, batch.lost))
+        ends = list(chain(self._with_holds, self._ends, batch.with_holds, batch.ends, batch.lost))
         return {hold.id for end in ends for hold in (end.hold, *end.extensions)}
 
     def add(self, hold: HoldRow) -> None:
@@ -124,7 +124,7 @@ class Outbox:
         elif self._holds.pop(hold_end.hold.id, None) is None:
             self._ends.append(hold_end)
         else:
-            self._whole.append(hold_end)
+            self._with_holds.append(hold_end)
         self._depth += 1
         if self._depth >= BACKLOG_MAX:
             self.is_full = True
@@ -138,19 +138,19 @@ class Outbox:
 
     async def drain(self) -> None:
         """Wait until the database has all holds and ends."""
-        while self._batch or self._hold_timer or self._whole or self._ends:
+        while self._batch or self._hold_timer or self._with_holds or self._ends:
             await self.drain_current()
 
     async def drain_current(self) -> None:
         """Wait until the database has the holds and ends that are queued at this moment."""
-        is_queued = bool(self._hold_timer or self._whole or self._ends)
+        is_queued = bool(self._hold_timer or self._with_holds or self._ends)
         if is_queued:
             self._write_all()
         await self._until_written(self._begun + is_queued)
 
     async def drain_ends(self) -> None:
         """Wait until the database has the ends that are queued at this moment."""
-        is_queued = bool(self._whole or self._ends)
+        is_queued = bool(self._with_holds or self._ends)
         if is_queued:
             self._due.set()
         await self._until_written(self._begun + is_queued)
@@ -170,7 +170,7 @@ class Outbox:
                 self._batch = self._next_batch()
             batch = self._batch
             try:
-                while batch.holds or batch.whole:
+                while batch.holds or batch.with_holds:
                     await self._write_holds(batch, TRANSACTION_MAX)
                 while batch.ends:
                     await self._end_holds(batch, TRANSACTION_MAX)
@@ -187,7 +187,7 @@ class Outbox:
                 self.is_full = self._depth >= BACKLOG_MAX
             if batch.has_all and self._journal is not None:
                 # Its holds are in the database, with all others unless more were queued meanwhile.
-                self._journal.end_batch(all_written=not (self._holds or self._whole))
+                self._journal.end_batch(all_written=not (self._holds or self._with_holds))
             if self._next_written is not None:
                 self._next_written.set_result(None)
                 self._next_written = None
@@ -198,8 +198,8 @@ class Outbox:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        whole, ends, has_all = self._whole, self._ends, self._are_holds_due
-        self._whole, self._ends = [], []
+        with_holds, ends, has_all = self._with_holds, self._ends, self._are_holds_due
+        self._with_holds, self._ends = [], []
         self._begun += 1
         holds: dict[str, HoldRow] = {}
         if has_all:
@@ -210,7 +210,7 @@ class Outbox:
             holds, self._holds = self._holds, holds
             if self._journal is not None:
                 self._journal.begin_batch()
-        return Batch(holds, whole, ends, has_all, len(whole) + len(ends))
+        return Batch(holds, with_holds, ends, has_all, len(with_holds) + len(ends))
 
     async def _write_holds(self, batch: Batch, count: int) -> None:
         """Write holds that are not in the database, and the ends of others with them.
@@ -218,25 +218,25 @@ class Outbox:
         Those that it refuses permanently are found one by one, and dropped.
         """
         holds = list(islice(batch.holds.values(), count))
-        whole = batch.whole[: count if count > 1 else 1 - len(holds)]
+        ended = batch.with_holds[: count if count > 1 else 1 - len(holds)]
         # Charges are synced to disk, each with the hold that it ends. A power cut that loses a hold
         # also ends its call.
-        write = self._database.write if whole else self._database.write_unsynced
+        write = self._database.write if ended else self._database.write_unsynced
         try:
-            await write(write_holds, holds, whole)
+            await write(write_holds, holds, ended)
         except ConstraintError as refusal:
-            if len(holds) + len(whole) > 1:
-                for _ in range(len(holds) + len(whole)):
+            if len(holds) + len(ended) > 1:
+                for _ in range(len(holds) + len(ended)):
                     await self._write_holds(batch, 1)
                 return
             self._refused.update(hold.id for hold in holds)
-            for hold_end in whole:
+            for hold_end in ended:
                 self.on_not_written(hold_end, False)
-            hold_ids = [hold.id for hold in (*holds, *(end.hold for end in whole))]
+            hold_ids = [hold.id for hold in (*holds, *(end.hold for end in ended))]
             log.warning("holds.refused", extra={"hold_ids": hold_ids, "reason": str(refusal)})
         for hold in holds:
             del batch.holds[hold.id]
-        del batch.whole[: len(whole)]
+        del batch.with_holds[: len(ended)]
 
     async def _end_holds(self, batch: Batch, count: int) -> None:
         """Write the first ends. Those that the database refuses permanently are dropped."""
