@@ -24,10 +24,10 @@ from typing import Literal
 import msgspec
 
 from services.context_windows import context_tokens
-from services.domain.spec import Effort
 from services.embedding_limits import EmbeddingLimits
 
 ThinkingKind = Literal["none", "budget", "adaptive", "effort", "unknown"]
+ReasoningEffort = Literal["minimal", "low", "medium", "high", "xhigh", "max"]
 ThinkingDefault = Literal["off", "on", "always"]
 ThinkingSwitch = Literal["reasoning_effort", "thinking", "enable_thinking", "none"]
 MaxTokensParameter = Literal["max_tokens", "max_completion_tokens"]
@@ -98,9 +98,9 @@ class Capabilities:
     closed, so that a channel with `on_disconnect = "auto"` reads it to its end."""
     thinking_switch: ThinkingSwitch = "reasoning_effort"
     """Parameter of OpenAI-compatible APIs that switches reasoning on and off, if there is one."""
-    efforts: tuple[Effort, ...] = ("minimal", "low", "medium", "high", "xhigh", "max")
-    """Efforts that the model accepts, lowest first."""
-    default_effort: Effort = "medium"
+    efforts: tuple[ReasoningEffort, ...] = ("minimal", "low", "medium", "high", "xhigh", "max")
+    """Efforts that the model accepts, lowest first. `none` would switch reasoning off."""
+    default_effort: ReasoningEffort = "medium"
     """Effort of a request that asks for reasoning without an effort."""
     rejects: frozenset[str] = frozenset()
     """Parameters that the provider refuses or ignores. They are not sent."""
@@ -214,8 +214,8 @@ class CapabilityOverrides(
     thinking_shown: bool | None = None
     billed_to_end: bool | None = None
     thinking_switch: ThinkingSwitch | None = None
-    efforts: tuple[Effort, ...] | None = None
-    default_effort: Effort | None = None
+    efforts: tuple[ReasoningEffort, ...] | None = None
+    default_effort: ReasoningEffort | None = None
     rejects: frozenset[str] | None = None
     thinking_rejects: frozenset[str] | None = None
     excludes: tuple[tuple[str, str], ...] | None = None

@@ -200,8 +200,14 @@ def test_the_configuration_overrides_the_table() -> None:
     assert (found.rejects, found.images, found.max_output_tokens) == (frozenset(), "no", 100)
 
 
-@pytest.mark.parametrize("line", ['thinking = "hard"', "efforts = [1]", "unheard_of = true"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *('thinking = "hard"', "efforts = [1]", "unheard_of = true"),
+        *('efforts = ["none", "high"]', 'default_effort = "none"'),
+    ],
+)
 def test_refuses_unknown_keys_and_values(line: str) -> None:
-    """A misspelt override is an error."""
+    """A misspelt override is an error, and so is an effort that is none."""
     with pytest.raises(msgspec.ValidationError):
         msgspec.toml.decode(line, type=CapabilityOverrides)
