@@ -37,7 +37,9 @@ class RelayBackend(GrpcBackend):
             return await super().whole(request, call, headers)
         link, encoded = chosen
         method = pb.RELAYED_METHOD_CREATE_CHAT_COMPLETION
-        with link.start(method, encoded, call, headers) as relayed:
+        relayed = link.start(method, encoded, call, headers)
+        del chosen, encoded  # They may be large, and the answer take long.
+        with relayed:
             response = await relayed.next_response()
         return link.codec.decode_completion(response)
 
