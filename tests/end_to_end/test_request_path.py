@@ -9,8 +9,8 @@ import pytest
 from tests.bench.opcodes import KINDS, count_opcodes
 from tests.bench.request_path import Figures, measure
 
-FILES_MAX = 80
-CALLS_MAX = {"streamed": 306, "whole": 195}
+FILES_MAX = 60
+CALLS_MAX = {"streamed": 225, "whole": 138}
 COROUTINES_MAX = 4
 
 
