@@ -89,7 +89,7 @@ class Sick(grpc.aio.ServerInterceptor):
 @pytest.mark.parametrize(
     "place",
     [
-        "services.routing.attempts.order_targets",
+        "services.routing.attempts.order_routes",
         "gateway.http.call_options.idempotency_key",
     ],
 )
