@@ -3,7 +3,8 @@
     python -m tests.nightly.grpc_requests [--cases 100000] [--seed N]
 
 Fields are at their bounds, enums unknown, oneofs unset, and some bytes are no message. No call ends
-with INTERNAL or UNKNOWN, or without a status; the log has no error, and the books are right.
+with INTERNAL or UNKNOWN, or without a status, also in a relay; the log has no error, and the books
+are right.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ from pomogator.relay.v1 import relay_service_pb2
 from pomogator.tenants.v1 import tenant_service_pb2
 from pomogator.usage.v1 import usage_service_pb2
 
+from services.common.call_names import STRUCTS_HEADER
+from services.common.contract.relay_codec import structs_version
 from tests.nightly import generated_cases
-from tests.nightly.grpc_targets import request_bytes
+from tests.nightly.grpc_targets import request_bytes, struct_frames
 from tests.stand.gateway import Transport
 from tests.stand.listeners_stand import (
     EMBEDDING_MODEL,
@@ -56,6 +59,9 @@ OPERATORS: Sequence[Any] = (
     *(call_service_pb2, operations_service_pb2),
 )
 FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
+FAULT_NUMBERS = frozenset(code.value[0] for code in FAULTS)
+STRUCTS_SHARE = 0.7
+"""Share of requests to the relay that are structs, as of an edge of the same release."""
 ANSWER_TIMEOUT_S = 20.0
 ROUND = 100
 METADATA: Sequence[tuple[str, Sequence[str | bytes]]] = (
@@ -112,13 +118,20 @@ class Attack:
         module = chance.choice(CALLERS if is_caller else OPERATORS)
         services = module.DESCRIPTOR.services_by_name.values()
         method = chance.choice([each for service in services for each in service.methods])
-        data = request_bytes(method, chance, self._names())
         channel = self._stand.public if is_caller else self._stand.operators
         metadata = self._metadata(is_caller=is_caller)
+        if method.name == "Relay" and chance.random() < STRUCTS_SHARE:
+            sent = [struct_frames(chance, self._names())]
+            metadata.append((STRUCTS_HEADER, structs_version()))
+        else:
+            sent = [request_bytes(method, chance, self._names())] * 2
+        data = sent[0]
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                answers = await _call(channel, method, data, metadata)
+                answers = await _call(channel, method, sent, metadata)
             self._learn(method, answers)
+            if method.name == "Relay":
+                self._check_frames(method, data, answers)
             became = "OK"
         except grpc.aio.AioRpcError as error:
             became = error.code().name
@@ -133,6 +146,14 @@ class Attack:
 
     def _find(self, method: MethodDescriptor, data: bytes, fault: str) -> None:
         self.faults.append(f"{method.name}: {fault}\n  sent {data[:1500]!r}")
+
+    def _check_frames(self, method: MethodDescriptor, data: bytes, answers: list[bytes]) -> None:
+        for answer in answers:
+            for frame in relay_service_pb2.RelayResponse.FromString(answer).frames:
+                if frame.ended:
+                    self.became[f"relayed call {frame.failure.code}"] += 1
+                if frame.failure.code in FAULT_NUMBERS:
+                    self._find(method, data, f"in a frame: {frame.failure.message}")
 
     def _learn(self, method: MethodDescriptor, answers: Sequence[bytes]) -> None:
         for each in answers[:1]:
@@ -166,13 +187,17 @@ class Attack:
         }
 
 
-async def _call(channel: Any, method: MethodDescriptor, data: bytes, metadata: Any) -> list[bytes]:
+async def _call(
+    channel: Any, method: MethodDescriptor, sent: Sequence[bytes], metadata: Any
+) -> list[bytes]:
+    """Return the answers to a message, or to all where the method takes more than one."""
+    data = sent[0]
     path = f"/{method.containing_service.full_name}/{method.name}"
     if method.client_streaming:
 
         async def requests() -> AsyncIterator[bytes]:
-            yield data
-            yield data
+            for each in sent:
+                yield each
 
         call = channel.stream_stream(path)(requests(), metadata=metadata)
         return [answer async for answer in call]
@@ -191,10 +216,7 @@ async def attack(cases: int, seed: int, transport: Transport, database_url: str 
 
 
 def check_cases(cases: int, seed: int) -> Mapping[str, int]:
-    """Send as many requests, over each transport. Returns how many calls of each method ended how.
-
-    In this process there is no relay.
-    """
+    """Send as many requests, over each transport. Return how many calls of a method ended how."""
     return generated_cases.over_each_transport(attack, cases, seed)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Any
 
+import msgspec
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -16,7 +19,8 @@ from pomogator.relay.v1 import relay_service_pb2 as relay
 
 from gateway.config import EdgeConfig
 from gateway.surfaces.openai_chat.decode import decode
-from services.common.contract.chat import fill_request
+from services.common.contract.chat import fill_request, read_request
+from services.common.contract.relay_codec import STRUCTS
 from services.domain.spec import CompletionRequest
 from tests.stand.json_mutations import json_text, mutated
 from tests.stand.listeners_stand import EMBEDDING_MODEL, MODELS
@@ -31,12 +35,49 @@ BODIES: Mapping[pb.RawApi.ValueType, Mapping[str, Any]] = {
 }
 RAW_SHARE, RANDOM_SHARE, BROKEN_SHARE = 0.3, 0.2, 0.1
 
+ODD_VALUES: Mapping[type, Sequence[object]] = {
+    bytes: (b"", b"{", b"[]", b"null", b'"x"', b'{"type":"x"}', b'{"a":"\\ud800"}', b'{"a":1e999}'),
+    str: ("", "x", "\0", "é" * 300, "none", "\r\nx: y"),
+    int: (0, -1, 2**31 - 1, -(2**31), 2**31, 2**63 - 1, 2**64 - 1),
+    float: (0.0, math.nan, math.inf, -1e308),
+    bool: (True, False),
+    NoneType: (0, "", [], b"{}", {}),
+}
+"""Values in the place of those of a struct, by their type in MessagePack."""
+
 
 @functools.cache
 def completion(name: str) -> pb.CreateChatCompletionRequest:
     """A request of many kinds of parts, as a message."""
     spec = decode(json.dumps(REQUESTS[name]).encode(), EdgeConfig()).spec
     return fill_request(CompletionRequest(spec=spec), pb.CreateChatCompletionRequest())
+
+
+def struct_frames(chance: random.Random, names: Mapping[str, Sequence[str]]) -> bytes:
+    """Return the bytes of a frame of a relay that starts a call, whose request is a struct."""
+    message = completion(chance.choice(list(REQUESTS)))
+    made = pb.CreateChatCompletionRequest.FromString(message.SerializeToString())
+    made.spec.model = chance.choice(MODELS)
+    if chance.random() < RAW_SHARE:
+        made.raw.CopyFrom(_raw(chance))
+    share = chance.choice((0.0, 0.005, 0.02))
+    encoded = STRUCTS.encode_request(read_request(made))
+    start = relay.CallStart(
+        method=chance.choice(relay.RelayedMethod.values()[1:]),
+        request=msgspec.msgpack.encode(_changed(msgspec.msgpack.decode(encoded), chance, share)),
+        timeout_seconds=5.0,
+        metadata={"authorization": names["authorization"][0]},
+    )
+    return relay.RelayRequest(frames=[relay.EdgeFrame(call_id=1, start=start)]).SerializeToString()
+
+
+def _changed(value: Any, chance: random.Random, share: float) -> Any:
+    """Return a decoded struct with a share of its values replaced."""
+    if isinstance(value, list):
+        return [_changed(each, chance, share) for each in value]
+    if isinstance(value, dict):
+        return {name: _changed(each, chance, share) for name, each in value.items()}
+    return chance.choice(ODD_VALUES[type(value)]) if chance.random() < share else value
 
 
 def request_bytes(
