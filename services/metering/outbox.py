@@ -52,8 +52,6 @@ class Batch(msgspec.Struct):
     """Ends of holds that are in the database, or among `holds`."""
     has_all: bool
     """Whether it has all holds in flight, so that the journal is emptied after it."""
-    size: int = 0
-    """Number of ends when it was begun."""
     lost: list[HoldEnd] = []
     """Ends of holds that were found to have ended: another process has recovered them."""
 
@@ -182,9 +180,6 @@ class Outbox:
                 retries += 1
                 continue
             self._batch, retries = None, 0
-            self._depth -= batch.size
-            if self.is_full:
-                self.is_full = self._depth >= BACKLOG_MAX
             if batch.has_all and self._journal is not None:
                 # Its holds are in the database, with all others unless more were queued meanwhile.
                 self._journal.end_batch(all_written=not (self._holds or self._with_holds))
@@ -210,7 +205,7 @@ class Outbox:
             holds, self._holds = self._holds, holds
             if self._journal is not None:
                 self._journal.begin_batch()
-        return Batch(holds, with_holds, ends, has_all, len(with_holds) + len(ends))
+        return Batch(holds, with_holds, ends, has_all)
 
     async def _write_holds(self, batch: Batch, count: int) -> None:
         """Write holds that are not in the database, and the ends of others with them.
@@ -237,10 +232,12 @@ class Outbox:
         for hold in holds:
             del batch.holds[hold.id]
         del batch.with_holds[: len(ended)]
+        self._note_ended(len(ended))
 
     async def _end_holds(self, batch: Batch, count: int) -> None:
         """Write the first ends. Those that the database refuses permanently are dropped."""
         ends = batch.ends[:count]
+        lost: list[HoldEnd] = []
         try:
             won = await self._database.write(end_holds, ends)
         except ConstraintError:
@@ -251,8 +248,10 @@ class Outbox:
             log.warning("holds.refused", extra={"hold_ids": [ends[0].hold.id]})
             self._take_back(ends)
         else:
-            batch.lost += [hold_end for hold_end, ours in zip(ends, won, strict=True) if not ours]
+            lost = [hold_end for hold_end, ours in zip(ends, won, strict=True) if not ours]
+            batch.lost += lost
         del batch.ends[: len(ends)]
+        self._note_ended(len(ends) - len(lost))
 
     async def _charge_late(self, batch: Batch) -> None:
         """Correct the charges of holds that another process has recovered, if there may be one."""
@@ -267,6 +266,13 @@ class Outbox:
             log.warning("holds.already_ended", extra={"hold_ids": hold_ids})
             self._take_back(dropped)
         batch.lost = []
+        self._note_ended(len(lost))
+
+    def _note_ended(self, count: int) -> None:
+        """Take ends that the database has, or does not get, from the backlog."""
+        self._depth -= count
+        if self.is_full:
+            self.is_full = self._depth >= BACKLOG_MAX
 
     def _take_back(self, ends: Sequence[HoldEnd]) -> None:
         for hold_end in ends:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from math import inf
 from typing import Any
 
 import pytest
@@ -441,6 +442,40 @@ async def test_a_full_outbox_admits_nothing(
         ledger.void(await ledger.reserve(*order()))
 
     assert await books.balance() == (10 * USD - 3, 0)
+
+
+async def test_a_full_outbox_admits_again_before_it_is_empty(
+    books: Books, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the database is back, the backlog shrinks with each transaction."""
+    monkeypatch.setattr(outbox, "BACKLOG_MAX", 5)
+    monkeypatch.setattr(outbox, "TRANSACTION_MAX", 2)
+    monkeypatch.setattr(outbox, "RETRY_S", (0.0,))
+    left = inf
+
+    def fails(_call: int) -> str:
+        nonlocal left
+        left -= 1
+        return "before" if left < 0 else ""
+
+    failing = WatchedDatabase(books.database, fails)
+    async with Ledger(failing, clock) as ledger:
+        holds = [await ledger.reserve(*order()) for _ in range(6)]
+        await ledger.drain()
+        left = 0
+        for hold in holds:
+            ledger.settle(hold, 1, usage())
+        assert not ledger.healthy
+
+        left = 1
+        async with asyncio.timeout(5):
+            while ledger.outbox_depth == 6:  # noqa: ASYNC110
+                await asyncio.sleep(0)  # The outbox announces nothing.
+
+        assert (ledger.outbox_depth, ledger.healthy) == (4, True)
+        left = inf
+
+    assert await books.balance() == (10 * USD - 6, 0)
 
 
 async def test_a_ledger_without_its_tasks_admits_nothing(books: Books, clock: FakeClock) -> None:
