@@ -40,6 +40,9 @@ LEARNED_MAX = 16 * 1024
 """Characters of the longest text whose event is learned from. Learning reads the event several
 times, and others like it are few."""
 
+TOGETHER_MAX = 64
+"""Events that are read together. Each one that turns out to differ has the rest looked at again."""
+
 _BLANK_LINE = b"\n\n"
 _TEXT = msgspec.json.Decoder(str)
 _TEXTS = msgspec.json.Decoder(list[str])
@@ -197,14 +200,14 @@ class RepeatedFrame(msgspec.Struct, eq=False):
     def read(self, blocks: Sequence[bytes], begin: int) -> list[str]:
         """The texts of the events from `begin` on that have the frame, up to the first without.
 
-        The frame is known.
+        They are at most `TOGETHER_MAX`. The frame is known.
         """
         before, after, place = self._before, self._after, self._place
         if not blocks[begin].startswith(before):
             return []
         least = len(before) + len(after)
         literals = []
-        for block in blocks[begin:]:
+        for block in blocks[begin : begin + TOGETHER_MAX]:
             if not (block.startswith(before) and block.endswith(after) and len(block) >= least):
                 break
             literals.append(block[place])
@@ -228,18 +231,24 @@ def _unpadded(data: bytes, between: bytes) -> bytes:
 
 
 def _decoded(literals: Sequence[bytes]) -> list[str]:
-    """The strings of which these are the literals in JSON. Empty if one of them is not.
+    """The strings of which these are the literals in JSON, up to the first that is none.
 
     Each is between quotes. All are literals if as many strings come out as went in: a quote within
-    one would begin another string, and its last quote is not part of it.
+    one would begin another string, and its last quote is not part of it. Otherwise each is decoded
+    by itself.
     """
-    try:
-        if len(literals) == 1:
-            return [_TEXT.decode(literals[0])]
-        array = b"[%b]" % b",".join(literals)
-        if b'\\","' in array or array.endswith(b'\\"]'):
-            return []
-        texts = _TEXTS.decode(array)
-    except NOT_JSON:
-        return []
-    return texts if len(texts) == len(literals) else []
+    array = b"[%b]" % b",".join(literals)
+    if not (b'\\","' in array or array.endswith(b'\\"]')):
+        try:
+            texts = _TEXTS.decode(array)
+        except NOT_JSON:
+            texts = []
+        if len(texts) == len(literals):
+            return texts
+    texts = []
+    for literal in literals:
+        try:
+            texts.append(_TEXT.decode(literal))
+        except NOT_JSON:
+            break
+    return texts

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 import pytest
@@ -305,6 +306,22 @@ class CountedAnthropic(AnthropicDecoder):
         """Count and decode an event."""
         self.fed += 1
         return super().feed(event)
+
+
+@pytest.mark.parametrize("text", ["\\", '"', '\\"', '","', "\n"])
+def test_a_burst_is_read_by_its_frame_whatever_its_texts_end_with(text: str) -> None:
+    """The event before it is decoded, and the end; none of the burst is."""
+    counted = CountedOpenAi()
+    lines = [
+        f'{{"choices":[{{"index":0,"delta":{{"content":{json.dumps(each)}}}}}]}}'.encode()
+        for each in ["a"] * 100 + [text] * 100 + ["b"]
+    ]
+    events, failure = StreamReader(counted).feed(openai(lines))
+
+    assert failure is None
+    texts = [event.text for event in events if isinstance(event, TextDelta)]
+    assert texts == ["a"] * 100 + [text] * 100 + ["b"]
+    assert counted.fed == 2
 
 
 @pytest.mark.parametrize(
