@@ -191,19 +191,22 @@ class ChannelHealth:
             return
         state, now = self._states[target.identity], self.clock.now()
         state.errors.add(1.0, now)
+        # A call that began before the breaker opened says nothing new.
+        is_open = now < state.open_until
         was_half_open = state.is_probing
         state.is_probing = False
         state.failures += 1
         self.unwell.add(target.identity)
         open_for_s = error.retry_after_s or error.row.opens_for_s
         rule = target.channel.breaker
-        if state.failures >= rule.failures or was_half_open:
+        if (state.failures >= rule.failures and not is_open) or was_half_open:
             doublings = min(state.openings, DOUBLINGS_MAX)
             backed_off = min(rule.cooldown_s * 2**doublings, COOL_DOWN_MAX_S)
             state.openings += 1
             open_for_s = max(open_for_s, backed_off)
         if open_for_s:
-            state.open_until = now + min(open_for_s, COOL_DOWN_MAX_S)
+            until = now + min(open_for_s, COOL_DOWN_MAX_S)
+            state.open_until = max(state.open_until, until)
 
     def whole_answer_was_late(self, target: Target) -> None:
         """Note that a whole answer had not begun in the time of a first event.

@@ -92,9 +92,20 @@ def test_a_failed_probe_doubles_the_cool_down(health: ChannelHealth, clock: Fake
     assert health.available(TARGET)
 
 
-def test_a_long_outage_overflows_no_cool_down(health: ChannelHealth) -> None:
+def test_calls_in_flight_lengthen_no_cool_down(health: ChannelHealth) -> None:
+    """However many began before the breaker opened, and fail after it."""
+    for _ in range(FAILURES_MAX + 100):
+        health.attempt_failed(TARGET, BROKEN)
+
+    assert health.open_for_s(TARGET) == COOL_DOWN_S
+
+
+def test_a_long_outage_overflows_no_cool_down(health: ChannelHealth, clock: FakeClock) -> None:
     """Each of thousands of calls in a row fails as the first one did."""
-    fail(health, FAILURES_MAX + 2000)
+    fail(health, FAILURES_MAX)
+    for _ in range(2000):
+        clock.advance(COOL_DOWN_MAX_S)
+        fail(health, 1)
 
     assert health.open_for_s(TARGET) == COOL_DOWN_MAX_S
 
