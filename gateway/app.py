@@ -119,7 +119,7 @@ def create_app(
     app.add_routes(routes(TRANSCODED, channel, replace(config, body_bytes_max=small_bodies)))
     if config.console:
         chat = next(each for each in handlers if isinstance(each.surface, OpenAIChat))
-        # It takes 3 MB and 50 ms to load, so edges without a console do not load it.
+        # Loaded only here: see `gateway.console`.
         found: type[Console] = import_module("gateway.console.console").Console
         console = found(channel, backend, chat.handle_routed, throttle, config)
         app.add_routes(console.routes())

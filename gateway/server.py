@@ -108,7 +108,7 @@ async def serving_console(  # noqa: PLR0913 - all that a console is made of
 ) -> AsyncIterator[str]:
     """Serve the console alone in the same way, to browsers of tenants and of `operators`."""
     create: Callable[..., web.Application]
-    # It takes 3 MB and 50 ms to load, so processes without a console do not load it.
+    # Loaded only here: see `gateway.console`.
     create = import_module("gateway.console.console_app").create_console_app
     app = create(channel, backend, config, operators, bodies)
     async with _listening(app, address, tls) as bound:

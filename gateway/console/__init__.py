@@ -41,4 +41,7 @@ The pages are rendered here, from `templates/`, with small ES modules in `static
 build step, and no other host serves a part of them. Jinja2 escapes all values by itself. The
 console calls the service as any caller does, with the key of the session or as an operator, and
 stores nothing.
+
+Its modules and Jinja2 are loaded only where a console is served: `python -X importtime -c "import
+gateway.console.console_app"` shows what that costs.
 """

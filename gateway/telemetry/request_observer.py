@@ -53,7 +53,7 @@ LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 DURATION_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1800.0)
 
 REQUESTS_MAX = 256
-"""Most requests that are counted together, in some 0.2 ms."""
+"""Most requests that are counted together, so that the event loop is not held."""
 
 STREAM, WHOLE = ("stream",), ("whole",)
 """Values of the label `form`."""

@@ -54,8 +54,8 @@ class CallInterrupt(msgspec.Struct, eq=False):
     to_error: Callable[[Exception], Exception] | None = None
     """Failures of the call are raised as `to_error` of them. None: as they are."""
     transport_time_left_s: Callable[[], float | None] | None = None
-    """Returns the seconds until the deadline at which the transport cancels the call; None: there
-    is none."""
+    """Returns the seconds until the deadline at which the transport cancels the call; None: no
+    deadline."""
     failure: Callable[[], Failure] | None = None
     """Makes the failure of the call. None: it was not interrupted."""
     _timer: asyncio.TimerHandle | None = None

@@ -36,8 +36,8 @@ FLUSH_S = 0.5
 """Interval of writes. A killed process loses the rows of one interval, and of a write."""
 
 CALLS_MAX = 10_000
-"""Most calls that wait, some 2 kB each, and 5 kB where calls are traced. Those that end while as
-many wait get no row."""
+"""Most calls that wait. Those that end while as many wait get no row. `python -m
+tests.bench.frozen_call_log` shows the memory of as many."""
 
 BATCH_MAX = 2000
 """Most rows of a batch. A page of an index is written once for all rows of a batch."""

@@ -53,8 +53,8 @@ class FrameQueue(Generic[M]):
     async def wait_for_news(self) -> None:
         """Wait until there is something to send, and for what the next turn of the loop adds.
 
-        A message of gRPC costs as much as ten frames: `json_c32` apart takes a fifth to a half less
-        with this turn (`python -m tests.bench.gateway`).
+        A message of gRPC costs far more than a frame in it: see the figures for `split` of
+        `python -m tests.bench.gateway --cells json_c32`.
         """
         await self.has_news.wait()
         self.has_news.clear()

@@ -85,7 +85,7 @@ class Outbox:
         """Sets `_due` for ends that were queued since the last batch. None: none were."""
         self._hold_timer: asyncio.TimerHandle | None = None
         """Calls `_write_all` for holds that were queued since the last batch with all holds. None:
-        none were."""
+        no hold was queued."""
         self._due = asyncio.Event()
         """Set when a batch is to be written."""
         self._are_holds_due = False

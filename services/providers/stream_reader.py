@@ -231,7 +231,7 @@ def _unpadded(data: bytes, between: bytes) -> bytes:
 
 
 def _decoded(literals: Sequence[bytes]) -> list[str]:
-    """The strings of which these are the literals in JSON, up to the first that is none.
+    """Decode JSON string literals, up to the first that is not a valid one.
 
     Each is between quotes. All are literals if as many strings come out as went in: a quote within
     one would begin another string, and its last quote is not part of it. Otherwise each is decoded

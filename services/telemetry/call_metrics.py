@@ -30,7 +30,7 @@ TOKEN_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 CALLS_MAX = 256
-"""Most calls that are counted together, in some 0.5 ms."""
+"""Most calls that are counted together, so that the event loop is not held."""
 
 _labels_of = attrgetter("method", "model", "code", "reason", "end", "channel", "settlement")
 _PROMPT, _COMPLETION, _THINKING, _CACHE_READ, _CACHE_WRITE = (

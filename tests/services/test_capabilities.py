@@ -208,6 +208,6 @@ def test_the_configuration_overrides_the_table() -> None:
     ],
 )
 def test_refuses_unknown_keys_and_values(line: str) -> None:
-    """A misspelt override is an error, and so is an effort that is none."""
+    """A misspelt override is an error, and so is `none` where an effort is expected."""
     with pytest.raises(msgspec.ValidationError):
         msgspec.toml.decode(line, type=CapabilityOverrides)

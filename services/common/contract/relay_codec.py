@@ -1,7 +1,7 @@
 """Codecs of a relay: the bytes of requests and answers in its frames.
 
 An edge and a service with the same structs send these themselves, in MessagePack; others the
-messages of `pomogator.chat.v1`. Structs take a tenth of the time.
+messages of `pomogator.chat.v1`, whose translation costs more.
 """
 
 from __future__ import annotations
