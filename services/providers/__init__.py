@@ -4,6 +4,7 @@ Modules, in the order in which data flows:
 
     registry              the dialects by name
     base                  interface of a dialect: `encode`, a decoder, `error`, all without I/O
+    usual_api             credentials and errors as most providers have them
     translate             parts of requests that dialects share
     openai                dialect of OpenAI's chat completions
     openai_responses      dialect of OpenAI's Responses

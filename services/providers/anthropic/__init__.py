@@ -27,16 +27,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from services.domain.spec import ChatCompletionSpec
-from services.errors import UpstreamError
 from services.providers.anthropic.raw_request import MessagesLane
 from services.providers.anthropic.request import encode
 from services.providers.anthropic.response import AnthropicDecoder
 from services.providers.base import Dialect, Notes, Target, UpstreamRequest
-from services.providers.failures import provider_failure
 from services.providers.raw_lane import RawLane
+from services.providers.usual_api import UsualApi
 
 
-class AnthropicDialect:
+class AnthropicDialect(UsualApi):
     """Translation to and from the Messages API. See `services.providers.base.Dialect`."""
 
     def encode(
@@ -52,10 +51,6 @@ class AnthropicDialect:
 
     decoder = staticmethod(AnthropicDecoder)
     """Creates the decoder of one answer."""
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """Classify an error response."""
-        return provider_failure(status, headers, body)
 
     def auth_headers(self, key: str) -> Mapping[str, str]:
         """The key in the header `x-api-key`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -46,6 +46,13 @@ class EmbeddingDialect(ProviderApi, Protocol):
     def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
         """Decode an answer, whatever the bytes. Raises UpstreamError unless it has all vectors."""
         ...
+
+
+def embedding_request(path: str, body: Mapping[str, object]) -> UpstreamRequest:
+    """Return the request for vectors, which come as one document."""
+    return UpstreamRequest(
+        path=path, body=msgspec.json.encode(body), streamed=False, may_stream=False
+    )
 
 
 def limits_of(target: Target) -> EmbeddingLimits:

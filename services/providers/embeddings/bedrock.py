@@ -16,11 +16,12 @@ from msgspec import Raw
 
 from services.domain.embeddings import EmbeddingSpec
 from services.domain.error_reason import ErrorReason
-from services.errors import Failure, UpstreamError
+from services.errors import Failure
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.embeddings.base import (
     VectorsAnswer,
     checked_entries,
+    embedding_request,
     limits_of,
     plausible_tokens,
     read_answer,
@@ -31,7 +32,7 @@ from services.providers.embeddings.dimensions import sent_dimensions
 from services.providers.embeddings.extra_fields import extra_fields
 from services.providers.embeddings.texts import input_type, require_texts
 from services.providers.embeddings.vectors import read_vectors
-from services.providers.failures import provider_failure
+from services.providers.usual_api import UsualApi
 
 PURPOSES: Mapping[str, str] = {
     "document": "GENERIC_INDEX",
@@ -78,7 +79,7 @@ class _Form(NamedTuple):
     """Fields that change neither price, model, storage nor any address."""
 
 
-class BedrockEmbeddings:
+class BedrockEmbeddings(UsualApi):
     """See `services.providers.embeddings.base.EmbeddingDialect`."""
 
     def encode(
@@ -95,11 +96,9 @@ class BedrockEmbeddings:
             raise Failure(ErrorReason.UNSUPPORTED_FEATURE, _NO_FORM, param="model")
         require_texts(spec, notes)
         extra = extra_fields(spec, target, notes, harmless=form.harmless)
-        return UpstreamRequest(
-            path=f"/model/{quote(target.model, safe='')}/invoke",
-            body=msgspec.json.encode({**extra, **form.body(spec, target, notes)}),
-            streamed=False,
-            may_stream=False,
+        return embedding_request(
+            f"/model/{quote(target.model, safe='')}/invoke",
+            {**extra, **form.body(spec, target, notes)},
         )
 
     def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
@@ -108,14 +107,6 @@ class BedrockEmbeddings:
         found = checked_entries(_vectors(answer), body, spec)
         tokens = plausible_tokens(answer.tokens)
         return VectorsAnswer(read_vectors(found, as_numbers=as_numbers), tokens)
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """Classify an error response."""
-        return provider_failure(status, headers, body)
-
-    def auth_headers(self, key: str) -> Mapping[str, str]:
-        """The API key as a bearer token."""
-        return {"authorization": f"Bearer {key}"}
 
 
 def _titan(spec: EmbeddingSpec, target: Target, notes: Notes) -> _Body:

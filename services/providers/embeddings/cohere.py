@@ -8,11 +8,11 @@ import msgspec
 from msgspec import Raw
 
 from services.domain.embeddings import EmbeddingSpec
-from services.errors import UpstreamError
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.embeddings.base import (
     VectorsAnswer,
     checked_entries,
+    embedding_request,
     plausible_tokens,
     read_answer,
     read_usage,
@@ -21,7 +21,7 @@ from services.providers.embeddings.dimensions import sent_dimensions
 from services.providers.embeddings.extra_fields import extra_fields
 from services.providers.embeddings.texts import input_type, require_texts
 from services.providers.embeddings.vectors import read_vectors
-from services.providers.failures import provider_failure
+from services.providers.usual_api import UsualApi
 
 HARMLESS = frozenset({"max_tokens", "truncate"})
 """Fields of Cohere's API that change neither price, model, storage nor any address."""
@@ -53,7 +53,7 @@ class _Answer(msgspec.Struct):
 _ANSWER = msgspec.json.Decoder(_Answer)
 
 
-class CohereEmbeddings:
+class CohereEmbeddings(UsualApi):
     """See `services.providers.embeddings.base.EmbeddingDialect`."""
 
     def encode(
@@ -75,9 +75,7 @@ class CohereEmbeddings:
         }
         if (dimensions := sent_dimensions(spec.dimensions, target)) is not None:
             body["output_dimension"] = dimensions
-        return UpstreamRequest(
-            path="/embed", body=msgspec.json.encode(body), streamed=False, may_stream=False
-        )
+        return embedding_request("/embed", body)
 
     def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
         """Decode an answer."""
@@ -85,14 +83,6 @@ class CohereEmbeddings:
         found = answer.embeddings.float if answer.embeddings is not None else None
         vectors = checked_entries(found, body, spec)
         return VectorsAnswer(read_vectors(vectors, as_numbers=as_numbers), _tokens(answer.meta))
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """Classify an error response."""
-        return provider_failure(status, headers, body)
-
-    def auth_headers(self, key: str) -> Mapping[str, str]:
-        """The key as a bearer token."""
-        return {"authorization": f"Bearer {key}"}
 
 
 def _tokens(raw: Raw) -> int:

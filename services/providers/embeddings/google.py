@@ -9,11 +9,11 @@ import msgspec
 from msgspec import Raw
 
 from services.domain.embeddings import EmbeddingSpec
-from services.errors import UpstreamError
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.embeddings.base import (
     VectorsAnswer,
     checked_entries,
+    embedding_request,
     plausible_tokens,
     read_answer,
     read_usage,
@@ -22,7 +22,7 @@ from services.providers.embeddings.dimensions import sent_dimensions
 from services.providers.embeddings.extra_fields import extra_fields
 from services.providers.embeddings.texts import input_type, require_texts
 from services.providers.embeddings.vectors import read_vectors
-from services.providers.failures import provider_failure
+from services.providers.usual_api import UsualApi
 
 HARMLESS = frozenset({"title"})
 """Fields of the API that change neither price, model, storage nor any address."""
@@ -58,7 +58,7 @@ class _Answer(msgspec.Struct):
 _ANSWER = msgspec.json.Decoder(_Answer)
 
 
-class GoogleEmbeddings:
+class GoogleEmbeddings(UsualApi):
     """See `services.providers.embeddings.base.EmbeddingDialect`."""
 
     def encode(
@@ -82,22 +82,13 @@ class GoogleEmbeddings:
         if (dimensions := sent_dimensions(spec.dimensions, target)) is not None:
             each["outputDimensionality"] = dimensions
         requests = [{**each, "content": {"parts": [{"text": text}]}} for text in spec.texts]
-        return UpstreamRequest(
-            path=f"/{quote(model)}:batchEmbedContents",
-            body=msgspec.json.encode({"requests": requests}),
-            streamed=False,
-            may_stream=False,
-        )
+        return embedding_request(f"/{quote(model)}:batchEmbedContents", {"requests": requests})
 
     def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
         """Decode an answer."""
         answer = read_answer(body, _ANSWER)
         vectors = [each.values for each in checked_entries(answer.embeddings, body, spec)]
         return VectorsAnswer(read_vectors(vectors, as_numbers=as_numbers), _tokens(answer.usage))
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """Classify an error response."""
-        return provider_failure(status, headers, body)
 
     def auth_headers(self, key: str) -> Mapping[str, str]:
         """An API key in a header of its own, an access token as a bearer token."""

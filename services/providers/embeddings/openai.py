@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import Raw
 
 from services.domain.embeddings import EmbeddingSpec
-from services.domain.error_reason import ErrorReason
-from services.errors import Failure, UpstreamError
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.embeddings.base import (
     VectorsAnswer,
     checked_entries,
+    embedding_request,
     limits_of,
     plausible_tokens,
     read_answer,
@@ -21,10 +20,11 @@ from services.providers.embeddings.base import (
 )
 from services.providers.embeddings.dimensions import dimensions_parameter, sent_dimensions
 from services.providers.embeddings.extra_fields import extra_fields, is_dropped
+from services.providers.embeddings.texts import no_token_ids
 from services.providers.embeddings.vectors import read_vectors
-from services.providers.failures import provider_failure
 from services.providers.openai.pass_through import passes_any, passes_harmless
 from services.providers.unusable_answers import unreadable
+from services.providers.usual_api import UsualApi
 
 HARMLESS = frozenset(
     {"normalize", "task", "task_type", "truncate", "truncate_prompt_tokens", "truncation"}
@@ -51,7 +51,7 @@ class _Answer(msgspec.Struct):
 _ANSWER = msgspec.json.Decoder(_Answer)
 
 
-class OpenAiEmbeddings:
+class OpenAiEmbeddings(UsualApi):
     """See `services.providers.embeddings.base.EmbeddingDialect`."""
 
     def encode(
@@ -60,8 +60,7 @@ class OpenAiEmbeddings:
         """Encode `spec`. Vectors come as base64 where the model's row says so."""
         limits = limits_of(target)
         if spec.token_ids and not limits.token_ids:
-            message = "This model takes texts, and no token IDs."
-            raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param="input")
+            raise no_token_ids()
         body: dict[str, object] = {"model": target.model, "input": spec.texts or spec.token_ids}
         if (dimensions := sent_dimensions(spec.dimensions, target)) is not None:
             body[dimensions_parameter(target)] = dimensions
@@ -69,23 +68,13 @@ class OpenAiEmbeddings:
             body["encoding_format"] = "base64"
         _add_hints(body, spec, target, notes)
         body = {**extra_fields(spec, target, notes, harmless=HARMLESS), **body}
-        return UpstreamRequest(
-            path="/embeddings", body=msgspec.json.encode(body), streamed=False, may_stream=False
-        )
+        return embedding_request("/embeddings", body)
 
     def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
         """Decode an answer, whose vectors come in any order if they have an index."""
         answer = read_answer(body, _ANSWER)
         ordered = _in_order(checked_entries(answer.data, body, spec))
         return VectorsAnswer(read_vectors(ordered, as_numbers=as_numbers), _tokens(answer.usage))
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """Classify an error response."""
-        return provider_failure(status, headers, body)
-
-    def auth_headers(self, key: str) -> Mapping[str, str]:
-        """The key as a bearer token. Local servers need none."""
-        return {"authorization": f"Bearer {key}"} if key else {}
 
 
 def _add_hints(body: dict[str, object], spec: EmbeddingSpec, target: Target, notes: Notes) -> None:

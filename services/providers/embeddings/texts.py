@@ -14,8 +14,7 @@ from services.providers.embeddings.extra_fields import is_dropped
 def require_texts(spec: EmbeddingSpec, notes: Notes) -> None:
     """Raise Failure UNSUPPORTED_FEATURE for token IDs. Note that the end user is dropped."""
     if spec.token_ids:
-        message = "This model takes texts, and no token IDs."
-        raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param="input")
+        raise no_token_ids()
     if spec.user:
         notes.dropped("user", "The provider has no such parameter.")
 
@@ -35,3 +34,9 @@ def input_type(
     if sent != asked:
         notes.mapped("input_type", f"`{sent}` is sent.")
     return sent
+
+
+def no_token_ids() -> Failure:
+    """Return the failure of a request with token IDs for a model that takes texts alone."""
+    message = "This model takes texts, and no token IDs."
+    return Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param="input")

@@ -12,11 +12,11 @@ import msgspec
 from msgspec import Raw
 
 from services.domain.embeddings import EmbeddingSpec
-from services.errors import UpstreamError
 from services.providers.base import TOKENS_MAX, Notes, Target, UpstreamRequest
 from services.providers.embeddings.base import (
     VectorsAnswer,
     checked_entries,
+    embedding_request,
     plausible_tokens,
     read_answer,
 )
@@ -25,7 +25,7 @@ from services.providers.embeddings.extra_fields import extra_fields
 from services.providers.embeddings.google import INPUT_TYPES, google_credentials
 from services.providers.embeddings.texts import input_type, require_texts
 from services.providers.embeddings.vectors import read_vectors
-from services.providers.failures import provider_failure
+from services.providers.usual_api import UsualApi
 
 HARMLESS = frozenset({"title"})
 """Fields of an entry that change neither price, model, storage nor any address."""
@@ -52,7 +52,7 @@ _ANSWER = msgspec.json.Decoder(_Answer)
 _NO_EMBEDDING = _Embedding()
 
 
-class VertexEmbeddings:
+class VertexEmbeddings(UsualApi):
     """See `services.providers.embeddings.base.EmbeddingDialect`."""
 
     def encode(
@@ -74,11 +74,8 @@ class VertexEmbeddings:
         }
         if (dimensions := sent_dimensions(spec.dimensions, target)) is not None:
             body["parameters"] = {"outputDimensionality": dimensions}
-        return UpstreamRequest(
-            path=f"/models/{quote(target.model.removeprefix('models/'))}:predict",
-            body=msgspec.json.encode(body),
-            streamed=False,
-            may_stream=False,
+        return embedding_request(
+            f"/models/{quote(target.model.removeprefix('models/'))}:predict", body
         )
 
     def read(self, body: bytes, spec: EmbeddingSpec, *, as_numbers: bool) -> VectorsAnswer:
@@ -88,10 +85,6 @@ class VertexEmbeddings:
         found = [each.embeddings or _NO_EMBEDDING for each in predictions]
         vectors = read_vectors([each.values for each in found], as_numbers=as_numbers)
         return VectorsAnswer(vectors, _tokens(found))
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """Classify an error response."""
-        return provider_failure(status, headers, body)
 
     def auth_headers(self, key: str) -> Mapping[str, str]:
         """An API key in a header of its own, an access token as a bearer token."""

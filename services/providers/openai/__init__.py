@@ -25,17 +25,16 @@ Modules, in the order in which data flows:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from services.domain.spec import ChatCompletionSpec
-from services.errors import UpstreamError
-from services.providers import failures
 from services.providers.base import Dialect, Notes, Target, UpstreamRequest
 from services.providers.openai import request, text_completions
 from services.providers.openai.response import OpenAiDecoder
+from services.providers.usual_api import UsualApi
 
 
-class OpenAiDialect:
+class OpenAiDialect(UsualApi):
     """Translation to and from chat completions. See `services.providers.base.Dialect`."""
 
     def encode(
@@ -48,14 +47,6 @@ class OpenAiDialect:
 
     decoder: Callable[..., OpenAiDecoder] = staticmethod(OpenAiDecoder)
     """Creates the decoder of one answer."""
-
-    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """Classify an error response."""
-        return failures.provider_failure(status, headers, body)
-
-    def auth_headers(self, key: str) -> Mapping[str, str]:
-        """The key as a bearer token. Local servers need none."""
-        return {"authorization": f"Bearer {key}"} if key else {}
 
 
 DIALECT: Dialect = OpenAiDialect()

@@ -34,15 +34,15 @@ from collections.abc import Mapping
 from services.domain.spec import ChatCompletionSpec
 from services.errors import UpstreamError
 from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
-from services.providers.failures import provider_failure
 from services.providers.openai_responses.missing_api import lacks_responses
 from services.providers.openai_responses.raw_request import ResponsesLane
 from services.providers.openai_responses.request import encode
 from services.providers.openai_responses.response import ResponsesDecoder
 from services.providers.raw_lane import RawLane
+from services.providers.usual_api import UsualApi
 
 
-class ResponsesDialect:
+class ResponsesDialect(UsualApi):
     """Translation to and from the Responses API. See `services.providers.base.Dialect`."""
 
     def encode(
@@ -57,13 +57,9 @@ class ResponsesDialect:
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """Classify an error response."""
-        failure = provider_failure(status, headers, body)
+        failure = super().error(status, headers, body)
         failure.lacks_api = lacks_responses(status, body)
         return failure
-
-    def auth_headers(self, key: str) -> Mapping[str, str]:
-        """The key as a bearer token. Local servers need none."""
-        return {"authorization": f"Bearer {key}"} if key else {}
 
 
 DIALECT: Dialect = ResponsesDialect()
