@@ -5,10 +5,10 @@ compares.
 
 Modules, in the order in which data flows:
 
-    client                 `post` and `send`: the client's interface
+    client                 connection pools of all origins, each made at its first use
     request                URL and head of a request
     proxy                  forward proxies of the environment
-    pool                   the connections to one origin
+    pool                   connections to one origin: `send`, limit and reuse
     upstream_connection    one socket, one exchange at a time, the parser's callbacks
     response               status, headers and buffered body of a response, and its reader's future
     decompressor           compressed bodies, within bounds

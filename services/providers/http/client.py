@@ -1,4 +1,4 @@
-"""HTTP client: POST a body, read the response as it arrives."""
+"""HTTP client: connection pools of all origins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.common.plain_metrics import PlainMetrics
 from services.common.tls import upstream_context
 from services.providers.http.errors import HttpError, HttpErrorKind
 from services.providers.http.pool import Pool
-from services.providers.http.proxy import AUTHENTICATION_REQUIRED, Proxies
+from services.providers.http.proxy import Proxies
 from services.providers.http.request import Origin, PostHead, Url
 from services.providers.http.response import BUFFER_MAX, HttpResponse, ReceiveBudget
 from services.providers.http.upstream_connection import UpstreamConnection
@@ -20,6 +20,18 @@ CONNECTIONS_MAX = 65_535
 """Connections to one origin: the number of ports. Concurrency is limited at admission, so that no
 admitted call waits for a connection."""
 NO_PROXIES = Proxies()
+
+
+class Pools(dict[Origin, Pool]):
+    """Connection pools by origin, each made at its first use."""
+
+    def __init__(self, make: Callable[[Origin], Pool]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, origin: Origin) -> Pool:
+        pool = self[origin] = self._make(origin)
+        return pool
 
 
 class HttpClient:
@@ -42,8 +54,8 @@ class HttpClient:
         self._idle_timeout_s = idle_timeout_s
         self._tls = ssl_context
         self._proxies = proxies
-        self._pools: dict[Origin, Pool] = {}
-        self._make = partial(
+        self.pools = Pools(self._new_pool)
+        self._connection = partial(
             UpstreamConnection,
             asyncio.get_running_loop(),
             buffer=memoryview(bytearray(BUFFER_MAX)),
@@ -53,66 +65,27 @@ class HttpClient:
     async def post(
         self, url: Url, headers: Mapping[str, str], body: bytes, *, connect_timeout_s: float
     ) -> HttpResponse:
-        """Send a request whose head is not reused. See `send`."""
-        return await self.send(PostHead(url, headers), body, connect_timeout_s=connect_timeout_s)
-
-    async def send(
-        self,
-        head: PostHead,
-        body: bytes,
-        *,
-        connect_timeout_s: float,
-        on_sent: Callable[[], None] | None = None,
-    ) -> HttpResponse:
-        """Send `body`, and return once status and headers have arrived.
-
-        `connect_timeout_s` limits only the time to get a connection. A kept-alive connection that
-        turns out to be closed is replaced once. `on_sent` is called when the request has been
-        written to a connection. Raises HttpError.
-        """
-        pool = self._pools.get(head.origin) or self._add_pool(head.origin)
-        connection = pool.take() or await pool.open(connect_timeout_s)
-        text = head.to_proxy(pool.proxy_fields) if pool.forwards else head.text
-        may_replace = True
-        while True:
-            response = connection.exchange(text, body)
-            if on_sent is not None and response.failure is None:
-                on_sent()
-            try:
-                await response.arrival
-            except BaseException:
-                response.close()
-                raise
-            failure = response.failure
-            if response.begun or failure is None:
-                break
-            response.close()
-            if not (may_replace and connection.was_stale):
-                raise failure
-            may_replace = False
-            connection = await pool.open(connect_timeout_s)
-        if pool.forwards and response.status == AUTHENTICATION_REQUIRED:
-            response.close()
-            raise HttpError(HttpErrorKind.PROXY, f"the proxy answered {response.status}")
-        return response
+        """Send a request whose head is not reused. See `Pool.send`."""
+        pool = self.pools[url.origin]
+        return await pool.send(PostHead(url, headers), body, connect_timeout_s=connect_timeout_s)
 
     async def connect(self, url: Url, *, timeout_s: float) -> None:
         """Establish a connection, send nothing, and keep it for the next request.
 
         Raises HttpError.
         """
-        pool = self._pools.get(url.origin) or self._add_pool(url.origin)
+        pool = self.pools[url.origin]
         pool.leave(await pool.open(timeout_s))
 
     async def close(self) -> None:
         """Close all connections, including those whose responses are being read."""
-        for pool in self._pools.values():
+        for pool in self.pools.values():
             await pool.close()
 
     @property
     def in_use(self) -> int:
         """Connections that carry an exchange, or are being established for one."""
-        return sum(pool.in_use for pool in self._pools.values())
+        return sum(pool.in_use for pool in self.pools.values())
 
     def declare_metrics(self, counters: PlainMetrics) -> None:
         """Declare the metric of the connections."""
@@ -122,16 +95,15 @@ class HttpClient:
             lambda: self.in_use,
         )
 
-    def _add_pool(self, origin: Origin) -> Pool:
-        pool = self._pools[origin] = Pool(
+    def _new_pool(self, origin: Origin) -> Pool:
+        return Pool(
             origin,
             limit=self._limit,
             idle_timeout_s=self._idle_timeout_s,
             tls=self._tls_of(origin) if origin.secure else None,
             proxy=self._proxies.to(origin),
-            make=self._make,
+            make=self._connection,
         )
-        return pool
 
     def _tls_of(self, origin: Origin) -> ssl.SSLContext:
         if origin.tls is not None:

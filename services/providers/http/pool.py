@@ -1,4 +1,4 @@
-"""Connection pool of one origin: limit and reuse."""
+"""Connection pool of one origin: sends requests, limits and reuses connections."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from collections.abc import Callable
 import aiohappyeyeballs
 
 from services.providers.http.errors import HttpError, HttpErrorKind
-from services.providers.http.proxy import Proxy
-from services.providers.http.request import Origin
+from services.providers.http.proxy import AUTHENTICATION_REQUIRED, Proxy
+from services.providers.http.request import Origin, PostHead
+from services.providers.http.response import HttpResponse
 from services.providers.http.upstream_connection import UpstreamConnection
 
 ADDRESS_DELAY_S = 0.25
@@ -46,8 +47,7 @@ class Pool:
         self._idle_timeout_s = idle_timeout_s
         self._tls = tls
         self._proxy = proxy
-        self.forwards = proxy is not None and tls is None
-        """Whether the connections are to a proxy that forwards each request."""
+        self._forwarder = proxy if tls is None else None  # It forwards each request.
         self._loop = asyncio.get_running_loop()
         self._limit = self._free = limit
         self._waiting: deque[asyncio.Future[UpstreamConnection | None]] = deque()
@@ -58,24 +58,53 @@ class Pool:
         self._closed = False
 
     @property
-    def proxy_fields(self) -> str:
-        """Lines of headers for the proxy that forwards requests."""
-        return self._proxy.fields if self._proxy else ""
-
-    @property
     def in_use(self) -> int:
         """Slots that are taken."""
         return self._limit - self._free
 
-    def take(self) -> UpstreamConnection | None:
-        """Take a slot and the connection that became idle last, if there are both.
+    async def send(
+        self,
+        head: PostHead,
+        body: bytes,
+        *,
+        connect_timeout_s: float,
+        on_sent: Callable[[], None] | None = None,
+    ) -> HttpResponse:
+        """Send `body`, and return once status and headers have arrived.
 
-        The server may have closed it meanwhile.
+        `connect_timeout_s` limits only the time to get a connection. A kept-alive connection that
+        turns out to be closed is replaced once. `on_sent` is called when the request has been
+        written to a connection. Raises HttpError.
         """
-        if not self._free or not self._idle:
-            return None
-        self._free -= 1
-        return self._idle.pop()
+        forwarder = self._forwarder
+        text = head.to_proxy(forwarder.fields) if forwarder else head.text
+        if self._free and self._idle:
+            self._free -= 1
+            connection = self._idle.pop()
+        else:
+            connection = await self.open(connect_timeout_s)
+        may_replace = True
+        while True:
+            response = connection.exchange(text, body)
+            if on_sent is not None and response.failure is None:
+                on_sent()
+            try:
+                await response.arrival
+            except BaseException:
+                response.close()
+                raise
+            failure = response.failure
+            if response.begun or failure is None:
+                break
+            response.close()
+            if not (may_replace and connection.was_stale):
+                raise failure
+            may_replace = False
+            connection = await self.open(connect_timeout_s)
+        if forwarder and response.status == AUTHENTICATION_REQUIRED:
+            response.close()
+            raise HttpError(HttpErrorKind.PROXY, f"the proxy answered {response.status}")
+        return response
 
     async def open(self, timeout_s: float) -> UpstreamConnection:
         """Take a slot and a new connection, or wait for those of another call.

@@ -32,4 +32,4 @@ async def client() -> AsyncIterator[HttpClient]:
     http = HttpClient()
     yield http
     await http.close()
-    assert not any(pool._open for pool in http._pools.values())
+    assert not any(pool._open for pool in http.pools.values())

@@ -137,7 +137,7 @@ async def test_a_finished_response_may_end_later(
     response.finish()
     finished.set()
     await ended.wait()
-    idle = client._pools[Url.parse(upstream.url).origin]._idle
+    idle = client.pools[Url.parse(upstream.url).origin]._idle
     while not idle:  # noqa: ASYNC110 - nobody else needs to know
         await asyncio.sleep(0)
 
@@ -188,13 +188,13 @@ async def test_a_request_counts_as_sent_on_an_open_connection_alone(
     """A connection that was closed while it was idle is replaced before anything is sent."""
     upstream.play([OK, CUT], [answer(b"again")])
     await call(client, upstream)
-    (idle,) = client._pools[Url.parse(upstream.url).origin]._idle
+    (idle,) = client.pools[Url.parse(upstream.url).origin]._idle
     while not idle._transport.is_closing():  # noqa: ASYNC110 - the loop closes it
         await asyncio.sleep(0)
     sent: list[int] = []
 
     post_head = PostHead(Url.parse(upstream.url), {})
-    response = await client.send(
+    response = await client.pools[post_head.origin].send(
         post_head, b"{}", connect_timeout_s=5, on_sent=lambda: sent.append(1)
     )
 
@@ -209,7 +209,7 @@ async def test_a_stale_connection_without_a_request_is_replaced(
     """`connect` has kept it, and it was closed before its first request."""
     url = Url.parse(upstream.url)
     await client.connect(url, timeout_s=5)
-    (idle,) = client._pools[url.origin]._idle
+    (idle,) = client.pools[url.origin]._idle
     idle._transport.abort()
     upstream.play([answer(b"first")])
 
