@@ -67,8 +67,7 @@ class Backend(Protocol):
     async def check_key(self, key: str, request_id: str) -> bool:
         """Return whether the service accepted the key; False where it cannot say.
 
-        Raises:
-            ApiError: the key is not valid.
+        Raises ApiError: the key is not valid.
         """
 
     async def state(self, timeout_s: float) -> ServiceState:

@@ -59,11 +59,8 @@ async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
 
     On exit, readiness turns false, and requests are accepted for `config.shutdown_delay_s`. Then
     the listener closes, and in-flight requests may take `config.drain_timeout_s` to end. After
-    that, streams end with an error event, and other requests with 503.
-
-    Raises:
-        OSError: it cannot listen there.
-        ValueError: `address` is not HOST:PORT.
+    that, streams end with an error event, and other requests with 503. Raises OSError: it cannot
+    listen there. Raises ValueError: `address` is not HOST:PORT.
     """
     metrics = metrics or EdgeMetrics()
     observer = RequestObserver(metrics, request_tracer(tracer, "http" if tls is None else "https"))

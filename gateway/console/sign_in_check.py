@@ -27,8 +27,7 @@ class SignInCheck:
     async def begin(self, credential: str, name: str, request_id: str) -> Session:
         """Return a session with a key, or with the operators' token and a name.
 
-        Raises:
-            ApiError: it is not valid, or could not be checked.
+        Raises ApiError: it is not valid, or could not be checked.
         """
         if self._is_token(credential):
             return self._sessions.operator(credential, _readable(name))

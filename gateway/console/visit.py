@@ -98,8 +98,8 @@ class Visits:
     async def form(self, visit: Visit) -> Mapping[str, str]:
         """Return the fields of a form of ours.
 
-        Raises:
-            ApiError: it is not a form in UTF-8, is too large or slow, or comes from another site.
+        Raises ApiError: it is not a form in UTF-8, is too large or slow, or comes from another
+        site.
         """
         request = visit.request
         if request.content_type != _FORM:
@@ -161,8 +161,7 @@ def _cookie_name(host: str, *, is_secure: bool) -> str:
 def require_same_site(visit: Visit, csrf_token: str) -> None:
     """Refuse a change that another site asks for.
 
-    Raises:
-        ApiError: the token is not the session's, or the request comes from another origin.
+    Raises ApiError: the token is not the session's, or the request comes from another origin.
     """
     headers = visit.request.headers
     origin = headers.get("Origin")

@@ -92,8 +92,7 @@ class ModelsForm(Protocol):
     def render_list(self, models: Sequence[Model], query: MultiMapping[str], /) -> bytes:
         """Render the list, or the page of it that the query asks for.
 
-        Raises:
-            ApiError: the query is wrong.
+        Raises ApiError: the query is wrong.
         """
 
     def render_model(self, model: Model, /) -> bytes:
@@ -113,8 +112,7 @@ class InboundApi(ABC):
     def check_headers(self, headers: MultiMapping[str]) -> None:  # noqa: B027 - most have none
         """Refuse a request by the headers of this API, before its body is read.
 
-        Raises:
-            ApiError: a header has a wrong value.
+        Raises ApiError: a header has a wrong value.
         """
 
     @abstractmethod
@@ -152,8 +150,7 @@ class Surface(InboundApi):
     def decode(self, body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> SurfaceRequest:
         """Decode a request, whatever the bytes.
 
-        Raises:
-            ApiError: it is not one of this API. The status is 4xx.
+        Raises ApiError: it is not one of this API. The status is 4xx.
         """
 
     async def decode_large(
@@ -165,11 +162,7 @@ class Surface(InboundApi):
     def decode_prompt(
         self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
     ) -> PromptCountRequest:
-        """Decode a request of `count_routes`.
-
-        Raises:
-            ApiError: it is not one. The status is 4xx.
-        """
+        """Decode a request of `count_routes`. Raises ApiError: it is not one. The status is 4xx."""
         raise NotImplementedError
 
     def render_count(self, tokens: int) -> bytes:

@@ -52,8 +52,7 @@ class ImageReader:
     def read(self, param: str, url: str) -> ImageSource:
         """Return the image at `url`, the value of the field `param`.
 
-        Raises:
-            ApiError: the image is malformed, or exceeds a limit.
+        Raises ApiError: the image is malformed, or exceeds a limit.
         """
         self._count(param)
         if url[:5].lower() != "data:":
@@ -66,8 +65,7 @@ class ImageReader:
     def read_base64(self, param: str, text: str) -> ImageSource:
         """Return the image in `text`, the value of the field `param`.
 
-        Raises:
-            ApiError: the image is malformed, or exceeds a limit.
+        Raises ApiError: the image is malformed, or exceeds a limit.
         """
         self._count(param)
         return self._inline(param, text)

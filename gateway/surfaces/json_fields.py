@@ -34,8 +34,7 @@ _FLOAT = msgspec.json.Decoder(float)
 def read(param: str, raw: msgspec.Raw, decoder: msgspec.json.Decoder[T]) -> T:
     """Return the value of the field `param`.
 
-    Raises:
-        ApiError: the value has another shape. The error's `param` is the path to the fault.
+    Raises ApiError: the value has another shape. The error's `param` is the path to the fault.
     """
     try:
         return decoder.decode(raw)
@@ -60,8 +59,7 @@ def _in_json_terms(text: str) -> str:
 def one_of(param: str, value: str, words: Collection[W]) -> W:
     """Return the word of `words` that `value` is.
 
-    Raises:
-        ApiError: `value` is not in `words`. The message lists the words.
+    Raises ApiError: `value` is not in `words`. The message lists the words.
     """
     for word in words:
         if word == value:
@@ -73,8 +71,7 @@ def one_of(param: str, value: str, words: Collection[W]) -> W:
 def integer(param: str, value: float, bits: int) -> int:
     """Return `value` as a signed integer of `bits` bits. 1.0 is 1: JSON has one type of number.
 
-    Raises:
-        ApiError: the value has a fraction, or does not fit.
+    Raises ApiError: the value has a fraction, or does not fit.
     """
     whole = int(value)
     if whole != value:

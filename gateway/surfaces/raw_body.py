@@ -19,8 +19,7 @@ NULLS = (ABSENT, Raw(b"null"))
 def body_members(body: bytes) -> Mapping[str, Raw]:
     """Return the members of a body.
 
-    Raises:
-        ApiError: it is no JSON object in UTF-8, has a name twice, or too many values.
+    Raises ApiError: it is no JSON object in UTF-8, has a name twice, or too many values.
     """
     refuse_too_many_values(body)
     refuse_invalid_utf8(body)

@@ -81,8 +81,7 @@ def sealed_state(state: str) -> str:
 def unsealed_details(param: str, seal: str) -> list[dict[str, object]]:
     """Return the items in a seal with `DETAILS_PREFIX`, the value of the field `param`.
 
-    Raises:
-        ApiError: the seal is not as `sealed_details` makes it.
+    Raises ApiError: the seal is not as `sealed_details` makes it.
     """
     try:
         # As strict as with the body: its own check has not seen the JSON within base64.

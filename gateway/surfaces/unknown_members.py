@@ -31,10 +31,8 @@ class Reader(Generic[T]):
     def read(self, param: str, raw: Raw) -> tuple[T, Any]:
         """Return the value of the field `param`, and its unknown members; None without any.
 
-        A list that is too long to split is refused if it has any.
-
-        Raises:
-            ApiError: the value has another shape. The error's `param` is the path to the fault.
+        A list that is too long to split is refused if it has any. Raises ApiError: the value has
+        another shape. The error's `param` is the path to the fault.
         """
         unknown = None
         try:

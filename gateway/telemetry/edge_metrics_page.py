@@ -20,11 +20,8 @@ async def serving_edge_metrics(
 ) -> AsyncIterator[str]:
     """Serve the edge's and the process's metrics at HOST:PORT; give it with the real port.
 
-    `memory_used` is the share of the container's memory that is in use.
-
-    Raises:
-        OSError: it cannot listen there.
-        ValueError: `address` is not HOST:PORT.
+    `memory_used` is the share of the container's memory that is in use. Raises OSError: it cannot
+    listen there. Raises ValueError: `address` is not HOST:PORT.
     """
     process = ProcessMetrics(version)
     process.registry.register(metrics)

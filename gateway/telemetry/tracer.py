@@ -58,10 +58,8 @@ async def opening_tracer(
 ) -> AsyncIterator[Tracer | None]:
     """Open the tracer; give None without a collector.
 
-    At the end the remaining spans are sent, within `span_export.FLUSH_TIMEOUT_S`.
-
-    Raises:
-        TracesUnavailableError: `options` name a collector, but the library is not installed.
+    At the end the remaining spans are sent, within `span_export.FLUSH_TIMEOUT_S`. Raises
+    TracesUnavailableError: `options` name a collector, but the library is not installed.
     """
     endpoint = next((env[name] for name in ENDPOINT_VARIABLES if env.get(name)), "")
     if reason := _disabled_by(env, options.endpoint or endpoint):

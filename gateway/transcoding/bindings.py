@@ -40,9 +40,8 @@ class Binding:
 def bindings(services: Iterable[ServiceDescriptor]) -> list[Binding]:
     """Return the bindings of the services, the most literal templates first.
 
-    Raises:
-        ValueError: an annotation is wrong, or of a kind that the edge does not serve. The message
-            names the method.
+    Raises ValueError: an annotation is wrong, or of a kind that the edge does not serve. The
+    message names the method.
     """
     found = [each for service in services for method in service.methods for each in _of(method)]
     return sorted(found, key=lambda binding: binding.template.precedence)

@@ -86,8 +86,7 @@ class FieldPath:
     def put(self, message: Message, texts: Sequence[str]) -> None:
         """Set the field to the value of the texts.
 
-        Raises:
-            ApiError: a text is not a value of this field, or there are too many texts.
+        Raises ApiError: a text is not a value of this field, or there are too many texts.
         """
         for field in self.fields[:-1]:
             _refuse_second(message, field, self.name)

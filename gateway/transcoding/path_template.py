@@ -69,8 +69,7 @@ class PathTemplate:
 def parse(source: str) -> PathTemplate:
     """Return the template.
 
-    Raises:
-        ValueError: `source` is not a template, or one of a kind that the edge does not serve.
+    Raises ValueError: `source` is not a template, or one of a kind that the edge does not serve.
     """
     verb = _VERB.search(source)
     path = source[: verb.start()] if verb else source

@@ -38,10 +38,7 @@ def build(binding: Binding, variables: Mapping[str, str], query: str, body: byte
     """Return the method's request: from the body, then the path, then the query.
 
     `variables` are the path's, still percent-encoded; `query` is raw. A field of the path replaces
-    the same field of the body.
-
-    Raises:
-        ApiError: path, query or body is not valid for the method.
+    the same field of the body. Raises ApiError: path, query or body is not valid for the method.
     """
     message = GetMessageClass(binding.method.input_type)()
     value = _read_body(binding, message, body) if binding.takes_body else None

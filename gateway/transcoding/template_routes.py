@@ -43,10 +43,8 @@ def routes(
     """Return the routes of every annotated method of the services, for `app.add_routes`.
 
     The application needs `gateway.http.middleware.border`, which turns errors into answers.
-    `metadata_of` makes the metadata of each call, before the body is read.
-
-    Raises:
-        ValueError: an annotation is wrong. The message names its method.
+    `metadata_of` makes the metadata of each call, before the body is read. Raises ValueError: an
+    annotation is wrong. The message names its method.
     """
     return [
         TemplateRoute(binding, Transcoder(binding, channel, config, metadata_of).handle)

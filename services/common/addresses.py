@@ -15,8 +15,7 @@ https://github.com/grpc/grpc/blob/master/doc/naming.md."""
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of HOST:PORT, where an IPv6 address stands in brackets.
 
-    Raises:
-        ValueError: it has another form, or the port is too large.
+    Raises ValueError: it has another form, or the port is too large.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > PORT_MAX:

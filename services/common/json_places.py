@@ -30,9 +30,8 @@ _SPACE = re.compile(rb"[ \t\r\n]*")
 def members(text: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     """Return the members of a JSON object, each as its own JSON text.
 
-    Raises:
-        ValueError: it is no JSON object, or it has a name twice, of which readers could take
-            either.
+    Raises ValueError: it is no JSON object, or it has a name twice, of which readers could take
+    either.
     """
     try:
         found = _OBJECT.decode(text)

@@ -33,8 +33,7 @@ def has_more_values(text: bytes, most: int = VALUES_MAX) -> bool:
 def outside_strings(text: bytes, characters: bytes, strings_max: int | None = None) -> bytes:
     """Return those of `characters` that are outside of the strings of the text, in order.
 
-    Raises:
-        OverflowError: there are more than `strings_max` strings.
+    Raises OverflowError: there are more than `strings_max` strings.
     """
     unwanted = _all_but(characters + b'"')
     # Little is left of a slice of text.

@@ -34,10 +34,7 @@ async def serving_metrics(
 
     The format is Prometheus' text, or OpenMetrics where the client asks for it. With `is_ready`
     there are probes: `/readyz` says whether calls are accepted, `/healthz` that the process lives.
-
-    Raises:
-        OSError: it cannot listen there.
-        ValueError: `address` is not HOST:PORT.
+    Raises OSError: it cannot listen there. Raises ValueError: `address` is not HOST:PORT.
     """
     host, port = split_address(address)
     server = web.Server(

@@ -38,8 +38,7 @@ class ListenerTls:
     def http_context(self) -> ssl.SSLContext:
         """Return the context of an HTTP listener. Each handshake uses the current files.
 
-        Raises:
-            OSError: the files cannot be used now. The message names them.
+        Raises OSError: the files cannot be used now. The message names them.
         """
         latest = _Reloaded(self._files, self._read_context)
 
@@ -54,8 +53,7 @@ class ListenerTls:
     def grpc_credentials(self) -> grpc.ServerCredentials:
         """Return the credentials of a gRPC listener. Each handshake uses the current files.
 
-        Raises:
-            OSError: the files cannot be used now. The message names them.
+        Raises OSError: the files cannot be used now. The message names them.
         """
         latest = _Reloaded(self._files, self._read_configuration)
 

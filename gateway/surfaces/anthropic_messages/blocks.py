@@ -128,8 +128,7 @@ class BlockReader:
     def part(self, at: str, block: PlainBlock, unknown: Any) -> ContentPart:
         """Return the part that a block becomes.
 
-        Raises:
-            ApiError: the block has an image that is malformed, or exceeds a limit.
+        Raises ApiError: the block has an image that is malformed, or exceeds a limit.
         """
         mark, extra = json_of(block.cache_control), to_json(unknown)
         match block:
@@ -147,11 +146,7 @@ class BlockReader:
 
 
 def tool_call(at: str, block: ToolUseBlock, unknown: Any) -> ToolCall:
-    """Return the call of a tool.
-
-    Raises:
-        ApiError: its input is no object.
-    """
+    """Return the call of a tool. Raises ApiError: its input is no object."""
     arguments = json_of(block.input) or b"{}"
     if not arguments.startswith(b"{"):
         raise invalid(f"{at}.input", f"Invalid {at}.input: expected an object.")

@@ -60,11 +60,7 @@ class Instructions(NamedTuple):
 
 
 def decode_system(raw: Raw, images: ImageReader) -> Instructions:
-    """Decode the field `system`.
-
-    Raises:
-        ApiError: the field has another shape.
-    """
+    """Decode the field `system`. Raises ApiError: the field has another shape."""
     system, unknown = _SYSTEM.read("system", raw)
     header = ""
     if not isinstance(system, str) and system and system[0].text.startswith(_BILLING_HEADER):
@@ -79,8 +75,7 @@ def decode_system(raw: Raw, images: ImageReader) -> Instructions:
 def decode_messages(raw: Raw, images: ImageReader) -> list[Message]:
     """Decode the field `messages`.
 
-    Raises:
-        ApiError: a message has another shape. The error's `param` is its path.
+    Raises ApiError: a message has another shape. The error's `param` is its path.
     """
     messages, unknown = _MESSAGES.read("messages", raw)
     reader = _ConversationReader(images)

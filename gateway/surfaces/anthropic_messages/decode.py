@@ -53,8 +53,7 @@ _METADATA: Reader[_Metadata] = Reader(_Metadata)
 def decode(body: bytes, config: EdgeConfig, betas: Sequence[str] = ()) -> MessagesRequest:
     """Decode a request. `betas` are those of its headers.
 
-    Raises:
-        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    Raises ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
     fields = parse(body)
     limit = _required("max_tokens", fields)
@@ -74,8 +73,7 @@ def decode(body: bytes, config: EdgeConfig, betas: Sequence[str] = ()) -> Messag
 def decode_count(body: bytes, config: EdgeConfig) -> ChatCompletionSpec:
     """Decode a request for the number of a prompt's tokens. Fields beside the prompt do not count.
 
-    Raises:
-        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    Raises ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
     return ChatCompletionSpec(**decode_prompt(parse(body), config))
 
@@ -83,8 +81,7 @@ def decode_count(body: bytes, config: EdgeConfig) -> ChatCompletionSpec:
 def decode_prompt(fields: _Fields, config: EdgeConfig) -> dict[str, Any]:
     """Remove the fields that make the prompt from `fields`, and return them as the spec's.
 
-    Raises:
-        ApiError: a field has another shape, or a required one is missing.
+    Raises ApiError: a field has another shape, or a required one is missing.
     """
     model = text("model", _required("model", fields))
     images = ImageReader(images_max=config.images_max, bytes_max=config.image_bytes_max)

@@ -29,8 +29,7 @@ class AnthropicModels:
     def render_list(self, models: Sequence[Model], query: MultiMapping[str]) -> bytes:
         """Render a page: the first, or that after `after_id`, or before `before_id`.
 
-        Raises:
-            ApiError: `limit` is not in its range, or there is no such ID.
+        Raises ApiError: `limit` is not in its range, or there is no such ID.
         """
         limit = _limit(query.get("limit"))
         names = [model.name for model in models]

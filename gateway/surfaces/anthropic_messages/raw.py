@@ -34,8 +34,7 @@ _STOPS = msgspec.json.Decoder(list[str])
 def decode_raw(body: bytes, headers: MultiMapping[str]) -> MessagesRequest:
     """Return a request whose body is read as far as the edge needs it.
 
-    Raises:
-        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    Raises ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
     fields = _members(body, "model", "max_tokens", "messages")
     stream = fields.get("stream", ABSENT)
@@ -53,8 +52,7 @@ def decode_raw(body: bytes, headers: MultiMapping[str]) -> MessagesRequest:
 def decode_raw_prompt(body: bytes, headers: MultiMapping[str]) -> PromptCountRequest:
     """Return a request for the tokens of a prompt, read as far as the edge needs it.
 
-    Raises:
-        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    Raises ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
     fields = _members(body, "model", "messages")
     return PromptCountRequest(

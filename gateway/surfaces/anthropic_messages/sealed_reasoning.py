@@ -37,8 +37,7 @@ class Seals(Struct):
 def read_seals(at: str, blocks: Sequence[Block]) -> Seals:
     """Return the sealed reasoning of a message with these blocks.
 
-    Raises:
-        ApiError: a block with our prefix is not as we made it.
+    Raises ApiError: a block with our prefix is not as we made it.
     """
     state = ""
     details: list[object] = []

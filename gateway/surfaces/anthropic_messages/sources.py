@@ -67,8 +67,7 @@ class DocumentBlock(
 def image_part(at: str, block: ImageBlock, unknown: Any, images: ImageReader) -> ContentPart:
     """Return the part of an image. One with a provider's ID stays in Anthropic's form.
 
-    Raises:
-        ApiError: the image is malformed, or exceeds a limit.
+    Raises ApiError: the image is malformed, or exceeds a limit.
     """
     mark, source = json_of(block.cache_control), block.source
     if isinstance(source, _OtherSource):

@@ -40,11 +40,7 @@ SHOWN = Thinking(reasoning_details=True)
 
 
 def decode_thinking(raw: Raw) -> Thinking:
-    """Decode the field `thinking`.
-
-    Raises:
-        ApiError: the field has another shape.
-    """
+    """Decode the field `thinking`. Raises ApiError: the field has another shape."""
     asked, unknown = _THINKING.read("thinking", raw)
     mode = one_of("thinking.type", asked.type, MODES)
     budget = asked.budget_tokens
@@ -72,8 +68,7 @@ class OutputConfig(NamedTuple):
 def decode_output_config(raw: Raw) -> OutputConfig:
     """Decode the field `output_config`: the effort, and the form of the answer.
 
-    Raises:
-        ApiError: the field has another shape.
+    Raises ApiError: the field has another shape.
     """
     config, unknown = _OUTPUT_CONFIG.read("output_config", raw)
     values: dict[str, Any] = {}

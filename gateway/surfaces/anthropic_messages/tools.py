@@ -64,8 +64,7 @@ _FORMAT: Reader[_Format] = Reader(_Format)
 def decode_tools(raw: Raw) -> list[Tool]:
     """Decode the field `tools`. A tool without a type is the caller's own.
 
-    Raises:
-        ApiError: a tool has another shape.
+    Raises ApiError: a tool has another shape.
     """
     tools, unknown = _TOOLS.read("tools", with_types(raw, "custom"))
     return [_tool(tool, item(unknown, index)) for index, tool in enumerate(tools)]
@@ -90,8 +89,7 @@ def _tool(tool: _Tool | _OtherTool, unknown: Any) -> Tool:
 def decode_tool_choice(raw: Raw) -> tuple[ToolChoice, bool | None]:
     """Decode the field `tool_choice`: the choice, and whether calls may be parallel.
 
-    Raises:
-        ApiError: the field has another shape.
+    Raises ApiError: the field has another shape.
     """
     choice, unknown = _CHOICE.read("tool_choice", raw)
     mode = CHOICES[one_of("tool_choice.type", choice.type, CHOICES)]
@@ -105,8 +103,7 @@ def decode_tool_choice(raw: Raw) -> tuple[ToolChoice, bool | None]:
 def decode_format(param: str, raw: Raw) -> ResponseFormat:
     """Decode the form of the answer, which is a JSON schema.
 
-    Raises:
-        ApiError: the field has another shape.
+    Raises ApiError: the field has another shape.
     """
     form, unknown = _FORMAT.read(param, raw)
     if form.type != "json_schema":

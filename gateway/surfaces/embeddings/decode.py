@@ -49,11 +49,7 @@ class DecodedRequest(Struct, frozen=True, kw_only=True):
 
 
 def decode(body: bytes) -> DecodedRequest:
-    """Decode a request.
-
-    Raises:
-        ApiError: it is not one. The status is 4xx, whatever the bytes.
-    """
+    """Decode a request. Raises ApiError: it is not one. The status is 4xx, whatever the bytes."""
     fields = parse(body, values_max=VALUES_MAX)
     unpack(fields)
     for name in ("model", "input"):

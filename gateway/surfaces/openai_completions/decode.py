@@ -49,11 +49,7 @@ _Fields = dict[str, Raw]
 
 
 def decode(body: bytes) -> TextRequest:
-    """Decode a request.
-
-    Raises:
-        ApiError: it is not one. The status is 4xx, whatever the bytes.
-    """
+    """Decode a request. Raises ApiError: it is not one. The status is 4xx, whatever the bytes."""
     fields = parse(body)
     unpack(fields)
     for name in ("model", "prompt"):

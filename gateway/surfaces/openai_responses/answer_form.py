@@ -38,11 +38,7 @@ def repeated_fields(fields: dict[str, Raw]) -> dict[str, object]:
 
 
 def read_tools(fields: dict[str, Raw]) -> Tools:
-    """Remove the tools from `fields`, and return them.
-
-    Raises:
-        ApiError: they have another shape.
-    """
+    """Remove the tools from `fields`, and return them. Raises ApiError: they have another shape."""
     return decode_tools(fields.pop("tools")) if "tools" in fields else _NO_TOOLS
 
 
@@ -53,10 +49,7 @@ def read_answer(
 
     They move from `fields` to `values`, which are the spec's, and to `repeated`. A client that
     relies on stored items sends reasoning back without `include`: it gets the seal, since nothing
-    is stored.
-
-    Raises:
-        ApiError: an option has another shape.
+    is stored. Raises ApiError: an option has another shape.
     """
     values["thinking"] = Thinking(reasoning_details=True)
     for name, decoder in (("text", decode_text), ("reasoning", decode_reasoning)):

@@ -50,8 +50,7 @@ _INPUT: Reader[str | list[Item]] = Reader(str | Annotated[list[Item], Meta(max_l
 def decode_instructions(raw: Raw, images: ImageReader) -> list[Message]:
     """Decode the field `instructions`: a text, or items as of `input`.
 
-    Raises:
-        ApiError: the field has another shape.
+    Raises ApiError: the field has another shape.
     """
     if bytes(raw)[:1] == b'"':
         text = msgspec.json.decode(raw, type=str)
@@ -62,8 +61,7 @@ def decode_instructions(raw: Raw, images: ImageReader) -> list[Message]:
 def decode_input(raw: Raw, images: ImageReader) -> list[Message]:
     """Decode the field `input`.
 
-    Raises:
-        ApiError: an item has another shape. The error's `param` is its path.
+    Raises ApiError: an item has another shape. The error's `param` is its path.
     """
     return _ConversationReader("input", images).messages(raw)
 

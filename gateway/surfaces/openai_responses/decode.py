@@ -42,11 +42,7 @@ _METADATA = msgspec.json.Decoder(Annotated[dict[str, str], Meta(max_length=METAD
 
 
 def decode(body: bytes, config: EdgeConfig) -> ResponsesRequest:
-    """Decode a request.
-
-    Raises:
-        ApiError: it is not one. The status is 4xx, whatever the bytes.
-    """
+    """Decode a request. Raises ApiError: it is not one. The status is 4xx, whatever the bytes."""
     fields = parse(body)
     repeated = repeated_fields(fields)
     is_stored = read_state(fields)
@@ -67,8 +63,7 @@ def decode(body: bytes, config: EdgeConfig) -> ResponsesRequest:
 def decode_count(body: bytes, config: EdgeConfig) -> ChatCompletionSpec:
     """Decode a request for the number of a prompt's tokens. Fields beside the prompt do not count.
 
-    Raises:
-        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    Raises ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
     fields = parse(body)
     read_state(fields)

@@ -67,11 +67,7 @@ class Decoded(NamedTuple):
 
 
 def decode_text(raw: Raw) -> Decoded:
-    """Decode the field `text`.
-
-    Raises:
-        ApiError: the field has another shape.
-    """
+    """Decode the field `text`. Raises ApiError: the field has another shape."""
     text, unknown = _TEXT.read("text", raw)
     values: dict[str, Any] = {}
     repeated: Json = {"format": {"type": "text"}, "verbosity": "medium"}
@@ -111,8 +107,7 @@ def _beside_type(raw: Raw) -> dict[str, Raw]:
 def decode_reasoning(raw: Raw) -> Decoded:
     """Decode the field `reasoning`. Without a summary the answer shows none of it.
 
-    Raises:
-        ApiError: the field has another shape.
+    Raises ApiError: the field has another shape.
     """
     asked, unknown = _REASONING.read("reasoning", raw)
     summary = asked.summary if asked.summary is not None else asked.generate_summary
@@ -137,11 +132,7 @@ class Include(NamedTuple):
 
 
 def decode_include(raw: Raw) -> Include:
-    """Decode the field `include`.
-
-    Raises:
-        ApiError: the field has another shape.
-    """
+    """Decode the field `include`. Raises ApiError: the field has another shape."""
     names = read("include", raw, _INCLUDE)
     others = [name for name in names if name not in (ENCRYPTED, LOGPROBS)]
     return Include(ENCRYPTED in names, LOGPROBS in names, others)

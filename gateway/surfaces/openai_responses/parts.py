@@ -111,8 +111,7 @@ class PartReader:
     def part(self, at: str, part: Part, unknown: Any) -> ContentPart:
         """Return the part. A refusal is a text here.
 
-        Raises:
-            ApiError: it has no source, or an image that is malformed or exceeds a limit.
+        Raises ApiError: it has no source, or an image that is malformed or exceeds a limit.
         """
         mark, extra = json_of(part.cache_control), to_json(unknown)
         match part:

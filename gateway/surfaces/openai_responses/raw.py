@@ -23,8 +23,7 @@ _NAMES = frozenset({"user", "safety_identifier", "prompt_cache_key"})
 def decode_raw(body: bytes) -> ResponsesRequest:
     """Return a request whose body is read as far as the edge needs it.
 
-    Raises:
-        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    Raises ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
     fields = body_members(body)
     model, stream = fields.get("model", ABSENT), fields.get("stream", ABSENT)

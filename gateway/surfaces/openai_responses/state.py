@@ -24,8 +24,7 @@ KEPT: Mapping[str, str] = {
 def read_state(fields: dict[str, Raw]) -> bool:
     """Read the fields about state. Returns whether the client expects items to be stored.
 
-    Raises:
-        ApiError: the request relies on something that is kept, or is to run in the background.
+    Raises ApiError: the request relies on something that is kept, or is to run in the background.
     """
     if "previous_response_id" in fields:
         given = text("previous_response_id", fields["previous_response_id"])

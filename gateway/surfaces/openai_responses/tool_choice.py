@@ -52,8 +52,7 @@ _CHOICE: Reader[_Choice] = Reader(_Choice)
 def decode_tool_choice(raw: Raw) -> ToolChoice:
     """Decode the field `tool_choice`: a mode, a tool, or the allowed tools.
 
-    Raises:
-        ApiError: the field has another shape.
+    Raises ApiError: the field has another shape.
     """
     choice, unknown = _CHOICE.read("tool_choice", raw)
     match choice:

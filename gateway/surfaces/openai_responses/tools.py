@@ -77,8 +77,7 @@ class Tools(NamedTuple):
 def decode_tools(raw: Raw) -> Tools:
     """Decode the field `tools`.
 
-    Raises:
-        ApiError: a tool has another shape, or two in namespaces have one flat name.
+    Raises ApiError: a tool has another shape, or two in namespaces have one flat name.
     """
     tools, unknown = _TOOLS.read("tools", raw)
     given = msgspec.json.decode(raw, type=list[Raw])
