@@ -31,6 +31,7 @@ Modules, in the order in which data flows:
     late_charges     statements for charges of calls whose holds were recovered meanwhile
     admitted_holds   statements for holds that memory has admitted
     balance_changes  changes of balances that calls have not caused, as notices
+    sum_table        tables of sums, to whose rows figures are added
     hold_sums        statements for holds over their retention, and their sums
     hold_journal     holds that are not in the SQLite file yet
     leases           statements for leases of processes

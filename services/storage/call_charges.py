@@ -8,9 +8,10 @@ import msgspec
 
 from services.storage.base import Transaction
 from services.storage.call_rows import CallPosition
-from services.storage.call_sums import DAY_MS, DIMENSIONS, HOUR_MS, MONEY, TOKENS
+from services.storage.call_sums import DAY_MS, DIMENSIONS, HOUR_MS, MONEY
 from services.storage.exact_sums import read_sums, sum_columns
 from services.storage.hold_sums import CALLS
+from services.storage.sum_table import TOKENS
 
 SELECT_CHARGES = """
     SELECT at_ms, id, hold_id, charge, account, key_id FROM calls

@@ -12,18 +12,19 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from services.storage.base import Row, Transaction, Value
+from services.storage.base import Transaction, Value
 from services.storage.call_rows import CallRow
 from services.storage.call_sums import (
     DAY_MS,
     HOUR_MS,
     MONEY,
-    TOKENS,
     CallSums,
     Group,
     SumsQuery,
+    read_group,
 )
-from services.storage.exact_sums import read_sums, sum_columns
+from services.storage.exact_sums import sum_columns
+from services.storage.sum_table import TOKENS, SumTable
 
 LABELS_MAX = 2000
 
@@ -41,21 +42,7 @@ COLUMNS: Mapping[str, str] = {
 KEY: Sequence[str] = ("span_ms", "account", "start_ms", "kind", "name", "value")
 FIGURES: Sequence[str] = ("calls", "failures", *TOKENS, *MONEY)
 
-_NAMES = ", ".join((*KEY, *FIGURES))
-_UPSERT = f"""
-    ON CONFLICT ({", ".join(KEY)}) DO UPDATE
-    SET {", ".join(f"{name} = call_labels.{name} + excluded.{name}" for name in FIGURES)}
-"""  # noqa: S608  Constants of this module.
-ADD = f"""
-    INSERT INTO call_labels ({_NAMES}) VALUES ({", ".join("?" * len((*KEY, *FIGURES)))}) {_UPSERT}
-"""  # noqa: S608
-_TEXTS = {"account", "kind", "name", "value"}
-_TYPES = ", ".join(f"{name} {'TEXT' if name in _TEXTS else 'BIGINT'}" for name in (*KEY, *FIGURES))
-ADD_JSON = f"""
-    INSERT INTO call_labels ({_NAMES})
-    SELECT {_NAMES} FROM json_to_recordset(CAST(CAST(? AS TEXT) AS JSON)) AS row ({_TYPES})
-    {_UPSERT}
-"""  # noqa: S608
+_TABLE = SumTable("call_labels", KEY, FIGURES, texts=("account", "kind", "name", "value"))
 _OF_INTERVAL = "FROM call_labels WHERE span_ms = ? AND account = ? AND start_ms = ?"
 COUNT = f"SELECT count(*) {_OF_INTERVAL}"
 SELECT_LABELS = f"SELECT kind, name, value {_OF_INTERVAL}"
@@ -100,14 +87,8 @@ def add_labels(rows: Iterable[CallRow], dialect: str) -> Transaction[None]:
     for interval, sums in sorted(_sums_of(rows).items()):
         bounded = yield from _bounded(interval, sums)
         values += [(*interval, *label, *figures) for label, figures in sorted(bounded.items())]
-    if not values:
-        return
-    if dialect == "postgres":
-        names = (*KEY, *FIGURES)
-        objects = [dict(zip(names, each, strict=True)) for each in values]
-        yield ADD_JSON, (msgspec.json.encode(objects).decode(),)
-    else:
-        yield ADD, values
+    if values:
+        yield from _TABLE.add(values, dialect)
 
 
 def read_labels(query: SumsQuery, labels: LabelFilter) -> Transaction[Mapping[Group, CallSums]]:
@@ -133,7 +114,7 @@ def read_labels(query: SumsQuery, labels: LabelFilter) -> Transaction[Mapping[Gr
     """  # noqa: S608  Names of this module.
     times = (selection.start_ms, selection.end_ms)
     rows = yield statement, (*wanted.values(), *times, query.limit)
-    return dict(_group(row, query) for row in rows if groups or row[0] is not None)
+    return dict(read_group(row, query) for row in rows if groups or row[0] is not None)
 
 
 def _bounded(interval: Interval, sums: Sums) -> Transaction[Sums]:
@@ -188,13 +169,3 @@ def _labels_of(row: CallRow) -> Iterable[Label]:
     if row.tags:
         for name, value in _decode_tags(row.tags).items():
             yield Label(TAG, name, value)
-
-
-def _group(row: Row, query: SumsQuery) -> tuple[Group, CallSums]:
-    columns = list(row)
-    start_ms = columns.pop(0) if query.by_interval else 0
-    names = tuple(columns.pop(0) for _ in query.dimensions)
-    plain = msgspec.convert(columns[: 2 + len(TOKENS)], list[int])
-    money = read_sums(columns[len(plain) :])
-    sums = CallSums(calls=plain[0], failures=plain[1], tokens=plain[2:], money=money)
-    return msgspec.convert((start_ms, names), Group), sums

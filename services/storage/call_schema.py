@@ -66,9 +66,13 @@ CREATE INDEX calls_by_end_user ON calls (end_user, at_ms) WHERE end_user <> '';
 
 """
 
+_BUCKETS = ", ".join(
+    f"{name}_{number} BIGINT NOT NULL" for name in ("ttft", "total") for number in range(32)
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
-        both="""
+        both=f"""
 CREATE TABLE call_sums (
     span_ms BIGINT NOT NULL,
     start_ms BIGINT NOT NULL,
@@ -86,28 +90,7 @@ CREATE TABLE call_sums (
     cache_write_tokens BIGINT NOT NULL,
     charge BIGINT NOT NULL,
     cost BIGINT NOT NULL,
-    ttft_0 BIGINT NOT NULL, ttft_1 BIGINT NOT NULL, ttft_2 BIGINT NOT NULL,
-    ttft_3 BIGINT NOT NULL, ttft_4 BIGINT NOT NULL, ttft_5 BIGINT NOT NULL,
-    ttft_6 BIGINT NOT NULL, ttft_7 BIGINT NOT NULL, ttft_8 BIGINT NOT NULL,
-    ttft_9 BIGINT NOT NULL, ttft_10 BIGINT NOT NULL, ttft_11 BIGINT NOT NULL,
-    ttft_12 BIGINT NOT NULL, ttft_13 BIGINT NOT NULL, ttft_14 BIGINT NOT NULL,
-    ttft_15 BIGINT NOT NULL, ttft_16 BIGINT NOT NULL, ttft_17 BIGINT NOT NULL,
-    ttft_18 BIGINT NOT NULL, ttft_19 BIGINT NOT NULL, ttft_20 BIGINT NOT NULL,
-    ttft_21 BIGINT NOT NULL, ttft_22 BIGINT NOT NULL, ttft_23 BIGINT NOT NULL,
-    ttft_24 BIGINT NOT NULL, ttft_25 BIGINT NOT NULL, ttft_26 BIGINT NOT NULL,
-    ttft_27 BIGINT NOT NULL, ttft_28 BIGINT NOT NULL, ttft_29 BIGINT NOT NULL,
-    ttft_30 BIGINT NOT NULL, ttft_31 BIGINT NOT NULL, total_0 BIGINT NOT NULL,
-    total_1 BIGINT NOT NULL, total_2 BIGINT NOT NULL, total_3 BIGINT NOT NULL,
-    total_4 BIGINT NOT NULL, total_5 BIGINT NOT NULL, total_6 BIGINT NOT NULL,
-    total_7 BIGINT NOT NULL, total_8 BIGINT NOT NULL, total_9 BIGINT NOT NULL,
-    total_10 BIGINT NOT NULL, total_11 BIGINT NOT NULL, total_12 BIGINT NOT NULL,
-    total_13 BIGINT NOT NULL, total_14 BIGINT NOT NULL, total_15 BIGINT NOT NULL,
-    total_16 BIGINT NOT NULL, total_17 BIGINT NOT NULL, total_18 BIGINT NOT NULL,
-    total_19 BIGINT NOT NULL, total_20 BIGINT NOT NULL, total_21 BIGINT NOT NULL,
-    total_22 BIGINT NOT NULL, total_23 BIGINT NOT NULL, total_24 BIGINT NOT NULL,
-    total_25 BIGINT NOT NULL, total_26 BIGINT NOT NULL, total_27 BIGINT NOT NULL,
-    total_28 BIGINT NOT NULL, total_29 BIGINT NOT NULL, total_30 BIGINT NOT NULL,
-    total_31 BIGINT NOT NULL,
+    {_BUCKETS},
     PRIMARY KEY (span_ms, start_ms, account, key_id, model, channel, call_end)
 ) WITHOUT ROWID;
 

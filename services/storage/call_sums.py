@@ -18,6 +18,7 @@ import msgspec
 from services.storage.base import Row, Transaction, Value
 from services.storage.call_rows import CallRow, CallSelection
 from services.storage.exact_sums import read_sums, sum_columns
+from services.storage.sum_table import TOKENS, SumTable
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -27,13 +28,6 @@ BOUNDS_MS: Sequence[int] = tuple(round(8 * 2 ** (k / 2)) for k in range(31))
 BUCKETS = len(BOUNDS_MS) + 1
 
 DIMENSIONS: Sequence[str] = ("account", "key_id", "model", "channel", "call_end")
-TOKENS: Sequence[str] = (
-    "prompt_tokens",
-    "completion_tokens",
-    "thinking_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-)
 MONEY: Sequence[str] = ("charge", "cost")
 TTFT: Sequence[str] = tuple(f"ttft_{number}" for number in range(BUCKETS))
 TOTAL: Sequence[str] = tuple(f"total_{number}" for number in range(BUCKETS))
@@ -41,23 +35,7 @@ TOTAL: Sequence[str] = tuple(f"total_{number}" for number in range(BUCKETS))
 KEY: Sequence[str] = ("span_ms", "start_ms", *DIMENSIONS)
 FIGURES: Sequence[str] = ("calls", "failures", *TOKENS, *MONEY, *TTFT, *TOTAL)
 
-_NAMES = ", ".join((*KEY, *FIGURES))
-_UPSERT = f"""
-    ON CONFLICT ({", ".join(KEY)}) DO UPDATE
-    SET {", ".join(f"{name} = call_sums.{name} + excluded.{name}" for name in FIGURES)}
-"""  # noqa: S608  Constants of this module.
-ADD = f"""
-    INSERT INTO call_sums ({_NAMES}) VALUES ({", ".join("?" * (len(KEY) + len(FIGURES)))}) {_UPSERT}
-"""  # noqa: S608  Constants of this module.
-_TYPES = ", ".join(
-    f"{name} {'TEXT' if name in DIMENSIONS else 'BIGINT'}" for name in (*KEY, *FIGURES)
-)
-ADD_JSON = f"""
-    INSERT INTO call_sums ({_NAMES})
-    SELECT {_NAMES} FROM json_to_recordset(CAST(CAST(? AS TEXT) AS JSON)) AS row ({_TYPES})
-    {_UPSERT}
-"""  # noqa: S608
-
+_TABLE = SumTable("call_sums", KEY, FIGURES, texts=DIMENSIONS)
 
 _READ_TOKENS, _READ_MONEY = list(map(attrgetter, TOKENS)), list(map(attrgetter, MONEY))
 _read_names = attrgetter(*DIMENSIONS)
@@ -133,12 +111,7 @@ def add_calls(rows: Iterable[CallRow], dialect: str) -> Transaction[None]:
     # In one order in every process, so that no two wait for each other.
     found = sorted(_sums_of(rows).items())
     values: list[tuple[Value, ...]] = [(*key, *sums.figures()) for key, sums in found]
-    if dialect == "postgres":
-        names = (*KEY, *FIGURES)
-        objects = [dict(zip(names, each, strict=True)) for each in values]
-        yield ADD_JSON, (msgspec.json.encode(objects).decode(),)
-    else:
-        yield ADD, values
+    yield from _TABLE.add(values, dialect)
 
 
 def read_groups(query: SumsQuery) -> Transaction[Mapping[Group, CallSums]]:
@@ -158,8 +131,7 @@ def read_groups(query: SumsQuery) -> Transaction[Mapping[Group, CallSums]]:
     """  # noqa: S608  Names of this module.
     times = (query.span_ms, selection.start_ms, selection.end_ms)
     rows = yield statement, (*times, *names, query.limit)
-    found = [_group(row, query) for row in rows if groups or row[0] is not None]
-    return dict(found)
+    return dict(read_group(row, query) for row in rows if groups or row[0] is not None)
 
 
 def matching_days(selection: CallSelection) -> Transaction[tuple[int, int] | None]:
@@ -220,7 +192,8 @@ def _histogram(times_ms: Iterable[int]) -> list[int]:
     return counts
 
 
-def _group(row: Row, query: SumsQuery) -> tuple[Group, CallSums]:
+def read_group(row: Row, query: SumsQuery) -> tuple[Group, CallSums]:
+    """Return the group of a row of sums, and its sums."""
     columns = list(row)
     start_ms = columns.pop(0) if query.by_interval else 0
     names = tuple(columns.pop(0) for _ in query.dimensions)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from services.storage.base import ConstraintError, Row, Transaction, Values
+from services.storage.sum_table import TOKENS, SumTable
 
 DAY_MS = 86_400_000
 
@@ -19,15 +20,7 @@ LEASE_MS = 60_000
 
 STATES: Sequence[str] = ("settled", "voided", "recovered")
 KEY: Sequence[str] = ("account", "day", "model", "key_id", "month")
-AMOUNTS: Sequence[str] = (
-    "prompt_tokens",
-    "completion_tokens",
-    "thinking_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "charge",
-    "overrun",
-)
+AMOUNTS: Sequence[str] = (*TOKENS, "charge", "overrun")
 FIGURES: Sequence[str] = (*STATES, *AMOUNTS)
 
 CALLS = "(settled + voided + recovered)"
@@ -50,12 +43,7 @@ _RETURNED = f"id, account, created_ms, model, key_id, month, extends, state, {',
 DELETE_OLD = f"""
     DELETE FROM holds WHERE id IN ({_OLD}) RETURNING {_RETURNED}
 """  # noqa: S608  Constants of this module.
-ADD = f"""
-    INSERT INTO hold_sums ({", ".join((*KEY, *FIGURES))})
-    VALUES ({", ".join("?" * len((*KEY, *FIGURES)))})
-    ON CONFLICT ({", ".join(KEY)}) DO UPDATE
-    SET {", ".join(f"{name} = hold_sums.{name} + excluded.{name}" for name in FIGURES)}
-"""  # noqa: S608
+_TABLE = SumTable("hold_sums", KEY, FIGURES, texts=("account", "model", "key_id", "month"))
 
 
 class OldHolds(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +101,7 @@ def forget_holds(owner: str, old: OldHolds) -> Transaction[Sequence[str] | None]
     statement = f"DELETE FROM holds WHERE {extensions} RETURNING {_RETURNED}"  # noqa: S608
     deleted += _read((yield statement, tuple(ids)))
     sums = _sums_of(deleted)
-    yield ADD, [(*key, *figures) for key, figures in sorted(sums.items())]
+    yield from _TABLE.add([(*key, *figures) for key, figures in sorted(sums.items())])
     return ids
 
 

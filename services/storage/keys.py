@@ -99,33 +99,25 @@ INSERT = """
     INSERT INTO keys (id, account, digest, prefix, display_name, scope, created_ms)
     VALUES (?, ?, ?, ?, ?, ?, ?)
 """
-SELECT_BY_DIGEST = """
-    SELECT id, account, keys.digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
-        markup_bp, NULL, unlimited
-    FROM keys JOIN accounts ON accounts.name = account WHERE keys.digest = ?
+_COLUMNS = """
+    id, account, keys.digest, prefix, display_name, scope, keys.created_ms, revoked_ms, markup_bp
+"""
+_SELECT = f"""
+    SELECT {_COLUMNS}, NULL, unlimited FROM keys JOIN accounts ON accounts.name = account
+"""  # noqa: S608  Constants of this module.
+SELECT_BY_DIGEST = f"""
+    {_SELECT} WHERE keys.digest = ?
     UNION ALL
-    SELECT id, account, keys.digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
-        markup_bp, until_ms, unlimited
+    SELECT {_COLUMNS}, until_ms, unlimited
     FROM former_secrets JOIN keys ON keys.id = key_id JOIN accounts ON accounts.name = account
     WHERE former_secrets.digest = ?
-"""
-SELECT_BY_ID = """
-    SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
-        markup_bp, NULL, unlimited
-    FROM keys JOIN accounts ON accounts.name = account WHERE id = ?
-"""
-SELECT_PAGE = """
-    SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
-        markup_bp, NULL, unlimited
-    FROM keys JOIN accounts ON accounts.name = account WHERE (keys.created_ms, id) > (?, ?)
-        AND (account = ? OR ? = '')
+"""  # noqa: S608
+SELECT_BY_ID = f"{_SELECT} WHERE id = ?"
+SELECT_PAGE = f"""
+    {_SELECT} WHERE (keys.created_ms, id) > (?, ?) AND (account = ? OR ? = '')
     ORDER BY keys.created_ms, id LIMIT ?
 """
-SELECT_UNREVOKED = """
-    SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
-        markup_bp, NULL, unlimited
-    FROM keys JOIN accounts ON accounts.name = account WHERE account = ? AND revoked_ms IS NULL
-"""
+SELECT_UNREVOKED = f"{_SELECT} WHERE account = ? AND revoked_ms IS NULL"
 SELECT_TERMS = "SELECT display_name, scope FROM keys WHERE id = ? AND revoked_ms IS NULL"
 # Only if no other process has changed the key meanwhile.
 SET_TERMS = """

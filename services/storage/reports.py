@@ -10,15 +10,9 @@ import msgspec
 from services.storage.base import Row, Transaction, Values
 from services.storage.exact_sums import read_sums, sum_columns
 from services.storage.hold_sums import CALLS, DAY_MS
+from services.storage.sum_table import TOKENS
 
-_AMOUNTS = (
-    "prompt_tokens",
-    "completion_tokens",
-    "thinking_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "charge",
-)
+_AMOUNTS = (*TOKENS, "charge")
 _SUMS = f"CAST(sum(calls) AS BIGINT), {sum_columns(*_AMOUNTS)}"
 """Columns with the number of calls and the sums of a `ModelUsage`, in its order."""
 

@@ -33,10 +33,10 @@ from services.storage.call_sums import (
     HOUR_MS,
     KEY,
     MONEY,
-    TOKENS,
     SumsQuery,
 )
 from services.storage.postgres_calls import PostgresCalls
+from services.storage.sum_table import TOKENS
 from tests.stand.databases import running_postgres
 
 DAYS = 30
