@@ -1,7 +1,7 @@
 """Queue of the calls that wait for their rows to be written.
 
-`put` never waits. A task has a thread make the rows of a batch, and writes them after the ends of
-their holds are in the books. Where it cannot keep up, new calls get no row and are counted.
+No call waits for it. A task has a thread make the rows of a batch, and writes them after the ends
+of their holds are in the books. Where it cannot keep up, new calls get no row and are counted.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from services.storage.call_rows import CallRow
 from services.storage.call_store import CallBatch, CallStore
 from services.telemetry.call_facts import NAME_CHARS_MAX, CallerEnd
 from services.telemetry.calls import CLIENT_GONE, DEADLINE, CallRecord
+from services.telemetry.ended_calls import EndedCalls
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class CallQueue:
         """`settled` waits until the books have the ends of all holds of this moment."""
         self.store = store
         """Has the rows."""
+        self.ended = EndedCalls(self._put)
+        """Takes the calls."""
         self._clock = clock
         self._settled = settled
         self._calls_max = calls_max
@@ -107,30 +110,32 @@ class CallQueue:
     @property
     def depth(self) -> int:
         """Number of calls whose rows are not written yet."""
+        self.ended.deliver()
         return self._accepted - self._handled
 
-    def put(self, record: CallRecord) -> None:
-        """Take in the record of a call that has ended.
+    def _put(self, ended: Sequence[CallRecord]) -> None:
+        """Take in the records of calls that have ended.
 
         Calls whose key was not accepted get no row: strangers would fill the log. A call whose hold
         has not ended is read on without its caller; `put_late` gets it.
         """
-        if not record.account:
-            return
-        if record.facts.hold_id and not record.settlement:
-            reason = str(record.reason)
-            record.facts.caller_end = CallerEnd(record.end, record.code, reason, record.ended_at)
-            return
-        if self._accepted - self._handled >= self._calls_max:
-            self._drop(record)
-            return
-        self._accepted += 1
-        self._waiting.append(record)
+        for record in ended:
+            if not record.account:
+                continue
+            if record.facts.hold_id and not record.settlement:
+                record.facts.caller_end = CallerEnd(
+                    record.end, record.code, str(record.reason), record.ended_at
+                )
+            elif self._accepted - self._handled >= self._calls_max:
+                self._drop(record)
+            else:
+                self._accepted += 1
+                self._waiting.append(record)
 
     def put_late(self, record: CallRecord) -> None:
         """Take in the record of a call whose hold has ended after its caller had left."""
         if record.settlement:
-            self.put(record)
+            self._put([record])
 
     async def run(self) -> None:
         """Write what waits, until cancelled. After a failure of the task it may be run again."""
@@ -143,6 +148,7 @@ class CallQueue:
 
     async def flush(self) -> None:
         """Wait until the calls of this moment have their rows."""
+        self.ended.deliver()
         accepted = self._accepted
         while self._handled < accepted:
             self._wanted.set()
@@ -150,6 +156,7 @@ class CallQueue:
 
     async def _write_waiting(self) -> None:
         """Write the rows of the calls of this moment, however long the store takes."""
+        self.ended.deliver()
         accepted = self._accepted
         while self._handled < accepted:
             if self._batch is None:

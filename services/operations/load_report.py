@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
-from services.common.plain_metrics import PlainCounter
 from services.overload.lateness import LatenessTracker
 from services.overload.load_shedder import LoadShedder
+from services.telemetry.call_metrics import CallMetrics
 from services.telemetry.calls import CallLog
 
 
@@ -20,13 +19,15 @@ class LoadReport:
 
     load_shedder: LoadShedder
     calls: CallLog
-    refused: Mapping[tuple[str, ...], PlainCounter]
-    """Calls that were refused before any channel was asked, by reason."""
+    call_metrics: CallMetrics
+    """Metrics of the calls."""
 
     def get(self) -> pb.GetLoadResponse:
         """Return the load at this moment."""
+        self.call_metrics.ended.deliver()
         shedder = self.load_shedder
         bounds, memory = shedder.bounds, shedder.memory
+        refused = self.call_metrics.refused
         return pb.GetLoadResponse(
             overloaded=shedder.is_overloaded,
             in_flight_call_count=len(self.calls.live),
@@ -37,7 +38,7 @@ class LoadReport:
             queue_waits=_lateness(shedder.queue_waits),
             memory_used_share=memory.used_share,
             memory_short=memory.is_short,
-            refusals={reason: int(count.value) for (reason,), count in self.refused.items()},
+            refusals={reason: int(each.value) for (reason,), each in refused.items()},
         )
 
 

@@ -45,7 +45,7 @@ async def open_call_log(
         return
     store = store_of(config.state, state)
     queue = CallQueue(store, parts.clock, stores.ledger.drain_ends, parts.counters)
-    parts.calls.observers.append(queue.put)
+    parts.calls.observers.append(queue.ended)
     parts.calls.late_observers.append(queue.put_late)
     forget = partial(forget_old_calls, store, parts.clock, config.call_log.retention_days)
     try:

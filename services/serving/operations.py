@@ -55,7 +55,7 @@ async def open_operations_parts(
         tester=_channel_tester(parts, reloader, core),
         calls=LiveCalls(parts.calls, parts.clock),
         leases=stores.leases,
-        load=LoadReport(load_shedder, parts.calls, parts.call_metrics.refused),
+        load=LoadReport(load_shedder, parts.calls, parts.call_metrics),
         configuration=ConfigurationView(
             running=lambda: reloader.snapshots.current.config, read=reloader.pending
         ),

@@ -157,7 +157,8 @@ def _process_parts(stack: AsyncExitStack, clock: Clock, tracer: CallTracer | Non
     metrics = ProcessMetrics(VERSION)
     accept_batch.declare_metrics(metrics.counters)
     call_metrics = CallMetrics(metrics.counters)
-    calls = CallLog(clock, call_metrics.observe, tracer)
+    calls = CallLog(clock, tracer)
+    calls.observers.append(call_metrics.ended)
     calls.declare_metrics(metrics.counters)
     return ProcessParts(
         stack=stack,

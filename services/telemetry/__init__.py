@@ -7,5 +7,6 @@ Modules, in the order in which data flows:
     call_facts    facts about a completion for its row in the call log
     calls         the record of a completion, and its line in the log
     call_spans    OpenTelemetry spans of calls and attempts
+    ended_calls   calls that have ended, on their way to observers
     call_metrics  metrics of completions
 """

@@ -1,7 +1,5 @@
 """Metrics of completions. A call moves each once, after its end, and none per chunk.
 
-Calls are counted together: at the latest `CALLS_MAX` of them, or when the metrics are read.
-
 Labels are bounded. `model` and `channel` come from the configuration, never from a caller; the
 others are enumerations of this package and of the contract.
 """
@@ -17,6 +15,7 @@ import msgspec
 
 from services.common.plain_metrics import ByLabels, PlainMetrics
 from services.telemetry.calls import ABORTED, ENDS, REPLAYED, CallRecord
+from services.telemetry.ended_calls import EndedCalls
 
 AUTH_FAILURES = frozenset({"INVALID_API_KEY", "KEY_EXPIRED", "KEY_REVOKED", "AUTH_UNAVAILABLE"})
 IDEMPOTENCY: Mapping[str, str] = {
@@ -27,10 +26,6 @@ IDEMPOTENCY: Mapping[str, str] = {
 LATENCY_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 DURATION_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 TOKEN_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
-
-
-CALLS_MAX = 256
-"""Most calls that are counted together, so that the event loop is not held."""
 
 _labels_of = attrgetter("method", "model", "code", "reason", "end", "channel", "settlement")
 _PROMPT, _COMPLETION, _THINKING, _CACHE_READ, _CACHE_WRITE = (
@@ -64,8 +59,9 @@ class CallMetrics:
     """Metrics of completions: how they ended, what they asked of providers, what they used."""
 
     def __init__(self, counters: PlainMetrics) -> None:
-        self._ended: list[CallRecord] = []
-        counters.before_reading.append(self._count)
+        self.ended = EndedCalls(self._count)
+        """Takes the calls, which are counted together."""
+        counters.before_reading.append(self.ended.deliver)
         self.attempts = AttemptMetrics(counters)
         self.usage = UsageMetrics(counters)
         self.requests = counters.counter(
@@ -94,24 +90,15 @@ class CallMetrics:
             # A rate needs a zero to start from.
             _ = self.stream_ends[(end,)]
 
-    def observe(self, record: CallRecord) -> None:
-        """Take in a call that has ended: it is counted as it is now."""
-        if record.reason:
-            self._observe_failure(record)
-        elif record.end == REPLAYED:
-            outcome = "joined" if record.is_joined else "replay"
-            self.idempotent_requests[(outcome,)].value += 1
-        self._ended.append(record)
-        # The attempt of a call whose hold has not ended is read on, and may fail later.
-        is_read_on = record.facts.hold_id and not record.settlement
-        if is_read_on or len(self._ended) == CALLS_MAX:
-            self._count()
-
-    def _count(self) -> None:
-        ended, self._ended = self._ended, []
+    def _count(self, ended: Sequence[CallRecord]) -> None:
         alike = defaultdict[tuple[str, ...], list[CallRecord]](list)
         for record in ended:
             alike[_labels_of(record)].append(record)
+            if record.reason:
+                self._count_failure(record)
+            elif record.end == REPLAYED:
+                outcome = "joined" if record.is_joined else "replay"
+                self.idempotent_requests[(outcome,)].value += 1
         for (method, model, code, reason, end, *_), records in alike.items():
             self.requests[method, model, code, reason].value += len(records)
             self.durations[(method,)].observe_all(
@@ -122,7 +109,7 @@ class CallMetrics:
             self.attempts.count(model, records)
             self.usage.count(records)
 
-    def _observe_failure(self, record: CallRecord) -> None:
+    def _count_failure(self, record: CallRecord) -> None:
         reason = record.reason
         if not record.attempts and record.end != ABORTED:
             self.refused[(reason,)].value += 1

@@ -30,6 +30,7 @@ from services.errors import Failure, UpstreamError
 from services.reason_table import REASONS, ROWS
 from services.telemetry.call_facts import CallFacts
 from services.telemetry.call_tracing import NO_HEADERS, TracedTarget
+from services.telemetry.ended_calls import OBSERVED_MAX, EndedCalls
 
 if TYPE_CHECKING:
     from services.telemetry.call_spans import CallSpans, CallTracer
@@ -218,19 +219,16 @@ class CallRecord(msgspec.Struct, kw_only=True):
 
 _NO_USAGE = Usage()
 
-Observe = Callable[[CallRecord], None]
-
 
 class CallLog:
-    """Log of the calls of a process: each is logged and counted once, at its end."""
+    """Log of the calls of a process: each is logged at its end, and observed soon after it."""
 
-    def __init__(self, clock: Clock, observe: Observe, tracer: CallTracer | None = None) -> None:
-        """`observe` gets every complete record."""
+    def __init__(self, clock: Clock, tracer: CallTracer | None = None) -> None:
         self.clock = clock
         """Times the calls."""
-        self.observers: list[Observe] = [observe]
-        """Get every complete record."""
-        self.late_observers: list[Observe] = []
+        self.observers: list[EndedCalls] = []
+        """Get every complete record, as it is at the end of its call."""
+        self.late_observers: list[Callable[[CallRecord], None]] = []
         """Get the record of each call whose cost became known after its end."""
         self._tracer = tracer
         self.live: dict[int, CallRecord] = {}
@@ -281,12 +279,16 @@ class CallLog:
         record.ended_at = self.clock.now()
         record.tokens_so_far = None  # It refers to the request.
         record.interrupt = None
-        for observe in self.observers:
-            observe(record)
         if record.spans is not None:
             record.spans.ended(record)
         if log.isEnabledFor(logging.INFO):
             emit(log, "call.ended", record.line())
+        # A call whose hold has not ended is read on, which changes its record.
+        is_read_on = record.facts.hold_id and not record.settlement
+        for observer in self.observers:
+            observer.waiting.append(record)
+            if is_read_on or len(observer.waiting) == OBSERVED_MAX:
+                observer.deliver()
 
     def _record_cancellation(self, record: CallRecord, time_left_s: float | None) -> None:
         """Record what cancelled the call: an interrupt, its caller, deadline or the shutdown."""

@@ -80,8 +80,9 @@ async def test_a_repeat_of_a_running_call_waits_for_its_answer(
             message = json.loads(answer)
             assert message["content"][-1]["text"] == "GrüßGrüß"
         assert "call.joined" in {record.getMessage() for record in caplog.records}
-        outcomes = stand.gateway.service.call_metrics.idempotent_requests
-        assert outcomes[("joined",)].value == 1
+        metrics = stand.gateway.service.call_metrics
+        metrics.ended.deliver()
+        assert metrics.idempotent_requests[("joined",)].value == 1
         assert len(stand.upstream.requests) == 1
         assert await stand.balance(key) == NANO - COST_NANO
 

@@ -19,6 +19,7 @@ from services.storage.call_charges import logged_days, sums_of_day
 from services.storage.call_rows import CallRow, CallSelection, list_calls
 from services.storage.call_store import CallBatch, CallStore
 from services.storage.sqlite_calls import SqliteCalls
+from services.telemetry.calls import CallRecord
 from tests.stand.call_records import ended_record, settled_record
 
 EVERYTHING = CallSelection(start_ms=0, end_ms=2**53)
@@ -36,6 +37,11 @@ async def running(store: CallStore, *, calls_max: int = 100) -> AsyncIterator[Ca
     yield queue
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def put(queue: CallQueue, record: CallRecord) -> None:
+    """End a call, whose record the queue gets."""
+    queue.ended.waiting.append(record)
 
 
 async def rows(store: CallStore) -> Sequence[CallRow]:
@@ -57,19 +63,19 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteCalls]:
 async def test_rows_are_written_without_being_asked_for(store: SqliteCalls) -> None:
     """A row is there within the interval."""
     async with running(store) as queue:
-        queue.put(ended_record())
-        while queue.depth:  # noqa: ASYNC110 - that nobody asks is what is tested
+        put(queue, ended_record())
+        while not (found := await rows(store)):  # noqa: ASYNC110 - that nobody asks is tested
             await asyncio.sleep(0.01)
 
-    (row,) = await rows(store)
+    (row,) = found
     assert (row.request_id, row.reason, row.total_ms) == ("req-0", "RATE_LIMIT_EXCEEDED", 250)
 
 
 async def test_calls_without_an_accepted_key_have_no_row(store: SqliteCalls) -> None:
     """Guesses of keys do not fill the log."""
     async with running(store) as queue:
-        queue.put(ended_record(1, account=""))
-        queue.put(ended_record(2))
+        put(queue, ended_record(1, account=""))
+        put(queue, ended_record(2))
         await queue.flush()
 
     assert [row.request_id for row in await rows(store)] == ["req-2"]
@@ -78,20 +84,20 @@ async def test_calls_without_an_accepted_key_have_no_row(store: SqliteCalls) -> 
 async def test_a_locked_file_bounds_the_queue(store: SqliteCalls, tmp_path: Path) -> None:
     """While the file cannot be written, excess calls get no row; later ones do."""
     async with running(store, calls_max=5) as queue:
-        queue.put(ended_record(0))
+        put(queue, ended_record(0))
         await queue.flush()
         (file,) = (tmp_path / "calls").glob("*.db")
         with closing(sqlite3.connect(file, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
             for number in range(1, 20):
-                queue.put(ended_record(number))
+                put(queue, ended_record(number))
             assert queue.depth == 5
             assert queue.dropped[("full",)].value == 14
             await asyncio.sleep(0.1)
             assert queue.depth == 5
             other.execute("ROLLBACK")
         await queue.flush()
-        queue.put(ended_record(20))
+        put(queue, ended_record(20))
         await queue.flush()
 
     written = {row.request_id for row in await rows(store)}
@@ -103,7 +109,7 @@ async def test_a_full_disk_is_left_to_the_books(tmp_path: Path) -> None:
     store = SqliteCalls(tmp_path, spare_bytes=shutil.disk_usage(tmp_path).total)
     async with running(store, calls_max=2) as queue:
         for number in range(3):
-            queue.put(ended_record(number))
+            put(queue, ended_record(number))
         await asyncio.sleep(0.7)
 
         assert queue.depth == 2
@@ -117,7 +123,7 @@ async def test_a_call_that_is_read_on_gets_its_row_later(store: SqliteCalls) -> 
     record = ended_record(1, end="client_gone", reason="", code="CANCELLED")
     record.facts.hold_id = "hold-1"
     async with running(store) as queue:
-        queue.put(record)
+        put(queue, record)
         assert queue.depth == 0
         late = settled_record(1, "hold-1", 70, facts=record.facts, ended_at=9.0)
         late.end = ""
@@ -137,7 +143,7 @@ async def test_rows_wait_for_the_books(store: SqliteCalls) -> None:
 
     queue = CallQueue(store, SystemClock(), wait, PlainMetrics("test"))
     task = asyncio.create_task(queue.run())
-    queue.put(settled_record(1, "hold-1", 5))
+    put(queue, settled_record(1, "hold-1", 5))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.7):
             await queue.flush()
@@ -153,7 +159,7 @@ async def test_rows_wait_for_the_books(store: SqliteCalls) -> None:
 async def test_a_batch_is_written_once(store: SqliteCalls) -> None:
     """A batch whose confirmation was lost changes nothing when it is written again."""
     async with running(store) as queue:
-        queue.put(ended_record())
+        put(queue, ended_record())
         await queue.flush()
     (row,) = await rows(store)
     other = msgspec.structs.replace(row, id="call-other")
@@ -174,7 +180,7 @@ async def test_a_task_that_ends_at_any_step_loses_no_row(store: SqliteCalls) -> 
     """What it has not written is written by the next one, once."""
     queue = CallQueue(store, SystemClock(), settled, PlainMetrics("test"), calls_max=100)
     for steps in range(12):
-        queue.put(ended_record(steps))
+        put(queue, ended_record(steps))
         flush = asyncio.create_task(queue.flush())
         task = asyncio.create_task(queue.run())
         for _ in range(steps):

@@ -57,9 +57,7 @@ class Traced:
         self._exporter = InMemorySpanExporter()
         provider = TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.log = CallLog(
-            clock, lambda _: None, CallTracer(provider.get_tracer("pomogator"), clock)
-        )
+        self.log = CallLog(clock, CallTracer(provider.get_tracer("pomogator"), clock))
 
     def call(self, metadata: Mapping[str, str] | None = None) -> AbstractContextManager[CallRecord]:
         """The record of a stream that runs within."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 import msgspec
@@ -16,6 +16,7 @@ from services.domain.usage import Usage
 from services.errors import Failure, UpstreamError, deadline_passed
 from services.reason_table import ROWS
 from services.telemetry.calls import ENDS, FINISHES, CallLog, CallRecord
+from services.telemetry.ended_calls import OBSERVED_MAX, EndedCalls
 from tests.stand.call_records import recorded
 from tests.stand.clock import FakeClock
 
@@ -24,8 +25,15 @@ class Told:
     """A log of calls, and its records."""
 
     def __init__(self, clock: FakeClock) -> None:
-        self.records: list[CallRecord] = []
-        self.log = CallLog(clock, self.records.append)
+        self.batches: list[Sequence[CallRecord]] = []
+        self.log = CallLog(clock)
+        self.log.observers.append(EndedCalls(self.batches.append))
+
+    @property
+    def records(self) -> Sequence[CallRecord]:
+        """The records of all calls that have ended."""
+        self.log.observers[0].deliver()
+        return [record for batch in self.batches for record in batch]
 
     def end_with(
         self, error: BaseException, *, begun: bool = False, left_s: float | None = None
@@ -133,6 +141,28 @@ def test_calls_are_counted_while_they_run(told: Told) -> None:
         told.end_with(asyncio.CancelledError())
         assert len(told.log.live) == 1
     assert len(told.log.live) == 0
+
+
+@pytest.mark.parametrize("calls", [1, OBSERVED_MAX - 1, OBSERVED_MAX, 2 * OBSERVED_MAX + 1])
+def test_observers_get_each_call_once_and_in_order(told: Told, calls: int) -> None:
+    """In batches that are bounded, however late they are asked for."""
+    for number in range(calls):
+        with recorded(told.log, str(number), "create", lambda: None):
+            pass
+
+    assert [int(record.request_id) for record in told.records] == list(range(calls))
+    assert max(map(len, told.batches)) <= OBSERVED_MAX
+
+
+def test_observers_get_a_call_that_is_read_on_as_it_was_when_its_caller_left(told: Told) -> None:
+    """At once: the rest of its answer may fail, and its cost comes later."""
+    with recorded(told.log, "ended", "create", lambda: None):
+        pass
+    assert not told.batches
+    with recorded(told.log, "read on", "create", lambda: None) as record:
+        record.facts.hold_id = "hold-1"
+
+    assert [each.request_id for each in told.batches[0]] == ["ended", "read on"]
 
 
 def test_time_per_token_is_a_mean(told: Told, clock: FakeClock) -> None:
