@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -11,11 +12,16 @@ from services.domain.events import AnswerMembers
 from services.providers.openai import wire
 from services.providers.openai.extras import WITHHELD, Json, decoded
 
+members_of = attrgetter("system_fingerprint", *wire.OF_CHUNK.names)
+"""Returns the members of a chunk, but for unknown ones."""
+
 
 class MembersBesideChoices(msgspec.Struct):
     """Members of one answer, the last value of each."""
 
-    system_fingerprint: str = ""
+    last: tuple[Any, ...] = members_of(wire.Chunk())
+    """`members_of` the last chunk that was added. The same again has no news."""
+    _fingerprint: str = ""
     _values: Json = {}
     _seen: dict[str, bytes] = {}
     _new: set[str] = set()
@@ -23,26 +29,20 @@ class MembersBesideChoices(msgspec.Struct):
     has_news: bool = False
     """Whether `news` has something to return."""
 
-    @property
-    def extra_json(self) -> bytes:
-        """All members but the fingerprint, as a JSON object. Empty: there are none."""
-        return msgspec.json.encode(self._values) if self._values else b""
-
     def add(self, chunk: wire.Chunk, unknown: Any) -> bool:
         """Take the members of a chunk. Returns whether any of them is new or has changed."""
-        fingerprint = chunk.system_fingerprint
-        changed = bool(fingerprint) and fingerprint != self.system_fingerprint
+        self.last = members_of(chunk)
+        fingerprint = chunk.system_fingerprint or self._fingerprint
+        changed = fingerprint != self._fingerprint
         if changed:
-            self.system_fingerprint = fingerprint or ""
+            self._fingerprint = fingerprint
             self._new_fingerprint = self.has_news = True
-        if unknown or wire.OF_CHUNK.values(chunk) != wire.OF_CHUNK.unset:
-            changed |= self._add_others(wire.OF_CHUNK.of(chunk) | (unknown or {}))
-        return changed
+        return self._add_others(wire.OF_CHUNK.of(chunk) | (unknown or {})) or changed
 
     def news(self) -> AnswerMembers:
         """Return the members that this has not returned yet."""
         others = {name: value for name, value in self._values.items() if name in self._new}
-        fingerprint = self.system_fingerprint if self._new_fingerprint else ""
+        fingerprint = self._fingerprint if self._new_fingerprint else ""
         self._new.clear()
         self._new_fingerprint = self.has_news = False
         return AnswerMembers(

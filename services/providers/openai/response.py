@@ -11,17 +11,19 @@ from functools import partial
 from itertools import repeat
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 
+from services.common.json_errors import NOT_JSON
 from services.common.known_members import item, member
 from services.domain.completion import Choice, WholeAnswer
-from services.domain.events import Event, Finished, TextDelta
+from services.domain.events import AnswerMembers, Event, Finished, TextDelta
 from services.domain.usage import Usage
 from services.providers.base import RepeatedTextDecoder, SseEvent, Target, TextEvents
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.failures import read_error
 from services.providers.openai import wire
-from services.providers.openai.answer_members import MembersBesideChoices
+from services.providers.openai.answer_members import MembersBesideChoices, members_of
 from services.providers.openai.choice import StatePacker, StreamedChoice, only_piece
 from services.providers.openai.reasoning import Reasoning
 from services.providers.openai.tool_calls import ToolCalls
@@ -72,7 +74,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             return []
         if self.done or event.name == "error" or not data.startswith(b"{"):
             return self._feed_other(event)
-        chunk, unknown = wire.decode(data)
+        chunk, unknown = _decoded(data)
         kind, text = only_piece(chunk)
         if text and kind is TextDelta and unknown is None:
             events, changed = self._take_text(chunk, text)
@@ -88,7 +90,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
     def text_of(self, data: bytes) -> str:
         """Return the text, the reasoning or the arguments that an event adds."""
-        chunk, _ = wire.decode(data)
+        chunk, _ = _decoded(data)
         _, text = only_piece(chunk)
         return text
 
@@ -114,20 +116,20 @@ class OpenAiDecoder(RepeatedTextDecoder):
     def whole(self, body: bytes) -> WholeAnswer:
         """Decode a JSON body, which may begin with white space."""
         data = body.strip()
-        found, unknown = wire.decode(data)
+        found, unknown = _decoded(data)
         self._take_head(found, unknown, data)
-        self._members.add(found, unknown)
         if not found.choices:
             raise error_in_answer(data) if read_error(data).message else unreadable()
         made = None
         if len(found.choices) == 1 and unknown is None:
             made = plain_choice(found.choices[0])
+        members = self._members.news() if self._members.has_news else AnswerMembers()
         return WholeAnswer(
             choices=self._whole_choices(found, unknown) if made is None else [made],
             usage=self.usage,
             service_tier=self._service_tier,
-            system_fingerprint=self._members.system_fingerprint,
-            extra_json=self._members.extra_json,
+            system_fingerprint=members.system_fingerprint,
+            extra_json=members.extra_json,
         )
 
     def _whole_choices(self, found: wire.Chunk, unknown: Any) -> list[Choice]:
@@ -155,7 +157,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             return []
         if event.name == "error":
             raise error_in_answer(data)
-        events, _ = self._take(*wire.decode(data), data)
+        events, _ = self._take(*_decoded(data), data)
         return events
 
     def _take(self, chunk: wire.Chunk, unknown: Any, data: bytes) -> tuple[list[Event], bool]:
@@ -163,8 +165,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
         Returns its events, and whether any member without an event is new or has changed.
         """
-        self._take_head(chunk, unknown, data)
-        changed = self._members.add(chunk, unknown)
+        changed = self._take_head(chunk, unknown, data)
         events: list[Event] = []
         for number, choice in enumerate(chunk.choices or ()):
             index = _checked_index(choice) if choice.index else 0
@@ -195,13 +196,17 @@ class OpenAiDecoder(RepeatedTextDecoder):
         if chunk.service_tier:
             self._service_tier = chunk.service_tier
         events: list[Event] = [TextDelta(text)]
-        changed = self._members.add(chunk, None)
-        if self._members.has_news:
-            events.insert(0, self._members.news())
+        members = self._members
+        changed = members_of(chunk) != members.last and members.add(chunk, None)
+        if members.has_news:
+            events.insert(0, members.news())
         return events, changed
 
-    def _take_head(self, chunk: wire.Chunk, unknown: Any, data: bytes) -> None:
-        """Take what is beside the choices. Raises UpstreamError if that is an error."""
+    def _take_head(self, chunk: wire.Chunk, unknown: Any, data: bytes) -> bool:
+        """Take what is beside the choices. Raises UpstreamError if that is an error.
+
+        Returns whether any member without an event is new or has changed.
+        """
         if chunk.usage is not None:
             its = member(unknown, "usage") if unknown else None
             self.usage = normalized(chunk.usage, its) or self.usage
@@ -215,6 +220,9 @@ class OpenAiDecoder(RepeatedTextDecoder):
             raise error_in_answer(data)
         if unknown and chunk.choices is None and chunk.usage is None:
             raise_flat_error(data, unknown)
+        if unknown is None and members_of(chunk) == self._members.last:
+            return False
+        return self._members.add(chunk, unknown)
 
     def _take_groq(self, extras: wire.GroqExtras, unknown: Any) -> None:
         if extras.usage is not None:
@@ -231,6 +239,16 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
     def _count(self, found: wire.Usage, unknown: Any) -> None:
         self.usage = normalized(found, unknown) or self.usage
+
+
+def _decoded(data: bytes) -> tuple[wire.Chunk, Any]:
+    """Decode an event's data or a whole body, and its unknown members. See `wire.decode`."""
+    try:
+        return wire.decode_known(data), None
+    except msgspec.ValidationError:
+        return wire.decode(data)
+    except NOT_JSON:
+        raise unreadable() from None
 
 
 def _checked_index(choice: wire.Choice) -> int:

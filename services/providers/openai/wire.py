@@ -200,35 +200,24 @@ class Chunk(Wire, frozen=True, gc=False):
     p: Json = UNSET  # Cloudflare: the same.
 
 
-_decoder = msgspec.json.Decoder(Chunk)
+decode_known = msgspec.json.Decoder(Chunk).decode
+"""Decodes an event's data or a whole body. Raises `msgspec.ValidationError` where that has unknown
+members or odd fields, which `decode` reads."""
 _shape = shape_of(Chunk)
-
-
-def decode(data: bytes) -> tuple[Chunk, Any]:
-    """Decode an event's data or a whole body, and its unknown members, which are None mostly.
-
-    See `services.common.known_members`. Raises UPSTREAM_BAD_RESPONSE if it is not JSON.
-    """
-    try:
-        return _decoder.decode(data), None
-    except msgspec.ValidationError:
-        return _tolerant(data)
-    except NOT_JSON:
-        raise unreadable() from None
 
 
 class PassedFields:
     """Fields that are passed on like unknown members, since some servers send them always."""
 
     def __init__(self, *names: str) -> None:
-        self._names = names
+        self.names = names
         self.values = attrgetter(*names)
         """Returns their values, which mostly are `unset`: this asks for all of them at once."""
         self.unset = (UNSET,) * len(names)
 
     def of(self, value: Chunk | Choice) -> dict[str, Raw]:
         """Return those that are set, and not null."""
-        found = zip(self._names, self.values(value), strict=True)
+        found = zip(self.names, self.values(value), strict=True)
         return {name: raw for name, raw in found if raw is not UNSET and bytes(raw) != b"null"}
 
 
@@ -244,8 +233,12 @@ def present(value: Json) -> bytes:
     return b"" if text in _NOTHING else text
 
 
-def _tolerant(data: bytes) -> tuple[Chunk, Any]:
-    """Decode the data again, without unknown members, and with odd fields mended."""
+def decode(data: bytes) -> tuple[Chunk, Any]:
+    """Decode data without its unknown members, and with odd fields mended; and these members.
+
+    They are None mostly. See `services.common.known_members`. Raises UPSTREAM_BAD_RESPONSE if it is
+    not JSON.
+    """
     try:
         known, unknown = split(Raw(data), _shape)
         if unknown is not None:
@@ -254,7 +247,7 @@ def _tolerant(data: bytes) -> tuple[Chunk, Any]:
             data = msgspec.json.encode(known)
         for _ in range(_ODD_FIELDS_MAX):
             try:
-                return _decoder.decode(data), unknown
+                return decode_known(data), unknown
             except msgspec.ValidationError as error:
                 found: object = msgspec.json.decode(data)
                 if not mend(found, str(error)):
