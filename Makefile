@@ -28,7 +28,8 @@ run: $(VENV)/.run ## Install, then serve a real model at http://127.0.0.1:8080 (
 
 # A file stays with one worker, since its fixtures are shared. Files in the order of the folders
 # leave the short ones for the end, so that both workers finish at about the same time.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# With bytecode, since the tests start some hundred processes, which would each compile all modules.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev ## Install what the tests need, and run all but the nightly ones (ARGS="-k name" for some).
 	$(PYTEST) -m "not nightly" $(ARGS)
