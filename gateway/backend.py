@@ -37,12 +37,12 @@ class Backend(Protocol):
     refusals show the limit (`gateway.overload.concurrency_limit`)."""
 
     async def whole(
-        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str], /
     ) -> Completion:
         """Return the whole answer to a request."""
 
     def stream(
-        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str], /
     ) -> AsyncGenerator[Batch, None]:
         """Return the batches of an answer. Awaiting one raises ApiError.
 
@@ -51,7 +51,7 @@ class Backend(Protocol):
         """
 
     async def embed(
-        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str]
+        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str], /
     ) -> Embeddings:
         """Return the embeddings of a request."""
 

@@ -61,7 +61,7 @@ class GrpcBackend(Backend):
         )
 
     async def whole(
-        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str], /
     ) -> Completion:
         """Return the whole answer to a request."""
         message = fill_request(request, chat.CreateChatCompletionRequest())
@@ -74,7 +74,7 @@ class GrpcBackend(Backend):
         return read_completion(answer)
 
     async def stream(
-        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str], /
     ) -> AsyncGenerator[Batch, None]:
         """Yield the batches of an answer."""
         rpc = self._chat.StreamChatCompletion(
@@ -93,7 +93,7 @@ class GrpcBackend(Backend):
                     yield batch
 
     async def embed(
-        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str]
+        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str], /
     ) -> Embeddings:
         """Return the embeddings of a request."""
         message = await off_loop(call.request_bytes, to_embedding_request, request)

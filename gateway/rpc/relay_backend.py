@@ -29,7 +29,7 @@ class RelayBackend(GrpcBackend):
         self._links = links
 
     async def whole(
-        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str], /
     ) -> Completion:
         """Return the whole answer to a request."""
         chosen = self._choose(request, call)
@@ -44,7 +44,7 @@ class RelayBackend(GrpcBackend):
         return link.codec.decode_completion(response)
 
     def stream(
-        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str], /
     ) -> AsyncGenerator[Batch, None]:
         """Return the batches of an answer."""
         chosen = self._choose(request, call)

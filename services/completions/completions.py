@@ -6,8 +6,11 @@ A call is recorded, admitted by load, authenticated, and run by the pipeline. Fa
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from copy import copy
+from functools import partial
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -17,12 +20,13 @@ from services.admission.keyring import Keyring
 from services.common.call_names import TAGS_HEADER
 from services.common.call_tags import read_tags
 from services.common.fair_share import CountedCall
+from services.common.plain_metrics import PlainCounter
 from services.completions.completion_call import (
     AuthenticatedCall,
     CallRequest,
     CompletionCall,
 )
-from services.completions.idempotency import SetHeaders, check_idempotency_key
+from services.completions.idempotency import check_idempotency_key
 from services.completions.pipeline import Pipeline
 from services.completions.snapshot import SnapshotHolder
 from services.domain.call_options import CallOptions
@@ -49,6 +53,10 @@ PipelineT = TypeVar("PipelineT", bound=CallPipeline)
 CallT = TypeVar("CallT", bound=AuthenticatedCall[Any])
 
 
+ToError: TypeAlias = Callable[[str, Exception], Exception]
+"""Returns the error to raise for a failure of the call with that request ID."""
+
+
 class CallEntrance(Generic[PipelineT]):
     """Entrance of calls, whatever they ask for: record, admission by load, authentication."""
 
@@ -59,6 +67,7 @@ class CallEntrance(Generic[PipelineT]):
         snapshots: SnapshotHolder,
         calls: CallLog,
         load_shedder: LoadShedder,
+        refused: PlainCounter,
     ) -> None:
         self.pipeline = pipeline
         """Runs the calls."""
@@ -70,6 +79,30 @@ class CallEntrance(Generic[PipelineT]):
         """Records the calls."""
         self.load_shedder = load_shedder
         """Admits the calls by load."""
+        self._refused = refused
+        self.to_error: ToError | None = None
+        """None: failures are raised as they are."""
+
+    def bordered(self, to_error: ToError) -> Self:
+        """Return the same entrance for callers who get `to_error` of each failure."""
+        entrance = copy(self)
+        entrance.to_error = to_error
+        return entrance
+
+    def retry_after_s(self, key: str) -> float | None:
+        """Return the `Retry-After` of one more call with this key, if it would be refused by load.
+
+        None: the call may begin. It has no record if it does not.
+        """
+        retry_after_s = self.load_shedder.retry_after_s(len(self.calls.live) + 1, key)
+        if retry_after_s is not None:
+            self._refused.value += 1
+        return retry_after_s
+
+    def interrupt(self, options: CallOptions) -> CallInterrupt:
+        """Return the interrupt of a call at its deadline."""
+        to_error = self.to_error and partial(self.to_error, options.request_id)
+        return CallInterrupt(get_running_loop().time() + options.deadline_s, to_error)
 
 
 class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
@@ -81,7 +114,8 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
     request: CallRequest
     options: CallOptions
     interrupt: CallInterrupt
-    set_headers: SetHeaders
+    headers: dict[str, str]
+    """Gets the headers of the answer before it begins."""
     _record: CallRecord | None = None
     _counted: CountedCall | None = None
     _call: CallT | None = None
@@ -116,7 +150,7 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
                 request=request,
                 strict=policy == "strict" or (not policy and caller.scope.strict),
                 snapshot=entrance.snapshots.current,
-                set_headers=self.set_headers,
+                set_headers=self.headers.update,
                 idempotency_key=options.idempotency_key,
                 time_left_s=self.interrupt.time_left_s,
             )
@@ -150,13 +184,17 @@ class Completions(CallEntrance[Pipeline]):
         self,
         request: CompletionRequest,
         options: CallOptions,
-        interrupt: CallInterrupt,
-        set_headers: SetHeaders,
+        headers: dict[str, str],
+        interrupt: CallInterrupt | None = None,
     ) -> Completion:
-        """Return a whole answer. `set_headers` gets the headers of the answer before that."""
+        """Return a whole answer, and add its headers to `headers` before that.
+
+        Without `interrupt`, the call ends at the deadline of its options.
+        """
+        interrupt = interrupt or self.interrupt(options)
         with interrupt:
             async with EnteredCall(
-                self, "create", CompletionCall, request, options, interrupt, set_headers
+                self, "create", CompletionCall, request, options, interrupt, headers
             ) as call:
                 return await self.pipeline.whole(call)
 
@@ -164,13 +202,15 @@ class Completions(CallEntrance[Pipeline]):
         self,
         request: CompletionRequest,
         options: CallOptions,
-        interrupt: CallInterrupt,
-        set_headers: SetHeaders,
+        headers: dict[str, str],
+        interrupt: CallInterrupt | None = None,
     ) -> AsyncGenerator[Batch, None]:
-        """Return the batches of an answer. `set_headers` gets its headers before the first."""
-        entered = EnteredCall(
-            self, "stream", CompletionCall, request, options, interrupt, set_headers
-        )
+        """Return the batches of an answer, whose headers are added to `headers` before the first.
+
+        Without `interrupt`, the call ends at the deadline of its options.
+        """
+        interrupt = interrupt or self.interrupt(options)
+        entered = EnteredCall(self, "stream", CompletionCall, request, options, interrupt, headers)
         return interrupt.guard(entered, self.pipeline.stream)
 
     async def count_prompt(

@@ -84,7 +84,7 @@ class RelayedCall:
         interrupt = CallInterrupt.after(self._timeout_s)
         request = await self._read()
         completion = await self._completions.whole(
-            request, self._options(), interrupt, self._headers.update
+            request, self._options(), self._headers, interrupt
         )
         response = self._codec.encode_completion(completion)
         if len(response) > PIECE_BYTES:
@@ -95,7 +95,7 @@ class RelayedCall:
     async def _stream(self) -> None:
         interrupt = CallInterrupt.after(self._timeout_s)
         request = await self._read()
-        stream = self._completions.stream(request, self._options(), interrupt, self._headers.update)
+        stream = self._completions.stream(request, self._options(), self._headers, interrupt)
         del request  # It may be large, and the stream long.
         encode = self._codec.encode_batch
         async with aclosing(stream) as batches:

@@ -57,9 +57,9 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
     ) -> pb.CreateChatCompletionResponse:
         """Answer with one message."""
         headers = dict(unknown_request_id(context))
-        completion = await self._completions.whole(
-            await _read_call(request, context), *options_of(context), headers.update
-        )
+        options, interrupt = options_of(context)
+        asked = await _read_call(request, context)
+        completion = await self._completions.whole(asked, options, headers, interrupt)
         if headers:
             await context.send_initial_metadata(tuple(headers.items()))
         return to_completion_message(completion)
@@ -71,10 +71,10 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
     ) -> AsyncIterator[pb.StreamChatCompletionResponse]:
         """Answer with a stream: one message for every read from the provider."""
         headers = dict(unknown_request_id(context))
-        stream = self._completions.stream(
-            await _read_call(request, context), *options_of(context), headers.update
-        )
-        del request  # It may be large, and the stream long.
+        options, interrupt = options_of(context)
+        asked = await _read_call(request, context)
+        stream = self._completions.stream(asked, options, headers, interrupt)
+        del request, asked  # It may be large, and the stream long.
         async with aclosing(stream) as batches:
             async for batch in batches:
                 if headers:

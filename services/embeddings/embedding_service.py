@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from services.admission.interrupt import CallInterrupt
 from services.completions.completions import CallEntrance, EnteredCall
-from services.completions.idempotency import SetHeaders
 from services.domain.call_options import CallOptions
 from services.domain.embeddings import EmbeddingRequest, Embeddings
 from services.embeddings.embedding_call import EmbeddingCall
@@ -21,12 +20,13 @@ class EmbeddingService(CallEntrance[EmbeddingPipeline]):
         self,
         request: EmbeddingRequest,
         options: CallOptions,
-        interrupt: CallInterrupt,
-        set_headers: SetHeaders,
+        headers: dict[str, str],
+        interrupt: CallInterrupt | None = None,
     ) -> Embeddings:
-        """Return the vectors. `set_headers` gets the headers of the answer before that."""
+        """Return the vectors, and add the headers of the answer to `headers` before that."""
+        interrupt = interrupt or self.interrupt(options)
         with interrupt:
             async with EnteredCall(
-                self, METHOD, EmbeddingCall, request, options, interrupt, set_headers
+                self, METHOD, EmbeddingCall, request, options, interrupt, headers
             ) as call:
                 return await self.pipeline.create(call)

@@ -30,7 +30,8 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
         headers = dict(unknown_request_id(context))
         size = current_request_bytes() * OBJECTS_PER_BYTE
         asked = await off_loop(size, read_request, request)
-        embeddings = await self._embeddings.create(asked, *options_of(context), headers.update)
+        options, interrupt = options_of(context)
+        embeddings = await self._embeddings.create(asked, options, headers, interrupt)
         if headers:
             await context.send_initial_metadata(tuple(headers.items()))
         return to_embeddings_message(embeddings)

@@ -6,10 +6,8 @@ other methods go over the channel to the servicers, as those of an edge apart do
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine
-from functools import partial
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
 import grpc
@@ -17,7 +15,6 @@ import grpc
 from gateway.backend import ServiceState
 from gateway.errors import ApiError, internal
 from gateway.rpc.grpc_backend import GrpcBackend
-from services.admission.interrupt import CallInterrupt
 from services.common.call_names import PROVIDER_CODE, SCARCE
 from services.domain.call_options import CallOptions
 from services.domain.completion import Completion
@@ -33,41 +30,23 @@ log = logging.getLogger(__name__)
 class CoreBackend(GrpcBackend):
     """The core of this process. See `gateway.backend.Backend`."""
 
+    whole: Callable[
+        [CompletionRequest, CallOptions, dict[str, str]], Coroutine[Any, Any, Completion]
+    ]
+    stream: Callable[[CompletionRequest, CallOptions, dict[str, str]], AsyncGenerator[Batch, None]]
+    embed: Callable[
+        [EmbeddingRequest, CallOptions, dict[str, str]], Coroutine[Any, Any, Embeddings]
+    ]
+
     def __init__(self, service: Service, channel: grpc.aio.Channel) -> None:
         """`channel` leads to the servicers of `service`."""
         super().__init__(channel)
-        self._completions = service.completions
-        self._embeddings_core = service.embeddings
+        completions = service.completions.bordered(_api_error)
+        self.whole, self.stream = completions.whole, completions.stream
+        self.embed = service.embeddings.bordered(_api_error).create
+        self.call_limit = completions.retry_after_s
         self._keyring = service.keyring
         self._serves = service.serves
-        self._calls = service.calls.live
-        self._load_shedder = service.load_shedder
-        self._refused = service.call_metrics.refused[("OVERLOADED",)]
-        self.call_limit = self._retry_after_s
-
-    def whole(
-        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
-    ) -> Coroutine[Any, Any, Completion]:
-        """Return the whole answer to a request."""
-        return self._completions.whole(request, call, _interrupt(call), headers.update)
-
-    def stream(
-        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
-    ) -> AsyncGenerator[Batch, None]:
-        """Return the batches of an answer."""
-        return self._completions.stream(request, call, _interrupt(call), headers.update)
-
-    def embed(
-        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str]
-    ) -> Coroutine[Any, Any, Embeddings]:
-        """Return the embeddings of a request."""
-        return self._embeddings_core.create(request, call, _interrupt(call), headers.update)
-
-    def _retry_after_s(self, key: str) -> float | None:
-        retry_after_s = self._load_shedder.retry_after_s(len(self._calls) + 1, key)
-        if retry_after_s is not None:
-            self._refused.value += 1
-        return retry_after_s
 
     async def check_key(self, key: str, request_id: str) -> bool:
         """Return whether the key is valid; False where the store does not answer."""
@@ -83,11 +62,6 @@ class CoreBackend(GrpcBackend):
     async def state(self, timeout_s: float) -> ServiceState:  # noqa: ARG002 - it answers at once
         """Return whether calls are accepted."""
         return "ready" if await self._serves() else "not serving"
-
-
-def _interrupt(call: CallOptions) -> CallInterrupt:
-    deadline = asyncio.get_running_loop().time() + call.deadline_s
-    return CallInterrupt(deadline, partial(_api_error, call.request_id))
 
 
 def to_api_error(failure: Failure) -> ApiError:

@@ -115,7 +115,8 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         pipeline, embedding_pipeline = await _open_pipelines(
             parts, stores, reloader, sessions, upstream
         )
-        entrance = stores.keyring, reloader.snapshots, parts.calls, load_shedder
+        refused = parts.call_metrics.refused[("OVERLOADED",)]
+        entrance = stores.keyring, reloader.snapshots, parts.calls, load_shedder, refused
         if config.keys.on_revoke == "end":
             stores.keyring.live_calls = parts.calls.live
         completions = Completions(pipeline, *entrance)

@@ -24,7 +24,6 @@ from types import FrameType
 
 import uvloop
 
-from services.admission.interrupt import CallInterrupt
 from services.common import json_logs
 from services.common.log_handler import NonBlockingHandler
 from services.common.process_settings import freeze_gc
@@ -98,13 +97,13 @@ def asking(core: Completions, model: str, key: str, *, streamed: bool) -> Ask:
     spec = ChatCompletionSpec(model=model, messages=[message], max_tokens=256, temperature=0.5)
     request = CompletionRequest(spec=spec)
 
-    options = CallOptions(request_id="req-1", key=key)
+    options = CallOptions(request_id="req-1", key=key, deadline_s=600.0)
 
     async def create() -> None:
-        await core.whole(request, options, CallInterrupt.after(600.0), lambda _: None)
+        await core.whole(request, options, {})
 
     async def stream() -> None:
-        async for _ in core.stream(request, options, CallInterrupt.after(600.0), lambda _: None):
+        async for _ in core.stream(request, options, {}):
             pass
 
     return stream if streamed else create

@@ -38,7 +38,7 @@ class DirectBackend(Backend):
         self._chat = ScriptedChat(script)
 
     async def whole(
-        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str], /
     ) -> Completion:
         """The script's answer."""
         context = _CallContext(call, headers)
@@ -49,7 +49,7 @@ class DirectBackend(Backend):
         return read_completion(answer)
 
     def stream(
-        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str], /
     ) -> AsyncGenerator[Batch, None]:
         """The script's steps."""
         return self._batches(request, _CallContext(call, headers))
@@ -65,7 +65,7 @@ class DirectBackend(Backend):
                     yield read_batch(response)
 
     async def embed(
-        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str]
+        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str], /
     ) -> Embeddings:
         """A vector of one component for each entry, which is its place in the request."""
         del call, headers

@@ -18,7 +18,6 @@ from gateway.rpc.relay_links import RelayLinks
 from gateway.rpc.service_channel import open_channel
 from services.admission.interrupt import CallInterrupt
 from services.completions.completions import Completions
-from services.completions.idempotency import SetHeaders
 from services.completions.relay_servicer import RelayServicer, RelayStream
 from services.completions.servicer import ChatCompletionServicer
 from services.domain.call_options import CallOptions
@@ -56,11 +55,11 @@ class ScriptedCore:
         self,
         request: CompletionRequest,
         options: CallOptions,
+        headers: dict[str, str],
         interrupt: CallInterrupt,
-        set_headers: SetHeaders,
     ) -> Completion:
         """Answer with the prompt."""
-        text = await self._answer(request, options, interrupt, set_headers)
+        text = await self._answer(request, options, headers, interrupt)
         message = Message(role="assistant", content=[TextPart(text=text)])
         return Completion(
             completion_id="c",
@@ -73,11 +72,11 @@ class ScriptedCore:
         self,
         request: CompletionRequest,
         options: CallOptions,
+        headers: dict[str, str],
         interrupt: CallInterrupt,
-        set_headers: SetHeaders,
     ) -> AsyncGenerator[Batch, None]:
         """Stream the prompt by its words."""
-        text = await self._answer(request, options, interrupt, set_headers)
+        text = await self._answer(request, options, headers, interrupt)
         try:
             for word in text.split():
                 yield [TextDelta(word)]
@@ -94,8 +93,8 @@ class ScriptedCore:
         self,
         request: CompletionRequest,
         options: CallOptions,
+        headers: dict[str, str],
         interrupt: CallInterrupt,
-        set_headers: SetHeaders,
     ) -> str:
         self.asked.append((options, interrupt))
         part = request.spec.messages[0].content[0]
@@ -107,7 +106,7 @@ class ScriptedCore:
             failure.headers = HEADERS
             raise failure
         if part.text.startswith("make "):
-            set_headers(HEADERS)
+            headers.update(HEADERS)
             return "z" * int(part.text.removeprefix("make "))
         if part.text == "break":
             raise ValueError("a secret")
@@ -117,7 +116,7 @@ class ScriptedCore:
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
-        set_headers(HEADERS)
+        headers.update(HEADERS)
         return part.text
 
 
