@@ -87,7 +87,7 @@ def create_app(
     in JSON.
     """
     backend = backend or GrpcBackend(channel)
-    calls = InFlightCalls(learns_limit=backend.call_limit is None)
+    calls = InFlightCalls(memory, learns_limit=backend.call_limit is None)
     admission = BodyAdmission(
         call_limit=backend.call_limit or calls.limit.retry_after_s,
         monitor=memory,

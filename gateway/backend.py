@@ -22,7 +22,8 @@ ServiceState: TypeAlias = Literal["ready", "not serving", "unreachable"]
 
 CallLimit: TypeAlias = Callable[[str], float | None]
 """A limit of calls in flight. For the key of a caller it returns the seconds to wait before a
-retry, or None where one more call of that caller is within the limit."""
+retry, or None where one more call of that caller is within the limit, and memory is not short. That
+call starts in this loop turn or the next one, if at all."""
 
 
 class Backend(Protocol):

@@ -22,7 +22,8 @@ class BodyAdmission:
     """The checks that all requests with a body share."""
 
     call_limit: CallLimit = no_limit
-    """The capacity of the service."""
+    """The capacity of the service, and of memory. It is asked for the key as it was sent
+    (`gateway.http.credentials.unchecked_key`), just before a call starts."""
     monitor: MemoryMonitor | None = None
     """The memory of this process. None: it is never short."""
     known_keys: KnownKeys = field(default_factory=KnownKeys)
@@ -30,27 +31,22 @@ class BodyAdmission:
     budget: BodyBudget = field(default_factory=BodyBudget)
     """The memory that bodies may take."""
 
-    def admit(self, caller: str) -> ApiError | None:
-        """Return the refusal, or None when the call may start in this loop turn or the next one.
-
-        `caller` is the key as it was sent (`gateway.http.credentials.unchecked_key`).
-        """
-        retry_after_s = self.call_limit(caller)
-        if retry_after_s is not None:
-            return refused_call(retry_after_s)
-        monitor = self.monitor
-        return None if monitor is None or not monitor.is_short else self.admit_body()
-
     def admit_body(self) -> ApiError | None:
         """Return the refusal of a body that has not arrived yet, or None when it may be read.
 
-        Only memory counts here: `admit` decides about the call once its body has arrived.
+        Only memory counts here: `call_limit` decides about the call once its body has arrived.
         """
         monitor = self.monitor
         if monitor is None or not monitor.is_short:
             return None
         monitor.refused += 1
         return refused_call(random_retry_after_s())
+
+    def check_call(self, caller: str) -> None:
+        """Raise ApiError if the call exceeds `call_limit`."""
+        retry_after_s = self.call_limit(caller)
+        if retry_after_s is not None:
+            raise refused_call(retry_after_s)
 
     def memory(self, key: str) -> BodyMemory:
         """Return the memory of one body, which counts for its key if that is known."""

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Self
 
 import msgspec
-from msgspec.structs import replace
 from multidict import MultiMapping
 
 from gateway.config import EdgeConfig
@@ -69,17 +68,6 @@ class HeaderOptions(msgspec.Struct, frozen=True, kw_only=True):
             stream_deadline_s=deadline_s(headers, config, whole=False),
             parameter_policy=parameter_policy(headers),
             session_id=session_of_headers(headers),
-        )
-
-    def call_of(self, request_id: str, request_bytes: int, *, streams: bool = False) -> CallOptions:
-        """Return the options of the call of one request."""
-        call = self.call
-        return replace(
-            call,
-            request_id=request_id,
-            request_bytes=request_bytes,
-            deadline_s=self.stream_deadline_s if streams else call.deadline_s,
-            trace_context=TRACE_CONTEXT.get() or call.trace_context,
         )
 
 

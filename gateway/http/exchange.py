@@ -69,8 +69,7 @@ async def receive_body(
         await admission.known_keys.require(caller, exchange.request_id)
     exchange.memory = admission.memory(caller)
     exchange.arrived = await read_body(request, config, exchange.memory)
-    if error := admission.admit(caller):
-        raise error
+    admission.check_call(caller)
 
 
 class AlreadySentResponse(web.StreamResponse):

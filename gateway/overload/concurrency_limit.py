@@ -24,6 +24,7 @@ import math
 import time
 from collections.abc import Callable
 
+from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.refusals import random_retry_after_s
 from gateway.overload.thresholds import (
     GROWTH_DIVISOR,
@@ -44,13 +45,16 @@ class ConcurrencyLimit:
         in_flight: Callable[[], int],
         is_light: Callable[[str], bool],
         now: Callable[[], float] = time.monotonic,
+        memory: MemoryMonitor | None = None,
     ) -> None:
         """`in_flight` counts the calls; `now` is the time in seconds.
 
-        `is_light` tells whether a caller is light (`services.common.fair_share`).
+        `is_light` tells whether a caller is light (`services.common.fair_share`). Without `memory`
+        it is never short.
         """
         self._in_flight = in_flight
         self._is_light = is_light
+        self._memory = memory
         self._now = now
         self.calls_max: int | None = None
         """The limit. None: no service has refused a call yet."""
@@ -65,8 +69,11 @@ class ConcurrencyLimit:
     def retry_after_s(self, caller: str) -> float | None:
         """Return the seconds until a retry if one more call of this caller exceeds the limit.
 
-        None: the call is admitted. It starts in this loop turn or the next one, if at all.
+        None: the call is admitted. See `gateway.backend.CallLimit`.
         """
+        if self._memory is not None and self._memory.is_short:
+            self._memory.refused += 1
+            return random_retry_after_s()
         if self.calls_max is None:
             return None
         calls = self._in_flight() + self._starting

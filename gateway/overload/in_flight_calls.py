@@ -8,19 +8,22 @@ import msgspec
 
 from gateway.errors import ApiError, shutting_down
 from gateway.overload.concurrency_limit import ConcurrencyLimit
+from gateway.overload.memory_monitor import MemoryMonitor
 from services.common.fair_share import CountedCall, FairShare
 
 
 class InFlightCalls:
     """The calls of one edge that are in flight."""
 
-    def __init__(self, *, learns_limit: bool = True) -> None:
+    def __init__(self, memory: MemoryMonitor | None = None, *, learns_limit: bool = True) -> None:
         """`learns_limit`: whether `limit` is used, which counts the calls of each caller."""
         self.learns_limit = learns_limit
         self.running: set[InFlightCall] = set()
         """Only the calls themselves change it."""
         self.shares = FairShare()
-        self.limit = ConcurrencyLimit(lambda: len(self.running), self.shares.is_light)
+        self.limit = ConcurrencyLimit(
+            lambda: len(self.running), self.shares.is_light, memory=memory
+        )
         """The limit of these calls, learned from the service's refusals."""
         self.drained: asyncio.Event | None = None
         """Set by the last call that ends while `drain` waits."""

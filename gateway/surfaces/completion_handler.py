@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 
+from msgspec.structs import replace
+
 from gateway.errors import ApiError, internal
 from gateway.http.exchange import Exchange
 from gateway.overload.in_flight_calls import InFlightCall
@@ -39,13 +41,11 @@ class CompletionHandler(SurfaceHandler[Surface]):
             ConnectionError: the client is gone.
         """
         surface, sent = self.surface, exchange.sent
-        options = sent.options or self.read_options(sent)
-        request, request_bytes = await self.decoded(
+        request, options, call = await self.read(
             exchange, surface.decode, surface.decode_large, surface.loop_bytes_max
         )
         spec, streams = request.spec, request.stream
         exchange.outcome.update(model=spec.model[:MODEL_LOGGED_MAX], stream=streams)
-        call = options.call_of(exchange.request_id, request_bytes, streams=streams)
         session_id = options.session_id
         if not session_id and (spec.user or spec.prompt_cache_key):
             session_id = session_of_body(spec.user, spec.prompt_cache_key)
@@ -61,6 +61,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
         if surface.request_id_header:
             answer_headers[surface.request_id_header] = exchange.request_id
         if streams:
+            call = replace(call, deadline_s=options.stream_deadline_s)
             batches = self.backend.stream(asked, call, answer_headers)
             return self._stream(exchange, request.stream_renderer(), batches, answer_headers)
         with InFlightCall(self.calls, sent.caller):

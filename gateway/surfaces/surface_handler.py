@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 from aiohttp import web
+from msgspec.structs import replace
 from multidict import MultiMapping
 
 from gateway.backend import Backend
@@ -27,7 +28,9 @@ from gateway.http.known_keys import TTL_S
 from gateway.http.middleware import BEGUN
 from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.surfaces.base import InboundApi, Route
+from gateway.telemetry.request_observer import TRACE_CONTEXT
 from services.common.off_loop import OFF_LOOP_BYTES, off_loop
+from services.domain.call_options import CallOptions
 
 MODEL_LOGGED_MAX = 128
 """Characters of a model's name in the access log."""
@@ -123,24 +126,26 @@ class SurfaceHandler(ABC, Generic[A]):
         self.admission.known_keys.add(sent.caller)
         sent.key_fresh_until = time.perf_counter() + TTL_S / 2
 
-    async def decoded(
+    async def read(
         self,
         exchange: Exchange,
         decode: Decode[T],
         decode_large: Decode[Awaitable[T]] | None = None,
         loop_bytes_max: int = OFF_LOOP_BYTES,
-    ) -> tuple[T, int]:
-        """Return the request that `decode` makes of the body, and the size of the body.
+    ) -> tuple[T, HeaderOptions, CallOptions]:
+        """Return the request that `decode` makes of the body, and the options of its call.
 
         A body of more than `loop_bytes_max` is decoded by `decode_large`, or else in a thread.
 
         Raises:
-            ApiError: the body did not arrive, or is no such request.
+            ApiError: the body did not arrive, or is no such request; or an option is malformed.
         """
+        sent = exchange.sent
+        options = sent.options or self.read_options(sent)
         body, exchange.arrived = exchange.arrived, b""
         if isinstance(body, ApiError):
             raise body
-        size, headers, config = len(body), exchange.sent.headers, self.config
+        size, headers, config = len(body), sent.headers, self.config
         try:
             if size <= loop_bytes_max:
                 request = decode(body, headers, config)
@@ -150,8 +155,14 @@ class SurfaceHandler(ABC, Generic[A]):
                 request = await off_loop(size, decode, body, headers, config)
         except ApiError:
             # Decoding costs time. With an invalid key the failure counts for the throttle.
-            await self.admission.known_keys.require(exchange.sent.caller, exchange.request_id)
+            await self.admission.known_keys.require(sent.caller, exchange.request_id)
             raise
         if exchange.memory is not None:
             exchange.memory.shrink()
-        return request, size
+        call = replace(
+            options.call,
+            request_id=exchange.request_id,
+            request_bytes=size,
+            trace_context=TRACE_CONTEXT.get() or options.call.trace_context,
+        )
+        return request, options, call

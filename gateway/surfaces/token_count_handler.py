@@ -29,10 +29,8 @@ class TokenCountHandler(SurfaceHandler[Surface]):
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
         surface, sent = self.surface, exchange.sent
-        options = sent.options or self.read_options(sent)
-        request, request_bytes = await self.decoded(exchange, surface.decode_prompt)
+        request, _, call = await self.read(exchange, surface.decode_prompt)
         exchange.outcome["model"] = request.spec.model[:MODEL_LOGGED_MAX]
-        call = options.call_of(exchange.request_id, request_bytes)
         with InFlightCall(self.calls, sent.caller):
             count = await self.backend.count_prompt(request, call)
         self.remember_key(sent)

@@ -202,8 +202,8 @@ class FastPath:
         status, keep_alive = CLIENT_CLOSED, False
         try:
             try:
-                if not admitted and (refusal := self.admission.admit(exchange.sent.caller)):
-                    raise refusal
+                if not admitted:
+                    self.admission.check_call(exchange.sent.caller)
                 stream = await exchange.target.handle(exchange)
                 if stream is not None:
                     await stream

@@ -21,6 +21,7 @@ from gateway.http.client_connection import DISCARD_TIMEOUT_S, ClientConnection, 
 from gateway.http.fast_path.fast_path import FastPath, FastPathExchange, RequestHead
 from gateway.http.known_keys import KEY_FIRST_BYTES
 from gateway.overload.body_budget import BodyMemory
+from gateway.overload.refusals import refused_call
 from services.common.request_headers import new_request_id
 
 KEPT_HEAD_BYTES_MAX = 2048
@@ -175,8 +176,8 @@ class FastPathConnection(ClientConnection):
             exchange.fields = self._state.cors.fields(head.headers.get("Origin"))
         # Clients that pipeline requests or leave too much unread wait in a task.
         at_once = keep_alive and not self._pipelined and not self._paused
-        if at_once and (error := fast_path.admission.admit(head.caller)):
-            copy_context().run(self._refuse, exchange, error)
+        if at_once and (wait_s := fast_path.admission.call_limit(head.caller)) is not None:
+            copy_context().run(self._refuse, exchange, refused_call(wait_s))
             return
         admitted = at_once or self._discards
         self._in_flight_bytes = 0 if isinstance(body, ApiError) else len(body)

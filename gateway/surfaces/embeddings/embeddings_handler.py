@@ -33,10 +33,8 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
         sent = exchange.sent
-        options = sent.options or self.read_options(sent)
-        asked, request_bytes = await self.decoded(exchange, _decode)
+        asked, options, call = await self.read(exchange, _decode)
         exchange.outcome.update(model=asked.spec.model[:MODEL_LOGGED_MAX], stream=False)
-        call = options.call_of(exchange.request_id, request_bytes)
         headers: dict[str, str] = {}
         with InFlightCall(self.calls, sent.caller):
             answer = await self.backend.embed(

@@ -11,6 +11,7 @@ import pytest
 from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.overload.concurrency_limit import ConcurrencyLimit
+from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.thresholds import (
     GROWTH_INTERVAL_S,
 )
@@ -30,9 +31,13 @@ class Load:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
+        self.memory = MemoryMonitor(lambda: 0.0)
         self.in_flight = 0
         self.limit = ConcurrencyLimit(
-            lambda: self.in_flight, lambda caller: caller == LIGHT_CALLER, self.clock.now
+            lambda: self.in_flight,
+            lambda caller: caller == LIGHT_CALLER,
+            self.clock.now,
+            self.memory,
         )
 
     async def offer(self, calls: int, caller: str = FLOODER) -> int:
@@ -52,6 +57,14 @@ def load() -> Load:
 async def test_there_is_no_limit_before_a_refusal(load: Load) -> None:
     """A service that accepts all calls gets all of them, without any configuration."""
     assert await load.offer(10_000) == 10_000
+
+
+async def test_calls_are_refused_while_memory_is_short(load: Load) -> None:
+    """They count as refused for lack of memory, not for the limit."""
+    load.memory.is_short = True
+
+    assert await load.offer(3, LIGHT_CALLER) == 0
+    assert (load.memory.refused, load.limit.refused) == (3, 0)
 
 
 async def test_light_callers_may_exceed_the_limit(load: Load) -> None:

@@ -226,11 +226,11 @@ def exchange_with(body: bytes | ApiError) -> FastPathExchange:
     """An exchange whose answer is only recorded."""
     head = FAST_PATH.read(ORDINARY)
     assert head is not None
-    client = RecordingClient()
+    head.options = HeaderOptions.read(CIMultiDict({"Authorization": f"Bearer {KEY}"}), EdgeConfig())
     return FastPathExchange(
         "req-1",
         time.perf_counter(),
-        writer=client,
+        writer=RecordingClient(),
         sent=head,
         target=head.endpoint,
         arrived=body,
@@ -246,8 +246,8 @@ async def decoded(exchange: Exchange) -> bytes:
         EdgeConfig(),
         BodyAdmission(),
     )
-    body, size = await handler.decoded(exchange, lambda body, _headers, _config: body)
-    assert size == len(body)
+    body, _, call = await handler.read(exchange, lambda body, _headers, _config: body)
+    assert call.request_bytes == len(body)
     return body
 
 
@@ -269,8 +269,5 @@ async def test_a_body_is_not_kept() -> None:
 async def test_neither_key_nor_prompt_is_in_a_representation() -> None:
     """It may get into a log."""
     exchange = exchange_with(b"prompt")
-    exchange.sent.options = HeaderOptions.read(
-        CIMultiDict({"Authorization": f"Bearer {KEY}"}), EdgeConfig()
-    )
     shown = f"{exchange!r} {exchange.sent!r} {exchange.sent.options!r}"
     assert not [each for each in ("prompt", KEY, "Bearer") if each in shown]
