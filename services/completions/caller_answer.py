@@ -21,8 +21,8 @@ from services.routing.attempts import CallAttempts
 from services.routing.request_form import StartedAnswer
 
 COMPLETION_ID_BITS = 80
-"""Random bits of an ID behind its time in milliseconds. IDs are no secrets, so the
-kernel's generator is not needed."""
+"""Random bits of an ID behind its time in milliseconds, as `new_request_id` has it. IDs are no
+secrets, so the kernel's generator is not needed."""
 
 
 class CallerAnswer(msgspec.Struct, frozen=True):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-from time import time_ns
 
 import pytest
 from multidict import CIMultiDict
@@ -21,13 +20,10 @@ NEW = re.compile(r"req-[0-9a-f]{32}")
 
 
 def test_new_request_ids_differ() -> None:
-    """All of them have one form, which is fit for logs, and begin with their time."""
-    made = [new_request_id() for _ in range(1000)]
+    """All of them have one form, which is fit for logs."""
+    made = {new_request_id() for _ in range(1000)}
 
-    assert len(set(made)) == 1000
-    times = [each[:20] for each in made]
-    assert times == sorted(times)
-    assert int(times[-1][4:], 16) <= time_ns()
+    assert len(made) == 1000
     assert all(NEW.fullmatch(each) and request_id_or_new(each) == each for each in made)
 
 
