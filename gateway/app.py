@@ -36,8 +36,7 @@ from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.overload_metrics import declare_call_metrics
 from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.surfaces.completion_handler import CompletionHandler
-from gateway.surfaces.embeddings.embeddings_api import EmbeddingsApi
-from gateway.surfaces.embeddings.embeddings_handler import EmbeddingsHandler
+from gateway.surfaces.embeddings.embeddings_handler import EmbeddingsApi, EmbeddingsHandler
 from gateway.surfaces.models.models_handler import ModelsHandler
 from gateway.surfaces.openai_chat.surface import OpenAIChat
 from gateway.surfaces.surface_handler import SurfaceHandler

@@ -17,7 +17,7 @@ from multidict import MultiMapping
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.credentials import BEARER_ONLY
-from gateway.http.error_answer import ErrorAnswer
+from gateway.http.error_answer import ErrorAnswer, render_openai_error
 from services.common.off_loop import OFF_LOOP_BYTES, off_loop
 from services.domain.completion import Completion
 from services.domain.events import Event
@@ -99,7 +99,7 @@ class ModelsForm(Protocol):
         """Render one of them."""
 
 
-class InboundApi(ABC):
+class InboundApi:
     """One inbound API: its routes, credential headers and errors."""
 
     name: str
@@ -109,18 +109,21 @@ class InboundApi(ABC):
     credential_headers: Sequence[str] = BEARER_ONLY
     """The headers that may carry the key; the first of them that a request has counts."""
 
-    def check_headers(self, headers: MultiMapping[str]) -> None:  # noqa: B027 - most have none
+    def check_headers(self, headers: MultiMapping[str]) -> None:
         """Refuse a request by the headers of this API, before its body is read.
 
         Raises ApiError: a header has a wrong value.
         """
 
-    @abstractmethod
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
-        """Render a failure before anything was sent, also of another method at a route's path."""
+        """Render a failure before anything was sent, also of another method at a route's path.
+
+        The default is OpenAI's form: `{"error": {"message", "type", "param", "code"}}`.
+        """
+        return render_openai_error(error, request_id)
 
 
-class Surface(InboundApi):
+class Surface(InboundApi, ABC):
     """One inbound API for completions. The object has no state: it serves all requests."""
 
     count_routes: Sequence[Route] = ()

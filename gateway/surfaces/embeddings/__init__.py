@@ -2,8 +2,7 @@
 
 Modules, in the order in which data flows:
 
-    embeddings_handler  decode, call, render
-    embeddings_api      routes, credential header, errors
+    embeddings_handler  the API and its handler: decode, call, render
     decode              the request
     render              the answer
     float_text          float32 as decimal numbers

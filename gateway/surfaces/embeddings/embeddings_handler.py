@@ -13,13 +13,19 @@ from gateway.config import EdgeConfig
 from gateway.http.exchange import Exchange
 from gateway.overload.in_flight_calls import InFlightCall
 from gateway.surfaces.answer_headers import COST_HEADER, notes_header
-from gateway.surfaces.base import Route
+from gateway.surfaces.base import InboundApi, Route
 from gateway.surfaces.embeddings.decode import DecodedRequest, decode
-from gateway.surfaces.embeddings.embeddings_api import EmbeddingsApi
 from gateway.surfaces.embeddings.render import render, rendered_bytes
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
 from services.common.money import exact_usd
 from services.common.off_loop import off_loop
+
+
+class EmbeddingsApi(InboundApi):
+    """OpenAI's embeddings."""
+
+    name = "embeddings"
+    routes = (Route("POST", "/v1/embeddings"),)
 
 
 class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):

@@ -6,8 +6,7 @@ from msgspec.structs import replace
 from multidict import MultiMapping
 
 from gateway.config import EdgeConfig
-from gateway.errors import ApiError, invalid
-from gateway.http.error_answer import ErrorAnswer, render_openai_error
+from gateway.errors import invalid
 from gateway.surfaces.base import Framing, Route, Surface
 from gateway.surfaces.openai_chat.chat_request import ChatRequest, read_simple
 from gateway.surfaces.openai_chat.decode import decode, decode_large
@@ -40,7 +39,3 @@ class OpenAIChat(Surface):
         """Decode a large request, whose images are left out first."""
         request = await decode_large(body, config)
         return replace(request, text_only=True) if CONTENT_HEADER in headers else request
-
-    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
-        """Render a failure as `{"error": {"message", "type", "param", "code"}}`."""
-        return render_openai_error(error, request_id)

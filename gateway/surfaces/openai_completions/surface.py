@@ -5,8 +5,6 @@ from __future__ import annotations
 from multidict import MultiMapping
 
 from gateway.config import EdgeConfig
-from gateway.errors import ApiError
-from gateway.http.error_answer import ErrorAnswer, render_openai_error
 from gateway.surfaces.base import Framing, Route, Surface
 from gateway.surfaces.openai_completions.decode import decode
 from gateway.surfaces.openai_completions.text_request import TextRequest
@@ -27,7 +25,3 @@ class OpenAICompletions(Surface):
     ) -> TextRequest:
         """Decode a request."""
         return decode(body)
-
-    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
-        """Render a failure as `{"error": {"message", "type", "param", "code"}}`."""
-        return render_openai_error(error, request_id)
