@@ -116,18 +116,7 @@ EDGE_OF_GRPC = (
     "gateway.operators_app",
     "gateway.app",
     "gateway.server",
-    "gateway.console.account_calls",
-    "gateway.console.askers",
-    "gateway.console.audit_calls",
-    "gateway.console.audit_pages",
-    "gateway.console.call_log_calls",
-    "gateway.console.console",
-    "gateway.console.console_app",
-    "gateway.console.key_terms",
-    "gateway.console.operation_calls",
-    "gateway.console.operator_access",
-    "gateway.console.operator_calls",
-    "gateway.console.tenant_key_calls",
+    "gateway.console",
 )
 """Modules of the edge that know gRPC. All others speak the domain (`gateway.backend`)."""
 

@@ -24,11 +24,7 @@ Modules, in the order in which data flows:
     form_fields       texts of a form as values
     key_terms         name, permissions and limits of a key
     askers            the tenant or operator of a visit, and calls to the service for them
-    account_calls     calls about a tenant's account
-    tenant_key_calls  calls about the keys of a tenant's account
-    operator_calls    calls of operators about accounts, keys and the ledger
-    operation_calls   calls of operators about channels, live calls, limits and configuration
-    audit_calls       calls about changes of accounts and keys
+    account_calls     usage of a tenant's account
     call_log_calls    calls about the call log
     quick_starts      commands and programs for clients
     charts            bars of SVG pictures

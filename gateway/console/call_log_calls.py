@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
@@ -12,29 +11,13 @@ from pomogator.calls.v1 import call_service_pb2 as pb
 from pomogator.calls.v1.call_service_pb2_grpc import CallServiceStub
 
 from gateway.console.askers import Asker, ask
+from gateway.console.form_fields import Fields
 from gateway.rpc.status_mapping import to_api_error
 
 PAGE_SIZE = 50
 EXPORT_TIMEOUT_S = 600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallFilter:
-    """The calls to look at: those that all given fields select."""
-
-    start: datetime | None = None
-    end: datetime | None = None
-    """The exclusive end of the time range."""
-    account: str = ""
-    key_id: str = ""
-    model: str = ""
-    channel: str = ""
-    outcome: str = ""
-    """How the calls ended."""
-    session_id: str = ""
-    end_user: str = ""
-    request_id: str = ""
-    min_charge_nano_usd: int = 0
+NAMES = ("account", "key_id", "model", "channel", "session_id", "end_user", "request_id")
+"""Fields that select the calls with a name, in a form and in requests."""
 
 
 class SelectedGroup(NamedTuple):
@@ -61,9 +44,7 @@ class CallLogCalls:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._calls = CallServiceStub(channel)
 
-    async def calls(
-        self, asker: Asker, selected: CallFilter, token: str = ""
-    ) -> pb.ListCallsResponse:
+    async def calls(self, asker: Asker, selected: Fields, token: str = "") -> pb.ListCallsResponse:
         """Return a page of calls, newest first."""
         request = pb.ListCallsRequest(page_size=PAGE_SIZE, page_token=token)
         _select(request, selected)
@@ -99,7 +80,7 @@ class CallLogCalls:
         return (await ask(self._calls.AggregateCalls, request, asker)).groups
 
     async def export(
-        self, asker: Asker, selected: CallFilter, *, as_lines: bool
+        self, asker: Asker, selected: Fields, *, as_lines: bool
     ) -> AsyncGenerator[pb.ExportCallsResponse, None]:
         """Yield the parts of an export: CSV, or a JSON object in each line."""
         form = pb.EXPORT_FORMAT_NDJSON if as_lines else pb.EXPORT_FORMAT_CSV
@@ -115,17 +96,13 @@ class CallLogCalls:
             call.cancel()
 
 
-def _select(request: pb.ListCallsRequest | pb.ExportCallsRequest, selected: CallFilter) -> None:
-    if selected.start is not None:
-        request.start_time.FromDatetime(selected.start)
-    if selected.end is not None:
-        request.end_time.FromDatetime(selected.end)
-    request.account = selected.account
-    request.key_id = selected.key_id
-    request.model = selected.model
-    request.channel = selected.channel
-    request.end = selected.outcome
-    request.session_id = selected.session_id
-    request.end_user = selected.end_user
-    request.request_id = selected.request_id
-    request.min_charge_nano_usd = selected.min_charge_nano_usd
+def _select(request: pb.ListCallsRequest | pb.ExportCallsRequest, fields: Fields) -> None:
+    """Select the calls that all fields of a form select. Raise ApiError where one is wrong."""
+    if (start := fields.day("since")) is not None:
+        request.start_time.FromDatetime(start)
+    if (end := fields.end_of_day("until")) is not None:
+        request.end_time.FromDatetime(end)
+    for name in NAMES:
+        setattr(request, name, fields.text(name))
+    request.end = fields.text("outcome")
+    request.min_charge_nano_usd = fields.nano_usd("min_charge_usd") or 0

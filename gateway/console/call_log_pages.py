@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from gateway.console.askers import Asker
-from gateway.console.call_log_calls import CallFilter, CallLogCalls
+from gateway.console.call_log_calls import CallLogCalls
 from gateway.console.form_fields import Fields
 from gateway.console.pages import SECURITY_HEADERS, Pages
 from gateway.console.visit import Visit
@@ -47,7 +47,7 @@ class CallLogPages:
         query = {name: value for name, value in fields.items() if value}
         try:
             listed = await self._calls.calls(
-                self._asker_of(visit), _filter(fields), visit.request.query.get("after", "")
+                self._asker_of(visit), Fields(fields), visit.request.query.get("after", "")
             )
         except ApiError as error:
             if error.reason != ErrorReason.NOT_IMPLEMENTED:
@@ -74,7 +74,7 @@ class CallLogPages:
         """The selected calls as a file."""
         as_lines = visit.request.query.get("format") == "ndjson"
         name = f"calls.{'ndjson' if as_lines else 'csv'}"
-        selected = _filter(self._fields(visit))
+        selected = Fields(self._fields(visit))
         parts = self._calls.export(self._asker_of(visit), selected, as_lines=as_lines)
         async with aclosing(parts):
             first = await anext(parts)
@@ -103,23 +103,6 @@ class CallLogPages:
         names = (*FIELDS, *OPERATOR_FIELDS) if self._sees_all else FIELDS
         query = visit.request.query
         return {name: query.get(name, "").strip() for name in names}
-
-
-def _filter(texts: Mapping[str, str]) -> CallFilter:
-    fields = Fields(texts)
-    return CallFilter(
-        start=fields.day("since"),
-        end=fields.end_of_day("until"),
-        account=fields.text("account"),
-        key_id=fields.text("key_id"),
-        model=fields.text("model"),
-        channel=fields.text("channel"),
-        outcome=fields.text("outcome"),
-        session_id=fields.text("session_id"),
-        end_user=fields.text("end_user"),
-        request_id=fields.text("request_id"),
-        min_charge_nano_usd=fields.nano_usd("min_charge_usd") or 0,
-    )
 
 
 def _url(path: str, query: Mapping[str, str]) -> str:

@@ -11,22 +11,18 @@ from aiohttp import web
 from gateway.backend import Backend
 from gateway.config import EdgeConfig
 from gateway.console import assets
-from gateway.console.account_calls import AccountCalls
 from gateway.console.askers import operator_of, tenant_of
 from gateway.console.audit_pages import AuditPages
 from gateway.console.call_log_calls import CallLogCalls
 from gateway.console.call_log_pages import CALLS, CallLogPages
 from gateway.console.key_pages import KEYS, KeyPages
-from gateway.console.operation_calls import OperationCalls
 from gateway.console.operator_access import OperatorAccess
-from gateway.console.operator_calls import OperatorCalls
 from gateway.console.operator_pages import OPERATOR_ENTRIES
 from gateway.console.operator_routes import OperatorRoutes
 from gateway.console.pages import AUDIT, Action, Page, Pages, redirect
 from gateway.console.sessions import Role, Sessions
 from gateway.console.sign_in_check import SignInCheck
 from gateway.console.sign_in_pages import SIGN_IN, SignInPages
-from gateway.console.tenant_key_calls import TenantKeyCalls
 from gateway.console.tenant_pages import CHAT_PATH, ENTRIES, HOME, TenantPages
 from gateway.console.usage_pages import USAGE, UsagePages
 from gateway.console.visit import Visit, Visits
@@ -59,8 +55,8 @@ class Console:
         self._pages = Pages({"tenant": ENTRIES, "operator": OPERATOR_ENTRIES})
         key_check = SignInCheck(backend, sessions, token)
         self._sign_in = SignInPages(self._pages, self._visits, key_check, throttle)
-        self._tenant = TenantPages(self._pages, AccountCalls(channel), backend, complete, config)
-        self._usage = UsagePages(self._pages, AccountCalls(channel), CallLogCalls(channel))
+        self._tenant = TenantPages(self._pages, channel, backend, complete, config)
+        self._usage = UsagePages(self._pages, channel)
         self._call_logs: dict[Role, CallLogPages] = {
             "tenant": CallLogPages(self._pages, CallLogCalls(channel), tenant_of, sees_all=False)
         }
@@ -68,11 +64,11 @@ class Console:
             self._call_logs["operator"] = CallLogPages(
                 self._pages, CallLogCalls(operators.channel), operator_of, sees_all=True
             )
-        self._keys = KeyPages(self._pages, TenantKeyCalls(channel))
+        self._keys = KeyPages(self._pages, channel)
         self._audits: dict[Role, Page] = {"tenant": AuditPages(self._pages, channel).own}
         if operators:
             self._audits["operator"] = AuditPages(self._pages, operators.channel).all
-        self._operator = _operator_routes(self._pages, operators) if operators else None
+        self._operator = OperatorRoutes(self._pages, operators) if operators else None
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         """Return the routes for aiohttp's router."""
@@ -197,8 +193,3 @@ class Console:
 
     async def _no_page(self, _: Visit) -> web.Response:
         raise ApiError(ErrorReason.UNKNOWN_URL, "There is no such page.")
-
-
-def _operator_routes(pages: Pages, access: OperatorAccess) -> OperatorRoutes:
-    accounts, operations = OperatorCalls(access.channel), OperationCalls(access.channel)
-    return OperatorRoutes(pages, accounts, operations, access.bodies)

@@ -6,26 +6,30 @@ import secrets
 import time
 from collections.abc import Mapping
 
+import grpc
 from aiohttp import web
+from pomogator.accounts.v1 import key_service_pb2 as keys_pb
+from pomogator.tenants.v1 import tenant_service_pb2 as pb
+from pomogator.tenants.v1.tenant_service_pb2_grpc import TenantServiceStub
 
-from gateway.console.askers import tenant_of
+from gateway.console.askers import ask, tenant_of
 from gateway.console.form_fields import Fields, unknown_action
-from gateway.console.key_terms import KeyTerms, overlap_s
+from gateway.console.key_terms import KeyTerms, overlap_of
 from gateway.console.pages import Pages, redirect
-from gateway.console.tenant_key_calls import TenantKeyCalls
 from gateway.console.visit import Visit
 from gateway.errors import ApiError
 from services.domain.error_reason import ErrorReason
 
 KEYS = "/console/keys"
+PAGE_SIZE = 100
 
 
 class KeyPages:
     """Pages for a session with a key. Only a key that administers its account sees others."""
 
-    def __init__(self, pages: Pages, calls: TenantKeyCalls) -> None:
+    def __init__(self, pages: Pages, channel: grpc.aio.Channel) -> None:
         self._pages = pages
-        self._calls = calls
+        self._tenants = TenantServiceStub(channel)
 
     async def keys(self, visit: Visit) -> web.Response:
         """A page of keys."""
@@ -42,17 +46,26 @@ class KeyPages:
         key_id = fields.text("key_id")
         match fields.text("action"):
             case "create":
-                terms, once_id = KeyTerms.of(fields), fields.text("once_id")
-                made = await self._calls.create_key(asker, terms, once_id)
+                terms = KeyTerms.of(fields)
+                new = pb.CreateKeyRequest(
+                    display_name=terms.display_name,
+                    scope=terms.scope,
+                    request_id=fields.text("once_id"),
+                )
+                made = await ask(self._tenants.CreateKey, new, asker)
                 is_old = not made.secret
                 return await self._keys(visit, made.secret, made.key.key_id, made_before=is_old)
             case "change":
-                await self._calls.change_key(asker, key_id, KeyTerms.of(fields))
+                name, scope, changed = KeyTerms.of(fields)
+                key = keys_pb.Key(key_id=key_id, display_name=name, scope=scope)
+                change = pb.UpdateKeyRequest(key=key, update_mask=changed)
+                await ask(self._tenants.UpdateKey, change, asker)
             case "rotate":
-                secret = await self._calls.rotate_key(asker, key_id, overlap_s(fields))
+                rotation = pb.RotateKeyRequest(key_id=key_id, overlap=overlap_of(fields))
+                secret = (await ask(self._tenants.RotateKey, rotation, asker)).secret
                 return await self._keys(visit, secret, key_id)
             case "revoke":
-                await self._calls.revoke_key(asker, key_id)
+                await ask(self._tenants.RevokeKey, pb.RevokeKeyRequest(key_id=key_id), asker)
             case _:
                 raise unknown_action()
         return redirect(KEYS)
@@ -62,10 +75,11 @@ class KeyPages:
     ) -> web.Response:
         """Show the keys, and a secret that was made by this request."""
         token = visit.request.query.get("after", "")
+        request = pb.ListKeysRequest(page_size=PAGE_SIZE, page_token=token)
         return self._pages.render(
             visit,
             "own_keys",
-            listed=await self._calls.keys(tenant_of(visit), token),
+            listed=await ask(self._tenants.ListKeys, request, tenant_of(visit)),
             url=KEYS,
             once_id=secrets.token_hex(16),
             secret=secret,

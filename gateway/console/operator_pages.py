@@ -7,13 +7,20 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
+import grpc
 from aiohttp import web
+from google.protobuf.field_mask_pb2 import FieldMask
+from pomogator.accounts.v1 import account_service_pb2 as accounts
+from pomogator.accounts.v1 import key_service_pb2 as keys
+from pomogator.accounts.v1 import ledger_service_pb2 as ledger
+from pomogator.accounts.v1.account_service_pb2_grpc import AccountServiceStub
+from pomogator.accounts.v1.key_service_pb2_grpc import KeyServiceStub
+from pomogator.accounts.v1.ledger_service_pb2_grpc import LedgerServiceStub
 
-from gateway.console.askers import operator_of
+from gateway.console.askers import ask, operator_of
 from gateway.console.call_log_pages import CALLS
 from gateway.console.form_fields import Fields, unknown_action
-from gateway.console.key_terms import KeyTerms, overlap_s
-from gateway.console.operator_calls import OperatorCalls
+from gateway.console.key_terms import KeyTerms, overlap_of
 from gateway.console.pages import AUDIT, Entry, Pages, redirect
 from gateway.console.visit import Visit
 from gateway.errors import invalid
@@ -40,7 +47,10 @@ OPERATOR_ENTRIES: Sequence[Entry] = (
     Entry(LEDGER, "nav.ledger", "l"),
 )
 
+PAGE_SIZE = 100
 USAGE_DAYS = 30
+VERIFY_TIMEOUT_S = 120.0
+"""Verification reads the whole ledger."""
 
 LEDGER_COUNTS: Mapping[str, str] = {
     "accounts": "ledger.accounts",
@@ -62,27 +72,30 @@ UNREADABLE = "call_log_unreadable"
 class OperatorPages:
     """Pages for a session of an operator."""
 
-    def __init__(self, pages: Pages, calls: OperatorCalls) -> None:
+    def __init__(self, pages: Pages, channel: grpc.aio.Channel) -> None:
+        """`channel` leads to the operators' services, which trust its holder."""
         self._pages = pages
-        self._calls = calls
+        self._accounts = AccountServiceStub(channel)
+        self._keys = KeyServiceStub(channel)
+        self._ledger = LedgerServiceStub(channel)
 
     async def accounts(self, visit: Visit) -> web.Response:
         """A page of accounts."""
-        listed = await self._calls.accounts(
-            operator_of(visit), visit.request.query.get("after", "")
-        )
+        token = visit.request.query.get("after", "")
+        request = accounts.ListAccountsRequest(page_size=PAGE_SIZE, page_token=token)
+        listed = await ask(self._accounts.ListAccounts, request, operator_of(visit))
         return self._pages.render(visit, "accounts", listed=listed)
 
     async def open_account(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
         """Open an account."""
         fields = Fields(form)
         name = fields.text("account")
-        await self._calls.open_account(
-            operator_of(visit),
-            name,
+        request = accounts.CreateAccountRequest(
+            account=name,
             credit_nano_usd=fields.nano_usd("credit_usd") or 0,
             unlimited=fields.checked("unlimited"),
         )
+        await ask(self._accounts.CreateAccount, request, operator_of(visit))
         return redirect(_account_path(name))
 
     async def account(self, visit: Visit) -> web.Response:
@@ -94,13 +107,17 @@ class OperatorPages:
     ) -> web.Response:
         """Show the account, and a secret that was made by this request."""
         name, asker = visit.request.match_info["account"], operator_of(visit)
-        since = datetime.now(UTC) - timedelta(days=USAGE_DAYS)
+        token = visit.request.query.get("after", "")
+        terms = accounts.GetAccountRequest(account=name)
+        listing = keys.ListKeysRequest(account=name, page_size=PAGE_SIZE, page_token=token)
+        report = ledger.ReportUsageRequest(account=name)
+        report.start_time.FromDatetime(datetime.now(UTC) - timedelta(days=USAGE_DAYS))
         return self._pages.render(
             visit,
             "account",
-            account=await self._calls.account(asker, name),
-            listed=await self._calls.keys(asker, name, visit.request.query.get("after", "")),
-            usage=await self._calls.usage(asker, name, since),
+            account=(await ask(self._accounts.GetAccount, terms, asker)).account,
+            listed=await ask(self._keys.ListKeys, listing, asker),
+            usage=(await ask(self._ledger.ReportUsage, report, asker)).models,
             usage_days=USAGE_DAYS,
             path_of_account=_account_path(name),
             once_id=secrets.token_hex(16),
@@ -119,10 +136,17 @@ class OperatorPages:
                 if not amount:
                     raise invalid("amount_usd", "`amount_usd` must be an amount other than 0.")
                 credit_id = fields.text("credit_id") or fields.text("once_id")
-                await self._calls.credit(operator_of(visit), name, amount, credit_id)
+                credit = accounts.CreditAccountRequest(
+                    account=name, amount_nano_usd=amount, request_id=credit_id
+                )
+                await ask(self._accounts.CreditAccount, credit, operator_of(visit))
             case "markup":
                 points = fields.basis_points("markup_percent")
-                await self._calls.set_markup(operator_of(visit), name, points)
+                change = accounts.UpdateAccountRequest(
+                    account=accounts.Account(account=name, markup_basis_points=points),
+                    update_mask=FieldMask(paths=["markup_basis_points"]),
+                )
+                await ask(self._accounts.UpdateAccount, change, operator_of(visit))
             case _:
                 raise unknown_action()
         return redirect(_account_path(name))
@@ -133,21 +157,30 @@ class OperatorPages:
         asker, key_id = operator_of(visit), fields.text("key_id")
         match fields.text("action"):
             case "create":
-                terms, once_id = KeyTerms.of(fields), fields.text("once_id")
-                made = await self._calls.create_key(asker, name, terms, once_id)
-                secret, is_old = made.secret, not made.secret
-                return await self._account(visit, secret, made.key.key_id, made_before=is_old)
+                terms = KeyTerms.of(fields)
+                new = keys.CreateKeyRequest(
+                    account=name,
+                    display_name=terms.display_name,
+                    scope=terms.scope,
+                    request_id=fields.text("once_id"),
+                )
+                made = await ask(self._keys.CreateKey, new, asker)
+                is_old = not made.secret
+                return await self._account(visit, made.secret, made.key.key_id, made_before=is_old)
             case "change":
-                await self._calls.change_key(asker, key_id, KeyTerms.of(fields))
-                return redirect(_account_path(name))
+                display_name, scope, changed = KeyTerms.of(fields)
+                key = keys.Key(key_id=key_id, display_name=display_name, scope=scope)
+                change = keys.UpdateKeyRequest(key=key, update_mask=changed)
+                await ask(self._keys.UpdateKey, change, asker)
             case "rotate":
-                secret = await self._calls.rotate_key(asker, key_id, overlap_s(fields))
+                rotation = keys.RotateKeyRequest(key_id=key_id, overlap=overlap_of(fields))
+                secret = (await ask(self._keys.RotateKey, rotation, asker)).secret
                 return await self._account(visit, secret, key_id)
             case "revoke":
-                await self._calls.revoke_key(asker, key_id)
-                return redirect(_account_path(name))
+                await ask(self._keys.RevokeKey, keys.RevokeKeyRequest(key_id=key_id), asker)
             case _:
                 raise unknown_action()
+        return redirect(_account_path(name))
 
     async def ledger(self, visit: Visit) -> web.Response:
         """Offer to verify the ledger."""
@@ -155,7 +188,9 @@ class OperatorPages:
 
     async def verify(self, visit: Visit, _: Mapping[str, str]) -> web.Response:
         """Verify the ledger."""
-        result = await self._calls.verify(operator_of(visit))
+        request = ledger.VerifyLedgerRequest()
+        asker = operator_of(visit)
+        result = await ask(self._ledger.VerifyLedger, request, asker, VERIFY_TIMEOUT_S)
         return self._pages.render(
             visit,
             "ledger",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pomogator.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
+
 from gateway.console.channel_pages import ChannelPages
 from gateway.console.explain_pages import ExplainPages
 from gateway.console.live_call_pages import LiveCallPages
-from gateway.console.operation_calls import OperationCalls
-from gateway.console.operator_calls import OperatorCalls
+from gateway.console.operator_access import OperatorAccess
 from gateway.console.operator_pages import (
     ACCOUNTS,
     CHANNELS,
@@ -22,7 +23,6 @@ from gateway.console.operator_pages import (
 )
 from gateway.console.pages import Action, Page, Pages
 from gateway.console.process_pages import ProcessPages
-from gateway.overload.body_budget import BodyBudget
 
 _ACCOUNT = f"{ACCOUNTS}/{{account}}"
 
@@ -30,15 +30,13 @@ _ACCOUNT = f"{ACCOUNTS}/{{account}}"
 class OperatorRoutes:
     """Pages and actions of operators, by path."""
 
-    def __init__(
-        self, pages: Pages, accounts: OperatorCalls, operations: OperationCalls, bodies: BodyBudget
-    ) -> None:
-        """`bodies` is the memory for large requests of this process."""
-        operator = OperatorPages(pages, accounts)
+    def __init__(self, pages: Pages, access: OperatorAccess) -> None:
+        operations = OperationsServiceStub(access.channel)
+        operator = OperatorPages(pages, access.channel)
         channels = ChannelPages(pages, operations)
         live = LiveCallPages(pages, operations)
         explain = ExplainPages(pages, operations)
-        process = ProcessPages(pages, operations, bodies)
+        process = ProcessPages(pages, operations, access.bodies)
         self.pages: Mapping[str, Page] = {
             ACCOUNTS: operator.accounts,
             _ACCOUNT: operator.account,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from aiohttp import web
+from pomogator.operations.v1 import operations_service_pb2 as pb
+from pomogator.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
 
-from gateway.console.askers import operator_of
+from gateway.console.askers import OperatorAsker, ask, operator_of
 from gateway.console.form_fields import Fields
-from gateway.console.operation_calls import OperationCalls
 from gateway.console.operator_pages import CONFIGURATION
 from gateway.console.pages import Pages, redirect
 from gateway.console.visit import Visit
@@ -41,20 +43,21 @@ class DiffLine(NamedTuple):
 class ProcessPages:
     """Pages about the process of the service, for operators."""
 
-    def __init__(self, pages: Pages, calls: OperationCalls, bodies: BodyBudget) -> None:
+    def __init__(self, pages: Pages, operations: OperationsServiceStub, bodies: BodyBudget) -> None:
         """`bodies` is the memory for large requests of this process."""
         self._pages = pages
-        self._calls = calls
+        self._operations = operations
         self._bodies = bodies
 
     async def limits(self, visit: Visit) -> web.Response:
         """All limits, with their fullest counters."""
-        limits = await self._calls.limits(operator_of(visit))
-        return self._pages.render(visit, "limits", limits=limits, kinds=LIMIT_KINDS)
+        request = pb.ListLimitsRequest()
+        found = await ask(self._operations.ListLimits, request, operator_of(visit))
+        return self._pages.render(visit, "limits", limits=found.limits, kinds=LIMIT_KINDS)
 
     async def load(self, visit: Visit) -> web.Response:
         """The load of the process, and the thresholds at which it refuses calls."""
-        load = await self._calls.load(operator_of(visit))
+        load = await ask(self._operations.GetLoad, pb.GetLoadRequest(), operator_of(visit))
         refusals = sorted(load.refusals.items(), key=lambda item: (-item[1], item[0]))
         return self._pages.render(
             visit,
@@ -72,24 +75,34 @@ class ProcessPages:
     async def reload(self, visit: Visit, form: Mapping[str, str]) -> web.Response:
         """Reload the configuration, unless the file has changed since its changes were shown."""
         asker = operator_of(visit)
-        if Fields(form).text("shown") != (await self._calls.configuration(asker)).digest:
+        if Fields(form).text("shown") != _digest(await self._read(asker)):
             return await self._configuration(visit, is_stale=True)
-        await self._calls.reload(asker)
+        request = pb.ReloadConfigurationRequest()
+        await ask(self._operations.ReloadConfiguration, request, asker)
         return redirect(f"{CONFIGURATION}?reloaded")
 
     async def _configuration(self, visit: Visit, *, is_stale: bool) -> web.Response:
-        found = await self._calls.configuration(operator_of(visit))
+        found = await self._read(operator_of(visit))
         return self._pages.render(
             visit,
             "configuration",
             status=409 if is_stale else 200,
-            configuration=found.running,
+            configuration=found.configuration_json,
             diff=_diff_lines(found.diff),
             problems=found.problems,
-            shown=found.digest,
+            shown=_digest(found),
             is_stale=is_stale,
             reloaded=not is_stale and "reloaded" in visit.request.query,
         )
+
+    async def _read(self, asker: OperatorAsker) -> pb.GetConfigurationResponse:
+        request = pb.GetConfigurationRequest()
+        return await ask(self._operations.GetConfiguration, request, asker)
+
+
+def _digest(found: pb.GetConfigurationResponse) -> str:
+    """Return the digest of the changes and problems that the page shows."""
+    return hashlib.sha256("\n".join([found.diff, *found.problems]).encode()).hexdigest()
 
 
 def _diff_lines(diff: str) -> Sequence[DiffLine]:

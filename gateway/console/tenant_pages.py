@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
+import grpc
 from aiohttp import web
 from multidict import CIMultiDict
+from pomogator.usage.v1 import usage_service_pb2 as pb
+from pomogator.usage.v1.usage_service_pb2_grpc import UsageServiceStub
 
 from gateway.backend import Backend
 from gateway.config import EdgeConfig
-from gateway.console.account_calls import AccountCalls
-from gateway.console.askers import TIMEOUT_S, tenant_of
+from gateway.console.account_calls import daily_usage
+from gateway.console.askers import TIMEOUT_S, ask, tenant_of
 from gateway.console.call_log_pages import CALLS
 from gateway.console.charts import bar_chart
 from gateway.console.key_pages import KEYS
@@ -53,14 +56,14 @@ class TenantPages:
     def __init__(
         self,
         pages: Pages,
-        calls: AccountCalls,
+        channel: grpc.aio.Channel,
         backend: Backend,
         complete: Handler,
         config: EdgeConfig,
     ) -> None:
         """`complete` answers chat completions with a key."""
         self._pages = pages
-        self._calls = calls
+        self._usage = UsageServiceStub(channel)
         self._backend = backend
         self._complete = complete
         self._config = config
@@ -68,11 +71,12 @@ class TenantPages:
     async def overview(self, visit: Visit) -> web.Response:
         """Balance, burn rate and key."""
         asker, days = tenant_of(visit), last_days(CHART_DAYS)
-        balance, key, usage = await asyncio.gather(
-            self._calls.balance(asker),
-            self._calls.key_usage(asker),
-            self._calls.daily_usage(asker, beginning(days[0])),
+        paid, own, usage = await asyncio.gather(
+            ask(self._usage.GetBalance, pb.GetBalanceRequest(), asker),
+            ask(self._usage.GetKeyUsage, pb.GetKeyUsageRequest(), asker),
+            daily_usage(self._usage, asker, beginning(days[0])),
         )
+        balance = paid.balance
         costs = {row.day: row.cost_nano_usd for row in usage}
         values = [(str(day), costs.get(str(day), 0)) for day in days]
         burn_nano_usd = sum(cost for _, cost in values[-BURN_DAYS:]) // BURN_DAYS
@@ -80,7 +84,7 @@ class TenantPages:
             visit,
             "overview",
             balance=balance,
-            key=key,
+            key=own.key_usage,
             chart=bar_chart(values),
             request_count=sum(row.request_count for row in usage),
             chart_days=CHART_DAYS,

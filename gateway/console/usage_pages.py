@@ -7,12 +7,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from urllib.parse import urlencode
 
+import grpc
 from aiohttp import web
+from pomogator.calls.v1.call_service_pb2 import CallGroup
+from pomogator.usage.v1 import usage_service_pb2 as pb
+from pomogator.usage.v1.usage_service_pb2_grpc import UsageServiceStub
 
-from gateway.console.account_calls import AccountCalls
+from gateway.console.account_calls import daily_usage
 from gateway.console.askers import TenantAsker, tenant_of
 from gateway.console.call_log_calls import CallLogCalls, Dimension, SelectedGroup
 from gateway.console.charts import bar_chart
@@ -29,31 +33,6 @@ GROUPS_MAX = 50
 USAGE = "/console/usage"
 
 
-class UsageRow(Protocol):
-    """The sums of the calls of a day and model, as the service has them."""
-
-    day: str
-    model: str
-    request_count: int
-    prompt_token_count: int
-    completion_token_count: int
-    cost_nano_usd: int
-
-
-class GroupSums(Protocol):
-    """The sums of the calls of a key, end user, tag or day, as the call log has them."""
-
-    key_id: str
-    end_user: str
-    tag_name: str
-    tag_value: str
-    call_count: int
-    failure_count: int
-    prompt_token_count: int
-    completion_token_count: int
-    charge_nano_usd: int
-
-
 @dataclass(slots=True)
 class Sums:
     """Sums of some calls."""
@@ -63,14 +42,14 @@ class Sums:
     completion_tokens: int = 0
     nano_usd: int = 0
 
-    def add(self, row: UsageRow) -> None:
+    def add(self, row: pb.UsageSum) -> None:
         """Add the sums of more calls."""
         self.calls += row.request_count
         self.prompt_tokens += row.prompt_token_count
         self.completion_tokens += row.completion_token_count
         self.nano_usd += row.cost_nano_usd
 
-    def add_group(self, group: GroupSums) -> None:
+    def add_group(self, group: CallGroup) -> None:
         """Add the sums of more calls, as the call log has them."""
         self.calls += group.call_count
         self.prompt_tokens += group.prompt_token_count
@@ -86,7 +65,7 @@ class Sums:
 class Groups(NamedTuple):
     """Sums of groups of calls, by charge, highest first."""
 
-    shown: Sequence[GroupSums]
+    shown: Sequence[CallGroup]
     highest_nano_usd: int
     """Charge of the first group."""
     more_count: int
@@ -105,10 +84,10 @@ class Breakdown(NamedTuple):
 class UsagePages:
     """Pages about the usage of the account of a key."""
 
-    def __init__(self, pages: Pages, calls: AccountCalls, log: CallLogCalls) -> None:
+    def __init__(self, pages: Pages, channel: grpc.aio.Channel) -> None:
         self._pages = pages
-        self._calls = calls
-        self._log = log
+        self._usage = UsageServiceStub(channel)
+        self._log = CallLogCalls(channel)
 
     async def usage(self, visit: Visit) -> web.Response:
         """Charges, calls and tokens by day, with the sums of each model, key, end user and tag.
@@ -121,7 +100,7 @@ class UsagePages:
         group = SelectedGroup(*(query.get(name, "") for name in SelectedGroup._fields))
         if any(group):
             return await self._of_group(visit, asker, days, group)
-        rows = await self._calls.daily_usage(asker, beginning(days[0]), by_model=True)
+        rows = await daily_usage(self._usage, asker, beginning(days[0]), by_model=True)
         by_model = _summed((row.model, row) for row in rows)
         by_key, by_end_user, by_tag = await asyncio.gather(
             *(self._groups(asker, days[0], each) for each in ("key", "end_user", "tag"))
@@ -191,7 +170,7 @@ def usage_url(days: int, **group: str) -> str:
     return f"{USAGE}?{urlencode({'days': days, **group})}"
 
 
-def _rank(group: GroupSums) -> tuple[int, int, tuple[str, ...]]:
+def _rank(group: CallGroup) -> tuple[int, int, tuple[str, ...]]:
     name = group.key_id, group.end_user, group.tag_name, group.tag_value
     return -group.charge_nano_usd, -group.call_count, name
 
@@ -211,7 +190,7 @@ def _asked_days(text: str) -> int:
     return int(text) if text in map(str, RANGES) else DEFAULT_DAYS
 
 
-def _summed(rows: Iterable[tuple[str, UsageRow]]) -> dict[str, Sums]:
+def _summed(rows: Iterable[tuple[str, pb.UsageSum]]) -> dict[str, Sums]:
     found: dict[str, Sums] = defaultdict(Sums)
     for name, row in rows:
         found[name].add(row)
