@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from google.protobuf.duration_pb2 import Duration
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
 from services.accounts.proto_fields import invalid, not_found
@@ -18,7 +19,6 @@ from services.clock import Clock
 from services.common.contract.chat import USAGE
 from services.common.plain_metrics import ByLabels, PlainCounter, PlainMetrics
 from services.domain.error_reason import ErrorReason
-from services.domain.usage import Usage
 from services.errors import Failure, UpstreamError
 from services.metering.prices import Price, Tariff
 from services.metering.tokens import TokenCounter
@@ -32,33 +32,6 @@ from services.routing.health import ChannelHealth
 TIMEOUT_S, TIMEOUT_MAX_S = 30.0, 120.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, kw_only=True)
-class ChannelTest:
-    """Result of a test."""
-
-    target: Target
-    reason: str = ""
-    """Reason of the failure in the contract. Empty: the channel has answered."""
-    message: str = ""
-    """The provider's words without secrets, or ours."""
-    cause: str = ""
-    """Cause of a failed connection, in the words of the system or of TLS."""
-    http_status: int = 0
-    """Status of the provider's response. 0: no response."""
-    duration_s: float = 0.0
-    ttft_s: float | None = None
-    """Time to the beginning of the answer. None: the answer did not begin."""
-    usage: Usage | None = None
-    """Tokens. None: not known."""
-    cost_nano: int | None = None
-    """Bill of the provider. None: the model has no price."""
-
-    def fail(self, error: UpstreamError) -> None:
-        """Note why the test failed."""
-        self.reason, self.http_status = str(error.reason), error.status
-        self.message = error.provider_message or error.shown_message
 
 
 @dataclass(slots=True)
@@ -88,9 +61,13 @@ class ChannelTester:
 
     async def run(
         self, target: Target, price: Price | None, timeout_s: float, request_id: str
-    ) -> ChannelTest:
+    ) -> pb.TestChannelResponse:
         """Test a target. Raise Failure if its dialect has no form for the request."""
-        test = ChannelTest(target=target)
+        test = pb.TestChannelResponse(
+            model=target.public_model,
+            provider_model=target.model,
+            dialect=target.channel.dialect,
+        )
         request = self._request(target)
         causes = _Causes()
         answer = self.upstream.answer(
@@ -100,19 +77,24 @@ class ChannelTester:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._read(answer, request, test, started_at)
+            test.http_status = HTTP_OK
+            self.health.attempt_succeeded(target)
         except UpstreamError as error:
-            test.fail(error)
+            test.reason, test.http_status = str(error.reason), error.status
+            test.message = error.provider_message or error.shown_message
         except TimeoutError:
             test.reason = str(ErrorReason.DEADLINE)
             test.message = "The time of the test was over."
         finally:
             answer.close()
-        test.duration_s = self.clock.now() - started_at
+        test.duration.FromMicroseconds(round((self.clock.now() - started_at) * 1e6))
         test.cause = causes.last
-        test.usage = request.usage()
-        if price is not None and test.usage is not None:
-            test.cost_nano = Tariff(price).cost_nano(test.usage)
-        self._record(test, request_id)
+        usage = request.usage()
+        if usage is not None:
+            USAGE.fill(usage, test.usage)
+        if price is not None and usage is not None:
+            test.cost_nano_usd = Tariff(price).cost_nano(usage)
+        self._record(test, target, request_id)
         return test
 
     def _request(self, target: Target) -> ProbeRequest:
@@ -125,35 +107,41 @@ class ChannelTester:
         return ProbeCompletion(target, self.dialects, self.counter)
 
     async def _read(
-        self, answer: UpstreamAnswer, request: ProbeRequest, test: ChannelTest, started_at: float
+        self,
+        answer: UpstreamAnswer,
+        request: ProbeRequest,
+        test: pb.TestChannelResponse,
+        started_at: float,
     ) -> None:
         """Read the answer to its end."""
         first = await answer.first()
-        test.ttft_s = self.clock.now() - started_at
+        test.time_to_first_token.FromMicroseconds(round((self.clock.now() - started_at) * 1e6))
         request.add(first)
         async for batch in answer:
             request.add(batch)
-        test.http_status = HTTP_OK
-        self.health.attempt_succeeded(test.target)
 
-    def _record(self, test: ChannelTest, request_id: str) -> None:
-        channel, usage = test.target.channel.name, test.usage or Usage()
-        self.counts[channel, test.reason].value += 1
+    def _record(self, test: pb.TestChannelResponse, target: Target, request_id: str) -> None:
+        self.counts[target.channel.name, test.reason].value += 1
+        begun = test.HasField("time_to_first_token")
         fields = {
             "request_id": request_id,
-            "channel": channel,
-            "model": test.target.public_model,
-            "key_number": test.target.key_number,
+            "channel": target.channel.name,
+            "model": test.model,
+            "key_number": target.key_number,
             "status": test.http_status,
             "reason": test.reason,
             "cause": test.cause,
-            "ttft_ms": None if test.ttft_s is None else round(test.ttft_s * 1000, 1),
-            "duration_ms": round(test.duration_s * 1000, 1),
-            "prompt_tokens": usage.prompt_token_count,
-            "completion_tokens": usage.completion_token_count,
-            "cost_nano_usd": test.cost_nano,
+            "ttft_ms": _ms(test.time_to_first_token) if begun else None,
+            "duration_ms": _ms(test.duration),
+            "prompt_tokens": test.usage.prompt_token_count,
+            "completion_tokens": test.usage.completion_token_count,
+            "cost_nano_usd": test.cost_nano_usd if test.HasField("cost_nano_usd") else None,
         }
         log.info("channel.tested", extra=fields)
+
+
+def _ms(duration: Duration) -> float:
+    return round(duration.ToMicroseconds() / 1000, 1)
 
 
 def declare_test_counters(counters: PlainMetrics) -> ByLabels[PlainCounter]:
@@ -194,24 +182,3 @@ def timeout_of(request: pb.TestChannelRequest) -> float:
     if not 0 < timeout_s <= TIMEOUT_MAX_S:
         raise invalid("timeout", f"timeout must be more than 0s and at most {TIMEOUT_MAX_S:g}s")
     return timeout_s
-
-
-def test_to_proto(test: ChannelTest) -> pb.TestChannelResponse:
-    """Convert a result to its message."""
-    target = test.target
-    answer = pb.TestChannelResponse(
-        model=target.public_model,
-        provider_model=target.model,
-        dialect=target.channel.dialect,
-        reason=test.reason,
-        message=test.message,
-        cause=test.cause,
-        http_status=test.http_status,
-        cost_nano_usd=test.cost_nano,
-    )
-    answer.duration.FromMicroseconds(round(test.duration_s * 1e6))
-    if test.ttft_s is not None:
-        answer.time_to_first_token.FromMicroseconds(round(test.ttft_s * 1e6))
-    if test.usage is not None:
-        USAGE.fill(test.usage, answer.usage)
-    return answer

@@ -22,7 +22,6 @@ from services.errors import Failure
 from services.operations.channel_control import ChannelControl
 from services.operations.channel_tester import (
     ChannelTester,
-    test_to_proto,
     tested_target,
     timeout_of,
 )
@@ -117,8 +116,7 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         target, timeout_s = tested_target(request, now.catalog), timeout_of(request)
         await self._parts.acts.record_test(target, context)
         price = now.plans.prices.lookup(target.public_model)
-        test = await self._parts.tester.run(target, price, timeout_s, current_request_id())
-        return test_to_proto(test)
+        return await self._parts.tester.run(target, price, timeout_s, current_request_id())
 
     async def ListLiveCalls(
         self, request: pb.ListLiveCallsRequest, context: Context

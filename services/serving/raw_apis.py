@@ -19,51 +19,35 @@ from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.providers.anthropic.raw_request import betas_of
 
-
-def _messages(request: RawRequest) -> ChatCompletionSpec:
-    try:
-        return anthropic_messages.decode(request.body, _LIMITS, betas_of(request)).spec
-    except ApiError as error:
-        raise _to_failure(error) from None
-
-
-def _messages_prompt(request: RawRequest) -> ChatCompletionSpec:
-    try:
-        return anthropic_messages.decode_count(request.body, _LIMITS)
-    except ApiError as error:
-        raise _to_failure(error) from None
-
-
-def _responses(request: RawRequest) -> ChatCompletionSpec:
-    try:
-        return openai_responses.decode(request.body, _LIMITS).spec
-    except ApiError as error:
-        raise _to_failure(error) from None
-
-
-def _responses_prompt(request: RawRequest) -> ChatCompletionSpec:
-    try:
-        return openai_responses.decode_count(request.body, _LIMITS)
-    except ApiError as error:
-        raise _to_failure(error) from None
-
-
-TRANSLATIONS: Mapping[RawApi, Translate] = {
-    "anthropic_messages": _messages,
-    "openai_responses": _responses,
-}
-"""The translations of all APIs."""
-
-PROMPT_TRANSLATIONS: Mapping[RawApi, Translate] = {
-    "anthropic_messages": _messages_prompt,
-    "openai_responses": _responses_prompt,
-}
-"""The translations of their requests for the tokens of a prompt."""
-
 _LIMITS = EdgeConfig()
 """The usual bounds of images. Edges, which may have others, bound the body."""
 
 
-def _to_failure(error: ApiError) -> Failure:
-    facts = {PROVIDER_CODE: error.code} if error.code != error.row.code else None
-    return Failure(error.reason, error.message, param=error.param or "", facts=facts)
+def _translation(decode: Translate) -> Translate:
+    def translate(request: RawRequest) -> ChatCompletionSpec:
+        try:
+            return decode(request)
+        except ApiError as error:
+            facts = {PROVIDER_CODE: error.code} if error.code != error.row.code else None
+            raise Failure(
+                error.reason, error.message, param=error.param or "", facts=facts
+            ) from None
+
+    return translate
+
+
+TRANSLATIONS: Mapping[RawApi, Translate] = {
+    "anthropic_messages": _translation(
+        lambda raw: anthropic_messages.decode(raw.body, _LIMITS, betas_of(raw)).spec
+    ),
+    "openai_responses": _translation(lambda raw: openai_responses.decode(raw.body, _LIMITS).spec),
+}
+"""The translations of all APIs."""
+
+PROMPT_TRANSLATIONS: Mapping[RawApi, Translate] = {
+    "anthropic_messages": _translation(
+        lambda raw: anthropic_messages.decode_count(raw.body, _LIMITS)
+    ),
+    "openai_responses": _translation(lambda raw: openai_responses.decode_count(raw.body, _LIMITS)),
+}
+"""The translations of their requests for the tokens of a prompt."""
