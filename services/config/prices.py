@@ -14,17 +14,8 @@ DECIMALS_PER_MTOK = 6
 
 USD_MAX = 1_000_000
 
-PROMPT_PRICES = frozenset(
-    {
-        "prompt_usd_per_mtok",
-        "cache_read_usd_per_mtok",
-        "cache_write_usd_per_mtok",
-        "cache_write_1h_usd_per_mtok",
-        "prompt_audio_usd_per_mtok",
-        "prompt_image_usd_per_mtok",
-    }
-)
-"""Prices of prompt tokens. The others are of the completion."""
+_OF_PROMPT = ("prompt_", "cache_")
+"""Beginnings of the names of prices of prompt tokens. The others are of the completion."""
 
 
 class RatesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,16 +64,12 @@ class TierConfig(RatesConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
         """
         prompt = row if self.prompt_usd_per_mtok is None else RatesConfig()
         completion = row if self.completion_usd_per_mtok is None else RatesConfig()
-        inherited = {
-            field: getattr(prompt if field in PROMPT_PRICES else completion, field)
-            for field in RatesConfig.__struct_fields__
-        }
-        own = {
-            field: value
-            for field in RatesConfig.__struct_fields__
-            if (value := getattr(self, field)) is not None
-        }
-        return RatesConfig(**(inherited | own))
+        values = {}
+        for field in RatesConfig.__struct_fields__:
+            inherited = getattr(prompt if field.startswith(_OF_PROMPT) else completion, field)
+            own = getattr(self, field)
+            values[field] = inherited if own is None else own
+        return RatesConfig(**values)
 
 
 class PriceConfig(RatesConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -24,6 +24,14 @@ PICO_USD = Decimal(10) ** 12
 PICO_USD_PER_TOKEN = Decimal(10) ** 6
 """Picodollars per token of one US dollar per million tokens."""
 
+MEDIA: Mapping[str, str] = {
+    "prompt_audio": "prompt",
+    "prompt_image": "prompt",
+    "completion_audio": "completion",
+    "completion_image": "completion",
+}
+"""Rates of media, with the rates of the tokens that they are among."""
+
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=True):
     """Picodollars per token, by kind of token."""

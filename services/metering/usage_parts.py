@@ -32,16 +32,17 @@ def consistent_usage(
         source=source,
         **_shares_within(reported, prompt, completion),
     )
-    flags = []
-    if read != reported.cache_read_token_count:
-        flags.append("cache_read_clipped")
-    if write != reported.cache_write_token_count:
-        flags.append("cache_write_clipped")
-    if write_1h != reported.cache_write_1h_token_count:
-        flags.append("cache_write_1h_clipped")
-    if thinking != reported.thinking_token_count:
-        flags.append("thinking_clipped")
-    return usage, tuple(flags)
+    parts = {
+        "cache_read": read,
+        "cache_write": write,
+        "cache_write_1h": write_1h,
+        "thinking": thinking,
+    }
+    return usage, tuple(
+        f"{name}_clipped"
+        for name, count in parts.items()
+        if count != getattr(reported, f"{name}_token_count")
+    )
 
 
 def _shares_within(reported: Usage, prompt: int, completion: int) -> Mapping[str, int]:

@@ -8,7 +8,7 @@ from services.capabilities import Capabilities
 from services.common.off_loop import off_loop
 from services.domain.model import Modality, Model, ModelPricing, PricingTier, TokenRates
 from services.metering.price_list import PriceList
-from services.metering.prices import BASIS_POINTS, FREE, PICO_USD, Price, Rates
+from services.metering.prices import BASIS_POINTS, FREE, MEDIA, PICO_USD, Price, Rates
 from services.models.model_times import ModelTimes
 from services.providers.base import ModelRoute, Target
 from services.providers.supported_parameters import supported_by_all
@@ -131,27 +131,14 @@ def _rates(rates: Rates, price: Price, markup_bp: int) -> TokenRates:
 
     Readers take what a tier does not name from the price: it names its media if the price does.
     """
-
-    def usd(pico: int) -> str:
-        return _usd(pico, markup_bp)
-
-    def media_usd(kind: str, plain: int) -> str:
-        own = getattr(rates, kind)
-        is_named = any(getattr(each, kind) is not None for each in (price, *price.tiers))
-        return usd(plain if own is None else own) if is_named else ""
-
-    return TokenRates(
-        prompt_usd=usd(rates.prompt),
-        cache_read_usd=usd(rates.cache_read),
-        cache_write_usd=usd(rates.cache_write),
-        cache_write_1h_usd=usd(rates.cache_write_1h),
-        completion_usd=usd(rates.completion),
-        thinking_usd=usd(rates.thinking),
-        prompt_audio_usd=media_usd("prompt_audio", rates.prompt),
-        prompt_image_usd=media_usd("prompt_image", rates.prompt),
-        completion_audio_usd=media_usd("completion_audio", rates.completion),
-        completion_image_usd=media_usd("completion_image", rates.completion),
-    )
+    found = {}
+    for name in Rates.__struct_fields__:
+        pico = getattr(rates, name)
+        if any(getattr(each, name) is not None for each in (price, *price.tiers)):
+            found[f"{name}_usd"] = _usd(
+                getattr(rates, MEDIA[name]) if pico is None else pico, markup_bp
+            )
+    return TokenRates(**found)
 
 
 def _usd(pico: int, markup_bp: int) -> str:

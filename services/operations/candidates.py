@@ -9,6 +9,7 @@ from pomogator.operations.v1 import operations_service_pb2 as pb
 from services.common.contract.chat import NOTE
 from services.domain.events import Note
 from services.metering.price_list import PriceList
+from services.metering.prices import Rates
 from services.operations.channel_control import disablement_to_proto
 from services.providers.base import ModelRoute, Target, UpstreamRequest
 from services.providers.request_heads import path_with_query
@@ -65,14 +66,5 @@ def token_prices(prices: PriceList, model: str, prompt_tokens: int) -> pb.TokenP
         return None
     rates = price.rates(prompt_tokens)
     return pb.TokenPrices(
-        prompt_pico_usd=rates.prompt,
-        cache_read_pico_usd=rates.cache_read,
-        cache_write_pico_usd=rates.cache_write,
-        cache_write_1h_pico_usd=rates.cache_write_1h,
-        completion_pico_usd=rates.completion,
-        thinking_pico_usd=rates.thinking,
-        prompt_audio_pico_usd=rates.prompt_audio,
-        prompt_image_pico_usd=rates.prompt_image,
-        completion_audio_pico_usd=rates.completion_audio,
-        completion_image_pico_usd=rates.completion_image,
+        **{f"{name}_pico_usd": getattr(rates, name) for name in Rates.__struct_fields__}
     )
