@@ -45,7 +45,7 @@ R = TypeVar("R", pb.CreateChatCompletionRequest, pb.StreamChatCompletionRequest)
 USAGE = MessageTable(Usage, usage_pb2.Usage)
 NOTE = MessageTable(Note, pb.Note)
 
-_PARTS: Mapping[str, MessageTable[Any]] = {
+_PARTS: Mapping[str, MessageTable[Any, Any]] = {
     "image": MessageTable(ImagePart, content_pb2.Image),
     "reasoning": MessageTable(ReasoningPart, content_pb2.ReasoningPart),
     "audio": MessageTable(AudioPart, content_pb2.Audio),
@@ -150,25 +150,12 @@ _COMPLETION = MessageTable(
     CREATE_TIME_NAME,
 )
 
-
-def read_request(message: RequestMessage) -> CompletionRequest:
-    """Return the request. Raises UntranslatableError."""
-    return _REQUEST.read(message)
+read_request = _REQUEST.read
+read_completion = _COMPLETION.read
+to_completion_message = _COMPLETION.to_message
 
 
 def fill_request(request: CompletionRequest, message: R) -> R:
     """Write the request into an empty message, and return that."""
     _REQUEST.fill(request, message)
-    return message
-
-
-def read_completion(message: pb.CreateChatCompletionResponse) -> Completion:
-    """Return the whole answer."""
-    return _COMPLETION.read(message)
-
-
-def to_completion_message(completion: Completion) -> pb.CreateChatCompletionResponse:
-    """Return the whole answer as a message."""
-    message = pb.CreateChatCompletionResponse()
-    _COMPLETION.fill(completion, message)
     return message

@@ -28,7 +28,7 @@ from services.domain.events import (
 
 _Fill = Callable[[Any, pb.ChatCompletionChunk], None]
 
-_EVENTS: Mapping[str, MessageTable[Any]] = {
+_EVENTS: Mapping[str, MessageTable[Any, Any]] = {
     "started": MessageTable(
         Started,
         pb.CompletionStarted,
@@ -142,7 +142,7 @@ def _fill_common(event: Delta, delta: pb.CompletionDelta) -> None:
         delta.logprobs_json = to_json_text(event.logprobs_json)
 
 
-def _filling_event(field: str, table: MessageTable[Any]) -> _Fill:
+def _filling_event(field: str, table: MessageTable[Any, Any]) -> _Fill:
     def fill(event: Any, chunk: pb.ChatCompletionChunk) -> None:
         made = getattr(chunk, field)
         made.SetInParent()

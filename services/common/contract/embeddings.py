@@ -29,26 +29,7 @@ _EMBEDDINGS = MessageTable(
     },
 )
 
-
-def read_embedding_request(message: pb.CreateEmbeddingsRequest) -> EmbeddingRequest:
-    """Return the request. Raises UntranslatableError."""
-    return _REQUEST.read(message)
-
-
-def to_embedding_request(request: EmbeddingRequest) -> pb.CreateEmbeddingsRequest:
-    """Return the request as a message."""
-    message = pb.CreateEmbeddingsRequest()
-    _REQUEST.fill(request, message)
-    return message
-
-
-def read_embeddings(message: pb.CreateEmbeddingsResponse) -> Embeddings:
-    """Return the answer."""
-    return _EMBEDDINGS.read(message)
-
-
-def to_embeddings_message(embeddings: Embeddings) -> pb.CreateEmbeddingsResponse:
-    """Return the answer as a message."""
-    message = pb.CreateEmbeddingsResponse()
-    _EMBEDDINGS.fill(embeddings, message)
-    return message
+read_embedding_request = _REQUEST.read
+to_embedding_request = _REQUEST.to_message
+read_embeddings = _EMBEDDINGS.read
+to_embeddings_message = _EMBEDDINGS.to_message

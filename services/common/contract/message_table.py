@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 S = TypeVar("S", bound=msgspec.Struct)
+M = TypeVar("M", bound=Message)
 
 Write = Callable[[Any, str, Any], None]
 """Writes a value of the domain into the field of that name of a message."""
@@ -76,7 +77,7 @@ class EnumWords:
         return int(word) if number is None else number
 
 
-class MessageTable(Generic[S]):
+class MessageTable(Generic[S, M]):
     """A struct and its message, with the fields that both have.
 
     `nested` translates the fields that are messages, or lists of messages. `names` has the struct's
@@ -86,11 +87,12 @@ class MessageTable(Generic[S]):
     def __init__(
         self,
         struct: type[S],
-        message: type[Message],
+        message: type[M],
         nested: Mapping[str, Translation] = {},
         names: Mapping[str, str] = {},
     ) -> None:
         self.struct = struct
+        self._message = message
         self._readers: dict[str, tuple[str, Callable[[Any], Any]]] = {}
         self._writers: list[tuple[str, str, bool, Write]] = []
         """Of each field: its name here, its name there, whether an empty value is one."""
@@ -130,6 +132,12 @@ class MessageTable(Generic[S]):
             except UntranslatableError as error:
                 raise error.within(field.name) from None
         return values
+
+    def to_message(self, struct: S) -> M:
+        """Return a struct as a message."""
+        message = self._message()
+        self.fill(struct, message)
+        return message
 
     def fill(self, struct: S, message: Any) -> None:
         """Write a struct into an empty message."""

@@ -22,14 +22,5 @@ _MODEL = MessageTable(
     CREATE_TIME_NAME,
 )
 
-
-def read_model(message: pb.Model) -> Model:
-    """Return the model."""
-    return _MODEL.read(message)
-
-
-def to_model_message(model: Model) -> pb.Model:
-    """Return the model as a message."""
-    message = pb.Model()
-    _MODEL.fill(model, message)
-    return message
+read_model = _MODEL.read
+to_model_message = _MODEL.to_message

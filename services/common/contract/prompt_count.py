@@ -15,26 +15,7 @@ _REQUEST = MessageTable(
 )
 _COUNT = MessageTable(PromptCount, pb.CountPromptTokensResponse, {"notes": NOTE.translation})
 
-
-def read_count_request(message: pb.CountPromptTokensRequest) -> PromptCountRequest:
-    """Return the request. Raises UntranslatableError."""
-    return _REQUEST.read(message)
-
-
-def to_count_request_message(request: PromptCountRequest) -> pb.CountPromptTokensRequest:
-    """Return the request as a message."""
-    message = pb.CountPromptTokensRequest()
-    _REQUEST.fill(request, message)
-    return message
-
-
-def read_count(message: pb.CountPromptTokensResponse) -> PromptCount:
-    """Return the answer."""
-    return _COUNT.read(message)
-
-
-def to_count_message(count: PromptCount) -> pb.CountPromptTokensResponse:
-    """Return the answer as a message."""
-    message = pb.CountPromptTokensResponse()
-    _COUNT.fill(count, message)
-    return message
+read_count_request = _REQUEST.read
+to_count_request_message = _REQUEST.to_message
+read_count = _COUNT.read
+to_count_message = _COUNT.to_message
