@@ -147,6 +147,11 @@ class UpstreamError(Failure):
         self.status = status
 
 
+def invalid(param: str, message: str) -> Failure:
+    """Return the failure of a request with an invalid field."""
+    return Failure(ErrorReason.INVALID_FIELD, message, param=param)
+
+
 def deadline_passed() -> Failure:
     """Return the failure of a call whose deadline has passed."""
     return Failure(ErrorReason.DEADLINE, "The time for this request is over.")

@@ -12,16 +12,10 @@ from pomogator.accounts.v1 import account_service_pb2_grpc as pb_grpc
 from services.accounts.account_messages import found_account
 from services.accounts.audit_trail import audited, operator_origin
 from services.accounts.key_views import view_of_account
-from services.accounts.proto_fields import (
-    NANO_MAX,
-    account_name,
-    in_range,
-    invalid,
-    valid_request_id,
-)
+from services.accounts.proto_fields import NANO_MAX, account_name, in_range, valid_request_id
 from services.clock import Clock
 from services.domain.error_reason import ErrorReason
-from services.errors import Failure
+from services.errors import Failure, invalid
 from services.rpc.call_context import Context
 from services.rpc.paging import Page
 from services.storage.accounts import (

@@ -15,7 +15,7 @@ from services.accounts.key_messages import (
     scope_from_proto,
     valid_display_name,
 )
-from services.accounts.proto_fields import invalid
+from services.errors import invalid
 from services.storage.keys import KeyScope
 
 NAME = "display_name"

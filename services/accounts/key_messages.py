@@ -8,13 +8,8 @@ from typing import Any
 from pomogator.accounts.v1 import key_service_pb2 as pb
 
 from services.accounts.key_versions import etag_of
-from services.accounts.proto_fields import (
-    in_range,
-    invalid,
-    milliseconds,
-    stored_name,
-    timestamp,
-)
+from services.accounts.proto_fields import in_range, milliseconds, stored_name, timestamp
+from services.errors import invalid
 from services.storage.keys import KeyScope, StoredKey
 
 DISPLAY_NAME_MAX = 128

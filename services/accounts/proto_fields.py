@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.domain.error_reason import ErrorReason
-from services.errors import Failure
+from services.errors import Failure, invalid
 from services.storage.accounts import BALANCE_MAX
 
 ACCOUNT_NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
@@ -97,11 +97,6 @@ def timestamp(milliseconds: int) -> Timestamp:
     message = Timestamp()
     message.FromMilliseconds(milliseconds)
     return message
-
-
-def invalid(param: str, message: str) -> Failure:
-    """Return the failure for an invalid field."""
-    return Failure(ErrorReason.INVALID_FIELD, message, param=param)
 
 
 def not_found(param: str, message: str) -> Failure:

@@ -12,8 +12,9 @@ from pomogator.usage.v1 import usage_service_pb2 as pb
 from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
 
 from services.accounts.key_reports import KeyReports, key_usage
-from services.accounts.proto_fields import int64, invalid, not_found, time_range_ms
+from services.accounts.proto_fields import int64, not_found, time_range_ms
 from services.admission.keyring import Caller, Keyring
+from services.errors import invalid
 from services.rpc.call_context import Context, metadata_of
 from services.rpc.paging import Page
 from services.storage.account_sums import credits_of

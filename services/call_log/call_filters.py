@@ -7,8 +7,9 @@ from typing import TypeAlias
 import msgspec
 from pomogator.calls.v1 import call_service_pb2 as pb
 
-from services.accounts.proto_fields import in_range, invalid, stored_name, time_range_ms
+from services.accounts.proto_fields import in_range, stored_name, time_range_ms
 from services.call_log.call_scope import CallScope
+from services.errors import invalid
 from services.storage.call_labels import END_USER, TAG, LabelFilter
 from services.storage.call_rows import CallSelection
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from pomogator.calls.v1 import call_service_pb2 as pb
 from pomogator.calls.v1 import call_service_pb2_grpc as pb_grpc
 
-from services.accounts.proto_fields import invalid, not_found
+from services.accounts.proto_fields import not_found
 from services.call_log.call_filters import SumsRequest, labels_of_sums, selection_of_rows
 from services.call_log.call_messages import call_message, group_message
 from services.call_log.call_reader import CallLogReader
@@ -17,7 +17,7 @@ from services.call_log.call_scope import CallScope, ScopeOf
 from services.call_log.export_text import FORMATS, ExportText, columns_of, sums_columns_of
 from services.call_log.sums_request import METRICS, sums_query, wanted
 from services.domain.error_reason import ErrorReason
-from services.errors import Failure
+from services.errors import Failure, invalid
 from services.rpc.call_context import Context
 from services.rpc.paging import START, Page
 from services.storage.call_rows import CallRow

@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 from pomogator.calls.v1 import call_service_pb2 as pb
 
-from services.accounts.proto_fields import invalid, time_range_ms
+from services.accounts.proto_fields import time_range_ms
 from services.call_log.call_filters import SumsRequest, labels_of_sums, selection_of_sums
 from services.call_log.call_scope import CallScope
+from services.errors import invalid
 from services.storage.call_sums import DAY_MS, HOUR_MS, CallSums, SumsQuery
 
 DIMENSIONS: Mapping[pb.CallDimension.ValueType, Sequence[str]] = {

@@ -43,7 +43,7 @@ from services.completions.stored_calls import (
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch, Finished
 from services.domain.spec import CompletionRequest, read_bytes
-from services.errors import Failure
+from services.errors import Failure, invalid
 from services.providers.upstream import LEFT
 from services.storage.base import Database
 from services.storage.idempotency import (
@@ -113,11 +113,8 @@ class IdempotentCall:
 def check_idempotency_key(key: str) -> None:
     """Raise Failure INVALID_FIELD if a key is malformed."""
     if not is_idempotency_key(key):
-        raise Failure(
-            ErrorReason.INVALID_FIELD,
-            "An idempotency key has 1 to 255 printable ASCII characters.",
-            param=IDEMPOTENCY_KEY_HEADER,
-        )
+        message = "An idempotency key has 1 to 255 printable ASCII characters."
+        raise invalid(IDEMPOTENCY_KEY_HEADER, message)
 
 
 class Idempotency:

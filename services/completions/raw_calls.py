@@ -18,10 +18,9 @@ from services.common.off_loop import off_loop
 from services.common.request_headers import session_id
 from services.completions.completion_call import CompletionCall
 from services.completions.validation import validate
-from services.domain.error_reason import ErrorReason
 from services.domain.raw_request import RawApi, RawRequest
 from services.domain.spec import ChatCompletionSpec, ParameterPolicy
-from services.errors import Failure
+from services.errors import invalid
 from services.providers.base import Target
 from services.providers.raw_call import RawCall
 from services.providers.raw_lane import RawFacts, RawLane
@@ -61,8 +60,7 @@ class RawCalls:
         """
         facts = await off_loop(len(raw.body) // SKIMMED, self._facts, raw)
         if facts.stream != stream:
-            message = "`stream` of the body must be as the method says."
-            raise Failure(ErrorReason.INVALID_FIELD, message, param="raw.body")
+            raise invalid("raw.body", "`stream` of the body must be as the method says.")
         plan = call.snapshot.plans.of(call.caller, facts.spec.model)
         policy = call.request.parameter_policy
         translate = partial(_translated, self._translations[raw.api], raw, policy)
@@ -101,7 +99,7 @@ class RawCalls:
     def _facts(self, raw: RawRequest, *, is_prompt: bool = False) -> RawFacts:
         lanes = self._lanes.get(raw.api)
         if lanes is None:
-            raise Failure(ErrorReason.INVALID_FIELD, "The API is not known.", param="raw.api")
+            raise invalid("raw.api", "The API is not known.")
         check_body(raw)
         return next(iter(lanes.values())).read(raw, is_prompt=is_prompt)
 

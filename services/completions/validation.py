@@ -42,7 +42,7 @@ from services.domain.spec import (
     ToolChoiceMode,
     Verbosity,
 )
-from services.errors import Failure
+from services.errors import Failure, invalid
 
 MAX_TOKENS = ("max_tokens", 1, math.inf)
 
@@ -128,9 +128,9 @@ def validate(
             if value is not None:
                 _check_range(*limits, value)
     if spec.stop and not all(spec.stop):
-        raise _invalid("stop", "A stop sequence must not be empty.")
+        raise invalid("stop", "A stop sequence must not be empty.")
     if len(spec.user) > USER_CHARS_MAX:
-        raise _invalid("user", f"At most {USER_CHARS_MAX} characters are allowed.")
+        raise invalid("user", f"At most {USER_CHARS_MAX} characters are allowed.")
     if not plain:
         _check_rare_fields(spec)
 
@@ -150,39 +150,39 @@ def _check_rare_fields(spec: ChatCompletionSpec) -> None:
 
 def _check_counts(counts: Sequence[int]) -> None:
     if not counts[0]:
-        raise _invalid("messages", "At least one message is required.")
+        raise invalid("messages", "At least one message is required.")
     for (name, most), count in zip(COUNTS, counts, strict=True):
         if count > most:
-            raise _invalid(name, f"At most {most} are allowed.")
+            raise invalid(name, f"At most {most} are allowed.")
 
 
 def _check_names(model: str, session_id: str, parameter_policy: ParameterPolicy) -> None:
     if parameter_policy:
         _check_word("parameter_policy", parameter_policy, _POLICIES)
     if not model:
-        raise _invalid("model", "A model is required.")
+        raise invalid("model", "A model is required.")
     if len(model) > MODEL_CHARS_MAX:
-        raise _invalid("model", f"The model's name is longer than {MODEL_CHARS_MAX} characters.")
+        raise invalid("model", f"The model's name is longer than {MODEL_CHARS_MAX} characters.")
     if len(session_id) > SESSION_CHARS_MAX:
-        raise _invalid("session_id", f"At most {SESSION_CHARS_MAX} characters are allowed.")
+        raise invalid("session_id", f"At most {SESSION_CHARS_MAX} characters are allowed.")
 
 
 def _check_sampling(spec: ChatCompletionSpec) -> None:
     _check_word("reasoning_effort", spec.reasoning_effort, _EFFORTS)
     _check_word("verbosity", spec.verbosity, _VERBOSITIES)
     if spec.reasoning_effort and spec.other_reasoning_effort:
-        raise _invalid("reasoning_effort", "An effort is given twice.")
+        raise invalid("reasoning_effort", "An effort is given twice.")
     if len(spec.other_reasoning_effort) > EFFORT_CHARS_MAX:
-        raise _invalid("reasoning_effort", f"At most {EFFORT_CHARS_MAX} characters are allowed.")
+        raise invalid("reasoning_effort", f"At most {EFFORT_CHARS_MAX} characters are allowed.")
     if spec.betas and not all(0 < len(beta) <= BETA_CHARS_MAX for beta in spec.betas):
-        raise _invalid("betas", f"A name has 1 to {BETA_CHARS_MAX} characters.")
+        raise invalid("betas", f"A name has 1 to {BETA_CHARS_MAX} characters.")
     if spec.top_logprobs is not None and not spec.logprobs:
-        raise _invalid("top_logprobs", "`top_logprobs` needs `logprobs`.")
+        raise invalid("top_logprobs", "`top_logprobs` needs `logprobs`.")
     if spec.logit_bias:
         for bias in spec.logit_bias.values():
             _check_range("logit_bias", *LOGIT_BIAS, bias)
     if len(spec.prompt_cache_key) > USER_CHARS_MAX:
-        raise _invalid("prompt_cache_key", f"At most {USER_CHARS_MAX} characters are allowed.")
+        raise invalid("prompt_cache_key", f"At most {USER_CHARS_MAX} characters are allowed.")
 
 
 def _check_thinking(thinking: Thinking) -> None:
@@ -195,12 +195,12 @@ def _check_thinking(thinking: Thinking) -> None:
 def _check_tools(spec: ChatCompletionSpec) -> None:
     for index, tool in enumerate(spec.tools):
         if tool.other_json and (tool.description or tool.parameters_json):
-            raise _invalid(f"tools[{index}]", "Give the tool's fields or its JSON, not both.")
+            raise invalid(f"tools[{index}]", "Give the tool's fields or its JSON, not both.")
         if tool.other_json and tool.name != _name_in(tool.other_json):
-            raise _invalid(f"tools[{index}].name", "The tool's JSON has another name.")
+            raise invalid(f"tools[{index}].name", "The tool's JSON has another name.")
         is_nameless = tool.other_json and not tool.name
         if not is_nameless and not _TOOL_NAME.fullmatch(tool.name):
-            raise _invalid(
+            raise invalid(
                 f"tools[{index}].function.name",
                 "A tool's name has 1 to 128 letters, digits, `_`, `-`, `.` or `:`.",
             )
@@ -224,34 +224,34 @@ def _check_tool_choice(choice: ToolChoice, spec: ChatCompletionSpec) -> None:
     _check_word("tool_choice.type", choice.type, _TOOL_TYPES)
     if choice.other_json:
         if choice.mode or choice.names or choice.type:
-            raise _invalid("tool_choice", "Give the choice's fields or its JSON, not both.")
+            raise invalid("tool_choice", "Give the choice's fields or its JSON, not both.")
         return
     if not choice.mode:
-        raise _invalid("tool_choice.mode", "A tool choice needs a mode.")
+        raise invalid("tool_choice.mode", "A tool choice needs a mode.")
     known = {tool.name for tool in spec.tools}
     unknown = [name for name in choice.names if name not in known]
     if unknown:
-        raise _invalid("tool_choice", f"There is no tool named {unknown[0][:64]!r} in `tools`.")
+        raise invalid("tool_choice", f"There is no tool named {unknown[0][:64]!r} in `tools`.")
     if choice.mode == "required" and not spec.tools:
-        raise _invalid("tool_choice", "A call is required, but there are no `tools`.")
+        raise invalid("tool_choice", "A call is required, but there are no `tools`.")
     if choice.mode == "named" and len(choice.names) != 1:
-        raise _invalid("tool_choice", "Exactly one tool must be named.")
+        raise invalid("tool_choice", "Exactly one tool must be named.")
 
 
 def _check_response_format(form: ResponseFormat) -> None:
     _check_word("response_format.type", form.type, _FORMATS)
     if form.other_json:
         if form.type or form.name or form.description or form.schema_json:
-            raise _invalid("response_format", "Give the form's fields or its JSON, not both.")
+            raise invalid("response_format", "Give the form's fields or its JSON, not both.")
         return
     if not form.type:
-        raise _invalid("response_format.type", "The form must be named.")
+        raise invalid("response_format.type", "The form must be named.")
     if form.type != "json_schema":
         if form.name or form.description or form.schema_json or form.strict is not None:
-            raise _invalid("response_format", "Only the type `json_schema` has a schema.")
+            raise invalid("response_format", "Only the type `json_schema` has a schema.")
         return
     if not _SCHEMA_NAME.fullmatch(form.name):
-        raise _invalid(
+        raise invalid(
             "response_format.json_schema.name",
             "A schema's name has 1 to 64 letters, digits, `_` or `-`.",
         )
@@ -274,15 +274,15 @@ def _check_message(message: Message, where: str, images: list[ImagePart]) -> Non
     role, parts = message.role, message.content
     _check_word(f"{where}.role", role, _ROLES)
     if not role:
-        raise _invalid(f"{where}.role", "A role is required.")
+        raise invalid(f"{where}.role", "A role is required.")
     if len(parts) > PARTS_MAX:
-        raise _invalid(f"{where}.content", f"At most {PARTS_MAX} parts are allowed.")
+        raise invalid(f"{where}.content", f"At most {PARTS_MAX} parts are allowed.")
     if role == "tool" and not message.tool_call_id:
-        raise _invalid(f"{where}.tool_call_id", "A tool's result needs the ID of its call.")
+        raise invalid(f"{where}.tool_call_id", "A tool's result needs the ID of its call.")
     if role == "assistant":
         _check_tool_calls(message.tool_calls, where)
     elif not parts:
-        raise _invalid(f"{where}.content", "Content is required.")
+        raise invalid(f"{where}.content", "Content is required.")
     for index, call in enumerate(message.tool_calls):
         _check_word(f"{where}.tool_calls[{index}].type", call.type, _TOOL_TYPES)
     for index, part in enumerate(parts):
@@ -299,10 +299,10 @@ def _check_image(image: ImagePart, where: str) -> None:
 
 def _check_tool_calls(calls: Sequence[ToolCall], where: str) -> None:
     if len(calls) > TOOL_CALLS_MAX:
-        raise _invalid(f"{where}.tool_calls", f"At most {TOOL_CALLS_MAX} calls are allowed.")
+        raise invalid(f"{where}.tool_calls", f"At most {TOOL_CALLS_MAX} calls are allowed.")
     for index, call in enumerate(calls):
         if not call.id or not call.name:
-            raise _invalid(f"{where}.tool_calls[{index}]", "A call needs an ID and a name.")
+            raise invalid(f"{where}.tool_calls[{index}]", "A call needs an ID and a name.")
 
 
 def _image_size(image: ImagePart) -> int:
@@ -312,18 +312,14 @@ def _image_size(image: ImagePart) -> int:
 
 def _check_word(param: str, word: str, known: frozenset[str]) -> None:
     if word not in known:
-        raise _invalid(param, f"`{param}` has an unknown value.")
+        raise invalid(param, f"`{param}` has an unknown value.")
 
 
 def _check_range(param: str, least: float, most: float, value: float) -> None:
     # Written so that NaN is refused as well.
     if not least <= value <= most:
         limits = f"at least {least:g}" if math.isinf(most) else f"in [{least:g}, {most:g}]"
-        raise _invalid(param, f"`{param}` must be {limits}.")
-
-
-def _invalid(param: str, message: str) -> Failure:
-    return Failure(ErrorReason.INVALID_FIELD, message, param=param)
+        raise invalid(param, f"`{param}` must be {limits}.")
 
 
 def _invalid_image(param: str, message: str) -> Failure:

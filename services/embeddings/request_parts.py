@@ -9,7 +9,7 @@ import msgspec
 from services.common.call_names import VECTORS_BYTES_MAX
 from services.domain.embeddings import EmbeddingSpec
 from services.domain.error_reason import ErrorReason
-from services.errors import Failure
+from services.errors import Failure, invalid
 from services.metering.tokens import TokenCounter, estimate_text
 from services.providers.base import Target
 from services.providers.embeddings.base import limits_of
@@ -55,8 +55,7 @@ def check_size(entry_count: int, dimensions: int) -> None:
     """Raise Failure INVALID_FIELD if so many vectors are too large for one answer."""
     most = VECTORS_BYTES_MAX // (4 * dimensions) if dimensions else entry_count
     if entry_count > most:
-        message = f"One answer has at most {most} vectors of {dimensions} dimensions."
-        raise Failure(ErrorReason.INVALID_FIELD, message, param="input")
+        raise invalid("input", f"One answer has at most {most} vectors of {dimensions} dimensions.")
 
 
 def keeps_numbers(spec: EmbeddingSpec, dimensions: int) -> bool:

@@ -6,9 +6,8 @@ from typing import get_args
 
 from services.completions.validation import MODEL_CHARS_MAX, USER_CHARS_MAX
 from services.domain.embeddings import EmbeddingRequest, EmbeddingSpec
-from services.domain.error_reason import ErrorReason
 from services.domain.spec import ParameterPolicy
-from services.errors import Failure
+from services.errors import invalid
 
 POLICIES = frozenset(get_args(ParameterPolicy))
 ENTRIES_MAX = 16_384
@@ -20,33 +19,29 @@ def validate(request: EmbeddingRequest) -> None:
     """Raise Failure INVALID_FIELD for the first field that breaks a rule."""
     spec = request.spec
     if request.parameter_policy not in POLICIES:
-        raise _invalid("parameter_policy", "`parameter_policy` has an unknown value.")
+        raise invalid("parameter_policy", "`parameter_policy` has an unknown value.")
     if not spec.model:
-        raise _invalid("model", "A model is required.")
+        raise invalid("model", "A model is required.")
     if len(spec.model) > MODEL_CHARS_MAX:
-        raise _invalid("model", f"The model's name is longer than {MODEL_CHARS_MAX} characters.")
+        raise invalid("model", f"The model's name is longer than {MODEL_CHARS_MAX} characters.")
     _check_entries(spec)
     if spec.dimensions is not None and spec.dimensions < 1:
-        raise _invalid("dimensions", "`dimensions` must be at least 1.")
+        raise invalid("dimensions", "`dimensions` must be at least 1.")
     for name, most in (("user", USER_CHARS_MAX), ("input_type", INPUT_TYPE_CHARS_MAX)):
         if len(getattr(spec, name)) > most:
-            raise _invalid(name, f"At most {most} characters are allowed.")
+            raise invalid(name, f"At most {most} characters are allowed.")
 
 
 def _check_entries(spec: EmbeddingSpec) -> None:
     if spec.texts and spec.token_ids:
-        raise _invalid("input", "Give texts or token IDs, not both.")
+        raise invalid("input", "Give texts or token IDs, not both.")
     if not spec.entry_count:
-        raise _invalid("input", "At least one entry is required.")
+        raise invalid("input", "At least one entry is required.")
     if spec.entry_count > ENTRIES_MAX:
-        raise _invalid("input", f"At most {ENTRIES_MAX} entries are allowed.")
+        raise invalid("input", f"At most {ENTRIES_MAX} entries are allowed.")
     for index, entry in enumerate(spec.texts or spec.token_ids):
         if not entry:
-            raise _invalid(f"input[{index}]", "An entry must not be empty.")
+            raise invalid(f"input[{index}]", "An entry must not be empty.")
     for index, ids in enumerate(spec.token_ids):
         if min(ids) < 0:
-            raise _invalid(f"input[{index}]", "The ID of a token must not be negative.")
-
-
-def _invalid(param: str, message: str) -> Failure:
-    return Failure(ErrorReason.INVALID_FIELD, message, param=param)
+            raise invalid(f"input[{index}]", "The ID of a token must not be negative.")

@@ -13,13 +13,8 @@ from services.accounts.audit_trail import (
     audited,
     json_text,
 )
-from services.accounts.proto_fields import (
-    invalid,
-    milliseconds,
-    not_found,
-    stored_name,
-    timestamp,
-)
+from services.accounts.proto_fields import milliseconds, not_found, stored_name, timestamp
+from services.errors import invalid
 from services.operations.operator_acts import OperatorActs, valid_reason
 from services.routing.catalog import Catalog
 from services.routing.channel_switches import ChannelSwitches

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from google.protobuf.duration_pb2 import Duration
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
-from services.accounts.proto_fields import invalid, not_found
+from services.accounts.proto_fields import not_found
 from services.clock import Clock
 from services.common.contract.chat import USAGE
 from services.common.plain_metrics import ByLabels, PlainCounter, PlainMetrics
 from services.domain.error_reason import ErrorReason
-from services.errors import Failure, UpstreamError
+from services.errors import Failure, UpstreamError, invalid
 from services.metering.prices import Price, Tariff
 from services.metering.tokens import TokenCounter
 from services.operations.probe_requests import ProbeCompletion, ProbeEmbedding, ProbeRequest

@@ -20,9 +20,8 @@ from services.accounts.audit_trail import (
     record,
     system_origin,
 )
-from services.accounts.proto_fields import invalid
 from services.clock import Clock
-from services.errors import Failure
+from services.errors import Failure, invalid
 from services.providers.base import Target
 from services.rpc.call_context import Context
 from services.storage.base import Database

@@ -18,7 +18,7 @@ from services.config import ConfigError
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.embeddings.servicer import read_request
-from services.errors import Failure
+from services.errors import Failure, invalid
 from services.operations.channel_control import ChannelControl
 from services.operations.channel_tester import (
     ChannelTester,
@@ -165,4 +165,4 @@ def _read_spec(request: pb.ExplainChatCompletionRequest) -> ChatCompletionSpec:
     try:
         return SPEC.read(request.spec)
     except UntranslatableError as error:
-        raise Failure(ErrorReason.INVALID_FIELD, str(error), param=error.path) from None
+        raise invalid(error.path, str(error)) from None

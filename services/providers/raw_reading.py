@@ -12,10 +12,9 @@ from msgspec import Raw
 from services.common.json_errors import NOT_JSON
 from services.common.json_places import members
 from services.common.json_values import VALUES_MAX, has_more_values
-from services.domain.error_reason import ErrorReason
 from services.domain.raw_request import RawRequest
 from services.domain.spec import Tool
-from services.errors import Failure
+from services.errors import invalid
 
 ABSENT = Raw()
 EMPTY = frozenset({b"", b"null", b"[]", b"{}"})
@@ -95,8 +94,3 @@ def has_hidden_letter(body: bytes) -> bool:
     """Return whether a body has a letter as an escape: any word may hide there."""
     # One byte is found twenty times as fast as a pattern, and most bodies have no backslash.
     return _BACKSLASH in body and _HIDDEN_LETTER.search(body) is not None
-
-
-def invalid(param: str, message: str) -> Failure:
-    """Return the failure of a request with a wrong field."""
-    return Failure(ErrorReason.INVALID_FIELD, message, param=param)

@@ -18,8 +18,7 @@ import msgspec
 from google.protobuf.message import Message
 
 from services.common.json_errors import NOT_JSON
-from services.domain.error_reason import ErrorReason
-from services.errors import Failure
+from services.errors import invalid
 
 PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1000
@@ -64,8 +63,7 @@ class Page:
         the fields that select items.
         """
         if page_size < 0:
-            message = "page_size must not be negative"
-            raise Failure(ErrorReason.INVALID_FIELD, message, param="page_size")
+            raise invalid("page_size", "page_size must not be negative")
         name = repr(list_name)
         after = START
         if page_token:
@@ -73,7 +71,7 @@ class Page:
                 after = _DECODER.decode(decipher(page_token, name))
             except (*NOT_JSON, ValueError) as error:
                 message = "page_token is not the next_page_token of the same list"
-                raise Failure(ErrorReason.INVALID_FIELD, message, param="page_token") from error
+                raise invalid("page_token", message) from error
         return cls(min(page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX), after, name)
 
     @property

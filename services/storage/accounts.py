@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from services.domain.error_reason import ErrorReason
-from services.errors import Failure
+from services.errors import Failure, invalid
 from services.storage.balance_changes import BalanceChange, notify_balance
 from services.storage.base import Row, Transaction, notify
 from services.storage.ledger import DEPOSITS, insufficient
@@ -132,7 +132,7 @@ def credit_account(
 
 def _too_much() -> Failure:
     message = f"The balance would exceed its maximum of {BALANCE_MAX} nano-USD."
-    return Failure(ErrorReason.INVALID_FIELD, message, param="amount_nano_usd")
+    return invalid("amount_nano_usd", message)
 
 
 def _account(row: Row) -> Account:

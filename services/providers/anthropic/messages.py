@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 
 from services.common.reasoning_fragments import word
 from services.domain.conversation import ImagePart, Message, TextPart, ToolCall
-from services.domain.error_reason import ErrorReason
-from services.errors import Failure
+from services.errors import Failure, invalid
 from services.providers.anthropic.cache_marks import mark_end
 from services.providers.anthropic.parts import Json, contents, text_blocks
 from services.providers.base import Notes, Target
@@ -117,8 +116,7 @@ def conversation(request: LegalRequest, target: Target, notes: Notes) -> Convers
             made.reasoned.add(index)
         made.add(role, blocks)
     if not made.turns:
-        text = "All messages are empty, and the provider wants one that is not."
-        raise Failure(ErrorReason.INVALID_FIELD, text, param="messages")
+        raise invalid("messages", "All messages are empty, and the provider wants one that is not.")
     _trim_prefill(made)
     return made
 

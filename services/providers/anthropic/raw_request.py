@@ -21,6 +21,7 @@ from services.domain.conversation import Message, TextPart
 from services.domain.events import Event, RawForm
 from services.domain.raw_request import RawApi, RawRequest
 from services.domain.spec import EFFORTS, ChatCompletionSpec, Thinking
+from services.errors import invalid
 from services.providers.anthropic.betas import is_harmless, only_clears
 from services.providers.anthropic.raw_answer import RawMessageDecoder
 from services.providers.anthropic.response import AnthropicDecoder
@@ -32,7 +33,6 @@ from services.providers.raw_reading import (
     ABSENT,
     EMPTY,
     has_hidden_letter,
-    invalid,
     lenient,
     opened,
     read,

@@ -11,8 +11,7 @@ import msgspec
 
 from services.common.json_errors import NOT_JSON
 from services.domain.embeddings import EmbeddingSpec
-from services.domain.error_reason import ErrorReason
-from services.errors import Failure
+from services.errors import invalid
 from services.providers.base import Notes, Target
 from services.providers.openai.harmless_fields import folded
 from services.providers.openai.pass_through import NEVER, passes_any, passes_harmless, shown_name
@@ -48,8 +47,7 @@ def extra_fields(
         return {}
     found = members_of(spec.extra_json)
     if found is None:
-        message = "The additional fields are not a JSON object."
-        raise Failure(ErrorReason.INVALID_FIELD, message, param="extra_json")
+        raise invalid("extra_json", "The additional fields are not a JSON object.")
     renames, allowed = target.channel.quirks.renames, target.channel.pass_through
     sent: dict[str, object] = {}
     for name, raw in found.items():

@@ -20,9 +20,8 @@ from services.domain.conversation import (
     ToolCall,
     ToolType,
 )
-from services.domain.error_reason import ErrorReason
 from services.domain.spec import Tool, ToolChoice
-from services.errors import Failure
+from services.errors import invalid
 from services.providers.base import Notes, Target
 from services.providers.openai.cache_marks import CacheMarks
 from services.providers.translate import images
@@ -244,8 +243,7 @@ def _replayed(extra_json: bytes) -> Json:
     try:
         extra = msgspec.json.decode(extra_json, type=_Replayed)
     except NOT_JSON as error:
-        message = "A message's additional fields are not a JSON object."
-        raise Failure(ErrorReason.INVALID_FIELD, message, param="messages") from error
+        raise invalid("messages", "A message's additional fields are not a JSON object.") from error
     return {name: value for name, value in msgspec.structs.asdict(extra).items() if value}
 
 

@@ -15,9 +15,8 @@ import msgspec
 
 from services.common.json_errors import NOT_JSON
 from services.config import PassThrough
-from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
-from services.errors import Failure
+from services.errors import invalid
 from services.providers.base import Notes, Target
 from services.providers.openai.harmless_fields import folded, harmless, member_kinds
 from services.providers.translate.unknown_members import member_path, members_of
@@ -80,8 +79,7 @@ def extra_fields(
     """
     found = members_of(spec.extra_json)
     if found is None:
-        message = "The additional fields are not a JSON object."
-        raise Failure(ErrorReason.INVALID_FIELD, message, param="extra_json")
+        raise invalid("extra_json", "The additional fields are not a JSON object.")
     renames, allowed = target.channel.quirks.renames, target.channel.pass_through
     taken = {folded(name) for name in body}
     sent: dict[str, object] = {}
@@ -152,8 +150,7 @@ def _decoded(raw: msgspec.Raw) -> object:
     try:
         return msgspec.json.decode(raw)
     except NOT_JSON as error:
-        message = "An additional field cannot be read."
-        raise Failure(ErrorReason.INVALID_FIELD, message, param="extra_json") from error
+        raise invalid("extra_json", "An additional field cannot be read.") from error
 
 
 def passes_any(allowed: PassThrough, name: str) -> bool:

@@ -11,9 +11,8 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from services.domain.conversation import Message
-from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
-from services.errors import Failure
+from services.errors import invalid
 from services.providers.base import OTHER_PARTS, Notes, Target
 from services.providers.openai.harmless_fields import harmless_part
 from services.providers.openai.pass_through import extra_fields, passes_any, passes_harmless
@@ -45,8 +44,7 @@ def own_fields(spec: ChatCompletionSpec, body: Json, target: Target, notes: Note
     """
     found = members_of(spec.extra_json)
     if found is None:
-        message = "The additional fields are not a JSON object."
-        raise Failure(ErrorReason.INVALID_FIELD, message, param="extra_json")
+        raise invalid("extra_json", "The additional fields are not a JSON object.")
     allowed, drops = target.channel.pass_through, target.channel.quirks.drops
     sent: Json = {}
     for name, kind in _OWN.items():

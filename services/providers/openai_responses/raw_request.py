@@ -22,6 +22,7 @@ from services.domain.conversation import Message, TextPart
 from services.domain.events import Event, RawForm
 from services.domain.raw_request import RawApi, RawRequest
 from services.domain.spec import EFFORTS, ChatCompletionSpec
+from services.errors import invalid
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai_responses.own_fields import INCLUDE
 from services.providers.openai_responses.raw_answer import RawResponseDecoder
@@ -34,7 +35,6 @@ from services.providers.raw_reading import (
     ABSENT,
     EMPTY,
     has_hidden_letter,
-    invalid,
     lenient,
     opened,
     read,

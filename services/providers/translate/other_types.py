@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
-from services.errors import Failure
+from services.errors import invalid
 from services.providers.base import Notes
 from services.providers.translate.features import require
 
@@ -36,8 +35,7 @@ def other_object(data: bytes, param: str) -> Members:
         kind = msgspec.json.decode(data, type=_Typed).type
         return {**msgspec.json.decode(data, type=dict[str, msgspec.Raw]), "type": kind}
     except (ValueError, RecursionError) as error:
-        message = f"A part of `{param}` is not a JSON object with a `type`."
-        raise Failure(ErrorReason.INVALID_FIELD, message, param=param) from error
+        raise invalid(param, f"A part of `{param}` is not a JSON object with a `type`.") from error
 
 
 def other_type(data: bytes, param: str) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from services.common.json_errors import NOT_JSON
-from services.domain.error_reason import ErrorReason
-from services.errors import Failure
+from services.errors import invalid
 
 
 def raw_object(data: bytes, param: str) -> msgspec.Raw:
@@ -17,8 +16,7 @@ def raw_object(data: bytes, param: str) -> msgspec.Raw:
     try:
         msgspec.json.decode(data, type=dict)
     except (ValueError, RecursionError) as error:
-        message = f"`{param}` is not a JSON object."
-        raise Failure(ErrorReason.INVALID_FIELD, message, param=param) from error
+        raise invalid(param, f"`{param}` is not a JSON object.") from error
     return msgspec.Raw(data)
 
 
@@ -27,6 +25,4 @@ def valid_json(text: bytes, param: str) -> msgspec.Raw:
     try:
         return msgspec.json.decode(text, type=msgspec.Raw).copy()
     except NOT_JSON as error:
-        raise Failure(
-            ErrorReason.INVALID_FIELD, f"A part of `{param}` is not JSON.", param=param
-        ) from error
+        raise invalid(param, f"A part of `{param}` is not JSON.") from error

@@ -17,8 +17,7 @@ import msgspec
 from services.common.json_errors import NOT_JSON
 from services.common.reasoning_fragments import Detail, gathered, word
 from services.domain.conversation import Message, ReasoningPart, ToolCall
-from services.domain.error_reason import ErrorReason
-from services.errors import Failure
+from services.errors import invalid
 from services.providers.base import Notes
 
 ANTHROPIC_FORMAT = "anthropic-claude-v1"
@@ -74,8 +73,9 @@ def read_details(details_json: bytes) -> list[Detail]:
     try:
         return gathered(msgspec.json.decode(details_json, type=list[Detail]))
     except (ValueError, RecursionError) as error:
-        refusal = "A message's `reasoning_details` cannot be read."
-        raise Failure(ErrorReason.INVALID_FIELD, refusal, param="reasoning_details") from error
+        raise invalid(
+            "reasoning_details", "A message's `reasoning_details` cannot be read."
+        ) from error
 
 
 def in_openai_form(message: Message, notes: Notes) -> Message:

@@ -22,8 +22,7 @@ from services.common.sealed_blocks import (
     pack,
     read_state,
 )
-from services.domain.error_reason import ErrorReason
-from services.errors import Failure
+from services.errors import Failure, invalid
 from services.providers.base import Notes
 
 __all__ = [
@@ -62,5 +61,4 @@ def unpack(state: str, dialect: str, notes: Notes) -> Sequence[Block]:
 
 def refusal(what: str) -> Failure:
     """Return the failure for a state that `what` says is wrong, such as `is too long`."""
-    message = f"A message's `reasoning_state` {what}."
-    return Failure(ErrorReason.INVALID_FIELD, message, param="reasoning_state")
+    return invalid("reasoning_state", f"A message's `reasoning_state` {what}.")

@@ -12,9 +12,8 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from services.domain.conversation import Message
-from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
-from services.errors import Failure
+from services.errors import invalid
 from services.providers.base import Notes
 from services.providers.translate.raw_json import raw_object
 
@@ -136,12 +135,10 @@ class _Extra(NamedTuple):
         param = str(self.steps[0])
         members = members_of(self.extra_json) if self.extra_json else {}
         if members is None:
-            message = f"Additional members in `{param}` are not a JSON object."
-            raise Failure(ErrorReason.INVALID_FIELD, message, param=param)
+            raise invalid(param, f"Additional members in `{param}` are not a JSON object.")
         if self.extra_content_json:
             if "extra_content" in members:
-                message = "A tool call has `extra_content` twice."
-                raise Failure(ErrorReason.INVALID_FIELD, message, param=param)
+                raise invalid(param, "A tool call has `extra_content` twice.")
             members["extra_content"] = raw_object(self.extra_content_json, "extra_content")
         return members
 

@@ -12,9 +12,8 @@ from typing import TypeAlias
 import msgspec
 
 from services.capabilities import WHOLE_SCHEMA, Capabilities, SchemaSubset
-from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
-from services.errors import Failure
+from services.errors import invalid
 from services.providers.base import Notes
 
 DEPTH_MAX = 64
@@ -76,8 +75,7 @@ def _fitted(schema_json: bytes, subset: SchemaSubset, param: str, notes: Notes) 
     try:
         schema = msgspec.json.decode(schema_json)
     except (ValueError, RecursionError) as error:
-        message = f"The schema in `{param}` is not JSON."
-        raise Failure(ErrorReason.INVALID_FIELD, message, param=param) from error
+        raise invalid(param, f"The schema in `{param}` is not JSON.") from error
     fitting = _Fitting(subset, param)
     made = fitting.schema(schema, 0)
     fitting.tell(notes)
@@ -128,8 +126,7 @@ class _Fitting:
     def schema(self, schema: object, depth: int) -> object:
         """Return a schema with keywords that are accepted."""
         if depth > DEPTH_MAX:
-            message = f"The schema in `{self._param}` is nested too deeply."
-            raise Failure(ErrorReason.INVALID_FIELD, message, param=self._param)
+            raise invalid(self._param, f"The schema in `{self._param}` is nested too deeply.")
         if not isinstance(schema, dict):
             return schema
         made: Schema = {}
