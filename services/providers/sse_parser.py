@@ -17,10 +17,8 @@ from functools import partial
 import msgspec
 
 from services.common.json_errors import NOT_JSON
-from services.domain.error_reason import ErrorReason
-from services.errors import UpstreamError
 from services.providers.base import SseEvent
-from services.providers.unusable_answers import OverlongAnswerError
+from services.providers.unusable_answers import OverlongAnswerError, unreadable
 
 EVENT_MAX = 64 * 1024 * 1024
 """Maximum size of one event in bytes, as of a whole answer: images are sent in one event."""
@@ -119,10 +117,7 @@ class SseParser(msgspec.Struct, eq=False, kw_only=True):
 
     def _check(self) -> None:
         if self._lacks_memory:
-            raise UpstreamError(
-                ErrorReason.UPSTREAM_BAD_RESPONSE,
-                "The provider sent an event for which there is no memory.",
-            )
+            raise unreadable("The provider sent an event for which there is no memory.")
         if self._too_large:
             raise OverlongAnswerError
 

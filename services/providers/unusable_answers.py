@@ -6,11 +6,12 @@ from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.reason_table import REASONS
 
+_BAD = ErrorReason.UPSTREAM_BAD_RESPONSE
 
-def unreadable() -> UpstreamError:
-    """Return the error for an answer that cannot be decoded."""
-    reason = ErrorReason.UPSTREAM_BAD_RESPONSE
-    return UpstreamError(reason, REASONS[reason].message)
+
+def unreadable(message: str = REASONS[_BAD].message) -> UpstreamError:
+    """Return the error for an answer that makes no sense, as `message` says."""
+    return UpstreamError(_BAD, message)
 
 
 def broken_off() -> UpstreamError:
@@ -29,4 +30,4 @@ class OverlongAnswerError(UpstreamError):
 
     def __init__(self) -> None:
         """Create the error."""
-        super().__init__(ErrorReason.UPSTREAM_BAD_RESPONSE, "The provider's answer is too large.")
+        super().__init__(_BAD, "The provider's answer is too large.")

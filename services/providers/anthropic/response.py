@@ -15,7 +15,6 @@ from functools import partial
 import msgspec
 
 from services.domain.completion import WholeAnswer
-from services.domain.error_reason import ErrorReason
 from services.domain.events import (
     ChoiceFinished,
     Event,
@@ -27,7 +26,6 @@ from services.domain.events import (
     ToolCallDelta,
 )
 from services.domain.usage import Usage
-from services.errors import UpstreamError
 from services.providers.anthropic import wire
 from services.providers.anthropic.blocks import (
     OpenBlock,
@@ -150,10 +148,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
     def _begin(self, message: wire.Message) -> None:
         """Handle `message_start`. Proxies repeat the event; some splice two answers into one."""
         if self._blocks and message.id != self._message_id:
-            raise UpstreamError(
-                ErrorReason.UPSTREAM_BAD_RESPONSE,
-                "The provider began another answer in the middle of one.",
-            )
+            raise unreadable("The provider began another answer in the middle of one.")
         self._message_id = message.id
         self._usage.add(message.usage)
 
@@ -233,9 +228,8 @@ class AnthropicDecoder(RepeatedTextDecoder):
         if opened is not None or index in self._extras or kind not in wire.CONTENT_KINDS:
             return opened
         if kind not in _UNMISTAKABLE:
-            raise UpstreamError(
-                ErrorReason.UPSTREAM_BAD_RESPONSE,
-                "The provider went on with a part of the answer that it had not begun.",
+            raise unreadable(
+                "The provider went on with a part of the answer that it had not begun."
             )
         begun = _UNMISTAKABLE[kind]
         opened = OpenBlock(kind=begun, place=next_place(begun, self._blocks))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from services.domain.error_reason import ErrorReason
-from services.errors import UpstreamError
 from services.providers.errors_in_answers import error_in_answer
 from services.providers.failures import read_error
 from services.providers.openai_responses import wire
@@ -31,9 +29,7 @@ def read_document(body: bytes) -> Document:
         is_error = bool(read_error(bytes(data)).message)
         raise error_in_answer(bytes(data)) if is_error else unreadable()
     if found.status in _UNFINISHED:
-        raise UpstreamError(
-            ErrorReason.UPSTREAM_BAD_RESPONSE, "The provider has not finished its answer."
-        )
+        raise unreadable("The provider has not finished its answer.")
     return Document(found, data)
 
 

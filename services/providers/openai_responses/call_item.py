@@ -48,12 +48,12 @@ class CallItem:
             self._pieces.append(text)
         return [self._next("".join(self._pieces))]
 
-    def delta(self, text: str) -> list[Event]:
+    def delta(self, _part: str, event: wire.Event) -> list[Event]:
         """Add a piece of the arguments."""
-        if not text:
+        if not event.delta:
             return []
-        self._pieces.append(text)
-        return [self._next(text)] if self._begun else []
+        self._pieces.append(event.delta)
+        return [self._next(event.delta)] if self._begun else []
 
     def settle(self, item: wire.Item, raw: Raw) -> list[Event]:
         """Take the complete item. Returns what has not been returned of it.

@@ -57,7 +57,7 @@ class OtherItem:
 
 OutputItem = MessageItem | CallItem | ReasoningItem | OtherItem
 
-_TYPES: Mapping[str, type[OutputItem]] = {
+_TYPES: Mapping[str, type[MessageItem | CallItem | ReasoningItem]] = {
     MESSAGE: MessageItem,
     FUNCTION: CallItem,
     CUSTOM: CallItem,
@@ -115,20 +115,17 @@ class Output:
         raw = wire.present(event.item)
         return [] if raw is None else self.complete(raw, self._index(event))
 
-    def message(self, event: wire.Event) -> MessageItem | None:
-        """Return the message of a delta. None: the item is of another type."""
-        found = self._at(self._index(event), MESSAGE)
-        return found if isinstance(found, MessageItem) else None
-
-    def reasoning(self, event: wire.Event) -> ReasoningItem | None:
-        """Return the reasoning of a delta. None: the item is of another type."""
-        found = self._at(self._index(event), REASONING)
-        return found if isinstance(found, ReasoningItem) else None
-
-    def call(self, event: wire.Event, kind: str) -> CallItem | None:
-        """Return the call of a delta. None: the item is of another type."""
+    def add(self, kind: str, part: str, event: wire.Event) -> list[Event]:
+        """Add a piece to a part of an item of this type. An item of another type takes none."""
         found = self._at(self._index(event), kind)
-        return found if isinstance(found, CallItem) else None
+        return found.delta(part, event) if isinstance(found, _TYPES[kind]) else []
+
+    def annotated(self, event: wire.Event) -> list[Event]:
+        """Add an annotation to a message."""
+        found = self._at(self._index(event), MESSAGE)
+        if isinstance(found, MessageItem):
+            found.annotate(event)
+        return []
 
     def tool_counts(self) -> dict[str, int]:
         """Return the calls of tools that the provider ran, by their names, such as `web_search`."""

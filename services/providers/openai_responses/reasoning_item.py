@@ -37,9 +37,10 @@ class ReasoningItem:
         """The item as it is sent back. None: the provider has not sealed it."""
         return self._item if self._encrypted else None
 
-    def delta(self, kind: str, index: int | None, text: str) -> list[Event]:
+    def delta(self, kind: str, event: wire.Event) -> list[Event]:
         """Add a piece of a text: of a summary, or of open reasoning."""
-        return self._add(kind, index or 0, text) if text else []
+        index = event.summary_index if kind == SUMMARY else event.content_index
+        return self._add(kind, index or 0, event.delta or "")
 
     def settle(self, item: wire.Item, raw: Raw) -> list[Event]:
         """Take the complete item. Returns what has not been returned of it."""
@@ -52,7 +53,7 @@ class ReasoningItem:
                 before = pieces[0] if pieces else ""
                 whole = part.text or ""
                 if whole.startswith(before):
-                    events += self.delta(kind, index, whole[len(before) :])
+                    events += self._add(kind, index, whole[len(before) :])
         self.members = wire.others(raw, _READ)
         if item.encrypted_content and not self._encrypted:  # Each event has another seal.
             members = wire.others(raw, ())
@@ -69,6 +70,8 @@ class ReasoningItem:
         return [ReasoningDelta("", details_json=msgspec.json.encode([detail]))]
 
     def _add(self, kind: str, index: int, text: str) -> list[Event]:
+        if not text:
+            return []
         pieces = self._texts.get((kind, index))
         if pieces is None:
             pieces = self._texts[kind, index] = []

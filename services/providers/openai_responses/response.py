@@ -10,7 +10,7 @@ brought is returned then. Events of other types add nothing to what these say, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Raw
@@ -25,7 +25,7 @@ from services.providers.openai_responses import wire
 from services.providers.openai_responses.answer_end import native_reason, read_document
 from services.providers.openai_responses.call_item import CUSTOM, FUNCTION
 from services.providers.openai_responses.message_item import REFUSAL, TEXT
-from services.providers.openai_responses.output import Output
+from services.providers.openai_responses.output import MESSAGE, REASONING, Output
 from services.providers.openai_responses.reasoning_item import OPEN, SUMMARY
 from services.providers.openai_responses.response_members import beside_json, usage_of
 from services.providers.openai_responses.whole_choice import choice_of
@@ -43,7 +43,26 @@ ENDS = (
 ERRORS = ("error", "response.error")
 """Events of a failure without an answer."""
 
-_Handler: TypeAlias = "Callable[[ResponsesDecoder, wire.Event], list[Event]]"
+_Handler: TypeAlias = Callable[[Output, wire.Event], list[Event]]
+
+
+def _adding(kind: str, part: str = "") -> _Handler:
+    """Return the function that adds the piece in an event to an item of this type."""
+    return lambda output, event: output.add(kind, part, event)
+
+
+_OF_ITEMS: Mapping[str, _Handler] = {
+    "response.output_item.added": Output.begun,
+    "response.output_text.delta": _adding(MESSAGE, TEXT),
+    "response.output_text.annotation.added": Output.annotated,
+    "response.refusal.delta": _adding(MESSAGE, REFUSAL),
+    "response.reasoning_summary_text.delta": _adding(REASONING, SUMMARY),
+    "response.reasoning_text.delta": _adding(REASONING, OPEN),
+    "response.function_call_arguments.delta": _adding(FUNCTION),
+    "response.custom_tool_call_input.delta": _adding(CUSTOM),
+    "response.output_item.done": Output.completed,
+}
+"""Functions that take events about one item, by their types."""
 
 
 class ResponsesDecoder:
@@ -70,10 +89,15 @@ class ResponsesDecoder:
             return []
         found = wire.read(data, wire.EVENT)
         kind = found.type or event.name
-        handler = self._HANDLERS.get(kind)
-        if handler is not None:
+        take = _OF_ITEMS.get(kind)
+        if take is not None or kind in HEADS or kind in ENDS:
             self._has_begun = True
-            return handler(self, found)
+        if take is not None:
+            return take(self._output, found)
+        if kind in HEADS:
+            return self._begin(found)
+        if kind in ENDS:
+            return self._last(found)
         if kind in ERRORS or wire.present(found.error) is not None:
             raise error_in_answer(data)
         if not kind:
@@ -148,54 +172,3 @@ class ResponsesDecoder:
         if reason == "stop" and self._output.has_calls:
             reason = "tool_calls"
         return ChoiceFinished(finish_reason=reason, native_finish_reason=self._native)
-
-    def _item_added(self, event: wire.Event) -> list[Event]:
-        return self._output.begun(event)
-
-    def _item_done(self, event: wire.Event) -> list[Event]:
-        return self._output.completed(event)
-
-    def _text(self, event: wire.Event) -> list[Event]:
-        message = self._output.message(event)
-        return [] if message is None else message.delta(TEXT, event)
-
-    def _refusal(self, event: wire.Event) -> list[Event]:
-        message = self._output.message(event)
-        return [] if message is None else message.delta(REFUSAL, event)
-
-    def _annotation(self, event: wire.Event) -> list[Event]:
-        message = self._output.message(event)
-        if message is not None:
-            message.annotate(event)
-        return []
-
-    def _summary(self, event: wire.Event) -> list[Event]:
-        item = self._output.reasoning(event)
-        return [] if item is None else item.delta(SUMMARY, event.summary_index, event.delta or "")
-
-    def _open_reasoning(self, event: wire.Event) -> list[Event]:
-        item = self._output.reasoning(event)
-        return [] if item is None else item.delta(OPEN, event.content_index, event.delta or "")
-
-    def _arguments(self, event: wire.Event) -> list[Event]:
-        call = self._output.call(event, FUNCTION)
-        return [] if call is None else call.delta(event.delta or "")
-
-    def _input(self, event: wire.Event) -> list[Event]:
-        call = self._output.call(event, CUSTOM)
-        return [] if call is None else call.delta(event.delta or "")
-
-    _HANDLERS: ClassVar[Mapping[str, _Handler]] = {
-        **dict.fromkeys(HEADS, _begin),
-        **dict.fromkeys(ENDS, _last),
-        "response.output_item.added": _item_added,
-        "response.output_text.delta": _text,
-        "response.output_text.annotation.added": _annotation,
-        "response.refusal.delta": _refusal,
-        "response.reasoning_summary_text.delta": _summary,
-        "response.reasoning_text.delta": _open_reasoning,
-        "response.function_call_arguments.delta": _arguments,
-        "response.custom_tool_call_input.delta": _input,
-        "response.output_item.done": _item_done,
-    }
-    """Methods by the type of the events that they take."""
