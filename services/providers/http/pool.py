@@ -94,7 +94,7 @@ class Pool:
                 response.close()
                 raise
             failure = response.failure
-            if response.begun or failure is None:
+            if failure is None or response.status:
                 break
             response.close()
             if not (may_replace and connection.was_stale):

@@ -64,10 +64,8 @@ class HttpResponse(msgspec.Struct, eq=False):
     _decompressor: Decompressor | None = None
     failure: HttpError | None = None
     """What has ended the response before its end."""
-    begun: bool = False
-    """Whether status and headers have arrived."""
     status: int = 0
-    """From 200 to 999. Redirects are not followed."""
+    """From 200 to 999. Redirects are not followed. 0: status and headers have yet to arrive."""
     fields: Mapping[bytes, bytes] = {}
     """Headers by lower-case name, with their original bytes."""
     delimited_by_close: bool = False
@@ -79,14 +77,8 @@ class HttpResponse(msgspec.Struct, eq=False):
 
     # The connection's side.
 
-    @property
-    def space(self) -> int:
-        """Upper bound of bytes to receive at a time."""
-        return self._budget.share(BUFFER_MAX)
-
     def begin(self, status: int, fields: Mapping[bytes, bytes], *, to_eof: bool) -> None:
         """Take the status and the headers."""
-        self.begun = True
         self.status = status
         self.fields = fields
         self.delimited_by_close = to_eof
@@ -105,7 +97,8 @@ class HttpResponse(msgspec.Struct, eq=False):
         self._size += size
         self._budget.left -= size
         # `BUFFER_MIN` is always allowed, and is checked without the budget.
-        if self._size > BUFFER_MIN and self._size > self.space and not self._paused:
+        is_large = self._size > BUFFER_MIN and not self._paused
+        if is_large and self._size > self._budget.share(BUFFER_MAX):
             self._paused = True
             self._transport.pause_reading()
         arrival = self.arrival

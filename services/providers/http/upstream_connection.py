@@ -143,7 +143,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Return a buffer for received data, no larger than the response may buffer."""
         if self._budget.left >= BUFFER_MAX:
             return self._buffer
-        return self._buffer[: self._response.space]
+        return self._buffer[: self._budget.share(BUFFER_MAX)]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Pass received data to the parser, and parsed body to the reader."""
