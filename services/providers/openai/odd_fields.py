@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 import re
+from typing import TypeVar
 
+import msgspec
+
+from services.common.json_errors import NOT_JSON
+from services.providers.unusable_answers import unreadable
+
+ODD_FIELDS_MAX = 32
+"""Fields of one text that are mended."""
+
+_T = TypeVar("_T")
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 
 
-def mend(found: object, complaint: str) -> bool:
+def read(data: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Decode JSON with its odd fields mended. Raises UPSTREAM_BAD_RESPONSE if it cannot be read."""
+    try:
+        for _ in range(ODD_FIELDS_MAX):
+            try:
+                return decoder.decode(data)
+            except msgspec.ValidationError as error:
+                found: object = msgspec.json.decode(data)
+                if not _mend(found, str(error)):
+                    break
+            data = msgspec.json.encode(found)
+    except NOT_JSON:
+        pass
+    raise unreadable()
+
+
+def _mend(found: object, complaint: str) -> bool:
     """Mend the field that msgspec names: "Expected `str`, … - at `$.choices[0].id`".
 
     Return whether there is such a field.

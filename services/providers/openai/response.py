@@ -244,7 +244,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
 def _decoded(data: bytes) -> tuple[wire.Chunk, Any]:
     """Decode an event's data or a whole body, and its unknown members. See `wire.decode`."""
     try:
-        return wire.decode_known(data), None
+        return wire.CHUNK.decode(data), None
     except msgspec.ValidationError:
         return wire.decode(data)
     except NOT_JSON:

@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from services.common.json_errors import NOT_JSON
 from services.common.known_members import shape_of, split
-from services.providers.openai.odd_fields import mend
+from services.providers.openai.odd_fields import read
 from services.providers.unusable_answers import unreadable
 
 Json = Raw | UnsetType
@@ -25,7 +25,6 @@ Json = Raw | UnsetType
 PADDING = re.compile(rb',\s*"(?:obfuscation|p)"\s*:\s*"([^"\\]*)"\s*\}\Z')
 """Padding of a chunk at its end: `Chunk.obfuscation` or `Chunk.p`."""
 
-_ODD_FIELDS_MAX = 32
 _NOTHING = frozenset({b"null", b"{}", b"[]", b'""', b"false"})
 
 
@@ -200,9 +199,8 @@ class Chunk(Wire, frozen=True, gc=False):
     p: Json = UNSET  # Cloudflare: the same.
 
 
-decode_known = msgspec.json.Decoder(Chunk).decode
-"""Decodes an event's data or a whole body. Raises `msgspec.ValidationError` where that has unknown
-members or odd fields, which `decode` reads."""
+CHUNK = msgspec.json.Decoder(Chunk)
+"""Decoder of an event's data or a whole body, without unknown members, which `decode` reads."""
 _shape = shape_of(Chunk)
 
 
@@ -245,14 +243,6 @@ def decode(data: bytes) -> tuple[Chunk, Any]:
             if b"\\u" in data:
                 msgspec.json.decode(data)  # Unlike `split`, this refuses halves of surrogate pairs.
             data = msgspec.json.encode(known)
-        for _ in range(_ODD_FIELDS_MAX):
-            try:
-                return decode_known(data), unknown
-            except msgspec.ValidationError as error:
-                found: object = msgspec.json.decode(data)
-                if not mend(found, str(error)):
-                    break
-            data = msgspec.json.encode(found)
     except NOT_JSON:
-        pass
-    raise unreadable()
+        raise unreadable() from None
+    return read(data, CHUNK), unknown

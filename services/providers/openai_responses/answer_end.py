@@ -7,6 +7,7 @@ from msgspec import Raw
 
 from services.providers.errors_in_answers import error_in_answer
 from services.providers.failures import read_error
+from services.providers.openai.odd_fields import read
 from services.providers.openai_responses import wire
 from services.providers.unusable_answers import unreadable
 
@@ -24,7 +25,7 @@ class Document(msgspec.Struct, frozen=True):
 def read_document(body: bytes) -> Document:
     """Read a document, after any white space. Raises UpstreamError if it is no answer."""
     data = Raw(body.strip())
-    found = wire.read(data, wire.RESPONSE)
+    found = read(data, wire.RESPONSE)
     if found.output is None and found.status is None:
         is_error = bool(read_error(bytes(data)).message)
         raise error_in_answer(bytes(data)) if is_error else unreadable()

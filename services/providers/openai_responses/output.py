@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from services.domain.events import Event, ExtraDelta, ReasoningStateDelta
 from services.providers.base import OTHER_PARTS
+from services.providers.openai.odd_fields import read
 from services.providers.openai_responses import sealed_turn, wire
 from services.providers.openai_responses.answer_state import AnswerState
 from services.providers.openai_responses.call_item import CUSTOM, FUNCTION, CallItem
@@ -92,7 +93,7 @@ class Output:
         raw = wire.present(event.item)
         if raw is None:
             return []
-        item = wire.read(raw, wire.ITEM)
+        item = read(raw, wire.ITEM)
         found = self._at(self._index(event), item.type or "", item.id or "")
         if isinstance(found, CallItem):
             return found.begin(item)
@@ -107,7 +108,7 @@ class Output:
 
     def complete(self, raw: Raw, index: int) -> list[Event]:
         """Take a complete item. Returns what has not been returned of it."""
-        item = wire.read(raw, wire.ITEM)
+        item = read(raw, wire.ITEM)
         return self._at(index, item.type or "", item.id or "").settle(item, raw)
 
     def completed(self, event: wire.Event) -> list[Event]:

@@ -17,6 +17,7 @@ from services.errors import UpstreamError
 from services.providers.base import SseEvent, Target
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.finish_reasons import finish_reason
+from services.providers.openai.odd_fields import read
 from services.providers.openai_responses import wire
 from services.providers.openai_responses.answer_end import native_reason, read_document
 from services.providers.openai_responses.call_item import CUSTOM, FUNCTION
@@ -101,11 +102,11 @@ class RawResponseDecoder(RawAnswerDecoder):
         Clients take `error` for a stream that was cut: they get a failed response in its place.
         """
         try:
-            found = wire.read(event.data, wire.EVENT)
+            found = read(event.data, wire.EVENT)
             response = wire.present(found.response)
             if found.type != "response.failed" or response is None:
                 return b""
-            error = wire.present(wire.read(response, wire.RESPONSE).error) or response
+            error = wire.present(read(response, wire.RESPONSE).error) or response
         except UpstreamError:  # It failed because it cannot be read.
             return b""
         return self._with_model(block) if tells_no_secret(bytes(error)) else b""
@@ -115,18 +116,18 @@ class RawResponseDecoder(RawAnswerDecoder):
         data = event.data
         if data == DONE or event.name in _IDLE:
             return False, block
-        found = wire.read(data, wire.EVENT)
+        found = read(data, wire.EVENT)
         kind = found.type or event.name
         response = wire.present(found.response)
         if kind in HEADS:
             self._has_head = True
             if response is not None:
-                self._take_head(wire.read(response, wire.RESPONSE))
+                self._take_head(read(response, wire.RESPONSE))
             return self.has_begun, self._with_model(block)
         if kind in ENDS:
             if response is None:
                 raise unreadable()
-            self._end(wire.read(response, wire.RESPONSE), response, kind)
+            self._end(read(response, wire.RESPONSE), response, kind)
             return True, self._with_model(block)
         if kind == _ITEM_DONE:
             item = wire.present(found.item)

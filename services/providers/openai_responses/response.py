@@ -21,6 +21,7 @@ from services.domain.usage import Usage
 from services.providers.base import SseEvent
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.finish_reasons import finish_reason
+from services.providers.openai.odd_fields import read
 from services.providers.openai_responses import wire
 from services.providers.openai_responses.answer_end import native_reason, read_document
 from services.providers.openai_responses.call_item import CUSTOM, FUNCTION
@@ -87,7 +88,7 @@ class ResponsesDecoder:
         data = event.data
         if self.done or data == DONE or not data.strip():
             return []
-        found = wire.read(data, wire.EVENT)
+        found = read(data, wire.EVENT)
         kind = found.type or event.name
         take = _OF_ITEMS.get(kind)
         if take is not None or kind in HEADS or kind in ENDS:
@@ -138,7 +139,7 @@ class ResponsesDecoder:
     def _begin(self, event: wire.Event) -> list[Event]:
         raw = wire.present(event.response)
         if raw is not None:
-            self._take_head(wire.read(raw, wire.RESPONSE))
+            self._take_head(read(raw, wire.RESPONSE))
         return []
 
     def _last(self, event: wire.Event) -> list[Event]:
@@ -146,7 +147,7 @@ class ResponsesDecoder:
         raw = wire.present(event.response)
         if raw is None:
             raise unreadable()
-        return self._end(wire.read(raw, wire.RESPONSE), raw, event.type or "")
+        return self._end(read(raw, wire.RESPONSE), raw, event.type or "")
 
     def _end(self, found: wire.Response, raw: Raw, kind: str = "") -> list[Event]:
         """Take the complete answer. Raises UpstreamError where it says that it failed."""

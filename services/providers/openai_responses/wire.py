@@ -7,18 +7,15 @@ that one such field does not fail the whole answer.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from services.common.json_errors import NOT_JSON
-from services.providers.openai.odd_fields import mend
 from services.providers.unusable_answers import unreadable
 
 Json: TypeAlias = dict[str, object]
-
-_ODD_FIELDS_MAX = 32
 
 
 class Wire(msgspec.Struct, frozen=True, gc=False):
@@ -105,18 +102,6 @@ OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _LIST = msgspec.json.Decoder(list[Raw])
 _NO_OBJECTS = Raw(b"[]")
 
-_Read = TypeVar("_Read", Event, Response, Item)
-
-
-def read(data: bytes | Raw, decoder: msgspec.json.Decoder[_Read]) -> _Read:
-    """Decode JSON. Raises UPSTREAM_BAD_RESPONSE if it cannot be read."""
-    try:
-        return decoder.decode(data)
-    except msgspec.ValidationError:
-        return _mended(data, decoder)
-    except NOT_JSON:
-        raise unreadable() from None
-
 
 def others(data: bytes | Raw, known: Collection[str]) -> Json:
     """Return the members of an object that are not `known`, nor null."""
@@ -152,18 +137,3 @@ def objects_in(data: Raw, name: str) -> list[Raw]:
 def present(value: Raw | UnsetType) -> Raw | None:
     """Return a value, or None where it is missing or null."""
     return None if value is UNSET or bytes(value) == b"null" else value
-
-
-def _mended(data: bytes | Raw, decoder: msgspec.json.Decoder[_Read]) -> _Read:
-    """Decode the data again, with odd fields mended."""
-    try:
-        found: object = msgspec.json.decode(data)
-        for _ in range(_ODD_FIELDS_MAX):
-            try:
-                return decoder.decode(msgspec.json.encode(found))
-            except msgspec.ValidationError as error:
-                if not mend(found, str(error)):
-                    break
-    except NOT_JSON:
-        pass
-    raise unreadable()
