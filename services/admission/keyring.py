@@ -1,7 +1,7 @@
 """Authentication of callers: a bearer token in, a caller out, in microseconds.
 
-Only keyed digests are stored and compared: an equal digest is an equal key, so that
-the time of a lookup says nothing about how close a guess came.
+Only keyed digests are kept and compared, here by a secret of the process: an equal digest is an
+equal key, so that the time of a lookup says nothing about how close a guess came.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from secrets import token_bytes
 from typing import TypeVar
 
 from services.admission.interrupt import key_revoked
@@ -97,6 +100,7 @@ class Keyring:
         self._pepper = pepper
         self._clock = clock
         self._chance = chance
+        self._digest_of = partial(blake2b, key=token_bytes(blake2b.MAX_KEY_SIZE))
         self._known: OrderedDict[bytes, _CachedKey] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
         self.live_calls: Mapping[int, CallRecord] = {}
@@ -117,14 +121,14 @@ class Keyring:
         """
         if not secret:
             raise _malformed(secret)
-        digest = self._pepper.digest(secret)
+        digest = self._digest_of(secret.encode("utf-8", "surrogatepass")).digest()
         cached = self._known.get(digest)
         if cached is None or cached.until <= self._clock.now():
             if not well_formed(secret):
                 raise _malformed(secret)
             if self._is_unknown(digest):
                 raise _invalid()
-            cached = await self._look_up(digest)
+            cached = await self._look_up(secret, digest)
         return cached.lasting or self._require_valid(cached)
 
     def _require_valid(self, cached: _CachedKey) -> Caller:
@@ -140,8 +144,8 @@ class Keyring:
     def _is_past(self, time_ms: int | None) -> bool:
         return time_ms is not None and self._clock.time() * 1000 >= time_ms
 
-    async def _look_up(self, digest: bytes) -> _CachedKey:
-        key = await self._read_without_race(digest)
+    async def _look_up(self, secret: str, digest: bytes) -> _CachedKey:
+        key = await self._read_without_race(self._pepper.digest(secret).hex())
         now = self._clock.now()
         if key is None:
             _cache(self._unknown, digest, now + UNKNOWN_TTL_S, UNKNOWN_MAX)
@@ -159,18 +163,18 @@ class Keyring:
         _cache(self._known, digest, cached, CACHE_MAX)
         return cached
 
-    async def _read_without_race(self, digest: bytes) -> StoredKey | None:
+    async def _read_without_race(self, stored_digest: str) -> StoredKey | None:
         """Read a key, again if a notice arrives meanwhile: the first answer may be older."""
         while True:
             notices = self._notices
-            key = await self._read(digest)
+            key = await self._read(stored_digest)
             if notices == self._notices:
                 return key
 
-    async def _read(self, digest: bytes) -> StoredKey | None:
+    async def _read(self, stored_digest: str) -> StoredKey | None:
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S):
-                return await self._database.read(key_by_digest, digest.hex())
+                return await self._database.read(key_by_digest, stored_digest)
         except (Failure, TimeoutError) as failure:
             raise Failure(
                 ErrorReason.AUTH_UNAVAILABLE,

@@ -259,8 +259,7 @@ async def test_without_the_store_a_key_is_unavailable_never_invalid(
 async def test_the_cache_of_unknown_keys_is_bounded(stand: KeyStand) -> None:
     """Only the latest are kept."""
     for n in range(UNKNOWN_MAX):
-        body = f"{n:043d}"
-        stand.ring._unknown[PEPPER.digest(body)] = 0.0
+        stand.ring._unknown[n.to_bytes(4)] = 0.0
     await stand.refusal(f"Bearer {new_secret()}")
 
     assert len(stand.ring._unknown) == UNKNOWN_MAX
