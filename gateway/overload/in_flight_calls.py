@@ -9,7 +9,7 @@ import msgspec
 from gateway.errors import ApiError, shutting_down
 from gateway.overload.concurrency_limit import ConcurrencyLimit
 from gateway.overload.memory_monitor import MemoryMonitor
-from services.common.fair_share import CountedCall, FairShare
+from services.common.fair_share import COUNTED_MAX, FairShare
 
 
 class InFlightCalls:
@@ -51,8 +51,6 @@ class InFlightCall(msgspec.Struct, eq=False):
     _calls: InFlightCalls
     _caller: str
     """The key of the request."""
-    _counted: CountedCall | None = None
-    """The call as its caller's, where the limit is learned."""
     _calls_before: int = 0
     _cancelled: bool = False
     _task: asyncio.Task[object] | None = None
@@ -70,15 +68,16 @@ class InFlightCall(msgspec.Struct, eq=False):
         calls = self._calls
         if calls.learns_limit:
             self._calls_before = len(calls.running)
-            self._counted = counted = CountedCall(calls.shares, hash(self._caller))
-            counted.__enter__()
+            calls.shares.begun.append(hash(self._caller))
+            if len(calls.shares.begun) == COUNTED_MAX:
+                calls.shares.count()
         calls.running.add(self)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         calls = self._calls
         calls.running.discard(self)
-        if self._counted is not None:
-            self._counted.__exit__()
+        if calls.learns_limit:
+            calls.shares.ended.append(hash(self._caller))
             if isinstance(error, ApiError) and error.row.lowers_limit and not error.scarce:
                 calls.limit.lower(self._calls_before)
         if calls.drained is not None and not calls.running:

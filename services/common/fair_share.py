@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 FLOOD_CALLS_MIN = 2
 """There is a flood if the caller of the average call has at least this many calls in flight.
 Without a flood no caller is light."""
@@ -16,55 +14,46 @@ SPARE_SHARE = 0.1
 """The spare capacity for light callers, as a share of the calls that are in flight at a limit."""
 
 
+COUNTED_MAX = 1000
+"""Number of calls after which they are to be counted, so that the event loop is not held."""
+
+
 class FairShare:
     """Counts the calls in flight by caller.
 
-    Callers are told apart by their keys, which are secret: only hashes are kept.
+    Callers are told apart by their keys, which are secret: only hashes are kept. That a call begins
+    or ends is noted in a list, which is counted when a caller is compared, or `count` is called.
     """
 
     def __init__(self) -> None:
-        # Only a `CountedCall` changes them.
-        self.by_caller: dict[int, int] = {}
-        """Calls of each caller that has any."""
-        self.all = 0
-        self.squares = 0
+        self.begun: list[int] = []
+        """Calls that have begun since the last count: append the hash of the caller's key."""
+        self.ended: list[int] = []
+        """Calls that have ended since: append the same hash."""
+        self._by_caller: dict[int, int] = {}
+        self._all = 0
+        self._squares = 0
         """The sum over all calls of how many calls their caller has in flight."""
-        self.spare_in_use = 0
-        """How many calls occupy the spare capacity that is kept for light callers."""
 
     def is_light(self, caller: str) -> bool:
         """Whether the caller has few calls in flight, compared with the others."""
-        if self.squares < FLOOD_CALLS_MIN * self.all:
+        self.count()
+        if self._squares < FLOOD_CALLS_MIN * self._all:
             return False
-        return self.by_caller.get(hash(caller), 0) * self.all < LIGHT_SHARE * self.squares
+        return self._by_caller.get(hash(caller), 0) * self._all < LIGHT_SHARE * self._squares
 
-
-class CountedCall(msgspec.Struct, eq=False, gc=False):
-    """One call in flight, counted for its caller while the context is entered."""
-
-    shares: FairShare
-    caller: int
-    """Hash of the caller's key."""
-    is_spare: bool = False
-    """Whether the call occupies spare capacity."""
-
-    def __enter__(self) -> None:
-        shares = self.shares
-        others = shares.by_caller.get(self.caller, 0)
-        shares.by_caller[self.caller] = others + 1
-        shares.all += 1
-        shares.squares += 2 * others + 1
-        if self.is_spare:
-            shares.spare_in_use += 1
-
-    def __exit__(self, *_: object) -> None:
-        shares = self.shares
-        left = shares.by_caller[self.caller] - 1
-        shares.all -= 1
-        shares.squares -= 2 * left + 1
-        if left:
-            shares.by_caller[self.caller] = left
-        else:
-            del shares.by_caller[self.caller]
-        if self.is_spare:
-            shares.spare_in_use -= 1
+    def count(self) -> None:
+        """Count the calls that have begun and ended, and forget them one by one."""
+        by_caller = self._by_caller
+        for caller in self.begun:
+            others = by_caller.get(caller, 0)
+            by_caller[caller] = others + 1
+            self._squares += 2 * others + 1
+        for caller in self.ended:
+            left = by_caller.pop(caller) - 1
+            self._squares -= 2 * left + 1
+            if left:
+                by_caller[caller] = left
+        self._all += len(self.begun) - len(self.ended)
+        self.begun.clear()
+        self.ended.clear()

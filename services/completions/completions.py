@@ -19,7 +19,6 @@ from services.admission.interrupt import CallInterrupt
 from services.admission.keyring import Keyring
 from services.common.call_names import TAGS_HEADER
 from services.common.call_tags import read_tags
-from services.common.fair_share import CountedCall
 from services.common.plain_metrics import PlainCounter
 from services.completions.completion_call import (
     AuthenticatedCall,
@@ -117,7 +116,7 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
     headers: dict[str, str]
     """Gets the headers of the answer before it begins."""
     _record: CallRecord | None = None
-    _counted: CountedCall | None = None
+    _leave: Callable[[], None] | None = None
     _call: CallT | None = None
 
     async def __aenter__(self) -> CallT:
@@ -127,10 +126,9 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
         )
         request, key, in_flight = self.request, options.key, len(entrance.calls.live)
         try:
-            self._counted = entrance.load_shedder.admit(
+            self._leave = entrance.load_shedder.admit(
                 record.opened_at, in_flight, options.queue_wait_s, key or ""
             )
-            self._counted.__enter__()
             caller = await entrance.keyring.caller(key)
             # From here on a revocation of the key ends the call.
             record.key_id, record.interrupt = caller.key_id, self.interrupt
@@ -165,8 +163,8 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
             if isinstance(error, Failure) and call is not None:
                 await self._add_limit_headers(error, call)
         finally:
-            if self._counted is not None:
-                self._counted.__exit__()
+            if self._leave is not None:
+                self._leave()
             if self._record is not None:
                 self.entrance.calls.end(self._record, error, self.interrupt.time_left_s)
 

@@ -23,11 +23,12 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from services.clock import Chance, Clock
 from services.common.call_names import SCARCE
-from services.common.fair_share import SPARE_SHARE, CountedCall, FairShare
+from services.common.fair_share import SPARE_SHARE, FairShare
 from services.common.plain_metrics import PlainMetrics
 from services.common.retry_after import spread_retry_after_s
 from services.config import BoundsConfig
@@ -82,6 +83,8 @@ class LoadShedder:
         self._chance = chance
         self.memory = memory
         self._shares = FairShare()
+        self._spare_in_use = 0
+        """How many calls occupy the spare capacity that is kept for light callers."""
         self.loop_turns = LatenessTracker(TURN_LATE_S, TURN_LATE_FOR_S)
         """Durations of turns of the event loop."""
         self._in_flight_at_next_sample = 0
@@ -125,10 +128,13 @@ class LoadShedder:
         self._in_flight_at_next_sample = in_flight + CALLS_PER_SAMPLE_WHEN_BUSY
         self.calls_max = self._calls_max(self.bounds)
         self.queue_waits.recover(now)
+        self._shares.count()
         self._log_changes()
 
-    def admit(self, now: float, in_flight: int, queue_wait_s: float, caller: str) -> CountedCall:
-        """Admit a call, or raise Failure OVERLOADED.
+    def admit(
+        self, now: float, in_flight: int, queue_wait_s: float, caller: str
+    ) -> Callable[[], None]:
+        """Admit a call, or raise Failure OVERLOADED. Call the result when the call has ended.
 
         `in_flight` includes the call itself. `queue_wait_s` is how long it waited in gRPC's queue.
         `caller` is the key, which tells callers apart.
@@ -141,7 +147,16 @@ class LoadShedder:
         is_spare = in_flight > self.calls_max
         if waits.is_sustained or is_spare or self.memory.is_short:
             self._check_overload(now, in_flight, queue_wait_s, caller)
-        return CountedCall(self._shares, hash(caller), is_spare)
+        number = hash(caller)
+        self._shares.begun.append(number)
+        if is_spare:
+            self._spare_in_use += 1
+            return partial(self._end_spare, number)
+        return partial(self._shares.ended.append, number)
+
+    def _end_spare(self, caller: int) -> None:
+        self._spare_in_use -= 1
+        self._shares.ended.append(caller)
 
     def _check_overload(self, now: float, in_flight: int, queue_wait_s: float, caller: str) -> None:
         if self.queue_waits.is_sustained and self._refuses_late(now, queue_wait_s, caller):
@@ -171,7 +186,7 @@ class LoadShedder:
 
     def _has_spare_capacity(self, in_flight: int, caller: str) -> bool:
         spare = max(1, int(SPARE_SHARE * in_flight))
-        return self._shares.spare_in_use < spare and self._shares.is_light(caller)
+        return self._spare_in_use < spare and self._shares.is_light(caller)
 
     def _refuses_late(self, now: float, queue_wait_s: float, caller: str) -> bool:
         """Whether to refuse a call for its queue wait, while calls are late without a break."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from services.common.fair_share import CountedCall, FairShare
+from services.common.fair_share import FairShare
 
 FLOOD, NEW = "flood", "new"
 
 
-def count(shares: FairShare, caller: str) -> CountedCall:
+@contextmanager
+def count(shares: FairShare, caller: str) -> Iterator[None]:
     """A call of this caller, which counts while the context is entered."""
-    return CountedCall(shares, hash(caller))
+    shares.begun.append(hash(caller))
+    yield
+    shares.ended.append(hash(caller))
 
 
 def test_without_calls_no_caller_is_light() -> None:
@@ -71,3 +75,21 @@ def test_calls_that_ended_no_longer_count() -> None:
                 stack.enter_context(count(shares, NEW))
             assert not shares.is_light(NEW)
         assert shares.is_light(NEW)
+
+
+@pytest.mark.parametrize("calls", [1, 7])
+def test_calls_count_alike_however_often_they_are_counted(calls: int) -> None:
+    """Also where a call has begun and ended between two counts."""
+    often, once = FairShare(), FairShare()
+    for number in range(60):
+        for shares in (often, once):
+            caller = hash(number % calls and FLOOD)
+            shares.begun.append(caller)
+            if number % 3:
+                shares.ended.append(caller)
+        often.count()
+
+    assert often.is_light(NEW) == once.is_light(NEW)
+    assert often.__dict__ == once.__dict__
+    assert not once.begun
+    assert not once.ended

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 
 import pytest
 
 from services.clock import SystemClock
-from services.common.fair_share import CountedCall
 from services.common.retry_after import RETRY_AFTER_MIN_S, RETRY_AFTER_SPREAD_S
 from services.config import BoundsConfig
 from services.domain.error_reason import ErrorReason
@@ -56,14 +56,9 @@ def load_shedder() -> LoadShedder:
 
 def start(
     load_shedder: LoadShedder, now: float, first: int, last: int, caller: str = CALLER
-) -> list[CountedCall]:
-    """Start these calls one after the other, and keep them in flight."""
-    calls = [
-        load_shedder.admit(now, in_flight, 0.0, caller) for in_flight in range(first, last + 1)
-    ]
-    for call in calls:
-        call.__enter__()
-    return calls
+) -> list[Callable[[], None]]:
+    """Start these calls one after the other, and keep them in flight. Return their ends."""
+    return [load_shedder.admit(now, in_flight, 0.0, caller) for in_flight in range(first, last + 1)]
 
 
 def test_a_call_beyond_the_limit_is_refused_for_a_while(full: LoadShedder) -> None:
@@ -107,10 +102,10 @@ def test_a_caller_with_half_as_many_calls_is_not_light(full: LoadShedder) -> Non
 
 def test_calls_that_ended_no_longer_count_for_their_caller(full: LoadShedder) -> None:
     """A caller that had many calls and has none any more is light."""
-    calls = start(full, 0.0, 1, 20, OTHER)
+    ends = start(full, 0.0, 1, 20, OTHER)
     assert full.retry_after_s(21, OTHER) is not None
-    for call in calls:
-        call.__exit__(None, None, None)
+    for end in ends:
+        end()
 
     assert full.retry_after_s(21, OTHER) is None
 
@@ -182,9 +177,9 @@ def test_light_callers_have_spare_capacity_during_an_overload(load_shedder: Load
     sample(load_shedder, 10.0, 10.0 + TURN_LATE_FOR_S, 2 * TURN_LATE_S)
     assert load_shedder.retry_after_s(2 * FEW, CALLER) is not None
 
-    calls = start(load_shedder, 11.0, 2 * FEW + 1, 2 * FEW + 22, OTHER)
+    ends = start(load_shedder, 11.0, 2 * FEW + 1, 2 * FEW + 22, OTHER)
     assert load_shedder.retry_after_s(2 * FEW + 23, "Bearer three") is not None
-    calls[0].__exit__(None, None, None)
+    ends[0]()
     assert load_shedder.retry_after_s(2 * FEW + 22, "Bearer three") is None
 
 
@@ -211,20 +206,21 @@ def refusals(
     One more is in flight, so that their caller is not light.
     """
     refused_at = []
-    with load_shedder.admit(begin, 1, 0.0, CALLER):
-        for step in range(round((end - begin) * 100)):
-            now = begin + step / 100
-            try:
-                load_shedder.admit(now, 2, queue_wait_s, CALLER)
-            except Failure:
-                refused_at.append(now)
+    end_first = load_shedder.admit(begin, 1, 0.0, CALLER)
+    for step in range(round((end - begin) * 100)):
+        now = begin + step / 100
+        try:
+            load_shedder.admit(now, 2, queue_wait_s, CALLER)()
+        except Failure:
+            refused_at.append(now)
+    end_first()
     return refused_at
 
 
 def test_late_calls_with_breaks_are_no_overload(load_shedder: LoadShedder) -> None:
     """A burst is admitted one call after the other."""
     assert refusals(load_shedder, 10.0, 10.0 + QUEUE_WAIT_FOR_S, 10 * QUEUE_WAIT_S) == []
-    load_shedder.admit(11.0, 1, QUEUE_WAIT_S, CALLER)
+    load_shedder.admit(11.0, 1, QUEUE_WAIT_S, CALLER)()
     assert refusals(load_shedder, 11.01, 11.01 + QUEUE_WAIT_FOR_S, 10 * QUEUE_WAIT_S) == []
 
 
@@ -236,7 +232,7 @@ def test_late_calls_without_a_break_are_refused_now_and_then(
     assert len(refused_at) == pytest.approx((2.0 - QUEUE_WAIT_FOR_S) / QUEUE_WAIT_S, abs=1)
     assert refused_at[0] == pytest.approx(10.0 + QUEUE_WAIT_FOR_S, abs=0.02)
 
-    load_shedder.admit(12.0, 1, QUEUE_WAIT_S, CALLER)
+    load_shedder.admit(12.0, 1, QUEUE_WAIT_S, CALLER)()
     assert refusals(load_shedder, 12.01, 12.01 + QUEUE_WAIT_FOR_S, 1.01 * QUEUE_WAIT_S) == []
     assert [record.getMessage() for record in caplog.records] == ["overload.started"]
 
@@ -244,7 +240,7 @@ def test_late_calls_without_a_break_are_refused_now_and_then(
 def test_rare_late_calls_are_no_overload(load_shedder: LoadShedder) -> None:
     """One late call a minute: nothing is known of the time in between."""
     for minute in range(10):
-        load_shedder.admit(60.0 * minute, 1, 10 * QUEUE_WAIT_S, CALLER)
+        load_shedder.admit(60.0 * minute, 1, 10 * QUEUE_WAIT_S, CALLER)()
 
 
 def test_very_late_calls_are_all_refused(load_shedder: LoadShedder) -> None:
