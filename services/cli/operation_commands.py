@@ -16,7 +16,7 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.rpc.status_mapping import to_api_error
 from gateway.surfaces.embeddings.decode import decode as decode_embeddings
-from gateway.surfaces.openai_chat.decode import decode as decode_completion
+from gateway.surfaces.openai_chat.decode_fields import decode_fields
 from services.admission.call_plan import CallPlans
 from services.cli.channel_commands import BREAKER_STATES
 from services.cli.operator_client import Operators, needing_server, operators
@@ -96,7 +96,7 @@ def _request(body: Mapping[str, Any], arguments: Namespace) -> _Request:
         if "input" in body and "messages" not in body:
             request = to_embedding_request(decode_embeddings(text).request(""))
             return pb.ExplainEmbeddingsRequest(spec=request.spec)
-        spec = decode_completion(text, EdgeConfig()).spec
+        spec = decode_fields(text, EdgeConfig()).spec
     except ApiError as error:
         raise CommandError(error.message) from None
     message = chat.ChatCompletionSpec()

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 import pytest
+from multidict import CIMultiDict
 from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import content_pb2
@@ -35,7 +36,7 @@ QUICK = ("comb of arrays", "long keys", "tools with unknown members", "pictures"
 """Bodies of different kinds. The nightly tests take the others, too."""
 
 READERS = {
-    "gateway/surfaces/openai_chat/decode.py:_decode",
+    "gateway/surfaces/openai_chat/decode_fields.py:decode_fields",
     "services/metering/tokens.py:estimate_prompt",
     "services/completions/reasoning_memory.py:_keys_of",
     "services/completions/stored_calls.py:request_fingerprint",
@@ -97,7 +98,7 @@ def test_a_hostile_body_is_read_in_the_memory_that_is_counted(name: str) -> None
     body = body_of(name)
     with peak_bytes() as peak:
         with suppress(ApiError):
-            decode(body, EdgeConfig())
+            decode(body, CIMultiDict(), EdgeConfig())
 
         assert peak() <= len(body) * (BODY_COST_ARRIVING - 1) + SMALL_BYTES
 

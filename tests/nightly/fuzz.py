@@ -211,7 +211,7 @@ def read_refusal(data: bytes, chance: random.Random) -> None:
 
 
 TARGETS: Mapping[str, Sequence[Read]] = {
-    "intake": [read_request(lambda data: openai_chat.decode(data, EDGE).spec)],
+    "intake": [read_request(lambda data: openai_chat.decode(data, CIMultiDict(), EDGE).spec)],
     "intake_messages": [
         read_request(lambda data: anthropic_messages.decode(data, EDGE).spec),
         read_raw_request(

@@ -18,7 +18,7 @@ from pomogator.embeddings.v1 import embedding_service_pb2 as embeddings
 from pomogator.relay.v1 import relay_service_pb2 as relay
 
 from gateway.config import EdgeConfig
-from gateway.surfaces.openai_chat.decode import decode
+from gateway.surfaces.openai_chat.decode_fields import decode_fields
 from services.common.contract.chat import fill_request, read_request
 from services.common.contract.relay_codec import STRUCTS
 from services.domain.spec import CompletionRequest
@@ -49,7 +49,7 @@ ODD_VALUES: Mapping[type, Sequence[object]] = {
 @functools.cache
 def completion(name: str) -> pb.CreateChatCompletionRequest:
     """A request of many kinds of parts, as a message."""
-    spec = decode(json.dumps(REQUESTS[name]).encode(), EdgeConfig()).spec
+    spec = decode_fields(json.dumps(REQUESTS[name]).encode(), EdgeConfig()).spec
     return fill_request(CompletionRequest(spec=spec), pb.CreateChatCompletionRequest())
 
 

@@ -14,7 +14,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2
 
 from gateway.config import EdgeConfig
-from gateway.surfaces.openai_chat.decode import decode
+from gateway.surfaces.openai_chat.decode_fields import decode_fields
 from services.common.contract.chat import fill_request, read_request
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from tests.stand.planted_requests import NAMES, REQUESTS, Path, random_value
@@ -63,7 +63,7 @@ class StubPlant(NamedTuple):
 
 @functools.cache
 def _message(request: str) -> pb.CreateChatCompletionRequest:
-    spec = decode(json.dumps(REQUESTS[request]).encode(), EdgeConfig()).spec
+    spec = decode_fields(json.dumps(REQUESTS[request]).encode(), EdgeConfig()).spec
     return fill_request(CompletionRequest(spec=spec), pb.CreateChatCompletionRequest())
 
 

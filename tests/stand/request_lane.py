@@ -18,7 +18,7 @@ from gateway.config import EdgeConfig
 from gateway.errors import REASONS, ApiError
 from gateway.surfaces.anthropic_messages import decode as messages_request
 from gateway.surfaces.base import SurfaceRequest
-from gateway.surfaces.openai_chat import decode as chat_request
+from gateway.surfaces.openai_chat.decode_fields import decode_fields
 from gateway.surfaces.openai_responses import decode as responses_request
 from services.capabilities import CapabilityOverrides, lookup
 from services.common.contract.chat import fill_request, read_request
@@ -33,7 +33,7 @@ from services.providers.registry import DIALECTS, RAW_LANES
 EDGE = EdgeConfig()
 Api: TypeAlias = Literal["chat", "messages", "responses"]
 DECODERS: Mapping[Api, Callable[[bytes, EdgeConfig], SurfaceRequest]] = {
-    "chat": chat_request.decode,
+    "chat": decode_fields,
     "messages": messages_request.decode,
     "responses": responses_request.decode,
 }

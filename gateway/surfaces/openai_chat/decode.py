@@ -1,92 +1,49 @@
-"""Decoder of requests: OpenAI's JSON to a `ChatRequest`.
+"""Decoder of requests: simple ones in one step, any other field by field, images cut out before.
 
-A field is checked here for its JSON type and for fitting into the contract. The service checks
-whether a number is in its range, since it has callers without JSON, too. Every error names its
-`param`. `null` means absent.
+The messages of a simple request are texts, and its parameters the most usual ones. One typed pass
+over the JSON replaces the decoding of `gateway.surfaces.openai_chat.decode_fields`, at a quarter of
+the cost (6 µs for 1 KB instead of 25). A request of any other shape, or with a fault, is left to
+that module, which explains the fault.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Struct
+from msgspec.structs import astuple, replace
+from multidict import MultiMapping
 
 from gateway.config import EdgeConfig
-from gateway.errors import ApiError, invalid
-from gateway.http.strict_json import LARGE_BYTES, parse, refuse_too_many_values
-from gateway.surfaces.images import ImageReader
-from gateway.surfaces.json_fields import (
-    boolean,
-    int32,
-    int64,
-    integer,
-    number,
-    one_of,
-    read,
-    text,
-)
-from gateway.surfaces.openai_chat.chat_request import ChatRequest, read_simple
-from gateway.surfaces.openai_chat.extra_body import unpack
+from gateway.errors import ApiError
+from gateway.http.strict_json import LARGE_BYTES, refuse_too_many_values
+from gateway.surfaces.openai_chat.chat_request import ChatRequest
+from gateway.surfaces.openai_chat.decode_fields import decode_fields
 from gateway.surfaces.openai_chat.image_extraction import EXTRACTED_BYTES_MIN, extract_images
-from gateway.surfaces.openai_chat.messages import decode_messages
-from gateway.surfaces.openai_chat.reasoning import decode_reasoning, known_effort
-from gateway.surfaces.openai_chat.renamed_fields import read_renamed
-from gateway.surfaces.openai_chat.tools import (
-    decode_response_format,
-    decode_tool_choice,
-    decode_tools,
-)
-from gateway.surfaces.unknown_members import Reader, to_json
+from gateway.surfaces.openai_chat.messages import MESSAGES_MAX
+from services.common.chat_names import CONTENT_HEADER
+from services.common.json_errors import NOT_JSON
 from services.common.off_loop import OFF_LOOP_BYTES, off_loop
-from services.domain.spec import ChatCompletionSpec, Verbosity
-
-T = TypeVar("T")
-
-LOGIT_BIASES_MAX = 2_048
-"""The most tokens in `logit_bias`."""
-
-STOPS_MAX = 4
-"""The most stop sequences in OpenAI's API."""
-
-METADATA_MAX = 256
-"""The most members of `metadata` that are decoded; the service accepts 16."""
+from services.domain.conversation import Message, TextPart
+from services.domain.spec import ChatCompletionSpec
 
 
-class _StreamOptions(Struct, forbid_unknown_fields=True):
-    include_usage: bool | None = None
+def decode(body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> ChatRequest:
+    """Decode a request. `x-pomogator-content: text` asks for a content that is a string.
+
+    Raises:
+        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    """
+    if len(body) > EXTRACTED_BYTES_MIN:
+        request = _decode_extracted(body, *extract_images(body), config)
+    else:
+        request = read_simple(body) or decode_fields(body, config)
+    return replace(request, text_only=True) if CONTENT_HEADER in headers else request
 
 
-class _UsageOptions(Struct, forbid_unknown_fields=True):
-    include: bool | None = None
-
-
-_Fields = dict[str, Raw]
-
-_STOP = msgspec.json.Decoder(str | list[str])
-_LOGIT_BIAS = msgspec.json.Decoder(Annotated[dict[str, float], Meta(max_length=LOGIT_BIASES_MAX)])
-_METADATA = msgspec.json.Decoder(Annotated[dict[str, str], Meta(max_length=METADATA_MAX)])
-_STREAM_OPTIONS: Reader[_StreamOptions] = Reader(_StreamOptions)
-_USAGE_OPTIONS: Reader[_UsageOptions] = Reader(_UsageOptions)
-
-_DOUBLES = (
-    "temperature",
-    "top_p",
-    "frequency_penalty",
-    "presence_penalty",
-    "top_a",
-    "min_p",
-    "repetition_penalty",
-)
-_INT32S = ("n", "top_logprobs", "top_k")
-_BOOLS = ("logprobs", "parallel_tool_calls")
-_STRINGS = ("service_tier", "prompt_cache_key")
-_VERBOSITIES: Sequence[Verbosity] = ("low", "medium", "high")
-
-
-async def decode_large(body: bytes, config: EdgeConfig) -> ChatRequest:
+async def decode_large(body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> ChatRequest:
     """Decode a large request as `decode` does; in a thread if there is much beside images.
 
     Raises:
@@ -98,21 +55,11 @@ async def decode_large(body: bytes, config: EdgeConfig) -> ChatRequest:
         rest, extracted = extract_images(body)
     if extracted and len(rest) <= OFF_LOOP_BYTES:
         request = _decode_rest(rest, extracted, config)
-        if request is not None:
-            return request
-        return await off_loop(len(body), decode_any, body, config)
-    return await off_loop(len(body), _decode_extracted, body, rest, extracted, config)
-
-
-def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
-    """Decode a request. A small one that is simple is decoded faster by `read_simple`.
-
-    Raises:
-        ApiError: it is not one. The status is 4xx, whatever the bytes.
-    """
-    if len(body) > EXTRACTED_BYTES_MIN:
-        return _decode_extracted(body, *extract_images(body), config)
-    return decode_any(body, config)
+        if request is None:
+            request = await off_loop(len(body), decode_fields, body, config)
+    else:
+        request = await off_loop(len(body), _decode_extracted, body, rest, extracted, config)
+    return replace(request, text_only=True) if CONTENT_HEADER in headers else request
 
 
 def _decode_extracted(
@@ -122,8 +69,8 @@ def _decode_extracted(
         refuse_too_many_values(body)
         # Of a large text that is no role the decoder would make a message as large.
         simple = read_simple(body) if len(body) <= LARGE_BYTES else None
-        return decode_any(body, config) if simple is None else simple
-    return _decode_rest(rest, extracted, config) or decode_any(body, config)
+        return simple or decode_fields(body, config)
+    return _decode_rest(rest, extracted, config) or decode_fields(body, config)
 
 
 def _decode_rest(
@@ -131,128 +78,72 @@ def _decode_rest(
 ) -> ChatRequest | None:
     """Decode a body without its images; None where the whole body has to be read."""
     with suppress(ApiError):
-        request = _decode(rest, config, extracted)
+        request = decode_fields(rest, config, extracted)
         if not extracted:
             return request
     return None
 
 
-def decode_any(body: bytes, config: EdgeConfig) -> ChatRequest:
-    """Decode any request field by field, with the same result as `decode`."""
-    return _decode(body, config, {})
+_Int32 = Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
 
 
-def _decode(body: bytes, config: EdgeConfig, extracted: dict[str, bytes]) -> ChatRequest:
-    fields = parse(body)
-    unpack(fields)
-    model = _required_model(fields)
-    images = ImageReader(
-        images_max=config.images_max, bytes_max=config.image_bytes_max, extracted=extracted
-    )
-    if "messages" not in fields:
-        raise invalid("messages", "Missing required parameter: `messages`.")
-    messages = decode_messages(fields.pop("messages"), images)
-    stream, include_usage = streaming(fields)
-    include_cost = _include_cost(fields)
-    functions = "functions" in fields
-    values: dict[str, Any] = {
-        name: FIELDS[name](name, fields.pop(name))
-        for name in [name for name in fields if name in FIELDS]
-    }
-    read_renamed(fields, values)
-    details_sent = any(message.reasoning_details_json for message in messages)
-    effort, thinking = decode_reasoning(fields, details_sent=details_sent)
+class _Message(Struct, forbid_unknown_fields=True):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+
+
+class _StreamOptions(Struct, forbid_unknown_fields=True):
+    include_usage: bool
+
+
+class _Body(Struct, forbid_unknown_fields=True):
+    """Body of a simple request. The names are OpenAI's."""
+
+    model: str
+    messages: Annotated[list[_Message], Meta(max_length=MESSAGES_MAX)]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: _Int32 | None = None
+    max_completion_tokens: _Int32 | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Body)
+_FIELDS = len(_Body.__struct_fields__)
+
+
+def read_simple(body: bytes) -> ChatRequest | None:
+    """Return the request in `body` if it is simple and without a fault, else None."""
+    try:
+        read = _DECODER.decode(body)
+    except NOT_JSON:
+        return None
+    options, limit, streams = read.stream_options, read.max_tokens, read.stream is True
+    if options is not None and not streams:
+        return None
+    if read.max_completion_tokens is not None:
+        if limit is not None and limit != read.max_completion_tokens:
+            return None
+        limit = read.max_completion_tokens
+    # The decoder accepts a repeated key: valid JSON has a colon outside of strings for each member.
+    members = _FIELDS - astuple(read).count(None) + 2 * len(read.messages) + (options is not None)
+    plain = body.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in body else body
+    if b"".join(plain.split(b'"')[::2]).count(b":") != members:
+        return None
     spec = ChatCompletionSpec(
-        model=model,
-        messages=messages,
-        reasoning_effort=known_effort(effort) or "",
-        other_reasoning_effort="" if known_effort(effort) else effort,
-        thinking=thinking,
-        extra_json=msgspec.json.encode(fields) if fields else b"",
-        **values,
+        model=read.model,
+        messages=[
+            Message(role=message.role, content=[TextPart(text=message.content)])
+            for message in read.messages
+        ],
+        max_tokens=limit,
+        temperature=read.temperature,
+        top_p=read.top_p,
     )
     return ChatRequest(
         spec=spec,
-        stream=stream,
-        include_usage=include_usage or (stream and include_cost),
-        include_cost=include_cost,
-        functions=functions,
-        names_provider=thinking is not None and thinking.reasoning_details,
+        texts=[message.content for message in read.messages],
+        stream=streams,
+        include_usage=options is not None and options.include_usage,
     )
-
-
-def _include_cost(fields: _Fields) -> bool:
-    """Read OpenRouter's `usage: {"include": true}`."""
-    if "usage" not in fields:
-        return False
-    return bool(_options("usage", fields.pop("usage"), _USAGE_OPTIONS, fields).include)
-
-
-def _required_model(fields: _Fields) -> str:
-    if "model" not in fields:
-        raise invalid("model", "Missing required parameter: `model`.")
-    return text("model", fields.pop("model"))
-
-
-def streaming(fields: _Fields) -> tuple[bool, bool]:
-    """Read whether the answer is a stream, and whether that ends with the usage."""
-    raw = fields.pop("stream", None)
-    stream = raw is not None and boolean("stream", raw)
-    raw = fields.pop("stream_options", None)
-    if raw is None:
-        return stream, False
-    if not stream:
-        message = "The parameter `stream_options` needs `stream` to be true."
-        raise invalid("stream_options", message)
-    return stream, bool(_options("stream_options", raw, _STREAM_OPTIONS, fields).include_usage)
-
-
-def _options(name: str, raw: Raw, reader: Reader[T], fields: _Fields) -> T:
-    """Read options that no spec has. Unknown members stay among the fields, as their object's."""
-    options, unknown = reader.read(name, raw)
-    if unknown:
-        fields[name] = Raw(to_json(unknown))
-    return options
-
-
-def _stop(name: str, raw: Raw) -> list[str]:
-    stop: str | list[str] = read(name, raw, _STOP)
-    if isinstance(stop, str):
-        return [stop]
-    if len(stop) > STOPS_MAX:
-        raise invalid(name, f"At most {STOPS_MAX} are allowed.")
-    return stop
-
-
-def _logit_bias(name: str, raw: Raw) -> dict[int, float]:
-    biases: dict[int, float] = {}
-    for token, bias in read(name, raw, _LOGIT_BIAS).items():
-        if not token.isascii() or not token.isdecimal():
-            raise invalid(name, f"Invalid {name}: its keys must be token IDs.")
-        biases[integer(name, int(token[:20]), 32)] = bias
-    return biases
-
-
-def _metadata(name: str, raw: Raw) -> dict[str, str]:
-    return read(name, raw, _METADATA)
-
-
-def _verbosity(name: str, raw: Raw) -> Verbosity:
-    return one_of(name, text(name, raw), _VERBOSITIES)
-
-
-FIELDS: Mapping[str, Callable[[str, Raw], object]] = {
-    **dict.fromkeys(_DOUBLES, number),
-    **dict.fromkeys(_INT32S, int32),
-    "seed": int64,
-    **dict.fromkeys(_BOOLS, boolean),
-    **dict.fromkeys(_STRINGS, text),
-    "stop": _stop,
-    "logit_bias": _logit_bias,
-    "metadata": _metadata,
-    "verbosity": _verbosity,
-    "tools": decode_tools,
-    "tool_choice": decode_tool_choice,
-    "response_format": decode_response_format,
-}
-"""Fields that have the same name in the spec."""

@@ -45,10 +45,32 @@ _IDENTITY = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"mode
 _ROLE = b'"role":"assistant","content":"","refusal":null'
 
 
+class ChunkOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of the chunks of an answer."""
+
+    include_usage: bool = False
+    """Whether the stream ends with the usage."""
+    include_cost: bool = False
+    """Whether the usage includes the cost."""
+    functions: bool = False
+    """Whether the answer has function calls in OpenAI's old form, from before there were tools."""
+    names_provider: bool = False
+    """Whether the request has OpenRouter's form, whose answers name a provider."""
+
+    def stream_renderer(self) -> ChunkRenderer:
+        """Return the renderer of a stream."""
+        return ChunkRenderer(
+            include_usage=self.include_usage,
+            include_cost=self.include_cost,
+            functions=self.functions,
+            names_provider=self.names_provider,
+        )
+
+
 class ChunkRenderer(msgspec.Struct, eq=False, kw_only=True):
     """Renderer of one stream, in order. Each result is whole server-sent events.
 
-    See `render_whole.render_completion` for `names_provider`.
+    See `ChunkOptions`, and `render_whole.render_completion` for `names_provider`.
     """
 
     include_usage: bool

@@ -13,7 +13,7 @@ from msgspec import Raw
 from gateway.errors import ApiError, invalid
 from gateway.http.strict_json import parse
 from gateway.surfaces.json_fields import boolean, int32, text
-from gateway.surfaces.openai_chat.decode import FIELDS, streaming
+from gateway.surfaces.openai_chat.decode_fields import FIELDS, streaming
 from gateway.surfaces.openai_chat.extra_body import unpack
 from gateway.surfaces.openai_chat.renamed_fields import read_renamed
 from gateway.surfaces.openai_completions.text_request import TextRequest

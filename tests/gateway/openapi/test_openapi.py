@@ -19,7 +19,7 @@ from gateway.errors import invalid
 from gateway.openapi import handler, openapi
 from gateway.openapi.schemas import Schemas
 from gateway.surfaces.models.model_members import members_of
-from gateway.surfaces.openai_chat.decode import FIELDS, decode
+from gateway.surfaces.openai_chat.decode_fields import FIELDS, decode_fields
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
 from services.domain.completion import Choice, Completion
@@ -135,7 +135,7 @@ def test_described_requests_are_accepted(request_body: dict[str, Any]) -> None:
     """A request that fits the schema can be decoded."""
     assert_fits(openapi(), "CreateChatCompletionRequest", request_body)
 
-    assert decode(json.dumps(request_body).encode(), EdgeConfig()).spec.model == "m"
+    assert decode_fields(json.dumps(request_body).encode(), EdgeConfig()).spec.model == "m"
 
 
 EXAMPLES: dict[str, Any] = {
@@ -160,7 +160,7 @@ def test_each_described_field_is_known(name: str) -> None:
     body |= {"stream": True} if name == "stream_options" else {}
     assert_fits(openapi(), "CreateChatCompletionRequest", body)
 
-    assert not decode(json.dumps(body).encode(), EdgeConfig()).spec.extra_json
+    assert not decode_fields(json.dumps(body).encode(), EdgeConfig()).spec.extra_json
 
 
 def test_each_known_field_is_described() -> None:

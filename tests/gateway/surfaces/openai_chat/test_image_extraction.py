@@ -6,6 +6,7 @@ import base64
 import json
 
 import pytest
+from multidict import CIMultiDict
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
@@ -20,6 +21,7 @@ from services.domain.conversation import ImagePart
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\1" * EXTRACTED_BYTES_MIN).decode()
 URL = f"data:image/png;base64,{PNG}"
 CONFIG = EdgeConfig()
+NO_HEADERS = CIMultiDict[str]()
 
 
 def body(*urls: str, **fields: object) -> bytes:
@@ -57,13 +59,15 @@ def test_extracted_images_are_in_the_request() -> None:
     """The request is the same as without extraction, also where the URL is a plain string."""
     parts = [{"type": "image_url", "image_url": URL}, {"type": "text", "text": "a"}]
     messages = [{"role": "user", "content": parts}]
-    spec = decode(json.dumps({"model": "m", "messages": messages}).encode(), CONFIG).spec
+    spec = decode(
+        json.dumps({"model": "m", "messages": messages}).encode(), NO_HEADERS, CONFIG
+    ).spec
     assert spec.messages[0].content[0] == ImagePart(base64=PNG, mime_type="image/png")
 
 
 def test_data_urls_in_other_fields_stay_unchanged() -> None:
     """An image beside them may be extracted."""
-    spec = decode(body(URL, unknown={"url": URL}), CONFIG).spec
+    spec = decode(body(URL, unknown={"url": URL}), NO_HEADERS, CONFIG).spec
     assert json.loads(spec.extra_json) == {"unknown": {"url": URL}}
     assert spec.messages[0].content[0] == ImagePart(base64=PNG, mime_type="image/png")
 
@@ -73,21 +77,21 @@ def test_other_text_than_base64_is_refused(fault: str) -> None:
     """It could hide a quote or a bracket."""
     raw = body(URL).replace(PNG[-40:].encode(), fault.encode() + PNG[-40:].encode())
     with pytest.raises(ApiError) as caught:
-        decode(raw, CONFIG)
+        decode(raw, NO_HEADERS, CONFIG)
     assert caught.value.status == 400
 
 
 def test_line_breaks_are_removed() -> None:
     """Those that JSON escapes, in an image that is large enough to be extracted."""
     broken = body(URL).replace(PNG[-40:].encode(), b"\\r\\n" + PNG[-40:].encode())
-    assert decode(broken, CONFIG) == decode(body(URL), CONFIG)
+    assert decode(broken, NO_HEADERS, CONFIG) == decode(body(URL), NO_HEADERS, CONFIG)
 
 
 def test_duplicate_keys_are_refused() -> None:
     """Two images under one key are two stand-ins under one key."""
     twice = body(URL).replace(b'{"url"', f'{{"url": "{URL}", "url"'.encode())
     with pytest.raises(ApiError, match="twice"):
-        decode(twice, CONFIG)
+        decode(twice, NO_HEADERS, CONFIG)
 
 
 def test_the_search_for_images_is_bounded() -> None:

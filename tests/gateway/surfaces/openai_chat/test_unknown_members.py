@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
-from gateway.surfaces.openai_chat.decode import decode
+from gateway.surfaces.openai_chat.decode_fields import decode_fields
 from services.domain.spec import ChatCompletionSpec
 from tests.stand.planted_requests import objects
 
@@ -98,7 +98,7 @@ def planted(request: Mapping[str, Any], path: Path, member: object) -> ChatCompl
     for step in path:
         at = at[step]
     at["planted"] = member
-    return decode(json.dumps(changed).encode(), CONFIG).spec
+    return decode_fields(json.dumps(changed).encode(), CONFIG).spec
 
 
 def found(value: Any) -> Sequence[Any]:
@@ -141,14 +141,16 @@ def test_a_member_is_kept_in_every_object(request_: Mapping[str, Any], path: Pat
     """It is kept once, and nothing else of the request changes."""
     spec = planted(request_, path, {"a": [1.5, None]})
     assert found(plain(spec)) == [{"a": [1.5, None]}]
-    expected = decode(json.dumps(request_).encode(), CONFIG).spec
+    expected = decode_fields(json.dumps(request_).encode(), CONFIG).spec
     assert without_extra(plain(spec)) == without_extra(plain(expected))
 
 
 @pytest.mark.parametrize(("request_", "path"), PLACES)
 def test_null_means_absent_in_every_object(request_: Mapping[str, Any], path: Path) -> None:
     """It means absent at the top of the request, too."""
-    assert planted(request_, path, None) == decode(json.dumps(request_).encode(), CONFIG).spec
+    assert (
+        planted(request_, path, None) == decode_fields(json.dumps(request_).encode(), CONFIG).spec
+    )
 
 
 JSON = st.recursive(
@@ -196,7 +198,7 @@ def test_unknown_members_stand_at_their_places() -> None:
         "tools": [{**TOOL, "cache_control": MARK}],
         "response_format": {"type": "json_object", "schema": {"type": "object"}},
     }
-    spec = decode(json.dumps(body).encode(), CONFIG).spec
+    spec = decode_fields(json.dumps(body).encode(), CONFIG).spec
     (message,) = spec.messages
     assert message.extra_json == b'{"prefix":true}'
     assert message.content[0].extra_json == b'{"min_pixels":3136,"image_url":{"fps":1.5}}'
@@ -216,7 +218,7 @@ def test_members_of_another_type_are_kept() -> None:
         "messages": [{"role": "assistant", "tool_calls": [{**CALLS[1], **CALLS[0]}]}],
         "response_format": {"type": "json_object", "json_schema": SCHEMA},
     }
-    spec = decode(json.dumps({"model": "m", **fields}).encode(), CONFIG).spec
+    spec = decode_fields(json.dumps({"model": "m", **fields}).encode(), CONFIG).spec
     (call,) = spec.messages[0].tool_calls
     assert json.loads(call.extra_json) == {"function": {"name": "f", "arguments": "{}"}}
     assert spec.response_format is not None
@@ -238,7 +240,7 @@ def test_a_fault_beside_an_unknown_member_is_named(fields: dict[str, Any], param
     """The unknown member is never the fault."""
     body = {"model": "m", "messages": [], **fields}
     with pytest.raises(ApiError) as refused:
-        decode(json.dumps(body).encode(), CONFIG)
+        decode_fields(json.dumps(body).encode(), CONFIG)
     assert refused.value.param == param
     assert "unknown" not in refused.value.message
 
@@ -246,5 +248,5 @@ def test_a_fault_beside_an_unknown_member_is_named(fields: dict[str, Any], param
 def test_an_escaped_type_is_understood() -> None:
     """Unknown members beside it change nothing."""
     tool = b'{"type":"f\\u0075nction","function":{"name":"f"},"x":1.50}'
-    (read,) = decode(b'{"model":"m","messages":[],"tools":[%b]}' % tool, CONFIG).spec.tools
+    (read,) = decode_fields(b'{"model":"m","messages":[],"tools":[%b]}' % tool, CONFIG).spec.tools
     assert (read.name, read.extra_json) == ("f", b'{"x":1.50}')
