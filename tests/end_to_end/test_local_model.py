@@ -21,7 +21,7 @@ from pomogator.chat.v1 import content_pb2 as content
 from services.config import ChannelConfig
 from services.rpc.listener import listening
 from tests.stand.client_programs import needs_node
-from tests.stand.gateway import TRANSPORTS, Gateway, running
+from tests.stand.gateway import Gateway, running
 
 HERE = Path(__file__).parent
 GOOGLEAPIS = Path(annotations_pb2.__file__).parents[2]
@@ -40,7 +40,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=TRANSPORTS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        "in-process",
+        *(pytest.param(each, marks=pytest.mark.nightly) for each in ("tcp", "unix")),
+    ],
+)
 async def gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Gateway]:

@@ -45,10 +45,10 @@ def test_a_crash_leaves_no_core_file(limits: tuple[int, int]) -> None:
 def test_objects_of_the_start_are_exempt_from_garbage_collection() -> None:
     """And collections are rarer than by default."""
     before = gc.get_threshold()
+    gc.unfreeze()  # The tests' own, which are frozen again in what follows.
     try:
         freeze_gc()
         assert gc.get_threshold()[0] == GC_THRESHOLD
         assert gc.get_freeze_count() > len(gc.get_objects())
     finally:
-        gc.unfreeze()
         gc.set_threshold(*before)

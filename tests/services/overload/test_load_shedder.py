@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable
 
 import pytest
 
-from services.clock import SystemClock
 from services.common.retry_after import RETRY_AFTER_MIN_S, RETRY_AFTER_SPREAD_S
 from services.config import BoundsConfig
 from services.domain.error_reason import ErrorReason
@@ -30,6 +28,7 @@ from services.overload.thresholds import (
     TURN_LATE_FOR_S,
     TURN_LATE_S,
 )
+from tests.stand.clock import FakeClock
 
 MANY, FEW = 1000, 100
 CALLER, OTHER = "Bearer one", "Bearer two"
@@ -297,17 +296,19 @@ def test_an_overload_never_raises_the_limit() -> None:
 
 @pytest.mark.parametrize("in_flight", [FEW, 0])
 async def test_turns_of_a_real_loop_are_sampled_whole(
-    load_shedder: LoadShedder, in_flight: int
+    load_shedder: LoadShedder, in_flight: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loop with more to do than it can lowers the limit, an idle one restores it."""
+    for interval in ("SAMPLE_INTERVAL_S", "SAMPLE_INTERVAL_WHEN_BUSY_S"):
+        monkeypatch.setattr(f"services.overload.load_shedder.{interval}", 0.001)
+    clock = FakeClock()
     async with asyncio.timeout(30):
-        sampling = sample_loop_turns(load_shedder, lambda: in_flight, SystemClock())
+        sampling = sample_loop_turns(load_shedder, lambda: in_flight, clock)
         task = asyncio.create_task(sampling)
-        for late_s, calls_max in ((2 * TURN_LATE_S, FEW), (0.0, MANY)):
-            turns = 0
+        for turn_s, calls_max in ((2 * TURN_LATE_S, FEW), (TURN_LATE_S / 10, MANY)):
+            began = clock.now()
             while load_shedder.calls_max != calls_max:
-                time.sleep(late_s)  # noqa: ASYNC251 - that is what being late means
+                clock.advance(turn_s)
                 await asyncio.sleep(0)
-                turns += 1
-            assert turns > 0
+            assert clock.now() - began > min(TURN_LATE_FOR_S, RECOVERY_S)
         task.cancel()
