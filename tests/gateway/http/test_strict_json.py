@@ -22,6 +22,7 @@ JSON = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    max_leaves=30,
 )
 
 
