@@ -7,9 +7,11 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,7 @@ class Environment:
         return self.folder / "bin" / name
 
     def pip(self, *arguments: str | Path) -> None:
-        """Runs its pip, which must succeed."""
+        """Runs pip for it, which must succeed."""
         done = self._pip(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -52,13 +54,8 @@ class Environment:
         """Installs this and what it needs, of the versions that are pinned; all must agree."""
         constraints = self.folder / "constraints.txt"
         constraints.write_text("\n".join(pinned))
-        self.pip("install", "--quiet", "--constraint", constraints, *what)
+        self.pip("install", "--quiet", "--no-compile", "--constraint", constraints, *what)
         self.pip("check")
-
-    def reaches_registry(self) -> bool:
-        """Whether there is anything to install from."""
-        arguments = ("download", "--quiet", "--no-deps", "--dest", self.folder / "probe", "pip")
-        return self._pip(*arguments).returncode == 0
 
     async def run(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> str:
         """What a Python program says, which must succeed; warnings are errors."""
@@ -74,8 +71,9 @@ class Environment:
         return out.decode()
 
     def _pip(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        # The checkout's pip: a pip of its own takes longer to install than most of what follows.
         return subprocess.run(
-            (self.program("python"), "-m", "pip", *arguments),
+            (sys.executable, "-m", "pip", "--python", self.program("python"), *arguments),
             cwd=self.folder,
             env=_without_checkout(),
             capture_output=True,
@@ -85,12 +83,20 @@ class Environment:
 
 
 def empty(folder: Path) -> Environment:
-    """A new environment with pip alone; skips where no registry answers."""
-    venv.create(folder, with_pip=True)
-    environment = Environment(folder)
-    if not environment.reaches_registry():
+    """A new environment without any package; skips where no registry answers."""
+    if not _reaches_registry():
         pytest.skip("no package registry answers")
-    return environment
+    venv.create(folder, with_pip=False)
+    return Environment(folder)
+
+
+@cache
+def _reaches_registry() -> bool:
+    """Whether there is anything to install from."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ("download", "--quiet", "--no-deps", "--dest", folder, "pip")
+        done = subprocess.run((sys.executable, "-m", "pip", *command), check=False)
+    return done.returncode == 0
 
 
 def _without_checkout() -> dict[str, str]:
