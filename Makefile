@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 LOCKS := deploy/locks
 CONFIG ?= services/local/smollm2.toml
 UV ?= uv
-WORKERS ?= 2
+# One more than two cores: the tests wait for timers and processes for a third of their time.
+WORKERS ?= 3
 
 # pip checks hashes and resolves nothing: it installs only what a lock names.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
@@ -27,7 +28,7 @@ run: $(VENV)/.run ## Install, then serve a real model at http://127.0.0.1:8080 (
 	@exec $(BIN)/pomogator serve --print-first-key --console 127.0.0.1:8081 --config $(CONFIG) $(ARGS)
 
 # A file stays with one worker, since its fixtures are shared. Files in the order of the folders
-# leave the short ones for the end, so that both workers finish at about the same time.
+# leave the short ones for the end, so that all workers finish at about the same time.
 # With bytecode, since the tests start some hundred processes, which would each compile all modules.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
