@@ -72,17 +72,6 @@ class SseParser(msgspec.Struct, eq=False, kw_only=True):
         """Whether an event, and nothing else, was ended by the last data."""
         return not (self._pending or self._after_cr or self._too_large)
 
-    def feed(self, data: bytes) -> list[SseEvent]:
-        """Parse `data`. Returns the events that it completes, in order."""
-        events = [event for block in self.split(data) if (event := event_of(block)) is not None]
-        if not events:
-            self._check()
-        return events
-
-    def close(self) -> list[SseEvent]:
-        """End the body. Returns the event without its blank line, if its data is complete."""
-        return [event for block in self.rest() if (event := event_of(block)) is not None]
-
     def split(self, data: bytes) -> list[bytes]:
         """Split `data`. Returns the blocks of lines that it completes, for `event_of`."""
         if self._too_large:

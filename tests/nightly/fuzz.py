@@ -42,8 +42,8 @@ from services.errors import Failure, UpstreamError
 from services.providers.base import Notes, SseEvent, Target
 from services.providers.raw_reading import check_body
 from services.providers.registry import DIALECTS, RAW_LANES
-from services.providers.sse_parser import SseParser
 from services.providers.stream_reader import Reader, StreamReader
+from tests.stand.event_parser import EventParser
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 EDGE = EdgeConfig()
@@ -130,7 +130,7 @@ def read_events(data: bytes, chance: random.Random) -> None:
 
 def events_of(*pieces: bytes) -> Sequence[SseEvent]:
     """The events of a body in these pieces."""
-    parser = SseParser()
+    parser = EventParser()
     events = [event for piece in pieces for event in parser.feed(piece)]
     return [*events, *parser.close()]
 

@@ -83,8 +83,7 @@ class Pool:
             connection = self._idle.pop()
         else:
             connection = await self.open(connect_timeout_s)
-        may_replace = True
-        while True:
+        for may_replace in (True, False):
             response = connection.exchange(text, body)
             if on_sent is not None and response.failure is None:
                 on_sent()
@@ -93,13 +92,11 @@ class Pool:
             except BaseException:
                 response.close()
                 raise
-            failure = response.failure
-            if failure is None or response.status:
+            if (failure := response.failure) is None or response.status:
                 break
             response.close()
             if not (may_replace and connection.was_stale):
                 raise failure
-            may_replace = False
             connection = await self.open(connect_timeout_s)
         if forwarder and response.status == AUTHENTICATION_REQUIRED:
             response.close()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
-from services.providers.sse_parser import EVENT_FREE, LargeEventBudget, SseParser
+from services.providers.sse_parser import EVENT_FREE, LargeEventBudget
+from tests.stand.event_parser import EventParser
 
 ODD_STREAM = (
     ": hello\n\n"
@@ -40,7 +41,7 @@ ODD_EVENTS = [
 
 def parse(*pieces: bytes, limit: int = 1000) -> list[SseEvent]:
     """The events of a body that arrived in these pieces."""
-    parser = SseParser(limit=limit)
+    parser = EventParser(limit=limit)
     events = [event for piece in pieces for event in parser.feed(piece)]
     return events + parser.close()
 
@@ -88,7 +89,7 @@ def test_slices_of_anything_do_not_matter(body: bytes, cuts: list[int]) -> None:
 
 def outcome(*pieces: bytes) -> tuple[list[SseEvent], bool]:
     """The events, and whether the body was refused."""
-    parser = SseParser(limit=24)
+    parser = EventParser(limit=24)
     events: list[SseEvent] = []
     try:
         for piece in pieces:
@@ -123,7 +124,7 @@ def test_error_field() -> None:
 
 def test_refuses_what_is_too_large_after_what_is_not() -> None:
     """The events before one that is too large are given first; then the answer is over."""
-    parser = SseParser(limit=100)
+    parser = EventParser(limit=100)
 
     assert parser.feed(b"data: 1\n\ndata: " + b"x" * 100 + b"\n\n") == [SseEvent("", b"1")]
     for _ in range(2):
@@ -134,7 +135,7 @@ def test_refuses_what_is_too_large_after_what_is_not() -> None:
 
 def test_refuses_an_event_without_end() -> None:
     """A line that never ends is refused when it has reached the limit, not later."""
-    parser = SseParser(limit=100)
+    parser = EventParser(limit=100)
     assert parser.feed(b"data: " + b"x" * 94) == []
 
     with pytest.raises(UpstreamError):
@@ -150,7 +151,7 @@ def test_an_event_as_large_as_a_picture() -> None:
     """One event may be as large as a whole answer, in pieces of any size."""
     data = b"A" * (5 * 2**20)
     body = b"data: " + data + b"\n\ndata: 2\n\n"
-    parser = SseParser()
+    parser = EventParser()
     events = [
         event
         for begin in range(0, len(body), 16384)
@@ -164,7 +165,7 @@ def test_large_events_share_a_budget() -> None:
     """An event beyond the budget is refused; the budget is whole again after every stream."""
     piece = b"A" * EVENT_FREE
     budget = LargeEventBudget(2 * len(piece))
-    first, second, third = (SseParser(budget=budget) for _ in range(3))
+    first, second, third = (EventParser(budget=budget) for _ in range(3))
     assert first.feed(b"data: " + piece) == []
     assert first.feed(piece[:100]) == []
     assert second.feed(b"data: " + piece) == []

@@ -14,8 +14,8 @@ from services.providers.anthropic.response import AnthropicDecoder
 from services.providers.base import Decoder, SseEvent, Target
 from services.providers.openai.response import OpenAiDecoder
 from services.providers.registry import DIALECTS
-from services.providers.sse_parser import SseParser
 from services.providers.stream_reader import ATTEMPTS, StreamReader
+from tests.stand.event_parser import EventParser
 
 TEXTS = ["Good", " ", "day", '"', "\n", "", "ж", "\\", "Good"]
 
@@ -32,7 +32,7 @@ def decoder(dialect: str, *, details: bool = False) -> Decoder:
 def event_by_event(dialect: str, data: bytes, *, details: bool = False) -> list[Event]:
     """The events, where no frame is read together with others."""
     one = decoder(dialect, details=details)
-    events = [event for frame in SseParser().feed(data) for event in one.feed(frame)]
+    events = [event for frame in EventParser().feed(data) for event in one.feed(frame)]
     return events + one.finish()
 
 

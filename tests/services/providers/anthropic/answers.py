@@ -19,7 +19,7 @@ from services.domain.events import (
     ToolCallDelta,
 )
 from services.providers.base import Decoder
-from services.providers.sse_parser import SseParser
+from tests.stand.event_parser import EventParser
 
 
 @dataclass
@@ -69,7 +69,7 @@ def ending(answer: Answer) -> tuple[ChoiceFinished, Finished]:
 
 def streamed(body: bytes, decoder: Decoder, sizes: Iterator[int]) -> list[Event]:
     """Decode a body that arrives in pieces of these sizes, up to its end."""
-    parser, at = SseParser(), 0
+    parser, at = EventParser(), 0
     events: list[Event] = []
     while at < len(body):
         size = next(sizes)

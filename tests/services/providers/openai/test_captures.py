@@ -33,7 +33,7 @@ from services.domain.events import (
 from services.errors import UpstreamError
 from services.providers.failures import provider_failure
 from services.providers.openai.response import OpenAiDecoder
-from services.providers.sse_parser import SseParser
+from tests.stand.event_parser import EventParser
 
 FOLDER = os.environ.get("POMOGATOR_CAPTURES", "")
 
@@ -99,7 +99,7 @@ def decode(case: Case, slicing: str = "whole") -> tuple[list[Event], bool]:
     try:
         if case["kind"] == "non-stream":
             return decoder.whole(body(case)).events(), False
-        parser = SseParser()
+        parser = EventParser()
         for piece in SLICINGS[slicing](body(case)):
             for frame in parser.feed(piece):
                 events += decoder.feed(frame)

@@ -22,9 +22,9 @@ from services.domain.events import (
 from services.errors import UpstreamError
 from services.providers.base import Notes, Target
 from services.providers.openrouter import DIALECT
-from services.providers.sse_parser import SseParser
 from services.providers.translate import reasoning_state
 from services.providers.translate.reasoning_state import Details
+from tests.stand.event_parser import EventParser
 
 TARGET = Target(
     channel=ChannelConfig(name="c", dialect="openrouter"),
@@ -36,7 +36,7 @@ TARGET = Target(
 
 def decode(*chunks: dict[str, Any]) -> list[Event]:
     """What comes of a stream of these chunks, between keep-alives."""
-    decoder, parser = DIALECT.decoder(TARGET), SseParser()
+    decoder, parser = DIALECT.decoder(TARGET), EventParser()
     body = b": OPENROUTER PROCESSING\n\n".join(
         b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks
     )
