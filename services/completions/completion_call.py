@@ -58,6 +58,8 @@ class AuthenticatedCall(msgspec.Struct, Generic[RequestT], kw_only=True):
     """Gets the headers of the answer, just before it begins."""
     idempotency_key: str | None = None
     """The caller's idempotency key, if it sent one."""
+    request_bytes: int = 0
+    """Size of the client's request, in its own form. 0: it is not known here."""
     time_left_s: Callable[[], float | None] = lambda: None
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
     plan: CallPlan | None = None

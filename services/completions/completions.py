@@ -150,6 +150,7 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
                 snapshot=entrance.snapshots.current,
                 set_headers=self.headers.update,
                 idempotency_key=options.idempotency_key,
+                request_bytes=options.request_bytes,
                 time_left_s=self.interrupt.time_left_s,
             )
         except BaseException as error:

@@ -40,7 +40,7 @@ from services.completions.reasoning_memory import (
 from services.completions.validation import validate
 from services.domain.completion import Completion
 from services.domain.events import Batch
-from services.domain.plain_texts import plain_bytes, plain_texts
+from services.domain.plain_texts import plain_texts
 from services.domain.spec import read_bytes
 from services.errors import UpstreamError
 from services.providers.base import Target
@@ -124,11 +124,12 @@ class Pipeline:
             has_plain_rules = has_common_rules(spec)
             call.size = 0 if has_plain_rules else read_bytes(spec)
         else:
-            texts = plain_texts(spec) if asked.texts is None else asked.texts
+            texts, call.size = asked.texts, call.request_bytes
+            if texts is None:
+                texts, call.size = plain_texts(spec), read_bytes(spec)
             has_plain_rules = texts is not None
             validate(spec, asked.parameter_policy, asked.session_id, plain=has_plain_rules)
-            call.size = size = read_bytes(spec) if texts is None else plain_bytes(texts)
-            if size <= OFF_LOOP_BYTES:  # A thread reads larger requests.
+            if call.size <= OFF_LOOP_BYTES:  # A thread reads larger requests.
                 call.texts = texts
         plan = plan or call.snapshot.plans.of(call.caller, spec.model)
         if plan.has_dialects:
@@ -142,8 +143,7 @@ class Pipeline:
             call.hides_reasoning = spec.thinking.excluded
         call.plan = plan
         call.record.model = plan.model
-        if asked.session_id:
-            call.joins_repeats = may_be_repeated(call)
+        call.joins_repeats = asked.session_id != "" and may_be_repeated(call)
         if call.drain_rules or call.idempotency_key or call.joins_repeats:
             call.is_shared = True
         if plan.embeds:

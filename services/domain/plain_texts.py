@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from operator import attrgetter, itemgetter
 
 from services.domain.conversation import Message, Part, TextPart
-from services.domain.spec import ITEM_BYTES, ChatCompletionSpec
+from services.domain.spec import ChatCompletionSpec
 
 PLAIN_PARAMETERS: Sequence[str] = (
     "temperature",
@@ -61,8 +61,3 @@ def plain_texts(spec: ChatCompletionSpec) -> list[str] | None:
     if list(map(_others_of_part, parts)) != [_NONE_OF_PART] * number:
         return None
     return list(map(_text, parts))
-
-
-def plain_bytes(texts: Sequence[str]) -> int:
-    """Return the bytes of a plain request, as `read_bytes` counts them."""
-    return 2 * ITEM_BYTES * len(texts) + sum(map(len, texts))

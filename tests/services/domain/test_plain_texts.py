@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from services.domain.conversation import ImagePart, Message, TextPart, ToolCall
-from services.domain.plain_texts import PLAIN_PARAMETERS, plain_bytes, plain_texts
+from services.domain.plain_texts import PLAIN_PARAMETERS, plain_texts
 from services.domain.spec import (
     ChatCompletionSpec,
     ResponseFormat,
@@ -14,7 +14,6 @@ from services.domain.spec import (
     Thinking,
     Tool,
     ToolChoice,
-    read_bytes,
 )
 
 TEXT = Message(role="user", content=[TextPart(text="héllo")])
@@ -65,11 +64,6 @@ def test_texts_of_a_plain_request_are_those_of_its_messages() -> None:
     """All parameters of a plain request may be set."""
     assert plain_texts(PLAIN) == ["", "héllo"]
     assert all(getattr(PLAIN, name) not in (None, "", []) for name in PLAIN_PARAMETERS)
-
-
-def test_size_of_a_plain_request_is_that_of_any_request() -> None:
-    """Its texts tell how much of it is read."""
-    assert plain_bytes(plain_texts(PLAIN) or ()) == read_bytes(PLAIN)
 
 
 @pytest.mark.parametrize(
