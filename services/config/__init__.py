@@ -7,9 +7,6 @@ Modules, in the order in which data flows:
     secret               strings that are not shown
     limits               rows of `[[limits]]`
     prices               prices in rows of `[[models]]`
-    call_log             the table `[call_log]`
-    prompt_cache         the table `[prompt_cache]`
-    reasoning            the table `[reasoning]`
     loading              `load`, for the server and for `pomogator check`
     rules                rules beyond the types of values
     client_certificates  rules of `[client_certificates]`
@@ -20,7 +17,6 @@ its own process reads them, too.
 """
 
 from services.common.config_tables import BoundsConfig, ConfigError, EdgeTableConfig, TracesConfig
-from services.config.call_log import CallLogConfig
 from services.config.channels import (
     LOCAL_MODELS,
     BreakerConfig,
@@ -31,13 +27,14 @@ from services.config.channels import (
 from services.config.limits import LimitConfig
 from services.config.loading import load, load_state
 from services.config.prices import PriceConfig
-from services.config.prompt_cache import PromptCacheConfig
-from services.config.reasoning import ReasoningConfig
 from services.config.schema import (
     BillingConfig,
+    CallLogConfig,
     Config,
     KeysConfig,
     ModelConfig,
+    PromptCacheConfig,
+    ReasoningConfig,
     StateConfig,
 )
 from services.config.secret import Secret

@@ -10,12 +10,9 @@ import msgspec
 
 from services.capabilities import CapabilityOverrides
 from services.common.config_tables import BoundsConfig, EdgeTableConfig, TracesConfig
-from services.config.call_log import CallLogConfig
 from services.config.channels import ChannelConfig
 from services.config.limits import LimitConfig
 from services.config.prices import PriceConfig, TierConfig
-from services.config.prompt_cache import PromptCacheConfig
-from services.config.reasoning import ReasoningConfig
 from services.config.secret import Secret
 
 
@@ -126,6 +123,44 @@ class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     redis_url: Secret = Secret("")
     """`redis://…` for limits that hold over a fleet. Empty: limits of each process.
     The variable POMOGATOR_REDIS_URL overrides it."""
+
+
+class PromptCacheConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Use of the providers' prompt caches, in which a long prompt that comes again costs less."""
+
+    affinity: bool = True
+    """Whether the calls of one session go to one channel and key while these answer, since each
+    key of a provider has a cache of its own. Only of prompts of 1,024 tokens or more, to models
+    whose cached tokens have a lower price."""
+    marks: bool = True
+    """Whether prompts of 1,024 tokens or more whose beginning comes again within five minutes get
+    cache marks at channels of the dialect `anthropic`, with a note, unless the caller sets some."""
+
+
+class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Reasoning of models."""
+
+    remember: bool = True
+    """Whether the sealed reasoning of answers with tool calls is kept for an hour, in memory or in
+    Redis, and restored in later requests of the same account that have the calls without it. Most
+    clients do not send it back, and without it Claude and Gemini think no further."""
+    content: Literal["array", "text"] = "array"
+    """Content of whole REST answers of `-thinking` names: an array with the reasoning, or a string,
+    which typed clients expect. A key (`--text-content`) and a call (`x-pomogator-content: text`)
+    can ask for the string, too."""
+    list_thinking_names: bool = True
+    """Whether the list of models has the `-thinking` names. They are usable in any case."""
+
+
+class CallLogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Call log."""
+
+    enabled: bool = True
+    """Whether each call of an accepted key gets a row, with names, numbers and times, and never a
+    part of a prompt or an answer. Read at the start."""
+    retention_days: Annotated[int, msgspec.Meta(ge=1, le=3660)] = 30
+    """Days for which rows and their sums are kept. SQLite keeps them until the end of their month
+    is as old. Read at the start."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,7 +14,6 @@ Modules, in the order in which data flows:
     system_reload      reloads by SIGHUP and by a change of the file, in the audit log
     replica_count      number of services that share a database
     reload             the snapshot of a configuration, and its replacement
-    channel_switching  switches of channels, and what follows them
     config_watch       a file that others replace
     operations         parts of OperationsService
     account_servicers  servicers of accounts, for callers and for operators

@@ -6,6 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 from services.metering.tokens import TokenCounter
+from services.operations.channel_control import ChannelControl
 from services.operations.channel_tester import ChannelTester, declare_test_counters
 from services.operations.configuration_view import ConfigurationView
 from services.operations.embedding_explainer import EmbeddingExplainer
@@ -18,7 +19,7 @@ from services.overload.load_shedder import LoadShedder
 from services.providers.registry import DIALECTS, EMBEDDING_DIALECTS
 from services.providers.upstream import Upstream
 from services.routing.affinity import SessionAffinity
-from services.serving.channel_switching import open_channel_control
+from services.routing.channel_switches import ChannelSwitches
 from services.serving.process_parts import ProcessParts
 from services.serving.reload import Reloader
 from services.serving.stores import Stores
@@ -50,7 +51,7 @@ async def open_operations_parts(
         explainer=partial(_explainer, parts, reloader, core.sessions),
         embedding_explainer=partial(_embedding_explainer, parts, reloader),
         failures=parts.failures,
-        control=await open_channel_control(parts, stores, reloader, acts),
+        control=await _channel_control(parts, stores, reloader, acts),
         acts=acts,
         tester=_channel_tester(parts, reloader, core),
         calls=LiveCalls(parts.calls, parts.clock),
@@ -61,6 +62,18 @@ async def open_operations_parts(
         ),
         reload=partial(reload_changes, reloader),
     )
+
+
+async def _channel_control(
+    parts: ProcessParts, stores: Stores, reloader: Reloader, acts: OperatorActs
+) -> ChannelControl:
+    """Follow the switches, which are read before the first call, and return their control."""
+    switches = ChannelSwitches(stores.database, reloader.health, parts.clock)
+    switches.declare_metrics(parts.counters)
+    await switches.refresh()
+    watching = parts.supervisor.running(switches.watch, "channel switches")
+    await parts.stack.enter_async_context(watching)
+    return ChannelControl(database=stores.database, switches=switches, acts=acts)
 
 
 def _channel_tester(parts: ProcessParts, reloader: Reloader, core: OperatedCore) -> ChannelTester:

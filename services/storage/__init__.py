@@ -18,7 +18,6 @@ Modules, in the order in which data flows:
     postgres_notices    notices of other processes, by LISTEN or by polling
     postgres_check   check of a PostgreSQL URL that changes nothing
     delegating       database that passes every call on: the base of databases that add something
-    settings         named values about the state itself
     pepper           secret of the keyed digests of API keys
     secret_file         secrets that the first start makes in the state directory
     keys             statements for API keys

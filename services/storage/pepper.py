@@ -11,9 +11,8 @@ import hmac
 from collections.abc import Mapping
 from pathlib import Path
 
-from services.storage.base import Database, StateError
+from services.storage.base import Database, StateError, Transaction
 from services.storage.secret_file import secret_of_state
-from services.storage.settings import get_or_set_setting
 
 FILE = "pepper"
 BYTES_MIN = 16
@@ -46,12 +45,22 @@ async def load_pepper(state: Path, env: Mapping[str, str], database: Database) -
     """
     pepper = Pepper(_secret(state, env))
     fingerprint = pepper.digest("fingerprint").hex()[:16]
-    if await database.write(get_or_set_setting, "pepper", fingerprint) != fingerprint:
+    if await database.write(_get_or_set, "pepper", fingerprint) != fingerprint:
         raise StateError(
             "the pepper is not the one that the keys in the state were created with: "
             f"give the right one (POMOGATOR_PEPPER, POMOGATOR_PEPPER_FILE or {state / FILE})"
         )
     return pepper
+
+
+def _get_or_set(name: str, value: str) -> Transaction[str]:
+    """Return the value of a setting, after setting it to `value` if it was unset."""
+    yield (
+        "INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
+        (name, value),
+    )
+    rows = yield "SELECT value FROM settings WHERE name = ?", (name,)
+    return str(rows[0][0])
 
 
 def _secret(state: Path, env: Mapping[str, str]) -> bytes:
