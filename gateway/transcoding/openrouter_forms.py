@@ -13,7 +13,6 @@ from datetime import UTC
 from typing import Any
 
 import msgspec
-from google.protobuf.duration_pb2 import Duration
 from pomogator.calls.v1 import call_service_pb2 as calls
 from pomogator.usage.v1 import usage_service_pb2 as usage
 
@@ -28,19 +27,10 @@ API_TYPES: Mapping[str, str] = {"embeddings": "embeddings"}
 RATE_NOTE = "Requests per minute of the key; -1: no limit of its own."
 
 
-def key_form(response: usage.GetKeyUsageResponse) -> dict[str, Any]:
-    """Return the limits and usage of a key."""
-    return {"data": _key(response.key_usage)}
-
-
-def credits_form(response: usage.GetCreditsResponse) -> dict[str, Any]:
-    """Return the credits and charges of an account."""
-    found = response.credits
+def _credits(found: usage.Credits) -> dict[str, Any]:
     return {
-        "data": {
-            "total_credits": _usd(found.total_credit_nano_usd),
-            "total_usage": _usd(found.total_charge_nano_usd),
-        }
+        "total_credits": _usd(found.total_credit_nano_usd),
+        "total_usage": _usd(found.total_charge_nano_usd),
     }
 
 
@@ -79,11 +69,6 @@ def _usd(nano_usd: int) -> msgspec.Raw:
     return msgspec.Raw(exact_usd(nano_usd).encode())
 
 
-def generation_form(response: calls.GetGenerationResponse) -> dict[str, Any]:
-    """Return the call of an answer."""
-    return {"data": _generation(response.call)}
-
-
 def _generation(call: calls.Call) -> dict[str, Any]:
     began = call.HasField("first_token_duration")
     tokens = {
@@ -114,9 +99,9 @@ def _generation(call: calls.Call) -> dict[str, Any]:
         "streamed": call.streamed,
         "cancelled": call.end in CANCELLED,
         "provider_name": None,
-        "latency": _milliseconds(call.first_token_duration) if began else None,
+        "latency": call.first_token_duration.ToMilliseconds() if began else None,
         "moderation_latency": None,
-        "generation_time": _milliseconds(call.total_duration),
+        "generation_time": call.total_duration.ToMilliseconds(),
         "finish_reason": call.end if call.end in FINISHES else None,
         "native_finish_reason": None,
         **tokens,
@@ -131,13 +116,9 @@ def _generation(call: calls.Call) -> dict[str, Any]:
     }
 
 
-def _milliseconds(duration: Duration) -> int:
-    return duration.ToMilliseconds()
-
-
 FORMS: Mapping[str, Callable[[Any], Any]] = {
-    "pomogator.usage.v1.UsageService.GetKeyUsage": key_form,
-    "pomogator.usage.v1.UsageService.GetCredits": credits_form,
-    "pomogator.calls.v1.CallService.GetGeneration": generation_form,
+    "pomogator.usage.v1.UsageService.GetKeyUsage": lambda response: _key(response.key_usage),
+    "pomogator.usage.v1.UsageService.GetCredits": lambda response: _credits(response.credits),
+    "pomogator.calls.v1.CallService.GetGeneration": lambda response: _generation(response.call),
 }
-"""The form of a response, by the method's full name."""
+"""The member `data` of a response, by the method's full name."""

@@ -37,7 +37,7 @@ def error_line(error: ApiError) -> bytes:
 def _value(binding: Binding, response: Message) -> Any:
     form = FORMS.get(binding.method.full_name)
     if form is not None:
-        return form(response)
+        return {"data": form(response)}
     value = json_format.MessageToDict(
         response,
         preserving_proto_field_name=True,

@@ -19,24 +19,8 @@ _ATTEMPTS = msgspec.json.Decoder(list[tuple[str, str, str, int]])
 _NOTES = msgspec.json.Decoder(list[tuple[str, str]])
 _TAGS = msgspec.json.Decoder(dict[str, str])
 
-FIELDS_OF_DIMENSIONS: Mapping[str, str] = {
-    "account": "account",
-    "key_id": "key_id",
-    "model": "model",
-    "channel": "channel",
-    "call_end": "end",
-    "end_user": "end_user",
-    "tag_name": "tag_name",
-    "tag_value": "tag_value",
-}
-"""Fields of a group by the names that it is grouped by."""
-
-NOTE_ACTIONS: Mapping[str, chat.NoteAction.ValueType] = {
-    "mapped": chat.NOTE_ACTION_MAPPED,
-    "clamped": chat.NOTE_ACTION_CLAMPED,
-    "dropped": chat.NOTE_ACTION_DROPPED,
-    "replaced": chat.NOTE_ACTION_REPLACED,
-}
+FIELDS: Mapping[str, str] = {"call_end": "end"}
+"""Fields of a group by the names that it is grouped by, where they differ."""
 
 
 def call_message(row: CallRow, scope: CallScope, *, whole: bool = False) -> pb.Call:
@@ -109,7 +93,7 @@ def group_message(
     if scope.is_operator:
         message.provider_cost_nano_usd = int64(sums.money[1])
     for column, name in zip(dimensions, names, strict=True):
-        setattr(message, FIELDS_OF_DIMENSIONS[column], name)
+        setattr(message, FIELDS.get(column, column), name)
     return message
 
 
@@ -131,7 +115,7 @@ def _notes(row: CallRow) -> Sequence[pb.CallNote]:
     if not row.notes:
         return ()
     return [
-        pb.CallNote(param=param, action=NOTE_ACTIONS[action])
+        pb.CallNote(param=param, action=chat.NoteAction.Value(f"NOTE_ACTION_{action.upper()}"))
         for param, action in _NOTES.decode(row.notes)
     ]
 

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -32,21 +33,20 @@ def _quantile(field: DurationsField, quantile: str, group: pb.CallGroup) -> int 
 
 DURATIONS: Sequence[DurationsField] = ("first_token_durations", "total_durations")
 
+
+def _own(*names: str) -> Mapping[str, Callable[[Any], Any]]:
+    """Return columns with the names of the fields that they show."""
+    return {name: attrgetter(name) for name in names}
+
+
 COLUMNS: Mapping[str, Callable[[CallRow], Any]] = {
     "call_id": lambda row: row.id,
     "create_time_ms": lambda row: row.at_ms,
-    "request_id": lambda row: row.request_id,
-    "completion_id": lambda row: row.completion_id,
-    "account": lambda row: row.account,
-    "key_id": lambda row: row.key_id,
-    "surface": lambda row: row.surface,
+    **_own("request_id", "completion_id", "account", "key_id", "surface"),
     "streamed": lambda row: bool(row.streamed),
-    "model": lambda row: row.model,
-    "served_model": lambda row: row.served_model,
-    "attempt_count": lambda row: row.attempt_count,
+    **_own("model", "served_model", "attempt_count"),
     "end": lambda row: row.call_end,
-    "reason": lambda row: row.reason,
-    "http_status": lambda row: row.http_status,
+    **_own("reason", "http_status"),
     "first_token_ms": lambda row: row.ttft_ms,
     "total_ms": lambda row: row.total_ms,
     "prompt_token_count": lambda row: row.prompt_tokens,
@@ -75,21 +75,12 @@ SUMS_COLUMNS: Mapping[str, Callable[[pb.CallGroup], Any]] = {
     "start_time_ms": lambda group: (
         group.start_time.ToMilliseconds() if group.HasField("start_time") else None
     ),
-    "account": lambda group: group.account,
-    "key_id": lambda group: group.key_id,
-    "model": lambda group: group.model,
-    "end": lambda group: group.end,
-    "end_user": lambda group: group.end_user,
-    "tag_name": lambda group: group.tag_name,
-    "tag_value": lambda group: group.tag_value,
-    "call_count": lambda group: group.call_count,
-    "failure_count": lambda group: group.failure_count,
-    "prompt_token_count": lambda group: group.prompt_token_count,
-    "completion_token_count": lambda group: group.completion_token_count,
-    "thinking_token_count": lambda group: group.thinking_token_count,
-    "cache_read_token_count": lambda group: group.cache_read_token_count,
-    "cache_write_token_count": lambda group: group.cache_write_token_count,
-    "charge_nano_usd": lambda group: group.charge_nano_usd,
+    **_own(
+        *("account", "key_id", "model", "end", "end_user", "tag_name", "tag_value"),
+        *("call_count", "failure_count", "prompt_token_count", "completion_token_count"),
+        *("thinking_token_count", "cache_read_token_count", "cache_write_token_count"),
+        "charge_nano_usd",
+    ),
     **{
         f"{field.removesuffix('_durations')}_{quantile}_ms": partial(_quantile, field, quantile)
         for field in DURATIONS
@@ -98,10 +89,7 @@ SUMS_COLUMNS: Mapping[str, Callable[[pb.CallGroup], Any]] = {
 }
 """Columns of an export of sums, by the names of the contract."""
 
-OPERATOR_SUMS_COLUMNS: Mapping[str, Callable[[pb.CallGroup], Any]] = {
-    "channel": lambda group: group.channel,
-    "provider_cost_nano_usd": lambda group: group.provider_cost_nano_usd,
-}
+OPERATOR_SUMS_COLUMNS = _own("channel", "provider_cost_nano_usd")
 
 
 class ExportText(NamedTuple):
