@@ -17,13 +17,7 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gateway.transcoding.field_values import (
-    FLOAT_LIMIT,
-    RANGES,
-    from_base64,
-    is_duration,
-    is_time,
-)
+from gateway.transcoding.field_values import FLOAT_LIMIT, RANGES, from_base64, is_duration, is_time
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?")
 _NUMBER_CHARS_MAX = 400

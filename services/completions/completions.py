@@ -20,11 +20,7 @@ from services.admission.keyring import Keyring
 from services.common.call_names import TAGS_HEADER
 from services.common.call_tags import read_tags
 from services.common.plain_metrics import PlainCounter
-from services.completions.completion_call import (
-    AuthenticatedCall,
-    CallRequest,
-    CompletionCall,
-)
+from services.completions.completion_call import AuthenticatedCall, CallRequest, CompletionCall
 from services.completions.idempotency import check_idempotency_key
 from services.completions.pipeline import Pipeline
 from services.completions.snapshot import SnapshotHolder

@@ -35,11 +35,7 @@ from typing import NamedTuple, Self
 from services.common.call_names import IDEMPOTENCY_KEY_HEADER
 from services.common.off_loop import off_loop
 from services.common.request_headers import is_idempotency_key
-from services.completions.stored_calls import (
-    AnswerRecording,
-    parse_answer,
-    request_fingerprint,
-)
+from services.completions.stored_calls import AnswerRecording, parse_answer, request_fingerprint
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch, Finished
 from services.domain.spec import CompletionRequest, read_bytes

@@ -32,11 +32,7 @@ from services.completions.prompt_counts import PromptCounts
 from services.completions.prompt_marks import PromptMarks
 from services.completions.raw_calls import RawCalls
 from services.completions.raw_replays import in_form
-from services.completions.reasoning_memory import (
-    AnswerReader,
-    ReasoningMemory,
-    RecalledReasoning,
-)
+from services.completions.reasoning_memory import AnswerReader, ReasoningMemory, RecalledReasoning
 from services.completions.validation import validate
 from services.domain.completion import Completion
 from services.domain.events import Batch

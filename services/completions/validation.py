@@ -20,14 +20,7 @@ import msgspec
 from services.common.image_format import IMAGE_BYTES_MAX, IMAGES_MAX, decoded_bytes
 from services.common.request_headers import SESSION_CHARS_MAX
 from services.completions.text_validation import check_text_completion
-from services.domain.conversation import (
-    ImageDetail,
-    ImagePart,
-    Message,
-    Role,
-    ToolCall,
-    ToolType,
-)
+from services.domain.conversation import ImageDetail, ImagePart, Message, Role, ToolCall, ToolType
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import (
     EFFORTS,

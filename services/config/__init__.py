@@ -17,13 +17,7 @@ its own process reads them, too.
 """
 
 from services.common.config_tables import BoundsConfig, ConfigError, EdgeTableConfig, TracesConfig
-from services.config.channels import (
-    LOCAL_MODELS,
-    BreakerConfig,
-    ChannelConfig,
-    PassThrough,
-    Quirks,
-)
+from services.config.channels import LOCAL_MODELS, BreakerConfig, ChannelConfig, PassThrough, Quirks
 from services.config.limits import LimitConfig
 from services.config.loading import load, load_state
 from services.config.prices import PriceConfig

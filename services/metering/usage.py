@@ -25,12 +25,7 @@ from services.domain.events import (
     ToolCallDelta,
 )
 from services.domain.spec import ChatCompletionSpec, read_bytes
-from services.domain.usage import (
-    NOT_REPORTED,
-    Usage,
-    UsageSource,
-    parts_of,
-)
+from services.domain.usage import NOT_REPORTED, Usage, UsageSource, parts_of
 from services.metering.cache_writes import wanted_cache_write
 from services.metering.tokens import (
     PIECE_CHARS,

@@ -7,12 +7,7 @@ from functools import partial
 
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
-from services.accounts.audit_trail import (
-    View,
-    Viewed,
-    audited,
-    json_text,
-)
+from services.accounts.audit_trail import View, Viewed, audited, json_text
 from services.accounts.proto_fields import milliseconds, not_found, stored_name, timestamp
 from services.errors import invalid
 from services.operations.operator_acts import OperatorActs, valid_reason

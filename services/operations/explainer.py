@@ -8,12 +8,7 @@ from typing import NamedTuple
 
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
-from services.admission.call_plan import (
-    CACHED_PROMPT_TOKENS_MIN,
-    AnswerBound,
-    CallPlans,
-    Unpinned,
-)
+from services.admission.call_plan import CACHED_PROMPT_TOKENS_MIN, AnswerBound, CallPlans, Unpinned
 from services.admission.prompt_limit import media_bound
 from services.clock import Chance
 from services.common.request_headers import session_id

@@ -13,13 +13,7 @@ from dataclasses import dataclass, field
 
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
-from services.accounts.audit_trail import (
-    Origin,
-    Viewed,
-    operator_origin,
-    record,
-    system_origin,
-)
+from services.accounts.audit_trail import Origin, Viewed, operator_origin, record, system_origin
 from services.clock import Clock
 from services.errors import Failure, invalid
 from services.providers.base import Target

@@ -20,11 +20,7 @@ from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.embeddings.servicer import read_request
 from services.errors import Failure, invalid
 from services.operations.channel_control import ChannelControl
-from services.operations.channel_tester import (
-    ChannelTester,
-    tested_target,
-    timeout_of,
-)
+from services.operations.channel_tester import ChannelTester, tested_target, timeout_of
 from services.operations.channels import list_channels
 from services.operations.configuration_view import ConfigurationView
 from services.operations.embedding_explainer import EmbeddingExplainer

@@ -17,12 +17,7 @@ from services.clock import Clock
 from services.domain.completion import WholeAnswer
 from services.domain.events import Batch
 from services.errors import UpstreamError
-from services.providers.answer_bodies import (
-    BLANK,
-    read_beginning,
-    read_document,
-    read_error_body,
-)
+from services.providers.answer_bodies import BLANK, read_beginning, read_document, read_error_body
 from services.providers.base import Decoder, ProviderApi, Target, UpstreamRequest
 from services.providers.channel_failures import ChannelFailures
 from services.providers.http import HttpClient, HttpError, HttpResponse

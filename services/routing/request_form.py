@@ -9,13 +9,7 @@ import msgspec
 
 from services.domain.completion import WholeAnswer
 from services.domain.events import Batch, Note
-from services.providers.base import (
-    Decoder,
-    Notes,
-    ProviderApi,
-    Target,
-    UpstreamRequest,
-)
+from services.providers.base import Decoder, Notes, ProviderApi, Target, UpstreamRequest
 from services.providers.upstream import UpstreamAnswer
 
 

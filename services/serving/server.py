@@ -48,12 +48,7 @@ from services.overload.load_shedder import (
 )
 from services.providers.channel_failures import ChannelFailures
 from services.providers.http import HttpClient, Proxies
-from services.providers.registry import (
-    DIALECTS,
-    EMBEDDING_DIALECTS,
-    PARAMETER_NAMES,
-    RAW_LANES,
-)
+from services.providers.registry import DIALECTS, EMBEDDING_DIALECTS, PARAMETER_NAMES, RAW_LANES
 from services.providers.upstream import Upstream
 from services.routing.affinity import SessionAffinity
 from services.routing.attempts import Failover

@@ -21,12 +21,7 @@ from services.storage.base import (
 )
 from services.storage.call_labels import FORGET as FORGET_LABELS
 from services.storage.call_schema import CALL_LOG
-from services.storage.call_store import (
-    FORGET_WRITERS,
-    CallBatch,
-    CallSegment,
-    write_batch,
-)
+from services.storage.call_store import FORGET_WRITERS, CallBatch, CallSegment, write_batch
 from services.storage.call_sums import DAY_MS, forget_sums
 from services.storage.postgres import PostgresDatabase
 

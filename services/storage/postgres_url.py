@@ -10,15 +10,7 @@ import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import (
-    SplitResult,
-    parse_qsl,
-    quote,
-    unquote,
-    urlencode,
-    urlsplit,
-    urlunsplit,
-)
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from services.common.addresses import join_address
 from services.storage.postgres_parameters import (

@@ -23,13 +23,7 @@ from gateway.surfaces.images import ImageReader
 from gateway.surfaces.json_fields import json_of
 from gateway.surfaces.unknown_members import to_json
 from services.common.known_members import OTHER_TAG, item
-from services.domain.conversation import (
-    ContentPart,
-    OtherPart,
-    ReasoningPart,
-    TextPart,
-    ToolCall,
-)
+from services.domain.conversation import ContentPart, OtherPart, ReasoningPart, TextPart, ToolCall
 
 BLOCKS_MAX = 2_048
 """The most blocks of a message that are decoded; the service accepts 256."""

@@ -9,11 +9,7 @@ from msgspec import Raw
 
 from gateway.errors import ApiError
 from gateway.http.strict_json import parse
-from gateway.surfaces.openai_responses.options import (
-    decode_include,
-    decode_reasoning,
-    decode_text,
-)
+from gateway.surfaces.openai_responses.options import decode_include, decode_reasoning, decode_text
 from gateway.surfaces.openai_responses.reasoning_item import Shown
 from gateway.surfaces.openai_responses.response_object import AnswerForm
 from gateway.surfaces.openai_responses.state import read_state

@@ -13,12 +13,7 @@ from typing import cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from services.providers.http.errors import HttpError, HttpErrorKind
-from services.providers.http.response import (
-    BUFFER_MAX,
-    BUFFER_MIN,
-    HttpResponse,
-    ReceiveBudget,
-)
+from services.providers.http.response import BUFFER_MAX, BUFFER_MIN, HttpResponse, ReceiveBudget
 
 HEAD_MAX = 64 * 1024
 """Bytes of headers in a response. Also the limit on bytes that arrive without any body."""
