@@ -94,10 +94,7 @@ async def run_edge(options: EdgeOptions) -> None:
         tracer = await open_tracer(stack, tables.traces, "pomogator-edge")
         freeze_gc()
         page = partial(
-            serving_edge_metrics,
-            metrics,
-            version=VERSION,
-            memory_used=lambda: memory.used_share,
+            serving_edge_metrics, metrics, version=VERSION, memory_used=lambda: memory.used_share
         )
         await serve_metrics(stack, page, options.metrics)
         edge = serving_rest(

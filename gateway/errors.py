@@ -82,24 +82,13 @@ ROWS: Sequence[HttpReason] = (
         headers=_SCHEME,
     ),
     HttpReason(
-        ErrorReason.KEY_EXPIRED,
-        _AUTHENTICATION,
-        "key_expired",
-        failed_auth=True,
-        headers=_SCHEME,
+        ErrorReason.KEY_EXPIRED, _AUTHENTICATION, "key_expired", failed_auth=True, headers=_SCHEME
     ),
     HttpReason(
-        ErrorReason.KEY_REVOKED,
-        _AUTHENTICATION,
-        "key_revoked",
-        failed_auth=True,
-        headers=_SCHEME,
+        ErrorReason.KEY_REVOKED, _AUTHENTICATION, "key_revoked", failed_auth=True, headers=_SCHEME
     ),
     HttpReason(
-        ErrorReason.INSUFFICIENT_QUOTA,
-        "insufficient_quota",
-        "insufficient_quota",
-        final=True,
+        ErrorReason.INSUFFICIENT_QUOTA, "insufficient_quota", "insufficient_quota", final=True
     ),
     HttpReason(ErrorReason.MODEL_NOT_ALLOWED, "permission_error", "model_not_allowed"),
     HttpReason(ErrorReason.PERMISSION_DENIED, "permission_error", "permission_denied"),
@@ -108,11 +97,7 @@ ROWS: Sequence[HttpReason] = (
     HttpReason(ErrorReason.UNKNOWN_URL, _BAD_REQUEST, "unknown_url"),
     HttpReason(ErrorReason.METHOD_NOT_ALLOWED, _BAD_REQUEST, "method_not_allowed"),
     HttpReason(ErrorReason.REQUEST_TIMEOUT, _BAD_REQUEST, "request_timeout", closes=True),
-    HttpReason(
-        ErrorReason.IDEMPOTENCY_IN_PROGRESS,
-        "idempotency_error",
-        "idempotency_in_progress",
-    ),
+    HttpReason(ErrorReason.IDEMPOTENCY_IN_PROGRESS, "idempotency_error", "idempotency_in_progress"),
     HttpReason(ErrorReason.REQUEST_TOO_LARGE, _BAD_REQUEST, "request_too_large", closes=True),
     HttpReason(
         ErrorReason.UNSUPPORTED_MEDIA_TYPE,
@@ -123,12 +108,7 @@ ROWS: Sequence[HttpReason] = (
     HttpReason(ErrorReason.EXPECTATION_FAILED, _BAD_REQUEST, "expectation_failed"),
     HttpReason(ErrorReason.IDEMPOTENCY_MISMATCH, "idempotency_error", "idempotency_mismatch"),
     HttpReason(ErrorReason.RATE_LIMIT_EXCEEDED, "rate_limit_error", "rate_limit_exceeded"),
-    HttpReason(
-        ErrorReason.BUDGET_EXCEEDED,
-        "insufficient_quota",
-        "budget_exceeded",
-        final=True,
-    ),
+    HttpReason(ErrorReason.BUDGET_EXCEEDED, "insufficient_quota", "budget_exceeded", final=True),
     HttpReason(ErrorReason.HEADERS_TOO_LARGE, _BAD_REQUEST, "headers_too_large", closes=True),
     HttpReason(ErrorReason.BAD_HTTP, _BAD_REQUEST, "bad_http", closes=True),
     HttpReason(ErrorReason.CLIENT_CLOSED, _BAD_REQUEST, "client_closed"),

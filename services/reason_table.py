@@ -101,10 +101,7 @@ ROWS: Sequence[Reason] = (
     Reason(ErrorReason.INTERNAL, grpc=_C.INTERNAL),
     Reason(ErrorReason.NOT_IMPLEMENTED, grpc=_C.UNIMPLEMENTED),
     Reason(
-        ErrorReason.UPSTREAM_UNREACHABLE,
-        grpc=_C.UNAVAILABLE,
-        retryable=True,
-        channel_fault=True,
+        ErrorReason.UPSTREAM_UNREACHABLE, grpc=_C.UNAVAILABLE, retryable=True, channel_fault=True
     ),
     Reason(
         ErrorReason.UPSTREAM_BAD_RESPONSE,
@@ -131,10 +128,7 @@ ROWS: Sequence[Reason] = (
         message="The provider refused the gateway's own account.",
     ),
     Reason(
-        ErrorReason.UPSTREAM_OVERLOADED,
-        grpc=_C.UNAVAILABLE,
-        retryable=True,
-        channel_fault=True,
+        ErrorReason.UPSTREAM_OVERLOADED, grpc=_C.UNAVAILABLE, retryable=True, channel_fault=True
     ),
     Reason(
         ErrorReason.UPSTREAM_RATE_LIMITED,

@@ -25,11 +25,7 @@ class SignInPages:
     """Pages for sessions of every role."""
 
     def __init__(
-        self,
-        pages: Pages,
-        visits: Visits,
-        check: SignInCheck,
-        throttle: AuthThrottle,
+        self, pages: Pages, visits: Visits, check: SignInCheck, throttle: AuthThrottle
     ) -> None:
         self._pages = pages
         self._visits = visits

@@ -55,7 +55,5 @@ PROBES: Final = web.AppKey("probes", Probes)
 
 def _json(status: int, word: str) -> web.Response:
     return web.Response(
-        status=status,
-        body=msgspec.json.encode({"status": word}),
-        content_type="application/json",
+        status=status, body=msgspec.json.encode({"status": word}), content_type="application/json"
     )

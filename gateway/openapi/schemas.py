@@ -84,9 +84,7 @@ class Schemas:
         return _SCALARS[field.cpp_type]
 
     def _refer(
-        self,
-        thing: Descriptor | EnumDescriptor,
-        render: Callable[[Schemas, Any], Schema],
+        self, thing: Descriptor | EnumDescriptor, render: Callable[[Schemas, Any], Schema]
     ) -> Schema:
         name = thing.full_name
         if name not in self.found:

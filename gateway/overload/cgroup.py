@@ -29,9 +29,7 @@ class _Files(NamedTuple):
 
 _V2 = _Files("memory.max", "memory.current", ("active_file", "inactive_file", "slab_reclaimable"))
 _V1 = _Files(
-    "memory.limit_in_bytes",
-    "memory.usage_in_bytes",
-    ("total_active_file", "total_inactive_file"),
+    "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")
 )
 
 

@@ -39,9 +39,7 @@ def _value(binding: Binding, response: Message) -> Any:
     if form is not None:
         return {"data": form(response)}
     value = json_format.MessageToDict(
-        response,
-        preserving_proto_field_name=True,
-        always_print_fields_with_no_presence=True,
+        response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
     field = binding.response_field
     if field is None or response.DESCRIPTOR.full_name in WRAPPED:

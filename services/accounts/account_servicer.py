@@ -148,9 +148,7 @@ def _create(
     )
     if not made:
         raise Failure(
-            ErrorReason.ALREADY_EXISTS,
-            "An account with this name exists already.",
-            param="account",
+            ErrorReason.ALREADY_EXISTS, "An account with this name exists already.", param="account"
         )
     yield from credit_account(name, request.credit_nano_usd, f"opening:{name}", now_ms)
     return (yield from account_by_name(name))

@@ -115,11 +115,7 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
         return pb.RevokeKeyResponse(key=key_to_proto(key))
 
     async def _change(
-        self,
-        context: Context,
-        method: str,
-        key_id: str,
-        change: Callable[[], Transaction[T]],
+        self, context: Context, method: str, key_id: str, change: Callable[[], Transaction[T]]
     ) -> T:
         """Make a change, with its entry in the audit log."""
         origin = operator_origin(context, f"KeyService.{method}", self._now_ms(), self._keep_ms)

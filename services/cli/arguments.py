@@ -245,11 +245,7 @@ def _add_keys(keys: Commands, operator: ArgumentParser) -> None:
     )
     add_key_change_arguments(update)
     rotate = _add(
-        keys,
-        "rotate",
-        rotate_key,
-        operator,
-        "give a key a new secret, printed on the last line",
+        keys, "rotate", rotate_key, operator, "give a key a new secret, printed on the last line"
     )
     rotate.add_argument("id", metavar="ID", help="ID of the key, such as key-4f1d…")
     rotate.add_argument(

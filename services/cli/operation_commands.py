@@ -107,10 +107,7 @@ def _request(body: Mapping[str, Any], arguments: Namespace) -> _Request:
 
 
 async def _explain(
-    requests: Sequence[_Request],
-    service: Operators,
-    arguments: Namespace,
-    env: Mapping[str, str],
+    requests: Sequence[_Request], service: Operators, arguments: Namespace, env: Mapping[str, str]
 ) -> _Answer:
     """Explain the first request whose model is of its kind."""
     *others, last = requests

@@ -26,9 +26,7 @@ _METHODS = ("GET", "HEAD")
 
 @asynccontextmanager
 async def serving_metrics(
-    registry: CollectorRegistry,
-    address: str,
-    is_ready: Callable[[], Awaitable[bool]] | None = None,
+    registry: CollectorRegistry, address: str, is_ready: Callable[[], Awaitable[bool]] | None = None
 ) -> AsyncIterator[str]:
     """Serve the metrics at HOST:PORT; give the address with the real port.
 
@@ -105,7 +103,5 @@ _log.addFilter(_FaultsOnly())
 
 def _status(status: int, word: str) -> web.Response:
     return web.Response(
-        status=status,
-        body=msgspec.json.encode({"status": word}),
-        content_type="application/json",
+        status=status, body=msgspec.json.encode({"status": word}), content_type="application/json"
     )

@@ -270,8 +270,7 @@ def stored_answer(used: UsedKey, fingerprint: str) -> bytes:
     """Return the answer of an equal call. Raises Failure without one."""
     if used.fingerprint != fingerprint:
         raise Failure(
-            ErrorReason.IDEMPOTENCY_MISMATCH,
-            "This idempotency key was used with another request.",
+            ErrorReason.IDEMPOTENCY_MISMATCH, "This idempotency key was used with another request."
         )
     if used.state == RUNNING:
         raise Failure(

@@ -134,11 +134,7 @@ class ReasoningMemory:
         return AnswerReader(partial(self._remember, account, target, spec.messages))
 
     def _remember(
-        self,
-        account: str,
-        target: Target,
-        history: Sequence[Message],
-        answers: Iterable[Message],
+        self, account: str, target: Target, history: Sequence[Message], answers: Iterable[Message]
     ) -> None:
         """Remember the answers that called tools and have sealed reasoning."""
         for message in answers:

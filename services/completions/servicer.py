@@ -51,9 +51,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         self._completions = completions
 
     async def CreateChatCompletion(
-        self,
-        request: pb.CreateChatCompletionRequest,
-        context: Context,
+        self, request: pb.CreateChatCompletionRequest, context: Context
     ) -> pb.CreateChatCompletionResponse:
         """Answer with one message."""
         headers = dict(unknown_request_id(context))
@@ -65,9 +63,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         return to_completion_message(completion)
 
     async def StreamChatCompletion(
-        self,
-        request: pb.StreamChatCompletionRequest,
-        context: Context,
+        self, request: pb.StreamChatCompletionRequest, context: Context
     ) -> AsyncIterator[pb.StreamChatCompletionResponse]:
         """Answer with a stream: one message for every read from the provider."""
         headers = dict(unknown_request_id(context))
@@ -83,9 +79,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
                 yield to_batch_message(batch)
 
     async def CountPromptTokens(
-        self,
-        request: pb.CountPromptTokensRequest,
-        context: Context,
+        self, request: pb.CountPromptTokensRequest, context: Context
     ) -> pb.CountPromptTokensResponse:
         """Count the tokens of a prompt."""
         size = current_request_bytes()

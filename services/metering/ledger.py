@@ -166,11 +166,7 @@ class Ledger:
         return self._recovery.broken
 
     async def reserve(
-        self,
-        terms: HoldTerms,
-        request_id: str,
-        amount_nano: int,
-        extended: HoldRow | None = None,
+        self, terms: HoldTerms, request_id: str, amount_nano: int, extended: HoldRow | None = None
     ) -> Hold:
         """Take a hold of the highest expected cost; a call that costs nothing is always admitted.
 

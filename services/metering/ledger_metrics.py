@@ -15,12 +15,8 @@ def declare_ledger_metrics(metrics: PlainMetrics, ledger: Ledger) -> None:
         lambda: ledger.broken_holds,
     )
     metrics.observable_counter(
-        "holds_recovered_total",
-        "Holds recovered for dead processes.",
-        lambda: ledger.recovered,
+        "holds_recovered_total", "Holds recovered for dead processes.", lambda: ledger.recovered
     )
     metrics.observable_gauge(
-        "outbox_depth",
-        "Ends of holds that wait for the database.",
-        lambda: ledger.outbox_depth,
+        "outbox_depth", "Ends of holds that wait for the database.", lambda: ledger.outbox_depth
     )

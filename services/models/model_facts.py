@@ -79,8 +79,7 @@ def pricing_of(price: Price, markup_bp: int) -> ModelPricing:
     """Return what a caller with this markup is charged."""
     tiers = [
         PricingTier(
-            above_prompt_token_count=tier.above_prompt_tokens,
-            rates=_rates(tier, price, markup_bp),
+            above_prompt_token_count=tier.above_prompt_tokens, rates=_rates(tier, price, markup_bp)
         )
         for tier in price.tiers
     ]

@@ -38,9 +38,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         self._facts = facts
 
     async def ListModels(
-        self,
-        request: pb.ListModelsRequest,
-        context: Context,
+        self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
         """Return a page of models by name."""
         caller = await self._caller(context)
@@ -57,11 +55,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         shown, token = page.cut(found, messages, lambda route: (0, route.model))
         return pb.ListModelsResponse(models=shown, next_page_token=token)
 
-    async def GetModel(
-        self,
-        request: pb.GetModelRequest,
-        context: Context,
-    ) -> pb.GetModelResponse:
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Return a model. Raise Failure NOT_FOUND if the key may not use it."""
         caller = await self._caller(context)
         route = self._catalog().find(request.model)

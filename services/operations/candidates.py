@@ -25,10 +25,7 @@ BREAKER_STATES: Sequence[pb.BreakerState.ValueType] = (
 
 
 def candidate_of(
-    target: Target,
-    route: ModelRoute,
-    health: ChannelHealth,
-    prices: pb.TokenPrices | None,
+    target: Target, route: ModelRoute, health: ChannelHealth, prices: pb.TokenPrices | None
 ) -> pb.Candidate:
     """Return a target of a route, without a request."""
     candidate = pb.Candidate(

@@ -64,9 +64,7 @@ class ChannelTester:
     ) -> pb.TestChannelResponse:
         """Test a target. Raise Failure if its dialect has no form for the request."""
         test = pb.TestChannelResponse(
-            model=target.public_model,
-            provider_model=target.model,
-            dialect=target.channel.dialect,
+            model=target.public_model, provider_model=target.model, dialect=target.channel.dialect
         )
         request = self._request(target)
         causes = _Causes()

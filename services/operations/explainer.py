@@ -67,10 +67,7 @@ class Explainer:
     """Sessions of the running server. None: none runs, so chance chooses."""
 
     def explain(
-        self,
-        spec: ChatCompletionSpec,
-        policy: ParameterPolicy = "",
-        session: Session = ANY_SESSION,
+        self, spec: ChatCompletionSpec, policy: ParameterPolicy = "", session: Session = ANY_SESSION
     ) -> pb.ExplainChatCompletionResponse:
         """Return the candidates of the call, with their requests, and the amount of its hold.
 

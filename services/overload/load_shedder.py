@@ -73,10 +73,7 @@ class LoadShedder:
     """Refuses calls beyond the limit of the process."""
 
     def __init__(
-        self,
-        bounds: BoundsConfig,
-        chance: Chance,
-        memory: MemoryUse = UNLIMITED_MEMORY,
+        self, bounds: BoundsConfig, chance: Chance, memory: MemoryUse = UNLIMITED_MEMORY
     ) -> None:
         self.bounds = bounds
         """The current bounds. `use` replaces them."""

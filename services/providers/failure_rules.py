@@ -173,10 +173,7 @@ TEXTS: Sequence[TextRule] = (
         r"location is not supported",
     ),
     _rule(
-        _LARGE,
-        (0, 413, 429),
-        r"request too large for",
-        r"input or output tokens must be reduced",
+        _LARGE, (0, 413, 429), r"request too large for", r"input or output tokens must be reduced"
     ),
     _rule(_CONTEXT, (0, 400, 404, 413, 422, 500), *OVERFLOWS, unless=RATES),
     _rule(

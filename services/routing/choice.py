@@ -15,10 +15,7 @@ _priority = attrgetter("channel.priority")
 
 
 def order_routes(
-    routes: Iterable[ModelRoute],
-    health: ChannelHealth,
-    chance: Chance,
-    session: SessionPin | None,
+    routes: Iterable[ModelRoute], health: ChannelHealth, chance: Chance, session: SessionPin | None
 ) -> Iterator[tuple[ModelRoute, Target]]:
     """Order the targets of routes, those of each route behind those of the route before it."""
     for route in routes:

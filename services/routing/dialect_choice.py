@@ -79,9 +79,7 @@ def over_responses(target: Target) -> Target | None:
     if other is None:
         return None
     return replace(
-        other,
-        charged_tools=target.charged_tools,
-        sends_provider_tools=target.sends_provider_tools,
+        other, charged_tools=target.charged_tools, sends_provider_tools=target.sends_provider_tools
     )
 
 

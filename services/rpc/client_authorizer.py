@@ -83,8 +83,7 @@ class ClientAuthorizer(grpc.aio.ServerInterceptor):
         if all(_may_call(names, table, each) for each in methods):
             return
         log.warning(
-            "client.refused",
-            extra={"method": method, "names": sorted(names)[:_NAMES_LOGGED_MAX]},
+            "client.refused", extra={"method": method, "names": sorted(names)[:_NAMES_LOGGED_MAX]}
         )
         message = f"No name in the caller's certificate may call {method}."
         raise Failure(ErrorReason.PERMISSION_DENIED, message)

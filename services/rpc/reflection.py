@@ -30,9 +30,7 @@ def add_reflection(services: Sequence[str], server: grpc.aio.Server) -> None:
     """Serve reflection that lists these services, by their full names, and itself."""
     names = [f"{package}.{SERVICE}" for package in (V1, V1ALPHA)]
     handler: Any = grpc.stream_stream_rpc_method_handler(
-        _Reflection([*services, *names]).answer,
-        Request.FromString,
-        Response.SerializeToString,
+        _Reflection([*services, *names]).answer, Request.FromString, Response.SerializeToString
     )
     generic = [grpc.method_handlers_generic_handler(name, {METHOD: handler}) for name in names]
     server.add_generic_rpc_handlers(tuple(generic))

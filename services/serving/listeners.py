@@ -112,11 +112,7 @@ class Listeners:
         log_started("operators-http", await self.stack.enter_async_context(listener))
 
     async def serve_rest(
-        self,
-        tables: EdgeTables,
-        metrics: EdgeMetrics,
-        tracer: Tracer | None,
-        memory: MemoryMonitor,
+        self, tables: EdgeTables, metrics: EdgeMetrics, tracer: Tracer | None, memory: MemoryMonitor
     ) -> str:
         """Serve the REST API by an edge in this process. Returns its address."""
         options = self.options
@@ -171,10 +167,7 @@ class Listeners:
         service, options = self.service, self.options
         socket = f"{UNIX}{options.state / 'edges.sock'}"
         listener = listening(
-            service.register,
-            socket,
-            interceptors=[service.rpcs],
-            grace_s=options.drain_timeout_s,
+            service.register, socket, interceptors=[service.rpcs], grace_s=options.drain_timeout_s
         )
         target = await self.stack.enter_async_context(listener)
         workers = running_workers(options, target, service.supervisor)

@@ -170,10 +170,7 @@ def _process_parts(stack: AsyncExitStack, clock: Clock, tracer: CallTracer | Non
 
 
 def _reloader(
-    parts: ProcessParts,
-    local: LocalModels,
-    load_shedder: LoadShedder,
-    read: Callable[[], Config],
+    parts: ProcessParts, local: LocalModels, load_shedder: LoadShedder, read: Callable[[], Config]
 ) -> Reloader:
     snapshots = SnapshotHolder(snapshot_of(local.config))
     attempts = parts.call_metrics.attempts

@@ -32,8 +32,7 @@ def decode_raw(body: bytes) -> ResponsesRequest:
         raise invalid(missing, f"Missing required parameter: `{missing}`.")
     return ResponsesRequest(
         spec=ChatCompletionSpec(
-            model=text("model", model),
-            **(_names(fields) if _NAMES & fields.keys() else {}),
+            model=text("model", model), **(_names(fields) if _NAMES & fields.keys() else {})
         ),
         raw=RawRequest(api="openai_responses", body=body, members=fields),
         stream=stream not in NULLS and boolean("stream", stream),

@@ -45,11 +45,7 @@ class EventRenderer:
     """Renderer of one stream, in order. Each result is whole server-sent events."""
 
     def __init__(
-        self,
-        form: AnswerForm,
-        *,
-        silent: bool = False,
-        now: Callable[[], float] = time.time,
+        self, form: AnswerForm, *, silent: bool = False, now: Callable[[], float] = time.time
     ) -> None:
         """A silent one renders nothing: `response` is then the whole answer."""
         self.started = False

@@ -125,8 +125,7 @@ _REQUEST = MessageTable(
     {"spec": SPEC.translation, "raw": RAW.translation},
 )
 CREATE_TIME = Translation(
-    lambda message: message.seconds,
-    lambda seconds, message: message.FromSeconds(seconds),
+    lambda message: message.seconds, lambda seconds, message: message.FromSeconds(seconds)
 )
 CREATE_TIME_NAME = {"create_time": "create_time_s"}
 _ANSWER = MessageTable(

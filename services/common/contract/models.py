@@ -11,15 +11,10 @@ from services.domain.model import Model, ModelPricing, PricingTier, TokenRates
 _RATES = MessageTable(TokenRates, pb.TokenRates)
 _TIER = MessageTable(PricingTier, pb.PricingTier, {"rates": _RATES.translation})
 _PRICING = MessageTable(
-    ModelPricing,
-    pb.ModelPricing,
-    {"rates": _RATES.translation, "tiers": _TIER.translation},
+    ModelPricing, pb.ModelPricing, {"rates": _RATES.translation, "tiers": _TIER.translation}
 )
 _MODEL = MessageTable(
-    Model,
-    pb.Model,
-    {"create_time": CREATE_TIME, "pricing": _PRICING.translation},
-    CREATE_TIME_NAME,
+    Model, pb.Model, {"create_time": CREATE_TIME, "pricing": _PRICING.translation}, CREATE_TIME_NAME
 )
 
 read_model = _MODEL.read

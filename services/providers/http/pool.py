@@ -200,10 +200,7 @@ class Pool:
         addresses = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         # uvloop's create_connection tries addresses one after the other only.
         sock = await aiohappyeyeballs.start_connection(
-            addresses,
-            happy_eyeballs_delay=ADDRESS_DELAY_S,
-            loop=self._loop,
-            socket_factory=_socket,
+            addresses, happy_eyeballs_delay=ADDRESS_DELAY_S, loop=self._loop, socket_factory=_socket
         )
         if self._proxy and self._tls:
             try:

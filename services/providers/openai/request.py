@@ -139,11 +139,7 @@ def _without_anthropics(spec: ChatCompletionSpec, notes: Notes) -> ChatCompletio
 
 
 def common_body(
-    spec: ChatCompletionSpec,
-    target: Target,
-    notes: Notes,
-    plan: ThinkingPlan,
-    form: Form,
+    spec: ChatCompletionSpec, target: Target, notes: Notes, plan: ThinkingPlan, form: Form
 ) -> Json:
     """Body without messages and reasoning."""
     features.require_features(spec, target)
