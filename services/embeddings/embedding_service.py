@@ -6,8 +6,7 @@ from services.admission.interrupt import CallInterrupt
 from services.completions.completions import CallEntrance, EnteredCall
 from services.domain.call_options import CallOptions
 from services.domain.embeddings import EmbeddingRequest, Embeddings
-from services.embeddings.embedding_call import EmbeddingCall
-from services.embeddings.pipeline import EmbeddingPipeline
+from services.embeddings.pipeline import EmbeddingCall, EmbeddingPipeline
 
 METHOD = "embed"
 """Method of the calls in logs and metrics."""

@@ -14,11 +14,10 @@ from functools import partial
 from services.admission.call_plan import CallPlan
 from services.admission.gate import Gate
 from services.common.off_loop import off_loop
+from services.completions.completion_call import AuthenticatedCall
 from services.completions.idempotency import REPLAYED, Idempotency
-from services.domain.embeddings import Embedding, Embeddings, read_bytes
+from services.domain.embeddings import Embedding, EmbeddingRequest, Embeddings, read_bytes
 from services.domain.events import Note
-from services.embeddings.embedding_admission import admit
-from services.embeddings.embedding_call import EmbeddingCall
 from services.embeddings.embedding_form import EmbeddingForm, able_targets
 from services.embeddings.embedding_ticket import EmbeddingTicket
 from services.embeddings.request_parts import (
@@ -31,11 +30,36 @@ from services.embeddings.request_parts import (
 from services.embeddings.stored_answers import run_once
 from services.embeddings.validation import validate
 from services.errors import UpstreamError
-from services.providers.base import ModelRoute
+from services.providers.base import ModelRoute, Target
 from services.providers.embeddings.base import EmbeddingDialect
 from services.providers.embeddings.vectors import Vectors
-from services.routing.attempts import CallAttempts, Failover
+from services.routing.attempts import CallAttempts, Failover, cut_attempts_max
 from services.routing.request_form import StartedAnswer
+
+
+class EmbeddingCall(AuthenticatedCall[EmbeddingRequest], kw_only=True):
+    """One call for embeddings."""
+
+
+async def _admit(
+    gate: Gate,
+    plan: CallPlan,
+    call: EmbeddingCall,
+    parts: Sequence[RequestPart],
+    targets: Sequence[Target],
+) -> EmbeddingTicket:
+    """Admit a call with these parts. The ticket must be closed when the call is over.
+
+    Raises Failure as `Gate.take` does. A refused call has taken nothing from limits and balance.
+    """
+    tokens = sum([part.tokens for part in parts])
+    # A request for vectors has the total timeout, since its answer is one document.
+    channels = {each.channel.name: each.channel for each in targets}
+    timeouts_s = sorted((each.total_timeout_s for each in channels.values()), reverse=True)
+    cuts = cut_attempts_max(timeouts_s, call.time_left_s())
+    amount = plan.tariffs[plan.model].estimate_nano(tokens * (1 + cuts), 0)
+    lease, hold = await gate.take(plan, call.record, tokens, amount)
+    return EmbeddingTicket(gate=gate, lease=lease, hold=hold, plan=plan, record=call.record)
 
 
 class EmbeddingPipeline:
@@ -81,7 +105,7 @@ class EmbeddingPipeline:
         check_size(spec.entry_count, dimensions)
         as_numbers = call.request.wants_numbers and keeps_numbers(spec, dimensions)
         parts = await off_loop(size, split, spec, targets, as_numbers=as_numbers)
-        ticket = await admit(self.gate, plan, call, parts, targets)
+        ticket = await _admit(self.gate, plan, call, parts, targets)
         try:
             asking = _Asking(
                 self._failover, self._dialects, call, replace(route, targets=targets), ticket

@@ -16,7 +16,6 @@ Modules, in the order in which data flows:
     reload             the snapshot of a configuration, and its replacement
     config_watch       a file that others replace
     operations         parts of OperationsService
-    account_servicers  servicers of accounts, for callers and for operators
     servicers          the gRPC servicers, for callers and for operators
     service            the running service, before it has a listener
     core_backend       the core of this process behind an edge in it

@@ -58,14 +58,19 @@ from services.rpc import accept_batch
 from services.rpc.client_authorizer import ClientAuthorizer
 from services.rpc.health_service import HealthService, reporting_health
 from services.rpc.rpc_log import RpcLog
-from services.serving.account_servicers import account_servicers, operator_services
 from services.serving.call_log_parts import RunningCallLog, open_call_log
 from services.serving.operations import OperatedCore, open_operations_parts
 from services.serving.process_parts import ProcessParts
 from services.serving.raw_apis import PROMPT_TRANSLATIONS, TRANSLATIONS
 from services.serving.reload import Reloader, reload_results, snapshot_of
 from services.serving.service import Service
-from services.serving.servicers import PUBLIC_SERVICES, OperatorServicers, PublicServicers
+from services.serving.servicers import (
+    PUBLIC_SERVICES,
+    OperatorServicers,
+    PublicServicers,
+    account_servicers,
+    operator_services,
+)
 from services.serving.stores import Stores, open_hold_retention, open_stores
 from services.serving.system_reload import SystemReload
 from services.telemetry.call_metrics import CallMetrics

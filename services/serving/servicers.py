@@ -27,15 +27,21 @@ from pomogator.tenants.v1 import tenant_service_pb2_grpc as tenants_grpc
 from pomogator.usage.v1 import usage_service_pb2 as usage
 from pomogator.usage.v1 import usage_service_pb2_grpc as usage_grpc
 
+from services.accounts.key_maker import KeyMaker
+from services.accounts.key_reports import KeyReports
 from services.accounts.operator_services import OperatorServices
 from services.accounts.tenant_servicer import TenantServicer
 from services.accounts.usage_servicer import UsageServicer
 from services.call_log.call_servicer import CallServicer
+from services.clock import Clock
 from services.completions.relay_servicer import RelayServicer
 from services.completions.servicer import ChatCompletionServicer
+from services.config import Config
 from services.embeddings.servicer import EmbeddingServicer
 from services.models.servicer import ModelServicer
 from services.operations.servicer import OperationsServicer
+from services.serving.call_log_parts import RunningCallLog
+from services.serving.stores import Stores
 
 CALL_SERVICE = calls.DESCRIPTOR.services_by_name["CallService"].full_name
 """For callers with a key and for operators."""
@@ -56,6 +62,37 @@ OPERATORS_SERVICES = (
     operations_pb.DESCRIPTOR.services_by_name["OperationsService"].full_name,
     CALL_SERVICE,
 )
+
+
+def account_servicers(
+    stores: Stores, clock: Clock, config: Config
+) -> tuple[UsageServicer, TenantServicer]:
+    """Return the servicers, which share the limit on concurrent reports."""
+    reports = KeyReports(stores.books, clock)
+    tenants = TenantServicer(
+        keyring=stores.keyring,
+        database=stores.database,
+        maker=KeyMaker(stores.database, stores.pepper, clock),
+        reports=reports,
+        clock=clock,
+        keys_max=config.keys.per_account_max,
+        audit_keep_ms=config.audit.keep_ms,
+    )
+    return UsageServicer(stores.keyring, stores.books, reports), tenants
+
+
+def operator_services(
+    stores: Stores, clock: Clock, config: Config, call_log: RunningCallLog
+) -> OperatorServices:
+    """Return the services of accounts for operators."""
+    return OperatorServices(
+        database=stores.books,
+        pepper=stores.pepper,
+        clock=clock,
+        withdraw=stores.ledger.withdraw,
+        audit_calls=call_log.audit,
+        audit_keep_ms=config.audit.keep_ms,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,6 @@ Modules, in the order in which data flows:
     answer_members    usage, citations and the end of an answer
     render            events of a stream
     thinking_blocks   reasoning in a stream
-    tool_blocks       calls of tools in a stream
     block_events      blocks of a stream, one after the other
     render_whole      whole answers
     models_list       models, in pages

@@ -27,8 +27,8 @@ from gateway.surfaces.anthropic_messages.answer_members import (
 from gateway.surfaces.anthropic_messages.block_events import BlockEvents, event
 from gateway.surfaces.anthropic_messages.errors import error_members
 from gateway.surfaces.anthropic_messages.thinking_blocks import ThinkingBlocks
-from gateway.surfaces.anthropic_messages.tool_blocks import ToolBlocks
 from gateway.surfaces.content_order import ContentOrder
+from gateway.surfaces.other_members import with_others
 from gateway.surfaces.reasoning_seals import sealed_state
 from services.domain.events import (
     AnswerMembers,
@@ -52,6 +52,27 @@ _TEXT_BLOCK: Json = {"type": "text", "text": ""}
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+class _ToolBlocks:
+    """Writer of one stream's calls."""
+
+    def __init__(self, blocks: BlockEvents, order: ContentOrder) -> None:
+        self._blocks = blocks
+        self._order = order
+
+    def add(self, call: ToolCallDelta) -> None:
+        """Write a piece of a call. A call whose arguments were whole has no further pieces."""
+        index = call.call_index
+        if self._order.begins(call):
+            self._blocks.ensure(("tool", index), _block(call))
+        if self._blocks.open == ("tool", index) and call.arguments:
+            self._blocks.delta("input_json_delta", "partial_json", call.arguments)
+
+
+def _block(call: ToolCallDelta) -> Json:
+    block: Json = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
+    return with_others(block, call.extra_json)
+
+
 class EventRenderer:
     """Renderer of one stream, in order. Each result is whole server-sent events."""
 
@@ -63,7 +84,7 @@ class EventRenderer:
         self._blocks = BlockEvents()
         self._thinking = ThinkingBlocks(self._blocks)
         self._order = ContentOrder()
-        self._tools = ToolBlocks(self._blocks, self._order)
+        self._tools = _ToolBlocks(self._blocks, self._order)
         self._texts: list[str] = []
         self._refusal: list[str] = []
         self._state = ""

@@ -21,7 +21,6 @@ Modules, in the order in which data flows:
     answer_output      items of an answer
     output_item        base of all items
     message_item       text and refusals
-    logprobs           log probabilities of a text
     reasoning_item     summaries, open reasoning and seals
     call_item          calls of tools
     response_events    events with their sequence numbers

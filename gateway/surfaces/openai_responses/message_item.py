@@ -5,14 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+from msgspec import Struct
 
-from gateway.surfaces.openai_responses.logprobs import text_logprobs
 from gateway.surfaces.openai_responses.output_item import Json, OutputItem, Status
 from gateway.surfaces.openai_responses.response_events import ResponseEvents, delta_prefix
 
 _NO_LOGPROBS = b',"logprobs":[]'
 _TEXT = "output_text"
 _REFUSAL = "refusal"
+
+
+class _Token(Struct):
+    token: str = ""
+    bytes: list[int] | None = None
+    logprob: float = 0.0
+
+
+class _Position(_Token):
+    top_logprobs: list[_Token] | None = None
+
+
+class _Logprobs(Struct):
+    content: list[_Position] | None = None
+
+
+_LOGPROBS = msgspec.json.Decoder(_Logprobs)
+
+
+def _text_logprobs(logprobs_json: bytes) -> list[dict[str, object]]:
+    """Return the log probabilities of a text, with the bytes that the provider left out."""
+    positions = _LOGPROBS.decode(logprobs_json).content or []
+    return [
+        {**_members(each), "top_logprobs": [_members(other) for other in each.top_logprobs or ()]}
+        for each in positions
+    ]
+
+
+def _members(token: _Token) -> dict[str, object]:
+    own = list(token.token.encode()) if token.bytes is None else token.bytes
+    return {"token": token.token, "bytes": own, "logprob": token.logprob}
 
 
 class MessageItem(OutputItem):
@@ -37,7 +68,7 @@ class MessageItem(OutputItem):
         self._texts.append(text)
         suffix = _NO_LOGPROBS
         if logprobs_json:
-            logprobs = text_logprobs(logprobs_json)
+            logprobs = _text_logprobs(logprobs_json)
             self._logprobs += logprobs
             suffix = b',"logprobs":%b' % msgspec.json.encode(logprobs)
         self.events.write_delta(self._delta, text, suffix)
