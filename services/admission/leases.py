@@ -7,7 +7,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from secrets import token_hex
-from types import TracebackType
 from typing import Self
 
 from services.admission.limit_headers import NO_HEADERS, rate_limit_headers
@@ -76,12 +75,7 @@ class Lease:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def _end(self, *, requests: int, tokens: int) -> None:
@@ -185,12 +179,7 @@ class LimitLeases:
         self._renewer = self._supervisor.start(self._keep_renewing, "limit leases")
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._renewer is not None:
             self._renewer.cancel()
             await asyncio.gather(self._renewer, return_exceptions=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 from services.storage.reasoning import (
@@ -59,12 +58,7 @@ class RedisReasoning:
         await self.client.open()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Send the last turns, unless the server is unreachable, and disconnect."""
         await self.client.close()
 
