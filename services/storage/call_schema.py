@@ -66,6 +66,14 @@ CREATE INDEX calls_by_end_user ON calls (end_user, at_ms) WHERE end_user <> '';
 
 """
 
+_SUMS = ",\n    ".join(
+    f"{name} BIGINT NOT NULL"
+    for name in (
+        *("calls", "failures", "prompt_tokens", "completion_tokens", "thinking_tokens"),
+        *("cache_read_tokens", "cache_write_tokens", "charge", "cost"),
+    )
+)
+
 _BUCKETS = ", ".join(
     f"{name}_{number} BIGINT NOT NULL" for name in ("ttft", "total") for number in range(32)
 )
@@ -81,15 +89,7 @@ CREATE TABLE call_sums (
     model TEXT NOT NULL,
     channel TEXT NOT NULL,
     call_end TEXT NOT NULL,
-    calls BIGINT NOT NULL,
-    failures BIGINT NOT NULL,
-    prompt_tokens BIGINT NOT NULL,
-    completion_tokens BIGINT NOT NULL,
-    thinking_tokens BIGINT NOT NULL,
-    cache_read_tokens BIGINT NOT NULL,
-    cache_write_tokens BIGINT NOT NULL,
-    charge BIGINT NOT NULL,
-    cost BIGINT NOT NULL,
+    {_SUMS},
     {_BUCKETS},
     PRIMARY KEY (span_ms, start_ms, account, key_id, model, channel, call_end)
 ) WITHOUT ROWID;
@@ -117,7 +117,7 @@ CREATE INDEX calls_by_charge ON calls (charge, account);
 """,
     ),
     Migration(
-        both="""
+        both=f"""
 CREATE TABLE call_labels (
     span_ms BIGINT NOT NULL,
     account TEXT NOT NULL,
@@ -125,15 +125,7 @@ CREATE TABLE call_labels (
     kind TEXT NOT NULL,
     name TEXT NOT NULL,
     value TEXT NOT NULL,
-    calls BIGINT NOT NULL,
-    failures BIGINT NOT NULL,
-    prompt_tokens BIGINT NOT NULL,
-    completion_tokens BIGINT NOT NULL,
-    thinking_tokens BIGINT NOT NULL,
-    cache_read_tokens BIGINT NOT NULL,
-    cache_write_tokens BIGINT NOT NULL,
-    charge BIGINT NOT NULL,
-    cost BIGINT NOT NULL,
+    {_SUMS},
     PRIMARY KEY (span_ms, account, start_ms, kind, name, value)
 ) WITHOUT ROWID;
 
