@@ -48,17 +48,7 @@ FLOAT_LIMIT = 3.4028235677973366e38
 
 WRAPPED: Mapping[str, int] = {
     f"google.protobuf.{kind}Value": getattr(FieldDescriptor, f"TYPE_{kind.upper()}")
-    for kind in (
-        "Bool",
-        "Bytes",
-        "Double",
-        "Float",
-        "Int32",
-        "Int64",
-        "String",
-        "UInt32",
-        "UInt64",
-    )
+    for kind in ("Bool", "Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64")
 }
 """Types of the values of wrappers. In JSON a wrapper is its value."""
 # Messages that are strings in JSON and can parse them.

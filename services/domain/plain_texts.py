@@ -13,16 +13,8 @@ from services.domain.conversation import Message, Part, TextPart
 from services.domain.spec import ChatCompletionSpec
 
 PLAIN_PARAMETERS: Sequence[str] = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "frequency_penalty",
-    "presence_penalty",
-    "repetition_penalty",
-    "seed",
-    "stop",
-    "user",
+    *("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty"),
+    *("repetition_penalty", "seed", "stop", "user"),
 )
 """Parameters of a plain request besides `max_tokens`, all of which are sent as they are."""
 

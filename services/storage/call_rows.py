@@ -133,14 +133,7 @@ class CallSelection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EQUALITIES: Sequence[str] = (
-    "account",
-    "key_id",
-    "model",
-    "channel",
-    "call_end",
-    "session",
-    "end_user",
-    "request_id",
+    *("account", "key_id", "model", "channel", "call_end", "session", "end_user", "request_id"),
     "completion_id",
 )
 """Columns that a selection compares with a text."""

@@ -13,28 +13,11 @@ from pathlib import Path
 
 IGNORED = frozenset(
     {
-        "channel_binding",
-        "client_encoding",
-        "gssdelegation",
-        "gssencmode",
-        "hostaddr",
-        "keepalives",
-        "keepalives_count",
-        "keepalives_idle",
-        "keepalives_interval",
-        "load_balance_hosts",
-        "max_protocol_version",
-        "min_protocol_version",
-        "replication",
-        "require_auth",
-        "requirepeer",
-        "requiressl",
-        "sslcertmode",
-        "sslcompression",
-        "sslcrldir",
-        "sslkeylogfile",
-        "sslsni",
-        "tcp_user_timeout",
+        *("channel_binding", "client_encoding", "gssdelegation", "gssencmode", "hostaddr"),
+        *("keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval"),
+        *("load_balance_hosts", "max_protocol_version", "min_protocol_version", "replication"),
+        *("require_auth", "requirepeer", "requiressl", "sslcertmode", "sslcompression"),
+        *("sslcrldir", "sslkeylogfile", "sslsni", "tcp_user_timeout"),
     }
 )
 """Parameters of libpq that have no effect here. Dead peers are found by timeouts and a heartbeat

@@ -23,18 +23,8 @@ from services.domain.spec import ChatCompletionSpec, TextCompletion
 
 SHARED = frozenset(
     {
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "frequency_penalty",
-        "presence_penalty",
-        "repetition_penalty",
-        "n",
-        "seed",
-        "stop",
-        "logit_bias",
-        "prompt_cache_key",
+        *("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty"),
+        *("repetition_penalty", "n", "seed", "stop", "logit_bias", "prompt_cache_key"),
     }
 )
 """Fields that are read as those of chat completions."""

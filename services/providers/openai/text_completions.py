@@ -21,19 +21,8 @@ PATH = "/completions"
 NAMES: Mapping[str, str] = {
     name: name
     for name in (
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "frequency_penalty",
-        "presence_penalty",
-        "repetition_penalty",
-        "seed",
-        "stop",
-        "logit_bias",
-        "prompt_cache_key",
-        "user",
-        "n",
+        *("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty"),
+        *("repetition_penalty", "seed", "stop", "logit_bias", "prompt_cache_key", "user", "n"),
     )
 }
 """Parameters of the API, by the contract's names."""
