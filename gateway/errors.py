@@ -28,6 +28,7 @@ SHUTDOWN_RETRY_AFTER_S = 1.0
 _SCHEME = (("WWW-Authenticate", "Bearer"),)
 _ACCEPTED = (("Accept", "application/json"), ("Accept-Encoding", "identity"))
 
+_R = ErrorReason
 _BAD_REQUEST = "invalid_request_error"
 _UPSTREAM = "upstream_error"
 _SERVER = "server_error"
@@ -43,8 +44,8 @@ class HttpReason:
     """The value of the enum."""
     type: str = field(kw_only=False)
     """OpenAI's `type` of the error."""
-    code: str = field(kw_only=False)
-    """OpenAI's `code` of the error, where the error has no more specific one."""
+    own_code: str = field(default="", kw_only=False)
+    """OpenAI's name of the reason, where it is another one."""
     final: bool = False
     """A retry does not help: `x-should-retry: false` stops the SDKs, which retry 409, 429 and 5xx
     otherwise."""
@@ -59,83 +60,67 @@ class HttpReason:
     """Headers of the answer."""
 
     @property
+    def code(self) -> str:
+        """OpenAI's `code` of the error, where the error has no more specific one."""
+        return self.own_code or self.reason.lower()
+
+    @property
     def http(self) -> int:
         """The HTTP status code."""
         return HTTP_STATUSES[self.reason]
 
 
 ROWS: Sequence[HttpReason] = (
-    HttpReason(ErrorReason.INVALID_JSON, _BAD_REQUEST, "invalid_json"),
-    HttpReason(ErrorReason.INVALID_FIELD, _BAD_REQUEST, "invalid_value"),
-    HttpReason(ErrorReason.UNSUPPORTED_FEATURE, _BAD_REQUEST, "unsupported_parameter"),
-    HttpReason(ErrorReason.MODEL_NOT_FOUND, _BAD_REQUEST, "model_not_found"),
-    HttpReason(ErrorReason.CONTEXT_LENGTH_EXCEEDED, _BAD_REQUEST, "context_length_exceeded"),
-    HttpReason(ErrorReason.INVALID_IMAGE, _BAD_REQUEST, "invalid_image"),
-    HttpReason(ErrorReason.IMAGE_FETCH_FAILED, _BAD_REQUEST, "image_fetch_failed"),
-    HttpReason(ErrorReason.CONTENT_FILTERED, _BAD_REQUEST, "content_policy_violation"),
-    HttpReason(ErrorReason.UPSTREAM_INVALID_REQUEST, _BAD_REQUEST, "upstream_invalid_request"),
-    HttpReason(
-        ErrorReason.INVALID_API_KEY,
-        _AUTHENTICATION,
-        "invalid_api_key",
-        failed_auth=True,
-        headers=_SCHEME,
-    ),
-    HttpReason(
-        ErrorReason.KEY_EXPIRED, _AUTHENTICATION, "key_expired", failed_auth=True, headers=_SCHEME
-    ),
-    HttpReason(
-        ErrorReason.KEY_REVOKED, _AUTHENTICATION, "key_revoked", failed_auth=True, headers=_SCHEME
-    ),
-    HttpReason(
-        ErrorReason.INSUFFICIENT_QUOTA, "insufficient_quota", "insufficient_quota", final=True
-    ),
-    HttpReason(ErrorReason.MODEL_NOT_ALLOWED, "permission_error", "model_not_allowed"),
-    HttpReason(ErrorReason.PERMISSION_DENIED, "permission_error", "permission_denied"),
-    HttpReason(ErrorReason.NOT_FOUND, _BAD_REQUEST, "not_found"),
-    HttpReason(ErrorReason.ALREADY_EXISTS, _BAD_REQUEST, "already_exists", final=True),
-    HttpReason(ErrorReason.UNKNOWN_URL, _BAD_REQUEST, "unknown_url"),
-    HttpReason(ErrorReason.METHOD_NOT_ALLOWED, _BAD_REQUEST, "method_not_allowed"),
-    HttpReason(ErrorReason.REQUEST_TIMEOUT, _BAD_REQUEST, "request_timeout", closes=True),
-    HttpReason(ErrorReason.IDEMPOTENCY_IN_PROGRESS, "idempotency_error", "idempotency_in_progress"),
-    HttpReason(ErrorReason.REQUEST_TOO_LARGE, _BAD_REQUEST, "request_too_large", closes=True),
-    HttpReason(
-        ErrorReason.UNSUPPORTED_MEDIA_TYPE,
-        _BAD_REQUEST,
-        "unsupported_media_type",
-        headers=_ACCEPTED,
-    ),
-    HttpReason(ErrorReason.EXPECTATION_FAILED, _BAD_REQUEST, "expectation_failed"),
-    HttpReason(ErrorReason.IDEMPOTENCY_MISMATCH, "idempotency_error", "idempotency_mismatch"),
-    HttpReason(ErrorReason.RATE_LIMIT_EXCEEDED, "rate_limit_error", "rate_limit_exceeded"),
-    HttpReason(ErrorReason.BUDGET_EXCEEDED, "insufficient_quota", "budget_exceeded", final=True),
-    HttpReason(ErrorReason.HEADERS_TOO_LARGE, _BAD_REQUEST, "headers_too_large", closes=True),
-    HttpReason(ErrorReason.BAD_HTTP, _BAD_REQUEST, "bad_http", closes=True),
-    HttpReason(ErrorReason.CLIENT_CLOSED, _BAD_REQUEST, "client_closed"),
-    HttpReason(ErrorReason.INTERNAL, _SERVER, "internal_error", final=True),
-    HttpReason(ErrorReason.NOT_IMPLEMENTED, _SERVER, "not_implemented"),
-    HttpReason(ErrorReason.UPSTREAM_UNREACHABLE, _UPSTREAM, "upstream_unreachable"),
-    HttpReason(ErrorReason.UPSTREAM_BAD_RESPONSE, _UPSTREAM, "upstream_bad_response"),
-    HttpReason(ErrorReason.UPSTREAM_ERROR, _UPSTREAM, "upstream_error"),
-    HttpReason(ErrorReason.UPSTREAM_DISCONNECTED, _UPSTREAM, "upstream_disconnected"),
-    HttpReason(
-        ErrorReason.UPSTREAM_AUTH_FAILED,
-        _UPSTREAM,
-        "upstream_auth_failed",
-        final=True,  # The operator has to act.
-    ),
-    HttpReason(ErrorReason.UPSTREAM_OVERLOADED, "overloaded_error", "upstream_overloaded"),
-    HttpReason(ErrorReason.UPSTREAM_RATE_LIMITED, "rate_limit_error", "upstream_rate_limited"),
-    HttpReason(ErrorReason.OVERLOADED, "overloaded_error", "overloaded", lowers_limit=True),
-    HttpReason(ErrorReason.SHUTTING_DOWN, _SERVER, "server_shutting_down"),
-    HttpReason(ErrorReason.STORAGE_UNAVAILABLE, _SERVER, "storage_unavailable"),
-    HttpReason(ErrorReason.AUTH_UNAVAILABLE, _SERVER, "auth_unavailable"),
-    HttpReason(ErrorReason.SERVICE_UNAVAILABLE, _SERVER, "service_unavailable"),
-    HttpReason(ErrorReason.UPSTREAM_TIMEOUT, _TIMEOUT, "upstream_timeout"),
-    HttpReason(ErrorReason.UPSTREAM_STALLED, _TIMEOUT, "upstream_stalled"),
-    HttpReason(ErrorReason.DEADLINE, _TIMEOUT, "deadline_exceeded", final=True),
-    HttpReason(ErrorReason.ETAG_MISMATCH, _BAD_REQUEST, "etag_mismatch", final=True),
-    HttpReason(ErrorReason.CALL_ABORTED, _SERVER, "call_aborted", final=True),
+    HttpReason(_R.INVALID_JSON, _BAD_REQUEST),
+    HttpReason(_R.INVALID_FIELD, _BAD_REQUEST, "invalid_value"),
+    HttpReason(_R.UNSUPPORTED_FEATURE, _BAD_REQUEST, "unsupported_parameter"),
+    HttpReason(_R.MODEL_NOT_FOUND, _BAD_REQUEST),
+    HttpReason(_R.CONTEXT_LENGTH_EXCEEDED, _BAD_REQUEST),
+    HttpReason(_R.INVALID_IMAGE, _BAD_REQUEST),
+    HttpReason(_R.IMAGE_FETCH_FAILED, _BAD_REQUEST),
+    HttpReason(_R.CONTENT_FILTERED, _BAD_REQUEST, "content_policy_violation"),
+    HttpReason(_R.UPSTREAM_INVALID_REQUEST, _BAD_REQUEST),
+    HttpReason(_R.INVALID_API_KEY, _AUTHENTICATION, failed_auth=True, headers=_SCHEME),
+    HttpReason(_R.KEY_EXPIRED, _AUTHENTICATION, failed_auth=True, headers=_SCHEME),
+    HttpReason(_R.KEY_REVOKED, _AUTHENTICATION, failed_auth=True, headers=_SCHEME),
+    HttpReason(_R.INSUFFICIENT_QUOTA, "insufficient_quota", final=True),
+    HttpReason(_R.MODEL_NOT_ALLOWED, "permission_error"),
+    HttpReason(_R.PERMISSION_DENIED, "permission_error"),
+    HttpReason(_R.NOT_FOUND, _BAD_REQUEST),
+    HttpReason(_R.ALREADY_EXISTS, _BAD_REQUEST, final=True),
+    HttpReason(_R.UNKNOWN_URL, _BAD_REQUEST),
+    HttpReason(_R.METHOD_NOT_ALLOWED, _BAD_REQUEST),
+    HttpReason(_R.REQUEST_TIMEOUT, _BAD_REQUEST, closes=True),
+    HttpReason(_R.IDEMPOTENCY_IN_PROGRESS, "idempotency_error"),
+    HttpReason(_R.REQUEST_TOO_LARGE, _BAD_REQUEST, closes=True),
+    HttpReason(_R.UNSUPPORTED_MEDIA_TYPE, _BAD_REQUEST, headers=_ACCEPTED),
+    HttpReason(_R.EXPECTATION_FAILED, _BAD_REQUEST),
+    HttpReason(_R.IDEMPOTENCY_MISMATCH, "idempotency_error"),
+    HttpReason(_R.RATE_LIMIT_EXCEEDED, "rate_limit_error"),
+    HttpReason(_R.BUDGET_EXCEEDED, "insufficient_quota", final=True),
+    HttpReason(_R.HEADERS_TOO_LARGE, _BAD_REQUEST, closes=True),
+    HttpReason(_R.BAD_HTTP, _BAD_REQUEST, closes=True),
+    HttpReason(_R.CLIENT_CLOSED, _BAD_REQUEST),
+    HttpReason(_R.INTERNAL, _SERVER, "internal_error", final=True),
+    HttpReason(_R.NOT_IMPLEMENTED, _SERVER),
+    HttpReason(_R.UPSTREAM_UNREACHABLE, _UPSTREAM),
+    HttpReason(_R.UPSTREAM_BAD_RESPONSE, _UPSTREAM),
+    HttpReason(_R.UPSTREAM_ERROR, _UPSTREAM),
+    HttpReason(_R.UPSTREAM_DISCONNECTED, _UPSTREAM),
+    # The operator has to act.
+    HttpReason(_R.UPSTREAM_AUTH_FAILED, _UPSTREAM, final=True),
+    HttpReason(_R.UPSTREAM_OVERLOADED, "overloaded_error"),
+    HttpReason(_R.UPSTREAM_RATE_LIMITED, "rate_limit_error"),
+    HttpReason(_R.OVERLOADED, "overloaded_error", lowers_limit=True),
+    HttpReason(_R.SHUTTING_DOWN, _SERVER, "server_shutting_down"),
+    HttpReason(_R.STORAGE_UNAVAILABLE, _SERVER),
+    HttpReason(_R.AUTH_UNAVAILABLE, _SERVER),
+    HttpReason(_R.SERVICE_UNAVAILABLE, _SERVER),
+    HttpReason(_R.UPSTREAM_TIMEOUT, _TIMEOUT),
+    HttpReason(_R.UPSTREAM_STALLED, _TIMEOUT),
+    HttpReason(_R.DEADLINE, _TIMEOUT, "deadline_exceeded", final=True),
+    HttpReason(_R.ETAG_MISMATCH, _BAD_REQUEST, final=True),
+    HttpReason(_R.CALL_ABORTED, _SERVER, final=True),
 )
 REASONS: Mapping[ErrorReason, HttpReason] = {row.reason: row for row in ROWS}
 """The row of every reason. The comments of `error_reason.proto` are the source. The service has a
