@@ -45,41 +45,54 @@ class _FileSource(Struct, forbid_unknown_fields=True):
     filename: str | None = None
 
 
-class _Part(Struct, forbid_unknown_fields=True, tag_field="type"):
+class PartBase(Struct, forbid_unknown_fields=True, tag_field="type"):
     """A part of a message. The tag is its `type`."""
 
     cache_control: Raw = _NONE
 
 
-class _TextPart(_Part, tag="text", kw_only=True):
+class _TextPart(PartBase, tag="text", kw_only=True):
     text: str
 
 
-class _ImagePart(_Part, tag="image_url", kw_only=True):
+class _ImagePart(PartBase, tag="image_url", kw_only=True):
     image_url: str | _ImageUrl
 
 
-class _AudioPart(_Part, tag="input_audio", kw_only=True):
+class SoundPart(PartBase, tag="input_audio", kw_only=True):
+    """Audio."""
+
     input_audio: _InputAudio
 
+    def read(self, mark: bytes, extra_json: bytes) -> AudioPart:
+        """Return the part with its cache mark and its unknown members."""
+        return AudioPart(
+            base64=self.input_audio.data,
+            format=self.input_audio.format,
+            cache_control_json=mark,
+            extra_json=extra_json,
+        )
 
-class _FilePart(_Part, tag="file", kw_only=True):
+
+class _FilePart(PartBase, tag="file", kw_only=True):
     file: _FileSource
 
 
-class _RefusalPart(_Part, tag="refusal", kw_only=True):
+class _RefusalPart(PartBase, tag="refusal", kw_only=True):
     refusal: str
 
 
-class _ThinkingPart(_Part, tag="thinking", kw_only=True):
+class _ThinkingPart(PartBase, tag="thinking", kw_only=True):
     thinking: str
 
 
-class _OtherPart(_Part, tag=OTHER_TAG, kw_only=True):
+class UnknownPart(PartBase, tag=OTHER_TAG, kw_only=True):
+    """Part of another type."""
+
     json: Raw
 
 
-_KeptPart: TypeAlias = _TextPart | _ImagePart | _AudioPart | _FilePart | _ThinkingPart | _OtherPart
+_KeptPart: TypeAlias = _TextPart | _ImagePart | SoundPart | _FilePart | _ThinkingPart | UnknownPart
 Parts: TypeAlias = list[_KeptPart | _RefusalPart]
 
 DETAILS: Mapping[str | None, ImageDetail] = {
@@ -115,17 +128,11 @@ class PartReader:
                 return ReasoningPart(text=part.thinking, cache_control_json=mark, extra_json=extra)
             case _ImagePart():
                 return self._image(f"{at}.image_url", part, unknown)
-            case _AudioPart():
-                audio = part.input_audio
-                return AudioPart(
-                    base64=audio.data,
-                    format=audio.format,
-                    cache_control_json=mark,
-                    extra_json=extra,
-                )
+            case SoundPart():
+                return part.read(mark, extra)
             case _FilePart():
                 return _file(f"{at}.file", part, unknown)
-            case _OtherPart():
+            case UnknownPart():
                 return OtherPart(json=bytes(part.json), cache_control_json=mark)
 
     def _image(self, at: str, part: _ImagePart, unknown: Any) -> ImagePart:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from gateway.errors import invalid
 from gateway.surfaces.images import ImageReader
 from gateway.surfaces.json_fields import json_of
-from gateway.surfaces.openai_chat.parts import DETAILS
+from gateway.surfaces.openai_chat.parts import DETAILS, PartBase, SoundPart, UnknownPart
 from gateway.surfaces.unknown_members import to_json
-from services.common.known_members import OTHER_TAG, item
+from services.common.known_members import item
 from services.domain.conversation import (
-    AudioPart,
     ContentPart,
     FilePart,
     ImagePart,
@@ -28,56 +27,37 @@ PARTS_MAX = 2_048
 _NONE = Raw()
 
 
-class _Part(Struct, forbid_unknown_fields=True, tag_field="type"):
-    """A part. The tag is its `type`."""
-
-    cache_control: Raw = _NONE
-
-
-class _InputText(_Part, tag="input_text", kw_only=True):
+class _InputText(PartBase, tag="input_text", kw_only=True):
     text: str
 
 
-class _PlainText(_Part, tag="text", kw_only=True):
+class _PlainText(PartBase, tag="text", kw_only=True):
     """Text as chat completions have it, which some clients send here."""
 
     text: str
 
 
-class _OutputText(_Part, tag="output_text", kw_only=True):
+class _OutputText(PartBase, tag="output_text", kw_only=True):
     text: str
     annotations: Raw = _NONE
     logprobs: Raw = _NONE
 
 
-class _Refusal(_Part, tag="refusal", kw_only=True):
+class _Refusal(PartBase, tag="refusal", kw_only=True):
     refusal: str
 
 
-class _InputImage(_Part, tag="input_image", kw_only=True):
+class _InputImage(PartBase, tag="input_image", kw_only=True):
     image_url: str | None = None
     file_id: str | None = None
     detail: str | None = None
 
 
-class _InputFile(_Part, tag="input_file", kw_only=True):
+class _InputFile(PartBase, tag="input_file", kw_only=True):
     file_data: str | None = None
     file_id: str | None = None
     file_url: str | None = None
     filename: str | None = None
-
-
-class _Audio(Struct, forbid_unknown_fields=True):
-    data: str
-    format: str
-
-
-class _InputAudio(_Part, tag="input_audio", kw_only=True):
-    input_audio: _Audio
-
-
-class _OtherPart(_Part, tag=OTHER_TAG, kw_only=True):
-    json: Raw
 
 
 Part: TypeAlias = (
@@ -87,8 +67,8 @@ Part: TypeAlias = (
     | _Refusal
     | _InputImage
     | _InputFile
-    | _InputAudio
-    | _OtherPart
+    | SoundPart
+    | UnknownPart
 )
 """Parts of a message, and of a tool's output."""
 
@@ -121,15 +101,9 @@ class PartReader:
                 return self._image(at, part, unknown)
             case _InputFile():
                 return _file(at, part, unknown)
-            case _InputAudio():
-                audio = part.input_audio
-                return AudioPart(
-                    base64=audio.data,
-                    format=audio.format,
-                    cache_control_json=mark,
-                    extra_json=extra,
-                )
-            case _OtherPart():
+            case SoundPart():
+                return part.read(mark, extra)
+            case UnknownPart():
                 return OtherPart(json=bytes(part.json), cache_control_json=mark)
 
     def _image(self, at: str, part: _InputImage, unknown: Any) -> ContentPart:
