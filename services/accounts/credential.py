@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import grpc
 
 from services.common.request_headers import has_bearer_token
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.rpc.call_context import Context, Handler, metadata_of
+from services.rpc.call_context import Context, Continuation, Handler, metadata_of
 from services.rpc.client_authorizer import checked_handler
 
 TOKEN_VARIABLE = "POMOGATOR_OPS_TOKEN"  # noqa: S105  It is where the token is.
@@ -40,9 +38,7 @@ class OperatorCredential(grpc.aio.ServerInterceptor):
         self._token = valid_token(token)
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """Return the method's handler, guarded by the check."""
         handler = await continuation(handler_call_details)

@@ -28,22 +28,24 @@ def candidate_of(
     target: Target, route: ModelRoute, health: ChannelHealth, prices: pb.TokenPrices | None
 ) -> pb.Candidate:
     """Return a target of a route, without a request."""
-    candidate = pb.Candidate(
-        model=route.model,
-        channel=target.channel.name,
-        key_number=target.key_number,
-        priority=target.channel.priority,
-        weight=target.weight,
-        score=score(target, route.targets, health),
-        breaker_state=BREAKER_STATES[health.breaker_state(target)],
-        prices=prices,
-        dialect=target.channel.dialect,
-    )
-    if latency_s := health.latency_s(target):
-        candidate.latency.FromMilliseconds(round(latency_s * 1000))
-    if disablement := health.disabled.get(target.channel.name):
-        candidate.disablement.CopyFrom(disablement_to_proto(disablement))
+    candidate = pb.Candidate(prices=prices, dialect=target.channel.dialect)
+    describe(candidate, target, route, health)
     return candidate
+
+
+def describe(
+    found: pb.Candidate | pb.ChannelStatus, target: Target, route: ModelRoute, health: ChannelHealth
+) -> None:
+    """Write a target of a route into a message, with its place and its health."""
+    found.model, found.channel = route.model, target.channel.name
+    found.key_number = target.key_number
+    found.priority, found.weight = target.channel.priority, target.weight
+    found.score = score(target, route.targets, health)
+    found.breaker_state = BREAKER_STATES[health.breaker_state(target)]
+    if latency_s := health.latency_s(target):
+        found.latency.FromMilliseconds(round(latency_s * 1000))
+    if disablement := health.disabled.get(target.channel.name):
+        found.disablement.CopyFrom(disablement_to_proto(disablement))
 
 
 def add_request(

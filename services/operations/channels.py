@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
-from services.operations.candidates import BREAKER_STATES
-from services.operations.channel_control import disablement_to_proto
+from services.operations.candidates import describe
 from services.providers.base import ModelRoute, Target
 from services.providers.channel_failures import ChannelFailures
 from services.routing.catalog import Catalog
-from services.routing.choice import score, tiers
+from services.routing.choice import tiers
 from services.routing.health import ChannelHealth
 
 
@@ -37,20 +36,8 @@ def list_channels(
 
 
 def _status(route: ModelRoute, target: Target, health: ChannelHealth) -> pb.ChannelStatus:
-    status = pb.ChannelStatus(
-        channel=target.channel.name,
-        model=route.model,
-        key_number=target.key_number,
-        priority=target.channel.priority,
-        weight=target.weight,
-        score=score(target, route.targets, health),
-        breaker_state=BREAKER_STATES[health.breaker_state(target)],
-        error_rate=health.error_rate(target),
-    )
-    if disablement := health.disabled.get(target.channel.name):
-        status.disablement.CopyFrom(disablement_to_proto(disablement))
+    status = pb.ChannelStatus(error_rate=health.error_rate(target))
+    describe(status, target, route, health)
     if open_for_s := health.open_for_s(target):
         status.rest.FromMilliseconds(round(open_for_s * 1000))
-    if latency_s := health.latency_s(target):
-        status.latency.FromMilliseconds(round(latency_s * 1000))
     return status

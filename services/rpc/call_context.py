@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
@@ -14,6 +14,8 @@ from services.common.request_headers import request_id_or_new
 # Quoted: only the stubs make these generic.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
+"""Returns the handler behind an interceptor."""
 
 _request_id: ContextVar[str] = ContextVar("request_id")
 """ID of the call whose task this is."""

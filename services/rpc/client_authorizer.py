@@ -11,7 +11,6 @@ import logging
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Awaitable,
     Callable,
     Iterable,
     Iterator,
@@ -25,7 +24,7 @@ from services.common.call_names import CHAT_SERVICE
 from services.config.client_certificates import EVERYTHING
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.rpc.call_context import Context, Handler
+from services.rpc.call_context import Context, Continuation, Handler
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +62,7 @@ class ClientAuthorizer(grpc.aio.ServerInterceptor):
         self._table = table
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """Return the method's handler, behind the check."""
         handler = await continuation(handler_call_details)

@@ -27,7 +27,13 @@ from google.rpc.error_details_pb2 import RequestInfo
 from services.common.call_names import INTERNAL_MESSAGE, METERED, STATUS_DETAILS
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.rpc.call_context import Context, Handler, current_request_id, open_request_id
+from services.rpc.call_context import (
+    Context,
+    Continuation,
+    Handler,
+    current_request_id,
+    open_request_id,
+)
 from services.rpc.field_paths import field_path
 from services.rpc.large_requests import (
     LARGE_BYTES,
@@ -62,9 +68,7 @@ class FailureBorder(grpc.aio.ServerInterceptor):
         self._is_shut_down = False
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """Return the method's handler, guarded. Made once for each method."""
         method = handler_call_details.method

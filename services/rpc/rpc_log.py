@@ -20,6 +20,7 @@ from services.common.plain_metrics import PlainMetrics
 from services.errors import Failure
 from services.rpc.call_context import (
     Context,
+    Continuation,
     Handler,
     current_request_id,
     metadata_of,
@@ -49,9 +50,7 @@ class RpcLog(grpc.aio.ServerInterceptor):
         self._tracer = tracer
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         """Return the method's handler, recorded if the method is one of those."""
         handler = await continuation(handler_call_details)
