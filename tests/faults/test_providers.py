@@ -135,8 +135,11 @@ async def test_an_event_of_two_mebibytes_passes(stand: FaultStand, size: int) ->
 
 
 @pytest.mark.parametrize("ends", [True, False])
-async def test_an_event_over_the_limit_ends_the_stream(stand: FaultStand, *, ends: bool) -> None:
+async def test_an_event_over_the_limit_ends_the_stream(
+    open_stand: OpenStand, *, ends: bool
+) -> None:
     """An event too large or without end is given up after what came before it. Row 55."""
+    stand = await open_stand(first={"first_token_timeout_s": 30.0, "progress_timeout_s": 30.0})
     text = "x" * (EVENT_MAX + 1)
     stand.play([BEGIN, chunk(event(piece(text)) if ends else b"data: " + text.encode()), STALL])
 
