@@ -92,13 +92,12 @@ class HttpResponse(msgspec.Struct, eq=False):
             self.fail(HttpError(HttpErrorKind.BAD_RESPONSE, "data after the end"))
             return
         self.complete = is_last
-        size = len(data)
+        added = len(data)
         self._chunks.append(data)
-        self._size += size
-        self._budget.left -= size
+        self._size = size = self._size + added
+        self._budget.left -= added
         # `BUFFER_MIN` is always allowed, and is checked without the budget.
-        is_large = self._size > BUFFER_MIN and not self._paused
-        if is_large and self._size > self._budget.share(BUFFER_MAX):
+        if size > BUFFER_MIN and not self._paused and size > self._budget.share(BUFFER_MAX):
             self._paused = True
             self._transport.pause_reading()
         arrival = self.arrival
