@@ -39,10 +39,7 @@ async def listen(host: str, port: int, *, shared: bool = False) -> Sequence[sock
     """Return listening sockets, one for each address of `host`.
 
     With `shared`, other processes of this user may listen there in the same way, and the kernel
-    distributes the connections.
-
-    Raises:
-        OSError: an address is unknown or in use.
+    distributes the connections. Raises OSError: an address is unknown or in use.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

@@ -27,8 +27,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 async def expect_continue(request: web.Request) -> None:
     """Refuse any `Expect` but `100-continue`, which `read_body` answers.
 
-    Raises:
-        HTTPExpectationFailed: the request expects something else.
+    Raises HTTPExpectationFailed: the request expects something else.
     """
     if request.headers.get("Expect", "").lower() != "100-continue":
         raise web.HTTPExpectationFailed
@@ -40,11 +39,9 @@ async def read_body(
     """Read the whole body.
 
     The headers are checked before a byte is read. A client that waits for `100 Continue` gets it
-    here, after its key was checked. With `memory` the body counts for the budget of bodies.
-
-    Raises:
-        ApiError: the body is not JSON by its type, is compressed, too large, too slow or exceeds
-            the budget.
+    here, after its key was checked. With `memory` the body counts for the budget of bodies. Raises
+    ApiError: the body is not JSON by its type, is compressed, too large, too slow or exceeds the
+    budget.
     """
     _refuse_by_headers(request, config)
     if "Expect" in request.headers and not request.content.is_eof():

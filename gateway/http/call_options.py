@@ -52,8 +52,7 @@ class HeaderOptions(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Self:
         """Return the options in the headers of a request to the API `surface`.
 
-        Raises:
-            ApiError: an option is malformed, or there is no key.
+        Raises ApiError: an option is malformed, or there is no key.
         """
         return cls(
             call=CallOptions(
@@ -90,8 +89,7 @@ class SentHeaders(msgspec.Struct, kw_only=True):
 def idempotency_key(headers: MultiMapping[str]) -> str:
     """Return the idempotency key; empty without one.
 
-    Raises:
-        ApiError: it is malformed. To drop it might repeat a completion.
+    Raises ApiError: it is malformed. To drop it might repeat a completion.
     """
     keys = headers.getall("Idempotency-Key", ())
     if not keys:

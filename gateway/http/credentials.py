@@ -26,8 +26,7 @@ _BEARER = "Bearer "
 def api_key(headers: MultiMapping[str], credential_headers: Sequence[str] = BEARER_ONLY) -> str:
     """Return the caller's key, from the first of `credential_headers` that the request has.
 
-    Raises:
-        ApiError: the header is missing or repeated, or its value cannot be one of our keys.
+    Raises ApiError: the header is missing or repeated, or its value cannot be one of our keys.
     """
     for name in credential_headers:
         values = headers.getall(name, ())

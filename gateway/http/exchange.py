@@ -61,8 +61,7 @@ async def receive_body(
 ) -> None:
     """Read the body of such a request, then check admission for its call.
 
-    Raises:
-        ApiError: the body does not arrive or is refused, or a large body has no valid key.
+    Raises ApiError: the body does not arrive or is refused, or a large body has no valid key.
     """
     caller = exchange.sent.caller
     if admission.needs_key(request.content_length, caller):

@@ -56,8 +56,7 @@ class KnownKeys:
     async def require(self, key: str, request_id: str) -> None:
         """Ask the service about a key that is not known. Return where the service cannot be asked.
 
-        Raises:
-            ApiError: the key is not valid.
+        Raises ApiError: the key is not valid.
         """
         if not self.has(key) and await self._look_up(key, request_id):
             self.add(key)

@@ -43,10 +43,8 @@ def parse(body: bytes, *, values_max: int = VALUES_MAX) -> dict[str, msgspec.Raw
     """Return the members of the JSON object in `body`, each as its own JSON text.
 
     Members that are `null` are left out: in this API `null` means absent. `values_max` takes the
-    place of `VALUES_MAX`, for bodies whose values become small objects.
-
-    Raises:
-        ApiError: `body` is not a JSON object, or readers could disagree about it.
+    place of `VALUES_MAX`, for bodies whose values become small objects. Raises ApiError: `body` is
+    not a JSON object, or readers could disagree about it.
     """
     body = body.removeprefix(_BOM)
     refuse_too_many_values(body, values_max)
@@ -65,10 +63,8 @@ def parse(body: bytes, *, values_max: int = VALUES_MAX) -> dict[str, msgspec.Raw
 def refuse_too_many_values(body: bytes, values_max: int = VALUES_MAX) -> None:
     """Refuse a body of more than `values_max` values before an object is made of any of them.
 
-    `body` need not be valid JSON: see `services.common.json_values`.
-
-    Raises:
-        ApiError: there are more.
+    `body` need not be valid JSON: see `services.common.json_values`. Raises ApiError: there are
+    more.
     """
     if len(body) > values_max and has_more_values(body, values_max):
         message = f"The body has more than {values_max} values."
@@ -84,8 +80,7 @@ def is_null(raw: msgspec.Raw) -> bool:
 def refuse_invalid_utf8(body: bytes) -> None:
     """Refuse a body in another encoding.
 
-    Raises:
-        ApiError: it is not UTF-8. The message has the place of the first byte at fault.
+    Raises ApiError: it is not UTF-8. The message has the place of the first byte at fault.
     """
     # JSON in UTF-16 or UTF-32 has a zero among its first bytes; JSON in UTF-8 never has.
     if b"\0" in body[:4]:
@@ -107,8 +102,7 @@ def refuse_invalid_utf8(body: bytes) -> None:
 def refuse_half_surrogates(value: object) -> None:
     """Refuse JSON that the standard reader has read, where a text of it cannot be encoded.
 
-    Raises:
-        ApiError: a name or a value has half of a surrogate pair.
+    Raises ApiError: a name or a value has half of a surrogate pair.
     """
     try:
         json.dumps(value, ensure_ascii=False).encode()
@@ -154,10 +148,8 @@ def _too_deep(body: bytes) -> bool:
 def _distinct_members(value: bytes | msgspec.Raw) -> int:
     """The number of members in an array or object, without those of a name twice.
 
-    No more than `LARGE_BYTES` of it become objects of Python at a time, names aside.
-
-    Raises:
-        ApiError: a part that is not large has a name twice.
+    No more than `LARGE_BYTES` of it become objects of Python at a time, names aside. Raises
+    ApiError: a part that is not large has a name twice.
     """
     if len(memoryview(value)) <= LARGE_BYTES:
         return _distinct_members_of_small([bytes(value)])

@@ -36,9 +36,8 @@ class CompletionHandler(SurfaceHandler[Surface]):
     async def handle(self, exchange: Exchange) -> Awaitable[None] | None:
         """Answer one request whole, or return its stream.
 
-        Raises:
-            ApiError: it failed before anything was sent.
-            ConnectionError: the client is gone.
+        Raises ApiError: it failed before anything was sent. Raises ConnectionError: the client is
+        gone.
         """
         surface, sent = self.surface, exchange.sent
         request, options, call = await self.read(

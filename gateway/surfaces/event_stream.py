@@ -63,11 +63,8 @@ class EventStream(msgspec.Struct, eq=False):
     ) -> bytes:
         """Write the events of each batch when it arrives. `names` are those of fields in notes.
 
-        Return the events of the last batch unsent, for `end`.
-
-        Raises:
-            ApiError: the answer failed.
-            ConnectionError: the client is gone, or has not read for too long.
+        Return the events of the last batch unsent, for `end`. Raises ApiError: the answer failed.
+        Raises ConnectionError: the client is gone, or has not read for too long.
         """
         render, write = renderer.render, self.write
         self._last_write = monotonic()
@@ -103,8 +100,7 @@ class EventStream(msgspec.Struct, eq=False):
     def write(self, data: bytes) -> bool:
         """Send whole events in one write. True: the client is behind with reading.
 
-        Raises:
-            ConnectionError: the client is gone.
+        Raises ConnectionError: the client is gone.
         """
         reply = self.reply
         piece = data if reply.http_1_0 else b"%x\r\n%b\r\n" % (len(data), data)

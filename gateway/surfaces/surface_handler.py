@@ -67,9 +67,8 @@ class SurfaceHandler(ABC, Generic[A]):
     async def handle(self, exchange: Exchange) -> Awaitable[None] | None:
         """Answer one request, but for the stream that is returned, which is awaited next.
 
-        Raises:
-            ApiError: it failed before anything was sent.
-            ConnectionError: the client is gone.
+        Raises ApiError: it failed before anything was sent. Raises ConnectionError: the client is
+        gone.
         """
 
     def endpoints(self) -> Iterator[Endpoint]:
@@ -112,8 +111,7 @@ class SurfaceHandler(ABC, Generic[A]):
     def read_options(self, sent: SentHeaders) -> HeaderOptions:
         """Return the options in the headers of a request, and keep them with the headers.
 
-        Raises:
-            ApiError: one is malformed, or there is no key.
+        Raises ApiError: one is malformed, or there is no key.
         """
         headers, surface = sent.headers, self.surface
         options = HeaderOptions.read(headers, self.config, surface.credential_headers, surface.name)
@@ -136,9 +134,7 @@ class SurfaceHandler(ABC, Generic[A]):
         """Return the request that `decode` makes of the body, and the options of its call.
 
         A body of more than `loop_bytes_max` is decoded by `decode_large`, or else in a thread.
-
-        Raises:
-            ApiError: the body did not arrive, or is no such request; or an option is malformed.
+        Raises ApiError: the body did not arrive, or is no such request; or an option is malformed.
         """
         sent = exchange.sent
         options = sent.options or self.read_options(sent)

@@ -230,8 +230,7 @@ class FastPath:
     def refuse(self, exchange: FastPathExchange, error: ApiError) -> None:
         """Refuse a call that is not admitted: at once, without another loop turn.
 
-        Raises:
-            ConnectionError: the client is gone.
+        Raises ConnectionError: the client is gone.
         """
         self._observer.begin(exchange, exchange.sent.headers)
         try:

@@ -33,8 +33,7 @@ from services.domain.spec import ChatCompletionSpec
 def decode(body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> ChatRequest:
     """Decode a request. `x-pomogator-content: text` asks for a content that is a string.
 
-    Raises:
-        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    Raises ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
     if len(body) > EXTRACTED_BYTES_MIN:
         request = _decode_extracted(body, *extract_images(body), config)
@@ -46,8 +45,7 @@ def decode(body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> ChatR
 async def decode_large(body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> ChatRequest:
     """Decode a large request as `decode` does; in a thread if there is much beside images.
 
-    Raises:
-        ApiError: it is not one.
+    Raises ApiError: it is not one.
     """
     if len(body) > LARGE_BYTES:
         rest, extracted = await off_loop(len(body), extract_images, body)

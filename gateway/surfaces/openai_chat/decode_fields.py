@@ -88,8 +88,7 @@ def decode_fields(
 ) -> ChatRequest:
     """Decode any request. `extracted` are images that were cut out of the body; it takes them.
 
-    Raises:
-        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    Raises ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
     fields = parse(body)
     unpack(fields)

@@ -24,8 +24,7 @@ _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 def unpack(fields: dict[str, Raw]) -> None:
     """Make members of `extra_body` fields of the request. Any other value than an object stays.
 
-    Raises:
-        ApiError: a field has another value there.
+    Raises ApiError: a field has another value there.
     """
     raw = fields.get(NAME)
     if raw is None or not bytes(raw).startswith(b"{"):

@@ -98,8 +98,7 @@ MESSAGE_ROLES: Sequence[Literal["system", "developer", "user", "assistant", "too
 def decode_messages(raw: Raw, images: ImageReader) -> list[Message]:
     """Decode the JSON of the field `messages`.
 
-    Raises:
-        ApiError: a message has another shape. The error's `param` is its path.
+    Raises ApiError: a message has another shape. The error's `param` is its path.
     """
     messages, unknown = _MESSAGES.read("messages", raw)
     reader = _ConversationReader(images)

@@ -47,10 +47,8 @@ MODES: Sequence[ThinkingMode] = ("enabled", "disabled", "adaptive")
 def decode_reasoning(fields: dict[str, Raw], *, details_sent: bool) -> ReasoningFields:
     """Remove the fields above from `fields`, and decode them.
 
-    `details_sent`: whether a message has `reasoning_details`.
-
-    Raises:
-        ApiError: a field has another shape, or two contradict each other.
+    `details_sent`: whether a message has `reasoning_details`. Raises ApiError: a field has another
+    shape, or two contradict each other.
     """
     raw_effort = fields.pop("reasoning_effort", None)
     raw_thinking = fields.pop("thinking", None)

@@ -17,8 +17,7 @@ _Fields = dict[str, Raw]
 def read_renamed(fields: _Fields, values: dict[str, Any]) -> None:
     """Move these fields to the spec's `values`.
 
-    Raises:
-        ApiError: a field has another shape, or two names of one thing differ.
+    Raises ApiError: a field has another shape, or two names of one thing differ.
     """
     limits = [
         int32(name, fields.pop(name))
