@@ -28,7 +28,7 @@ from services.providers.anthropic.response import AnthropicDecoder
 from services.providers.anthropic.tools import is_charged
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.raw_answer import translated_events
-from services.providers.raw_lane import RawDecoder, RawFacts
+from services.providers.raw_lane import RawFacts
 from services.providers.raw_reading import (
     ABSENT,
     EMPTY,
@@ -178,9 +178,8 @@ class MessagesLane:
         """Return the events of a complete answer that was passed on, but for its start."""
         return translated_events(AnthropicDecoder(details=True), form, data)
 
-    def decoder(self, target: Target, *, streamed: bool) -> RawDecoder:
-        """Create the decoder of one answer."""
-        return RawMessageDecoder(target, streamed=streamed)
+    decoder = staticmethod(RawMessageDecoder)
+    """Creates the decoder of one answer."""
 
 
 def betas_of(request: RawRequest) -> Sequence[str]:

@@ -31,9 +31,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from services.domain.spec import ChatCompletionSpec
 from services.errors import UpstreamError
-from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
+from services.providers.base import Decoder, Dialect, Target
 from services.providers.openai_responses.missing_api import lacks_responses
 from services.providers.openai_responses.raw_request import ResponsesLane
 from services.providers.openai_responses.request import encode
@@ -45,11 +44,8 @@ from services.providers.usual_api import UsualApi
 class ResponsesDialect(UsualApi):
     """Translation to and from the Responses API. See `services.providers.base.Dialect`."""
 
-    def encode(
-        self, spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
-    ) -> UpstreamRequest:
-        """Encode `spec` as the provider's request."""
-        return encode(spec, target, notes, stream=stream)
+    encode = staticmethod(encode)
+    """Encodes a spec as the provider's request."""
 
     def decoder(self, target: Target, *, details: bool = False) -> Decoder:
         """Create the decoder of one answer."""

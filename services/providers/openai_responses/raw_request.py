@@ -30,7 +30,7 @@ from services.providers.openai_responses.request import LOGPROBS, PATH, SEALED_R
 from services.providers.openai_responses.response import ResponsesDecoder
 from services.providers.openai_responses.tools import NAMESPACE, knows_tool
 from services.providers.raw_answer import translated_events
-from services.providers.raw_lane import RawDecoder, RawFacts
+from services.providers.raw_lane import RawFacts
 from services.providers.raw_reading import (
     ABSENT,
     EMPTY,
@@ -185,9 +185,8 @@ class ResponsesLane:
         """Return the events of a complete answer that was passed on, but for its start."""
         return translated_events(ResponsesDecoder("", details=True), form, data)
 
-    def decoder(self, target: Target, *, streamed: bool) -> RawDecoder:
-        """Create the decoder of one answer."""
-        return RawResponseDecoder(target, streamed=streamed)
+    decoder = staticmethod(RawResponseDecoder)
+    """Creates the decoder of one answer."""
 
 
 def _text(found: Mapping[str, Raw], name: str) -> str:
