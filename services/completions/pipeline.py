@@ -39,7 +39,7 @@ from services.domain.events import Batch
 from services.domain.plain_texts import plain_texts
 from services.domain.spec import read_bytes
 from services.errors import UpstreamError
-from services.providers.base import Target
+from services.providers.base import PlainRequest, Target
 from services.providers.upstream import LEFT
 from services.routing.affinity import SessionPin
 from services.routing.attempts import CallAttempts, Failover, cut_attempts_max
@@ -245,15 +245,19 @@ class Pipeline:
         )
         call.record.tokens_so_far = ticket.meter.tokens_so_far
         marks = plan.marks_prompts and call.raw is None
+        marked = await self._marks.of(call, ticket, size) if marks else None
+        plain = None
+        if call.texts is not None and marked is None:
+            plain = PlainRequest(spec, call.texts, ticket.is_bounded)
         form = CompletionForm(
             spec=spec,
             dialects=self._failover.dialects,
-            texts=call.texts,
             size=size,
             limits_output=ticket.is_bounded,
             sends_provider_tools=plan.sends_provider_tools,
             restored=None if recalled is None else recalled.restored,
-            marked=await self._marks.of(call, ticket, size) if marks else None,
+            marked=marked,
+            plain=plain,
         )
         if call.raw is not None:
             return self._answer(call, ticket, RawForm(call.raw, form), stream=stream)

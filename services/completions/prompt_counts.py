@@ -204,7 +204,7 @@ class PromptCounts:
                 size=prompt.size,
                 sends_provider_tools=prompt.plan.sends_provider_tools,
             )
-            completion = await form.encoded(target, Notes(), stream=False)
+            completion, _ = await form.encoded(target, Notes(), stream=False)
         except Failure:
             raise _NoCountError(_NO_FORM) from None
         return await off_loop(len(completion.body), endpoint.request, completion)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import msgspec
 
@@ -14,7 +15,7 @@ from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.document_decoder import DocumentDecoder
 from services.providers.embeddings.base import EmbeddingDialect, VectorsAnswer
 from services.providers.unusable_answers import unreadable
-from services.routing.request_form import StartedAnswer
+from services.routing.request_form import EncodedRequest, StartedAnswer
 
 
 class EmbeddingForm(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +29,7 @@ class EmbeddingForm(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the vectors are wanted as JSON numbers."""
     dimensions: int
     """Dimensions that the vectors must have. 0: any."""
+    plain: ClassVar[None] = None
 
     async def encoded(
         self,
@@ -35,13 +37,10 @@ class EmbeddingForm(msgspec.Struct, frozen=True, kw_only=True):
         notes: Notes,
         *,
         stream: bool,  # noqa: ARG002 - there are no streams of vectors
-    ) -> UpstreamRequest:
+    ) -> EncodedRequest:
         """Return the request in the form of a target. Raises Failure."""
-        return await off_loop(read_bytes(self.spec), self._encoded, target, notes)
-
-    def decoder(self, target: Target) -> DocumentDecoder:  # noqa: ARG002 - one for all
-        """Return the decoder of one answer."""
-        return DocumentDecoder()
+        request = await off_loop(read_bytes(self.spec), self._encoded, target, notes)
+        return request, DocumentDecoder()
 
     async def read(self, answer: StartedAnswer) -> VectorsAnswer:
         """Return the vectors of an answer. Raises UpstreamError unless it has all of them."""

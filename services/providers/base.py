@@ -40,26 +40,24 @@ class SseEvent(NamedTuple):
     data: bytes
 
 
+class PlainRequest(msgspec.Struct, frozen=True):
+    """Plain request (`services.domain.plain_texts`)."""
+
+    spec: ChatCompletionSpec
+    texts: Sequence[str]
+    """Texts of the messages."""
+    limits_output: bool = False
+    """Whether it gets an output limit in any case, since the caller's money is limited."""
+
+
 class PlainEncoder(Protocol):
-    """Encoder of plain requests (`services.domain.plain_texts`) to one target, for speed.
+    """Encoder of plain requests to one target, for speed.
 
     Its requests are those of the dialect's `encode`.
     """
 
-    def encode(
-        self,
-        spec: ChatCompletionSpec,
-        texts: Sequence[str],
-        notes: Notes,
-        *,
-        stream: bool,
-        limits_output: bool,
-    ) -> UpstreamRequest | None:
-        """Return the request for `spec`, whose messages have these texts.
-
-        With `limits_output` it has an output limit in any case. None: it takes the dialect's
-        `encode`.
-        """
+    def encode(self, asked: PlainRequest, notes: Notes, *, stream: bool) -> UpstreamRequest | None:
+        """Return the provider's request. None: it takes the dialect's `encode`."""
         ...
 
 

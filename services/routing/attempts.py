@@ -16,7 +16,7 @@ import msgspec
 from services.clock import Chance
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure, UpstreamError, deadline_passed
-from services.providers.base import Dialect, ModelRoute, Notes, Target, UpstreamRequest
+from services.providers.base import Decoder, Dialect, ModelRoute, Notes, Target, UpstreamRequest
 from services.providers.unusable_answers import OverlongAnswerError
 from services.providers.upstream import Upstream
 from services.routing.affinity import SessionAffinity, SessionPin
@@ -24,7 +24,12 @@ from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures, channel_disabled
 from services.routing.choice import order_routes
 from services.routing.health import ChannelHealth
-from services.routing.request_form import AttemptCharges, RequestForm, StartedAnswer
+from services.routing.request_form import (
+    AttemptCharges,
+    EncodedRequest,
+    RequestForm,
+    StartedAnswer,
+)
 from services.telemetry.calls import CallRecord
 
 ATTEMPTS_MAX = 3
@@ -114,7 +119,9 @@ class CallAttempts(msgspec.Struct, kw_only=True, eq=False):
             if target.replaces_responses:
                 notes.mapped("model", "Chat completions answer: the provider has no Responses.")
             try:
-                request = await self.form.encoded(target, notes, stream=step.streamed)
+                request, decoder = self._plain(step, notes) or await self.form.encoded(
+                    target, notes, stream=step.streamed
+                )
             except Failure as refusal:
                 # Another channel may support what this one does not, for the same model.
                 failures.refusal = failures.refusal or refusal
@@ -128,7 +135,7 @@ class CallAttempts(msgspec.Struct, kw_only=True, eq=False):
                     failures.refusal = limit_exceeded
                     continue
             self._made += 1
-            answer = await self._try(step, request, notes)
+            answer = await self._try(step, request, decoder, notes)
             if answer is not None:
                 if self.session is not None:
                     self.session.answered(target)
@@ -165,15 +172,25 @@ class CallAttempts(msgspec.Struct, kw_only=True, eq=False):
             raise self._failures.take() if made else deadline_passed()
         return True
 
+    def _plain(self, step: _Step, notes: Notes) -> EncodedRequest | None:
+        """Return a plain request in the form of a target. None: it takes the form of all others."""
+        target = step.target
+        if self.form.plain is None or target.plain is None:
+            return None
+        request = target.plain.encode(self.form.plain, notes, stream=step.streamed)
+        if request is None:
+            return None
+        return request, self.failover.dialects[target.channel.dialect].decoder(target)
+
     async def _try(
-        self, step: _Step, request: UpstreamRequest, notes: Notes
+        self, step: _Step, request: UpstreamRequest, decoder: Decoder, notes: Notes
     ) -> StartedAnswer | None:
         """Ask one target. None: it failed, and another one may be asked."""
         target, health = step.target, self.failover.health
         channel, charges, started_at = target.channel, self.charges, health.clock.now()
         if headers := self.record.start_attempt(target, started_at):
             request = msgspec.structs.replace(request, headers={**request.headers, **headers})
-        api, decoder = self.form.dialects[channel.dialect], self.form.decoder(target)
+        api = self.form.dialects[channel.dialect]
         timeout_s = channel.first_token_timeout_s if request.may_stream else channel.total_timeout_s
         first_s = self._share_of_deadline_s(target, timeout_s) if self.has_choice else timeout_s
         answer = self.failover.upstream.answer(request, target, api, decoder, first_s)

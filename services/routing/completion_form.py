@@ -1,8 +1,8 @@
-"""Completion form: a completion in the form of each target, and the decoder of its answer."""
+"""Completion form: a completion in the form of each target."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -11,8 +11,9 @@ from services.common.off_loop import off_loop
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
-from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
+from services.providers.base import Dialect, Notes, PlainRequest, Target, UpstreamRequest
 from services.providers.fault_location import locate
+from services.routing.request_form import EncodedRequest
 
 
 class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,8 +23,6 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
     """The completion."""
     dialects: Mapping[str, Dialect]
     """Dialects by name."""
-    texts: Sequence[str] | None = None
-    """Texts of a plain request's messages. None: it is not plain, or too large for the loop."""
     size: int = 0
     """Bytes of the request that are read."""
     limits_output: bool = False
@@ -35,25 +34,18 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
     None: nothing is remembered."""
     marked: Callable[[ChatCompletionSpec, Target, Notes], ChatCompletionSpec] | None = None
     """Returns the request with cache marks, if the target takes them. None: it gets none."""
+    plain: PlainRequest | None = None
 
-    async def encoded(self, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
+    async def encoded(self, target: Target, notes: Notes, *, stream: bool) -> EncodedRequest:
         """Return the request in the form of a target.
 
         Raises Failure, whose `param` is the path of what the target has no form for.
         """
-        spec, texts, plain = self.spec, self.texts, target.plain
-        if texts is not None and plain is not None and not self.marked:
-            limits = self.limits_output
-            request = plain.encode(spec, texts, notes, stream=stream, limits_output=limits)
-            if request is not None:
-                return request
-        return await off_loop(self.size, self._encoded, target, notes, stream=stream)
-
-    def decoder(self, target: Target) -> Decoder:
-        """Return the decoder of one answer, which knows what the caller wants of it."""
+        request = await off_loop(self.size, self._encoded, target, notes, stream=stream)
         thinking = self.spec.thinking
         details = thinking is not None and thinking.reasoning_details
-        return self.dialects[target.channel.dialect].decoder(target, details=details)
+        decoder = self.dialects[target.channel.dialect].decoder(target, details=details)
+        return request, decoder
 
     def for_encoder(self, target: Target) -> Target:
         """Return the target of an encoder, with the limits that the caller's balance sets."""

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import msgspec
 
 from services.common.off_loop import off_loop
-from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
+from services.providers.base import Dialect, Notes, Target
 from services.providers.raw_call import RawCall
 from services.routing.completion_form import CompletionForm
+from services.routing.request_form import EncodedRequest
 
 
 class RawForm:
@@ -19,24 +20,17 @@ class RawForm:
         """`completion` is the translated form, but for its spec."""
         self._call = call
         self._completion = completion
-        self._is_raw = False
         self.dialects: Mapping[str, Dialect] = completion.dialects
         """The dialects by name."""
+        self.plain = None
 
-    async def encoded(self, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
+    async def encoded(self, target: Target, notes: Notes, *, stream: bool) -> EncodedRequest:
         """Return the request in the form of a target."""
         call = self._call
-        self._is_raw = call.passes_to(target)
-        if self._is_raw:
-            limited = self._completion.for_encoder(target)
-            return call.lanes[target.channel.dialect].encode(call.facts, limited, notes)
+        if call.passes_to(target):
+            lane, limited = call.lanes[target.channel.dialect], self._completion.for_encoder(target)
+            request = lane.encode(call.facts, limited, notes)
+            return request, lane.decoder(target, streamed=call.facts.stream)
         spec = await off_loop(call.size, call.translated)
         self._completion = msgspec.structs.replace(self._completion, spec=spec)
         return await self._completion.encoded(target, notes, stream=stream)
-
-    def decoder(self, target: Target) -> Decoder:
-        """Return the decoder of an answer to the request that was encoded last."""
-        if not self._is_raw:
-            return self._completion.decoder(target)
-        lane = self._call.lanes[target.channel.dialect]
-        return lane.decoder(target, streamed=self._call.facts.stream)

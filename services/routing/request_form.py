@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from services.domain.completion import WholeAnswer
 from services.domain.events import Batch, Note
-from services.providers.base import Decoder, Notes, ProviderApi, Target, UpstreamRequest
+from services.providers.base import (
+    Decoder,
+    Notes,
+    PlainRequest,
+    ProviderApi,
+    Target,
+    UpstreamRequest,
+)
 from services.providers.upstream import UpstreamAnswer
 
 
@@ -32,21 +39,26 @@ class StartedAnswer(msgspec.Struct, frozen=True):
     """Plausible reasoning of a choice that the answer does not show, in tokens."""
 
 
+EncodedRequest: TypeAlias = tuple[UpstreamRequest, Decoder]
+"""A request in the form of a target, and the decoder of its answer."""
+
+
 class RequestForm(Protocol):
-    """A request in the form of each of its targets, and the decoders of their answers."""
+    """A request in the form of each of its targets."""
 
     @property
     def dialects(self) -> Mapping[str, ProviderApi]:
         """The dialects that it can be sent in, by name."""
 
-    async def encoded(self, target: Target, notes: Notes, *, stream: bool) -> UpstreamRequest:
+    @property
+    def plain(self) -> PlainRequest | None:
+        """The same as a plain request. None: it is not plain, or too large for the event loop."""
+
+    async def encoded(self, target: Target, notes: Notes, *, stream: bool) -> EncodedRequest:
         """Return the request in the form of a target.
 
         Raises Failure, whose `param` is the path of what the target has no form for.
         """
-
-    def decoder(self, target: Target) -> Decoder:
-        """Return the decoder of one answer of a target."""
 
 
 class AttemptCharges(Protocol):

@@ -17,7 +17,7 @@ import msgspec
 
 from services.domain.plain_texts import PLAIN_PARAMETERS
 from services.domain.spec import ChatCompletionSpec
-from services.providers.base import Notes, Target, UpstreamRequest
+from services.providers.base import Notes, PlainRequest, Target, UpstreamRequest
 from services.providers.openai.request import LONG_ANSWER_TOKENS, NAMES, PATH, STOPS_MAX
 from services.providers.translate import output_limits, parameters
 from services.providers.translate.history import reasoning
@@ -68,23 +68,16 @@ class PlainRequests:
         if not reasoning.takes_text(target):
             self._roles.add("assistant")
 
-    def encode(
-        self,
-        spec: ChatCompletionSpec,
-        texts: Sequence[str],
-        notes: Notes,
-        *,
-        stream: bool,
-        limits_output: bool,
-    ) -> UpstreamRequest | None:
+    def encode(self, asked: PlainRequest, notes: Notes, *, stream: bool) -> UpstreamRequest | None:
         """Return the request. None: the dialect's `encode` must encode it."""
+        spec = asked.spec
         roles = list(map(_role, spec.messages))
         if not self._roles.issuperset(roles):
             return None
-        messages = list(map(_Message, roles, texts))
+        messages = list(map(_Message, roles, asked.texts))
         body: dict[str, object] = {"model": self._model, "messages": messages}
         limit = spec.max_tokens
-        if limits_output and limit is None:
+        if asked.limits_output and limit is None:
             self._add_limit(body, notes)
         values = _values(spec)
         if values != _UNSET and not self._add_parameters(values, body):

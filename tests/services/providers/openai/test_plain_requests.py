@@ -14,7 +14,7 @@ from services.config import Quirks
 from services.domain.conversation import Message, Role, TextPart
 from services.domain.plain_texts import PLAIN_PARAMETERS, plain_texts
 from services.domain.spec import ChatCompletionSpec
-from services.providers.base import Notes, Target
+from services.providers.base import Notes, PlainRequest, Target
 from services.providers.openai.plain_requests import plain_requests
 from services.providers.registry import DIALECTS, PLAIN_ENCODERS
 from tests.services.providers.targets import target_of
@@ -76,7 +76,8 @@ def differs(
     assert texts is not None
     if encoder is None:
         return None
-    made = encoder.encode(spec, texts, notes, stream=stream, limits_output=limits_output)
+    asked = PlainRequest(spec, texts, limits_output)
+    made = encoder.encode(asked, notes, stream=stream)
     if made is None:
         return None
     limited, noted = replace(target, limits_output=limits_output), Notes()
