@@ -38,7 +38,7 @@ class LoadReport:
             queue_waits=_lateness(shedder.queue_waits),
             memory_used_share=memory.used_share,
             memory_short=memory.is_short,
-            refusals={reason: int(each.value) for (reason,), each in refused.items()},
+            refusals={reason: int(each.value) for (reason,), each in refused.items() if each.value},
         )
 
 
