@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 
 from gateway.errors import ApiError, shutting_down
 from gateway.overload.concurrency_limit import ConcurrencyLimit
 from gateway.overload.memory_monitor import MemoryMonitor
-from services.common.fair_share import COUNTED_MAX, FairShare
+from services.common.fair_share import FairShare
 
 
 class InFlightCalls:
@@ -51,6 +52,8 @@ class InFlightCall(msgspec.Struct, eq=False):
     _calls: InFlightCalls
     _caller: str
     """The key of the request."""
+    _end: Callable[[], None] | None = None
+    """Ends the call as its caller's, where the limit is learned."""
     _calls_before: int = 0
     _cancelled: bool = False
     _task: asyncio.Task[object] | None = None
@@ -68,16 +71,14 @@ class InFlightCall(msgspec.Struct, eq=False):
         calls = self._calls
         if calls.learns_limit:
             self._calls_before = len(calls.running)
-            calls.shares.begun.append(hash(self._caller))
-            if len(calls.shares.begun) == COUNTED_MAX:
-                calls.shares.count()
+            self._end = calls.shares.begin(self._caller)
         calls.running.add(self)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         calls = self._calls
         calls.running.discard(self)
-        if calls.learns_limit:
-            calls.shares.ended.append(hash(self._caller))
+        if self._end is not None:
+            self._end()
             if isinstance(error, ApiError) and error.row.lowers_limit and not error.scarce:
                 calls.limit.lower(self._calls_before)
         if calls.drained is not None and not calls.running:

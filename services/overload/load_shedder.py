@@ -125,7 +125,6 @@ class LoadShedder:
         self._in_flight_at_next_sample = in_flight + CALLS_PER_SAMPLE_WHEN_BUSY
         self.calls_max = self._calls_max(self.bounds)
         self.queue_waits.recover(now)
-        self._shares.count()
         self._log_changes()
 
     def admit(
@@ -144,16 +143,15 @@ class LoadShedder:
         is_spare = in_flight > self.calls_max
         if waits.is_sustained or is_spare or self.memory.is_short:
             self._check_overload(now, in_flight, queue_wait_s, caller)
-        number = hash(caller)
-        self._shares.begun.append(number)
-        if is_spare:
-            self._spare_in_use += 1
-            return partial(self._end_spare, number)
-        return partial(self._shares.ended.append, number)
+        end = self._shares.begin(caller)
+        if not is_spare:
+            return end
+        self._spare_in_use += 1
+        return partial(self._end_spare, end)
 
-    def _end_spare(self, caller: int) -> None:
+    def _end_spare(self, end: Callable[[], None]) -> None:
         self._spare_in_use -= 1
-        self._shares.ended.append(caller)
+        end()
 
     def _check_overload(self, now: float, in_flight: int, queue_wait_s: float, caller: str) -> None:
         if self.queue_waits.is_sustained and self._refuses_late(now, queue_wait_s, caller):
