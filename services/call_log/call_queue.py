@@ -91,6 +91,7 @@ class CallQueue:
         self._declare_metrics(metrics)
 
     def _declare_metrics(self, metrics: PlainMetrics) -> None:
+        metrics.before_reading.append(self.ended.deliver)
         self.rows = metrics.counter(
             "call_log_rows_total", "Rows that were written to the call log."
         )[()]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from services.call_log.call_queue import CallQueue
 from services.clock import SystemClock
@@ -102,6 +103,19 @@ async def test_a_locked_file_bounds_the_queue(store: SqliteCalls, tmp_path: Path
 
     written = {row.request_id for row in await rows(store)}
     assert written == {*(f"req-{number}" for number in range(6)), "req-20"}
+
+
+async def test_metrics_have_all_calls_that_have_ended(store: SqliteCalls) -> None:
+    """Those that wait and those that were dropped, also before the task has seen them."""
+    registry = CollectorRegistry()
+    metrics = PlainMetrics("test", registry)
+    queue = CallQueue(store, SystemClock(), settled, metrics, calls_max=1)
+    for number in range(3):
+        put(queue, ended_record(number))
+
+    text = generate_latest(registry).decode()
+    assert "test_call_log_waiting_calls 1.0" in text
+    assert 'test_call_log_dropped_total{reason="full"} 2.0' in text
 
 
 async def test_a_full_disk_is_left_to_the_books(tmp_path: Path) -> None:
