@@ -21,5 +21,4 @@ Modules, in the order in which data flows:
     current_reads    reads of the books that see all that calls have done until now
     hold_retention   deletion of ended holds that are over their retention
     recovery         recovery of holds whose process died
-    ledger_metrics   metrics of the ledger
 """

@@ -35,14 +35,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Self, TypeVar
+from typing import Self
 from weakref import ref
 
 from msgspec.structs import replace
 
 from services.clock import Clock
+from services.common.plain_metrics import PlainMetrics
 from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.books import Books
@@ -58,8 +58,6 @@ from services.storage.hold_ends import HoldEnd, owned_holds
 from services.storage.leases import end_leases, renew_lease
 from services.storage.ledger import HoldRow, insufficient
 from services.telemetry.supervisor import SupervisedTask, Supervisor
-
-T = TypeVar("T")
 
 LEASE_S = 15.0
 """Lease of a process, by the database's clock. Its holds are recovered after the lease has expired
@@ -98,20 +96,28 @@ class Ledger:
         self._database = database
         self._clock = clock
         self._lease_s = lease_s
-        self._owner = f"owner-{secrets.token_hex(8)}"
+        self.owner = f"owner-{secrets.token_hex(8)}"
+        """Name under which this process has its lease."""
         self._id_prefix = secrets.token_hex(6)
         self._serials = itertools.count()
         self._open: dict[str, ref[Hold]] = {}
         """Weak, so that a sweep recovers holds that no caller references any more."""
-        self._outbox = Outbox(database)
-        self._checkpoints = Checkpoints(database, self._outbox)
+        self.outbox = Outbox(database)
+        """Has the ends of holds that wait for the database."""
+        self.drain_current, self.drain_ends = self.outbox.drain_current, self.outbox.drain_ends
+        self._checkpoints = Checkpoints(database, self.outbox)
+        self.checkpoint = self._checkpoints.put
+        """Updates the usage of an in-flight call. It is written within `HEARTBEAT_S`."""
         journal = database.hold_journal
         self._books: Books = (
-            MemoryBooks(database, journal, self._outbox)
+            MemoryBooks(database, journal, self.outbox)
             if journal
-            else SharedBooks(database, self._outbox)
+            else SharedBooks(database, self.outbox)
         )
-        self._recovery = Recovery(database)
+        self.withdraw = self._books.withdraw
+        """Keeps calls from taking what is withdrawn in the database, which decides."""
+        self.recovery = Recovery(database)
+        """Ends the holds of dead processes."""
         self._closing = False
         self._has_stopped = False
         self._tasks: list[SupervisedTask] = []
@@ -121,11 +127,11 @@ class Ledger:
         if journal is not None:
             # Any other process with this state has ended, so its holds need recovery.
             await self._database.write(end_leases)
-            await self._recovery.restore(journal)
-        await self._database.write(renew_lease, self._owner, self._lease_ms)
+            await self.recovery.restore(journal)
+        await self._database.write(renew_lease, self.owner, self._lease_ms)
         await self.sweep()
         self._tasks = [
-            self._supervisor.start(self._outbox.send, "ledger outbox"),
+            self._supervisor.start(self.outbox.send, "ledger outbox"),
             self._supervisor.start(self._run_heartbeat, "ledger heartbeat"),
         ]
         for task in self._tasks:
@@ -136,34 +142,33 @@ class Ledger:
         await self.close()
 
     @property
-    def owner(self) -> str:
-        """Name under which this process has its lease."""
-        return self._owner
-
-    @property
-    def outbox_depth(self) -> int:
-        """Number of ends of holds that wait for the database."""
-        return len(self._outbox)
-
-    @property
     def healthy(self) -> bool:
         """Whether requests may be admitted: no task has stopped, and the outbox is not full."""
-        return not self._has_stopped and not self._outbox.is_full
+        return not self._has_stopped and not self.outbox.is_full
 
     @property
     def open_holds(self) -> int:
         """Number of open holds of this process."""
         return len(self._held())
 
-    @property
-    def recovered(self) -> int:
-        """Number of holds that this process recovered."""
-        return self._recovery.recovered
-
-    @property
-    def broken_holds(self) -> int:
-        """Number of quarantined holds, which the database refuses to end."""
-        return self._recovery.broken
+    def declare_metrics(self, metrics: PlainMetrics) -> None:
+        """Declare the metrics of holds."""
+        metrics.observable_gauge(
+            "holds_open", "Open holds of this process.", lambda: self.open_holds
+        )
+        metrics.observable_gauge(
+            "holds_broken",
+            "Holds that cannot be ended as they are stored.",
+            lambda: self.recovery.broken,
+        )
+        metrics.observable_counter(
+            "holds_recovered_total",
+            "Holds recovered for dead processes.",
+            lambda: self.recovery.recovered,
+        )
+        metrics.observable_gauge(
+            "outbox_depth", "Ends of holds that wait for the database.", lambda: len(self.outbox)
+        )
 
     async def reserve(
         self, terms: HoldTerms, request_id: str, amount_nano: int, extended: HoldRow | None = None
@@ -174,7 +179,7 @@ class Ledger:
         hold stays. Raise Failure: INSUFFICIENT_QUOTA, also if no account may have the amount,
         BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
         """
-        if self._has_stopped or self._outbox.is_full or (self._closing and not extended):
+        if self._has_stopped or self.outbox.is_full or (self._closing and not extended):
             raise unavailable()
         if amount_nano > BALANCE_MAX:
             raise insufficient()
@@ -185,7 +190,7 @@ class Ledger:
             id=f"hold-{now_ms:011x}-{self._id_prefix}{next(self._serials) & 0xFFFF:04x}",
             request_id=request_id,
             amount=amount_nano,
-            owner=self._owner,
+            owner=self.owner,
             created_ms=now_ms,
         )
         if extended is not None:  # It counts in the month of that hold.
@@ -213,14 +218,6 @@ class Ledger:
     def _note_stop(self, _: asyncio.Future[None]) -> None:
         self._has_stopped = True
 
-    async def withdraw(self, account: str, amount: int, write: Callable[[], Awaitable[T]]) -> T:
-        """Keep calls from taking what `write` withdraws in the database, which decides."""
-        return await self._books.withdraw(account, amount, write)
-
-    def checkpoint(self, hold: Hold, charge_nano: int, usage: Usage) -> None:
-        """Update the usage of an in-flight call. It is written within `HEARTBEAT_S`."""
-        self._checkpoints.put(hold, charge_nano, usage)
-
     def settle(self, hold: Hold, charge_nano: int, usage: Usage | None) -> None:
         """End a hold and charge its account. None: it is voided.
 
@@ -234,7 +231,7 @@ class Ledger:
         self._books.end(row, charge_nano)
         extensions = self._end_extensions(hold) if hold.extensions else ()
         ended_ms = int(self._clock.time() * 1000)
-        self._outbox.put(HoldEnd(row, charge_nano, usage, ended_ms, extensions))
+        self.outbox.put(HoldEnd(row, charge_nano, usage, ended_ms, extensions))
 
     def void(self, hold: Hold) -> None:
         """End a hold without a charge. Further calls for this hold are ignored."""
@@ -243,15 +240,7 @@ class Ledger:
     async def drain(self) -> None:
         """Wait until the outbox is empty, with the ends of calls that were cancelled."""
         await self._books.drain()
-        await self._outbox.drain()
-
-    async def drain_current(self) -> None:
-        """Wait until the database has the holds and ends of this moment."""
-        await self._outbox.drain_current()
-
-    async def drain_ends(self) -> None:
-        """Wait until the database has the ends of this moment."""
-        await self._outbox.drain_ends()
+        await self.outbox.drain()
 
     async def close(self) -> None:
         """Stop admission, write the outbox and end the lease.
@@ -268,20 +257,20 @@ class Ledger:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with suppress(Failure):
             await self._checkpoints.write()
-            await self._database.write(end_leases, self._owner)
+            await self._database.write(end_leases, self.owner)
 
     async def sweep(self) -> int:
         """Recover holds of dead processes, and lost ones of this process. Return how many."""
         # The clock may have jumped past the lease of this process.
-        await self._database.write(renew_lease, self._owner, self._lease_ms)
+        await self._database.write(renew_lease, self.owner, self._lease_ms)
         before_ms = int((self._clock.time() - LOST_AFTER_S) * 1000)
-        owned = await self._database.read(owned_holds, self._owner, before_ms)
+        owned = await self._database.read(owned_holds, self.owner, before_ms)
         self._open = {each: hold for each, hold in self._open.items() if hold() is not None}
         lost = [hold_id for hold_id in owned if hold_id not in self._open]
         if lost:
-            ending = self._outbox.ending_ids()
+            ending = self.outbox.ending_ids()
             lost = [hold_id for hold_id in lost if hold_id not in ending]
-        return await self._recovery.sweep(lost, int(self._clock.time() * 1000))
+        return await self.recovery.sweep(lost, int(self._clock.time() * 1000))
 
     def _held(self) -> list[Hold]:
         """Return the holds of calls in flight."""
@@ -307,6 +296,6 @@ class Ledger:
             with suppress(Failure):
                 await self._checkpoints.write()
                 if heartbeats % LEASE_HEARTBEATS == 0:
-                    await self._database.write(renew_lease, self._owner, self._lease_ms)
+                    await self._database.write(renew_lease, self.owner, self._lease_ms)
                 if heartbeats % SWEEP_HEARTBEATS == 0:
                     await self.sweep()

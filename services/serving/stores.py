@@ -12,7 +12,6 @@ from services.config import StateConfig
 from services.metering.current_reads import CurrentReads
 from services.metering.hold_retention import HoldRetention
 from services.metering.ledger import Ledger
-from services.metering.ledger_metrics import declare_ledger_metrics
 from services.serving.process_parts import ProcessParts
 from services.serving.replica_count import ReplicaCount
 from services.storage.base import Database, DatabaseOptions, declare_database_metrics
@@ -59,7 +58,7 @@ async def open_stores(
     counters = await stack.enter_async_context(opening)
     ledger = Ledger(database, clock, supervisor=parts.supervisor)
     leases = LimitLeases(counters, parts.chance, supervisor=parts.supervisor)
-    declare_ledger_metrics(parts.counters, ledger)
+    ledger.declare_metrics(parts.counters)
     leases.declare_metrics(parts.counters)
     ledger = await stack.enter_async_context(ledger)
     if config.redis_url and config.database_url:

@@ -63,7 +63,7 @@ class Books:
 
     async def end_expired_leases(self, ledger: Ledger) -> None:
         """End the lease of a ledger's process."""
-        await self.database.write(end_leases, ledger._owner)
+        await self.database.write(end_leases, ledger.owner)
 
     async def move_lease(self, ledger: Ledger, jump_s: float) -> None:
         """Move a ledger's lease as a jump of the database's clock does."""
@@ -362,7 +362,7 @@ async def test_an_unreferenced_hold_is_recovered(
     await ledger.drain()
     gc.collect()
     clock.advance(LOST_AFTER_S + 1)
-    await ledger._database.write(renew_lease, ledger._owner, ledger._lease_ms)
+    await ledger._database.write(renew_lease, ledger.owner, ledger._lease_ms)
 
     assert (kept.id in ledger._open, ledger.open_holds) == (True, 1)
     assert await ledger.sweep() == 1
@@ -469,10 +469,10 @@ async def test_a_full_outbox_admits_again_before_it_is_empty(
 
         left = 1
         async with asyncio.timeout(5):
-            while ledger.outbox_depth == 6:  # noqa: ASYNC110
+            while len(ledger.outbox) == 6:  # noqa: ASYNC110
                 await asyncio.sleep(0)  # The outbox announces nothing.
 
-        assert (ledger.outbox_depth, ledger.healthy) == (4, True)
+        assert (len(ledger.outbox), ledger.healthy) == (4, True)
         left = inf
 
     assert await books.balance() == (10 * USD - 6, 0)

@@ -210,7 +210,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 task.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(*self.ledger._tasks)
-            await self.database.write(end_leases, self.ledger._owner)
+            await self.database.write(end_leases, self.ledger.owner)
 
         self.run_async(die())
 

@@ -50,7 +50,7 @@ async def test_a_bug_loses_no_end_of_a_hold(database: Database, clock: FakeClock
         await ledger.drain()
 
         assert ledger.healthy
-        assert ledger.outbox_depth == 0
+        assert len(ledger.outbox) == 0
 
     assert supervisor.failures[("ledger outbox",)].value == FAILURES
     result = await database.read(audit)

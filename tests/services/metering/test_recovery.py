@@ -133,7 +133,7 @@ async def test_a_refused_end_is_quarantined(
 
         assert [await ledger.sweep() for _ in range(3)] == [1, 0, 0]
 
-        assert (ledger.recovered, ledger.broken_holds) == (0, 1)
+        assert (ledger.recovery.recovered, ledger.recovery.broken) == (0, 1)
         assert ledger.healthy
     told = [record.message for record in caplog.records if record.levelname != "INFO"]
     assert told == ["holds.refused", "hold.quarantined"]
