@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -17,11 +18,12 @@ from typing import Any
 import aiohttp
 import asyncpg
 
+from services.call_log.call_queue import FLUSH_S
 from services.storage.postgres import COMMAND_TIMEOUT_S
 from tests.stand.billing_stand import COST_NANO, NANO, USAGE, billing_stand, completion
 from tests.stand.call_log import call_log_stand
 from tests.stand.configuration import MODEL, configuration
-from tests.stand.databases import frozen_postgres, running_postgres
+from tests.stand.databases import frozen_postgres
 from tests.stand.upstream import FakeUpstream, json_answer
 
 CALLS = 20
@@ -70,28 +72,66 @@ async def test_a_silent_store_delays_no_call(tmp_path: Path) -> None:
             writer.transport.abort()
 
 
-async def test_a_frozen_server_delays_rows_alone(tmp_path: Path) -> None:
+async def test_a_frozen_server_delays_rows_alone(tmp_path: Path, postgres_url: str) -> None:
     """While the log's server stands still, calls are answered and charged. Rows follow, once."""
-    with running_postgres() as url:
-        async with billing_stand(tmp_path, call_log_url=url) as stand, call_log_stand(stand) as log:
-            key = await stand.open()
-            await stand.ask(key)
-            assert len(await log.all_calls()) == 1
-            with frozen_postgres(url):
-                answers = [await stand.ask(key) for _ in range(CALLS)]
-                # Longer than a write of rows waits.
-                await asyncio.sleep(COMMAND_TIMEOUT_S + 1)
-                answers += [await stand.ask(key) for _ in range(CALLS)]
-                assert {answer.status for answer in answers} == {200}
-                assert await stand.balance(key) == NANO - (1 + 2 * CALLS) * COST_NANO
+    async with (
+        billing_stand(tmp_path, call_log_url=postgres_url) as stand,
+        call_log_stand(stand) as log,
+    ):
+        key = await stand.open()
+        await stand.ask(key)
+        assert len(await log.all_calls()) == 1
+        with frozen_postgres(postgres_url):
+            answers = [await stand.ask(key) for _ in range(CALLS)]
+            # Longer than a write of rows waits.
+            await asyncio.sleep(COMMAND_TIMEOUT_S + 1)
+            answers += [await stand.ask(key) for _ in range(CALLS)]
+            assert {answer.status for answer in answers} == {200}
+            assert await stand.balance(key) == NANO - (1 + 2 * CALLS) * COST_NANO
+        calls = await log.all_calls()
+        while len(calls) < 1 + 2 * CALLS:
             calls = await log.all_calls()
-            while len(calls) < 1 + 2 * CALLS:
-                calls = await log.all_calls()
 
-            assert len({call.hold_id for call in calls}) == len(calls) == 1 + 2 * CALLS
-            assert sum(call.charge_nano_usd for call in calls) == len(calls) * COST_NANO
-            counts = await stand.counts()
-            assert (counts["calls"], counts["holds_without_call"]) == (1 + 2 * CALLS, 0)
+        assert len({call.hold_id for call in calls}) == len(calls) == 1 + 2 * CALLS
+        assert sum(call.charge_nano_usd for call in calls) == len(calls) * COST_NANO
+        counts = await stand.counts()
+        assert (counts["calls"], counts["holds_without_call"]) == (1 + 2 * CALLS, 0)
+
+
+async def test_a_frozen_server_costs_calls_no_further_step(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    """Calls enter and leave as many functions as before, and no thread waits for the log."""
+    async with billing_stand(tmp_path, call_log_url=postgres_url) as stand:
+        key = await stand.open()
+
+        async def cost() -> tuple[int, int]:
+            """Steps of the loop's thread for some calls, and the number of threads after them."""
+            steps = 0
+
+            def count(*_: object) -> None:
+                nonlocal steps
+                steps += 1
+
+            sys.setprofile(count)
+            try:
+                for _ in range(5 * CALLS):
+                    await stand.ask(key)
+            finally:
+                sys.setprofile(None)
+            return steps, threading.active_count()
+
+        await cost()
+        await asyncio.sleep(2 * FLUSH_S)  # The rows are written.
+        steps, threads = await cost()
+        await asyncio.sleep(2 * FLUSH_S)
+        with frozen_postgres(postgres_url):
+            await cost()
+            await asyncio.sleep(2 * FLUSH_S)  # A batch waits for the server, and more behind it.
+            frozen_steps, frozen_threads = await cost()
+
+        assert 0 < frozen_steps <= 1.05 * steps
+        assert frozen_threads <= threads
 
 
 @asynccontextmanager
