@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from tests.nightly.fuzz import CORPUS, TARGETS, fuzz
 
 
@@ -15,6 +17,7 @@ def test_the_corpus_is_read() -> None:
                 read(path.read_bytes(), random.Random(1))  # noqa: S311
 
 
-def test_malformed_input_is_refused_and_nothing_else() -> None:
-    """Twenty thousand inputs, the same each time."""
-    fuzz(20_000, seed=1)
+@pytest.mark.parametrize("inputs", [5_000, pytest.param(20_000, marks=pytest.mark.nightly)])
+def test_malformed_input_is_refused_and_nothing_else(inputs: int) -> None:
+    """The inputs are the same each time."""
+    fuzz(inputs, seed=1)

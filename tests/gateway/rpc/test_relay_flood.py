@@ -18,7 +18,7 @@ from tests.gateway.rpc.relay_stand import ScriptedCore, asking, serving
 
 CALLS = 500
 """Calls that one message starts."""
-MESSAGES = 100
+MESSAGES = 60
 
 
 def starts(first: int) -> pb.RelayRequest:
