@@ -90,6 +90,15 @@ VALUES: dict[str, Object] = {
 STORES: Object = {"namespaceSelector": {"matchLabels": {"pomogator.stores": "true"}}}
 """Peers of the stores without values: all pods of such a namespace."""
 
+every_version = pytest.mark.parametrize(
+    "version",
+    [
+        pytest.param(version, id="{}.{}".format(*version), marks=marks)
+        for version, marks in zip(VERSIONS, ([], [pytest.mark.nightly], []), strict=True)
+    ],
+)
+"""The oldest and the newest; the one between them nightly."""
+
 every_set = pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
 
 
@@ -169,7 +178,7 @@ def test_lint(values: Object, tmp_path: Path) -> None:
 
 
 @every_set
-@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: f"{version[0]}.{version[1]}")
+@every_version
 def test_schema(values: Object, version: tuple[int, int], tmp_path: Path) -> None:
     """Every object is valid in this version of Kubernetes, without unknown fields."""
     for each in chart(values, tmp_path):

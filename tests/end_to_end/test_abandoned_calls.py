@@ -131,7 +131,7 @@ async def test_leaving_after_a_chunk_costs_the_prompt_and_what_was_passed_on(
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("limit_s", ["0.05", "0.3", "1"])
+@pytest.mark.parametrize("limit_s", ["0.05", "0.3", pytest.param("1", marks=pytest.mark.nightly)])
 async def test_a_deadline_before_the_answer_costs_the_prompt(
     tmp_path: Path, transport: Transport, form: str, limit_s: str
 ) -> None:

@@ -6,7 +6,7 @@ per byte and at random: none of that may show.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -19,12 +19,26 @@ CASES = {case["id"]: case for case in captures.load()}
 
 SLICES = ("event", "byte", "random:7")
 BYTE_MAX = 60_000
-"""Larger bodies are not served byte by byte: one write for each takes minutes."""
+"""Larger bodies are cut at random: a write for each byte takes minutes."""
 
 EXCEPTIONS: Mapping[str, str] = {
     "snowflake-s-stream-reasoning-c6b2": "its reading leaves out reasoning_details; we show them",
 }
 """Cases whose reading we do not share, each with the reason."""
+
+
+def cells() -> Sequence[Any]:
+    """Return each case in events and in the smallest pieces; other cuts are nightly."""
+    found = []
+    for name, case in CASES.items():
+        is_large = len(case["response"]["body"]) > BYTE_MAX
+        for slicing in SLICES:
+            if slicing != "byte" or not is_large:
+                is_nightly = slicing == "random:7" and not is_large
+                marks = [pytest.mark.nightly] * is_nightly
+                found.append(pytest.param(name, slicing, marks=marks))
+    return found
+
 
 pytestmark = pytest.mark.skipif(not captures.CAPTURES, reason=captures.WHY_SKIPPED)
 
@@ -47,8 +61,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
             yield gateway
 
 
-@pytest.mark.parametrize("slicing", SLICES)
-@pytest.mark.parametrize("case_id", CASES)
+@pytest.mark.parametrize(("case_id", "slicing"), cells())
 async def test_a_recorded_exchange_gives_its_expected_answer(
     gateway: Gateway, case_id: str, slicing: str
 ) -> None:
@@ -56,8 +69,6 @@ async def test_a_recorded_exchange_gives_its_expected_answer(
     case = CASES[case_id]
     if case_id in EXCEPTIONS:
         pytest.skip(EXCEPTIONS[case_id])
-    if slicing == "byte" and len(case["response"]["body"]) > BYTE_MAX:
-        pytest.skip("served byte by byte it takes minutes")
 
     whole = await _ask(gateway, f"{case_id}/{slicing}", stream=False)
     captures.check(case, whole, streamed=False)

@@ -20,7 +20,11 @@ from tests.stand.upstream import FakeUpstream
 SHELL = ("/bin/sh", "-c", 'shut=$1; shift; eval "exec $shut"; exec "$@"', "sh")
 """Closes descriptors, then runs a command in its place."""
 
-CLOSED = [(0,), (1,), (2,), (0, 1, 2)]
+CLOSED = [
+    *(pytest.param((number,), marks=pytest.mark.nightly) for number in (0, 1)),
+    (2,),
+    (0, 1, 2),
+]
 
 
 def without(descriptors: Sequence[int], *command: object) -> Process:

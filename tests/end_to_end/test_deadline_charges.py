@@ -39,7 +39,7 @@ async def words_until_deadline(stand: BillingStand, key: str, limit_s: str) -> i
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("words", range(4))
-@pytest.mark.parametrize("limit_s", ["0.3", "0.7"])
+@pytest.mark.parametrize("limit_s", ["0.3", pytest.param("0.7", marks=pytest.mark.nightly)])
 async def test_a_deadline_costs_the_prompt_and_what_was_passed_on(
     tmp_path: Path, each_database_url: str, transport: Transport, words: int, limit_s: str
 ) -> None:
