@@ -31,7 +31,6 @@ from gateway.http.request_urls import URLS, UrlList, add_head_routes
 from gateway.http.runner import CONFIG, FAST_PATH, MEMORY
 from gateway.http.trusted_proxies import TrustedProxies
 from gateway.overload.body_budget import BodyBudget
-from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.overload_metrics import declare_call_metrics
 from gateway.rpc.grpc_backend import GrpcBackend
@@ -85,10 +84,9 @@ def create_app(
     `gateway.server` runs the application; otherwise aiohttp answers malformed HTTP itself, and not
     in JSON.
     """
-    backend = backend or GrpcBackend(channel)
-    calls = InFlightCalls(memory, learns_limit=backend.call_limit is None)
+    backend = backend or GrpcBackend(channel, memory)
     admission = BodyAdmission(
-        call_limit=backend.call_limit or calls.limit.retry_after_s,
+        call_limit=backend.call_limit,
         monitor=memory,
         known_keys=KnownKeys(backend.check_key),
         budget=bodies or BodyBudget(config.body_memory_bytes_max),
@@ -101,19 +99,18 @@ def create_app(
         app.on_response_prepare.append(add_cors_headers)
     app[CONFIG] = config
     app[OBSERVER] = observer = observer or RequestObserver()
-    learned = calls.limit if calls.learns_limit else None
-    declare_call_metrics(observer.metrics, learned, memory, admission.budget)
+    declare_call_metrics(observer.metrics, backend.learned_limit, memory, admission.budget)
     if memory is not None:
         app[MEMORY] = memory
     app.on_response_prepare.append(add_headers)
-    app.on_shutdown.append(partial(_drain, calls))
-    handlers = _handlers(backend, calls, config, admission)
+    app.on_shutdown.append(partial(_drain, backend))
+    handlers = _handlers(backend, config, admission)
     endpoints = [endpoint for handler in handlers for endpoint in handler.endpoints()]
     app[FAST_PATH] = FastPath(endpoints, throttle, config.body_bytes_max, observer, admission)
     _set_error_renderers(app, endpoints)
     for handler in handlers:
         app.add_routes(handler.routes())
-    app.add_routes(ModelsHandler(backend, calls, config, surfaces.SURFACES).routes())
+    app.add_routes(ModelsHandler(backend, config, surfaces.SURFACES).routes())
     small_bodies = min(config.body_bytes_max, KEY_FIRST_BYTES)
     app.add_routes(routes(TRANSCODED, channel, replace(config, body_bytes_max=small_bodies)))
     if config.console:
@@ -131,15 +128,15 @@ def create_app(
 
 
 def _handlers(
-    backend: Backend, calls: InFlightCalls, config: EdgeConfig, admission: BodyAdmission
+    backend: Backend, config: EdgeConfig, admission: BodyAdmission
 ) -> Sequence[SurfaceHandler[Any]]:
     """Return the handlers of all requests with a prompt."""
     made: list[SurfaceHandler[Any]] = [
-        kind(surface, backend, calls, config, admission)
+        kind(surface, backend, config, admission)
         for surface in surfaces.SURFACES
         for kind in (CompletionHandler, TokenCountHandler)
     ]
-    return [*made, EmbeddingsHandler(EmbeddingsApi(), backend, calls, config, admission)]
+    return [*made, EmbeddingsHandler(EmbeddingsApi(), backend, config, admission)]
 
 
 def _set_error_renderers(app: web.Application, endpoints: Sequence[Endpoint]) -> None:
@@ -163,5 +160,5 @@ async def _describe(_: web.Request) -> web.Response:
     return web.Response(body=DESCRIPTION, content_type="application/json")
 
 
-async def _drain(calls: InFlightCalls, app: web.Application) -> None:
-    await calls.drain(app[CONFIG].drain_timeout_s)
+async def _drain(backend: Backend, app: web.Application) -> None:
+    await backend.drain(app[CONFIG].drain_timeout_s)

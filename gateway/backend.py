@@ -26,6 +26,15 @@ retry, or None where one more call of that caller is within the limit, and memor
 call starts in this loop turn or the next one, if at all."""
 
 
+class LearnedLimit(Protocol):
+    """A limit that an edge has learned (`gateway.overload.concurrency_limit`)."""
+
+    calls_max: int | None
+    """The most calls in flight. None: no service has refused a call yet."""
+    refused: int
+    """Calls that the edge refused so far."""
+
+
 class Backend(Protocol):
     """The service behind the edge. All methods but `state` raise ApiError.
 
@@ -33,9 +42,10 @@ class Backend(Protocol):
     of a stream.
     """
 
-    call_limit: CallLimit | None = None
-    """The limit of a service in this process, which may be asked before each call. None: its
-    refusals show the limit (`gateway.overload.concurrency_limit`)."""
+    call_limit: CallLimit
+    """It is asked before each call."""
+    learned_limit: LearnedLimit | None = None
+    """The limit that the refusals of a service apart show. None: it is in this process."""
 
     async def whole(
         self, request: CompletionRequest, call: CallOptions, headers: dict[str, str], /
@@ -70,6 +80,9 @@ class Backend(Protocol):
 
         Raises ApiError: the key is not valid.
         """
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for the calls in flight to end. After `timeout_s` the others raise SHUTTING_DOWN."""
 
     async def state(self, timeout_s: float) -> ServiceState:
         """Return whether a service answers, and accepts calls."""

@@ -68,7 +68,7 @@ async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
         if backend is None:
             links = await stack.enter_async_context(RelayLinks(channel).searching())
             links.declare_metrics(metrics)
-            backend = RelayBackend(channel, links)
+            backend = RelayBackend(channel, links, memory)
         app = create_app(channel, config, observer, memory, backend, bodies=bodies)
         bound = await stack.enter_async_context(_listening(app, address, tls, shared=shared_port))
         try:

@@ -32,6 +32,9 @@ from services.reason_table import REASONS, Reason
 # gRPC's metadata limit, and the status would turn into RESOURCE_EXHAUSTED.
 MESSAGE_MAX = 512
 
+SHUTDOWN_RETRY_AFTER_S = 1.0
+"""The wait before a retry at another replica."""
+
 BALANCE = "BALANCE"
 """The type of the only precondition of calls: the account can pay."""
 
@@ -155,6 +158,12 @@ def invalid(param: str, message: str) -> Failure:
 def deadline_passed() -> Failure:
     """Return the failure of a call whose deadline has passed."""
     return Failure(ErrorReason.DEADLINE, "The time for this request is over.")
+
+
+def shutting_down() -> Failure:
+    """Return the failure of a call in flight that a shutdown has ended."""
+    message = "The service is shutting down. Please try again."
+    return Failure(ErrorReason.SHUTTING_DOWN, message, retry_after_s=SHUTDOWN_RETRY_AFTER_S)
 
 
 def _cut(message: str) -> str:

@@ -19,7 +19,6 @@ from gateway.http.request_urls import add_head_routes
 from gateway.http.runner import CONFIG
 from gateway.http.trusted_proxies import TrustedProxies
 from gateway.overload.body_budget import BodyBudget
-from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.surfaces.completion_handler import CompletionHandler
 from gateway.surfaces.openai_chat.surface import OpenAIChat
 from gateway.telemetry.request_observer import OBSERVER, RequestObserver
@@ -41,13 +40,12 @@ def create_console_app(
     app[OBSERVER] = RequestObserver()
     app[CONFIG] = config
     app.on_response_prepare.append(add_headers)
-    calls = InFlightCalls(learns_limit=backend.call_limit is None)
     admission = BodyAdmission(
-        call_limit=backend.call_limit or calls.limit.retry_after_s,
+        call_limit=backend.call_limit,
         known_keys=KnownKeys(backend.check_key),
         budget=bodies,
     )
-    chat = CompletionHandler(OpenAIChat(), backend, calls, config, admission)
+    chat = CompletionHandler(OpenAIChat(), backend, config, admission)
     console = Console(channel, backend, chat.handle_routed, throttle, config, operators)
     app.add_routes(console.routes())
     app.router.add_get("/", _to_console)

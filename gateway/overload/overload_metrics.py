@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gateway.backend import LearnedLimit
 from gateway.overload.body_budget import BodyBudget
-from gateway.overload.concurrency_limit import ConcurrencyLimit
 from gateway.overload.connection_limit import ConnectionLimit
 from gateway.overload.memory_monitor import MemoryMonitor
 from services.common.plain_metrics import PlainMetrics
@@ -11,7 +11,7 @@ from services.common.plain_metrics import PlainMetrics
 
 def declare_call_metrics(
     metrics: PlainMetrics,
-    limit: ConcurrencyLimit | None,
+    limit: LearnedLimit | None,
     memory: MemoryMonitor | None,
     bodies: BodyBudget,
 ) -> None:

@@ -6,7 +6,7 @@ The channel is TCP, a Unix socket, or leads to handlers in the same process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -17,8 +17,10 @@ from pomogator.embeddings.v1.embedding_service_pb2_grpc import EmbeddingServiceS
 from pomogator.models.v1 import model_service_pb2 as model_messages
 from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
 
-from gateway.backend import Backend, ServiceState
+from gateway.backend import Backend, CallLimit, LearnedLimit, ServiceState
 from gateway.errors import ApiError, shutting_down
+from gateway.overload.in_flight_calls import InFlightCall, InFlightCalls
+from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.rpc.call_metadata import call_metadata, completion_metadata, response_headers
 from gateway.rpc.status_mapping import to_api_error
 from services.common.call_names import TIMEOUT_HEADER
@@ -49,7 +51,11 @@ arrive as 600 s. The service compares it with the exact timeout in `x-pomogator-
 class GrpcBackend(Backend):
     """The service at the other end of a channel, which the caller opens and closes."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, memory: MemoryMonitor | None = None) -> None:
+        """Calls are refused while `memory` is short."""
+        self._calls = InFlightCalls(memory)
+        self.learned_limit: LearnedLimit | None = self._calls.limit
+        self.call_limit: CallLimit = self._calls.limit.retry_after_s
         self._chat = ChatCompletionServiceStub(channel)
         self._embeddings = EmbeddingServiceStub(channel)
         self._models = ModelServiceStub(channel)
@@ -68,7 +74,7 @@ class GrpcBackend(Backend):
         rpc = self._chat.CreateChatCompletion(
             message, metadata=_completion_metadata(call), timeout=_timeout_s(call)
         )
-        with _Ending(rpc, call.request_id):
+        with self._in_flight(call, rpc.cancel), _Ending(rpc, call.request_id):
             answer = await rpc
             headers.update(response_headers(await rpc.initial_metadata()))
         return read_completion(answer)
@@ -83,7 +89,7 @@ class GrpcBackend(Backend):
             timeout=_timeout_s(call),
         )
         del request  # It may be large, and the stream long.
-        with _Ending(rpc, call.request_id):
+        with self._in_flight(call, rpc.cancel), _Ending(rpc, call.request_id):
             has_headers = False
             async for response in rpc:
                 if not has_headers:
@@ -100,7 +106,7 @@ class GrpcBackend(Backend):
         rpc = self._embeddings.CreateEmbeddings(
             message, metadata=_completion_metadata(call), timeout=_timeout_s(call)
         )
-        with _Ending(rpc, call.request_id):
+        with self._in_flight(call, rpc.cancel), _Ending(rpc, call.request_id):
             answer = await rpc
             headers.update(response_headers(await rpc.initial_metadata()))
         return read_embeddings(answer)
@@ -111,7 +117,7 @@ class GrpcBackend(Backend):
         rpc = self._chat.CountPromptTokens(
             message, metadata=_metadata(call), timeout=call.deadline_s
         )
-        with _Ending(rpc, call.request_id):
+        with self._in_flight(call, rpc.cancel), _Ending(rpc, call.request_id):
             return read_count(await rpc)
 
     async def models(self, call: CallOptions) -> Sequence[Model]:
@@ -119,14 +125,14 @@ class GrpcBackend(Backend):
         rpc = self._models.ListModels(
             model_messages.ListModelsRequest(), metadata=_metadata(call), timeout=call.deadline_s
         )
-        with _Ending(rpc, call.request_id):
+        with self._in_flight(call, rpc.cancel), _Ending(rpc, call.request_id):
             return [read_model(model) for model in (await rpc).models]
 
     async def model(self, name: str, call: CallOptions) -> Model:
         """Return one of these models."""
         request = model_messages.GetModelRequest(model=name)
         rpc = self._models.GetModel(request, metadata=_metadata(call), timeout=call.deadline_s)
-        with _Ending(rpc, call.request_id):
+        with self._in_flight(call, rpc.cancel), _Ending(rpc, call.request_id):
             return read_model((await rpc).model)
 
     async def check_key(self, key: str, request_id: str) -> bool:
@@ -139,6 +145,13 @@ class GrpcBackend(Backend):
                 raise
             return error.reason == ErrorReason.NOT_FOUND
         return True
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for the calls in flight; end those that still run after `timeout_s`."""
+        await self._calls.running.drain(timeout_s)
+
+    def _in_flight(self, call: CallOptions, end: Callable[[], object]) -> InFlightCall:
+        return InFlightCall(self._calls, call.key or "", end)
 
     async def state(self, timeout_s: float) -> ServiceState:
         """Return the state that the service's health reports."""
@@ -181,5 +194,5 @@ class _Ending:
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
             if task is not None and not task.cancelling():
-                # The channel was closed, not the request cancelled.
+                # The call or its channel was closed, not the request cancelled.
                 raise shutting_down() from None

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 import grpc
 from pomogator.relay.v1 import relay_service_pb2 as pb
 
+from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.rpc.relay_link import RelayLink
 from gateway.rpc.relay_links import RelayLinks
@@ -24,8 +25,13 @@ from services.domain.spec import CompletionRequest
 class RelayBackend(GrpcBackend):
     """The services at the other end of a channel, which the caller opens and closes."""
 
-    def __init__(self, channel: grpc.aio.Channel, links: RelayLinks) -> None:
-        super().__init__(channel)
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        links: RelayLinks,
+        memory: MemoryMonitor | None = None,
+    ) -> None:
+        super().__init__(channel, memory)
         self._links = links
 
     async def whole(
@@ -39,7 +45,7 @@ class RelayBackend(GrpcBackend):
         method = pb.RELAYED_METHOD_CREATE_CHAT_COMPLETION
         relayed = link.start(method, encoded, call, headers)
         del chosen, encoded  # They may be large, and the answer take long.
-        with relayed:
+        with self._in_flight(call, relayed.shut_down), relayed:
             response = await relayed.next_response()
         return link.codec.decode_completion(response)
 
@@ -50,7 +56,7 @@ class RelayBackend(GrpcBackend):
         chosen = self._choose(request, call)
         if chosen is None:
             return super().stream(request, call, headers)
-        return _relay(*chosen, call, headers)
+        return self._relay(*chosen, call, headers)
 
     def _choose(
         self, request: CompletionRequest, call: CallOptions
@@ -66,13 +72,13 @@ class RelayBackend(GrpcBackend):
         encoded = link.codec.encode_request(request)
         return None if len(encoded) > RELAYED_BYTES_MAX else (link, encoded)
 
-
-async def _relay(
-    link: RelayLink, encoded: bytes, call: CallOptions, headers: dict[str, str]
-) -> AsyncGenerator[Batch, None]:
-    method, decode = pb.RELAYED_METHOD_STREAM_CHAT_COMPLETION, link.codec.decode_batch
-    with link.start(method, encoded, call, headers) as relayed:
+    async def _relay(
+        self, link: RelayLink, encoded: bytes, call: CallOptions, headers: dict[str, str]
+    ) -> AsyncGenerator[Batch, None]:
+        method, decode = pb.RELAYED_METHOD_STREAM_CHAT_COMPLETION, link.codec.decode_batch
+        relayed = link.start(method, encoded, call, headers)
         del encoded  # It may be large, and the stream long.
-        while response := await relayed.next_response():
-            if batch := decode(response):
-                yield batch
+        with self._in_flight(call, relayed.shut_down), relayed:
+            while response := await relayed.next_response():
+                if batch := decode(response):
+                    yield batch

@@ -9,7 +9,7 @@ from typing import Self
 
 from pomogator.relay.v1 import relay_service_pb2 as pb
 
-from gateway.errors import ApiError, internal
+from gateway.errors import ApiError, internal, shutting_down
 from gateway.rpc.call_metadata import response_headers
 from gateway.rpc.status_mapping import deadline_passed, service_error
 from services.common.call_names import RELAY_WINDOW_BYTES
@@ -96,6 +96,10 @@ class RelayCall:
         if not self._has_ended:
             self._error = self._error or error
             self._wake()
+
+    def shut_down(self) -> None:
+        """End the call, since the edge shuts down."""
+        self.fail(shutting_down())
 
     async def next_response(self) -> bytes:
         """Return the next message of the method; empty: there are no more.

@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from gateway.errors import ApiError, internal
 from gateway.http.exchange import Exchange
-from gateway.overload.in_flight_calls import InFlightCall
 from gateway.surfaces.answer_headers import COST_HEADER, notes_header
 from gateway.surfaces.base import Route, StreamRenderer, Surface
 from gateway.surfaces.event_stream import EventStream
@@ -63,8 +62,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
             call = replace(call, deadline_s=options.stream_deadline_s)
             batches = self.backend.stream(asked, call, answer_headers)
             return self._stream(exchange, request.stream_renderer(), batches, answer_headers)
-        with InFlightCall(self.calls, sent.caller):
-            completion = await self.backend.whole(asked, call, answer_headers)
+        completion = await self.backend.whole(asked, call, answer_headers)
         if exchange.started > sent.key_fresh_until:
             self.remember_key(sent)
         if completion.notes:
@@ -85,8 +83,7 @@ class CompletionHandler(SurfaceHandler[Surface]):
         surface = self.surface
         stream = EventStream(exchange, self.config, surface.framing, headers)
         try:
-            with InFlightCall(self.calls, exchange.sent.caller):
-                last = await stream.relay(batches, renderer, surface.field_names)
+            last = await stream.relay(batches, renderer, surface.field_names)
             if exchange.started > exchange.sent.key_fresh_until:
                 self.remember_key(exchange.sent)
         except ApiError as error:

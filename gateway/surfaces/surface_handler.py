@@ -26,7 +26,6 @@ from gateway.http.endpoint import Endpoint
 from gateway.http.exchange import AlreadySentResponse, Exchange, receive_body, routed_exchange
 from gateway.http.known_keys import TTL_S
 from gateway.http.middleware import BEGUN
-from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.surfaces.base import InboundApi, Route
 from gateway.telemetry.request_observer import TRACE_CONTEXT
 from services.common.off_loop import OFF_LOOP_BYTES, off_loop
@@ -48,13 +47,11 @@ class SurfaceHandler(ABC, Generic[A]):
         self,
         surface: A,
         backend: Backend,
-        calls: InFlightCalls,
         config: EdgeConfig,
         admission: BodyAdmission,
     ) -> None:
         self.surface = surface
         self.backend = backend
-        self.calls = calls
         self.config = config
         self.admission = admission
 

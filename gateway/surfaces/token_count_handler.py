@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.http.exchange import Exchange
-from gateway.overload.in_flight_calls import InFlightCall
 from gateway.surfaces.answer_headers import notes_header
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.surface_handler import MODEL_LOGGED_MAX, SurfaceHandler
@@ -31,8 +30,7 @@ class TokenCountHandler(SurfaceHandler[Surface]):
         surface, sent = self.surface, exchange.sent
         request, _, call = await self.read(exchange, surface.decode_prompt)
         exchange.outcome["model"] = request.spec.model[:MODEL_LOGGED_MAX]
-        with InFlightCall(self.calls, sent.caller):
-            count = await self.backend.count_prompt(request, call)
+        count = await self.backend.count_prompt(request, call)
         self.remember_key(sent)
         answer_headers = notes_header(count.notes, _NAMES)
         if surface.request_id_header:

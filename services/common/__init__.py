@@ -26,6 +26,7 @@ Modules, in the order in which data flows:
     chat_names           suffix `-thinking` of models' names
     image_format         limits and checks of images
     fair_share           light callers and their spare capacity
+    running_calls        calls in flight, and their drain
     retry_after          when refused callers return
     memory_budget        memory that large requests may take
     off_loop             reading of large requests in a thread

@@ -20,6 +20,7 @@ from services.admission.keyring import Keyring
 from services.common.call_names import TAGS_HEADER
 from services.common.call_tags import read_tags
 from services.common.plain_metrics import PlainCounter
+from services.common.running_calls import RunningCalls
 from services.completions.completion_call import AuthenticatedCall, CallRequest, CompletionCall
 from services.completions.idempotency import check_idempotency_key
 from services.completions.pipeline import Pipeline
@@ -30,7 +31,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch
 from services.domain.prompt_count import PromptCount, PromptCountRequest
 from services.domain.spec import CompletionRequest
-from services.errors import Failure
+from services.errors import Failure, shutting_down
 from services.overload.load_shedder import LoadShedder
 from services.telemetry.call_facts import NAME_CHARS_MAX
 from services.telemetry.calls import CallLog, CallRecord
@@ -77,11 +78,12 @@ class CallEntrance(Generic[PipelineT]):
         self._refused = refused
         self.to_error: ToError | None = None
         """None: failures are raised as they are."""
+        self.running = RunningCalls()
 
     def bordered(self, to_error: ToError) -> Self:
         """Return the same entrance for callers who get `to_error` of each failure."""
         entrance = copy(self)
-        entrance.to_error = to_error
+        entrance.to_error, entrance.running = to_error, RunningCalls()
         return entrance
 
     def retry_after_s(self, key: str) -> float | None:
@@ -120,6 +122,7 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
         record = self._record = entrance.calls.begin(
             options.request_id, self.method, options.trace_context
         )
+        entrance.running.add(self)
         request, key, in_flight = self.request, options.key, len(entrance.calls.live)
         try:
             self._leave = entrance.load_shedder.admit(
@@ -160,10 +163,15 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
             if isinstance(error, Failure) and call is not None:
                 await self._add_limit_headers(error, call)
         finally:
+            self.entrance.running.discard(self)
             if self._leave is not None:
                 self._leave()
             if self._record is not None:
                 self.entrance.calls.end(self._record, error, self.interrupt.time_left_s)
+
+    def end(self) -> None:
+        """End the call, since its caller shuts down."""
+        self.interrupt.trigger(shutting_down)
 
     async def _add_limit_headers(self, failure: Failure, call: CallT) -> None:
         """Add the `x-ratelimit-…` headers to a refusal, if the limits that apply are known."""

@@ -26,7 +26,7 @@ from google.rpc.error_details_pb2 import RequestInfo
 
 from services.common.call_names import INTERNAL_MESSAGE, METERED, STATUS_DETAILS
 from services.domain.error_reason import ErrorReason
-from services.errors import Failure
+from services.errors import Failure, shutting_down
 from services.rpc.call_context import (
     Context,
     Continuation,
@@ -120,8 +120,7 @@ class FailureBorder(grpc.aio.ServerInterceptor):
             if not self._is_shut_down:
                 raise
             task.uncancel()
-            message = "The service is shutting down. Please try again."
-            raise Failure(ErrorReason.SHUTTING_DOWN, message, retry_after_s=RETRY_AFTER_S) from None
+            raise shutting_down() from None
         finally:
             self._calls.discard(task)
             self._limited -= is_limited

@@ -6,6 +6,7 @@ other methods go over the channel to the servicers, as those of an edge apart do
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
@@ -42,9 +43,11 @@ class CoreBackend(GrpcBackend):
         """`channel` leads to the servicers of `service`."""
         super().__init__(channel)
         completions = service.completions.bordered(_api_error)
+        embeddings = service.embeddings.bordered(_api_error)
         self.whole, self.stream = completions.whole, completions.stream
-        self.embed = service.embeddings.bordered(_api_error).create
-        self.call_limit = completions.retry_after_s
+        self.embed = embeddings.create
+        self.call_limit, self.learned_limit = completions.retry_after_s, None
+        self._drains = completions.running.drain, embeddings.running.drain, super().drain
         self._keyring = service.keyring
         self._serves = service.serves
 
@@ -58,6 +61,10 @@ class CoreBackend(GrpcBackend):
                 raise error from None
             return False
         return True
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for the calls of this edge; end those that still run after `timeout_s`."""
+        await asyncio.gather(*(drain(timeout_s) for drain in self._drains))
 
     async def state(self, timeout_s: float) -> ServiceState:  # noqa: ARG002 - it answers at once
         """Return whether calls are accepted."""

@@ -59,6 +59,9 @@ FINISHES: Mapping[str, str] = {
 _BREAKS = tuple(row.end for row in ROWS if row.end)
 _OTHER_ENDS = (REFUSED, INTERNAL, CLIENT_GONE, DEADLINE, REPLAYED, SHUTDOWN, "upstream_error")
 
+_CUTS = frozenset({ErrorReason.DEADLINE, ErrorReason.SHUTTING_DOWN})
+"""Interrupts that end a call as its transport does over gRPC: it is cancelled."""
+
 ENDS = frozenset({UNSPECIFIED, *FINISHES.values(), *_BREAKS, *_OTHER_ENDS})
 """All values of `CallRecord.end`."""
 
@@ -297,7 +300,7 @@ class CallLog:
         if record.finish:
             # The answer is complete: a caller who has its last message may cancel.
             record.end = record.finish
-        elif failure is not None and failure.reason is not ErrorReason.DEADLINE:
+        elif failure is not None and failure.reason not in _CUTS:
             _record_failure(record, failure)
         elif time_left_s is not None and time_left_s <= 0:
             record.code, record.end = grpc.StatusCode.DEADLINE_EXCEEDED.name, DEADLINE
@@ -307,9 +310,9 @@ class CallLog:
 
 
 def _is_cut(record: CallRecord, error: BaseException) -> bool:
-    """Return whether a call raises the failure of its deadline, which has interrupted it."""
+    """Return whether a call raises the failure of a cut, which has interrupted it."""
     is_interrupted = record.interrupt is not None and record.interrupt.failure is not None
-    return is_interrupted and isinstance(error, Failure) and error.reason is ErrorReason.DEADLINE
+    return is_interrupted and isinstance(error, Failure) and error.reason in _CUTS
 
 
 def _record_failure(record: CallRecord, failure: Failure) -> None:

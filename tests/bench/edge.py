@@ -28,6 +28,7 @@ import uvloop
 from gateway.app import create_app
 from gateway.backend import Backend, ServiceState
 from gateway.config import EdgeConfig
+from gateway.http.body_admission import no_limit
 from gateway.http.runner import EdgeRunner
 from services.common import json_logs
 from services.common.heap import keep_freed_memory
@@ -80,15 +81,20 @@ STREAMS: Mapping[str, Sequence[Batch]] = {"burst": stream(20), "paced": stream(1
 class IdleBackend(Backend):
     """Backend that answers without work. The model selects the stream."""
 
+    call_limit = staticmethod(no_limit)
+
+    async def drain(self, timeout_s: float) -> None:
+        """No call is in flight."""
+
     async def whole(
-        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str], /
     ) -> Completion:
         """One answer."""
         del request, call, headers
         return ANSWER
 
     def stream(
-        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str], /
     ) -> AsyncGenerator[Batch, None]:
         """One of the streams."""
         del call, headers
@@ -99,7 +105,7 @@ class IdleBackend(Backend):
             yield batch
 
     async def embed(
-        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str]
+        self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str], /
     ) -> Embeddings:
         """No vectors."""
         del call, headers

@@ -12,13 +12,15 @@ import grpc
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.backend import Backend, ServiceState
-from gateway.errors import ApiError
+from gateway.errors import ApiError, shutting_down
+from gateway.http.body_admission import no_limit
 from gateway.rpc.call_metadata import call_metadata, response_headers
 from gateway.rpc.status_mapping import to_api_error
 from services.common.contract.chat import fill_request, read_completion
 from services.common.contract.chat_events import read_batch
 from services.common.contract.models import read_model
 from services.common.contract.prompt_count import read_count, to_count_request_message
+from services.common.running_calls import RunningCalls
 from services.domain.call_options import CallOptions
 from services.domain.completion import Completion
 from services.domain.embeddings import Embedding, EmbeddingRequest, Embeddings
@@ -36,6 +38,8 @@ class DirectBackend(Backend):
     def __init__(self, script: ScriptedService) -> None:
         self._script = script
         self._chat = ScriptedChat(script)
+        self._running = RunningCalls()
+        self.call_limit = no_limit
 
     async def whole(
         self, request: CompletionRequest, call: CallOptions, headers: dict[str, str], /
@@ -43,7 +47,7 @@ class DirectBackend(Backend):
         """The script's answer."""
         context = _CallContext(call, headers)
         message = fill_request(request, chat.CreateChatCompletionRequest())
-        with _api_errors(call.request_id):
+        with _DirectCall(self._running), _api_errors(call.request_id):
             async with asyncio.timeout(call.deadline_s):
                 answer = await self._chat.CreateChatCompletion(message, cast("Context", context))
         return read_completion(answer)
@@ -59,7 +63,7 @@ class DirectBackend(Backend):
     ) -> AsyncGenerator[Batch, None]:
         message = fill_request(request, chat.StreamChatCompletionRequest())
         steps = self._chat.StreamChatCompletion(message, cast("Context", context))
-        with _api_errors(context.call.request_id):
+        with _DirectCall(self._running), _api_errors(context.call.request_id):
             async with aclosing(cast("AsyncGenerator[Any, None]", steps)) as responses:
                 async for response in responses:
                     yield read_batch(response)
@@ -94,10 +98,36 @@ class DirectBackend(Backend):
         del key, request_id
         return True
 
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for the calls, and interrupt the others."""
+        await self._running.drain(timeout_s)
+
     async def state(self, timeout_s: float) -> ServiceState:
         """As the script says."""
         del timeout_s
         return "ready" if self._script.ready else "not serving"
+
+
+class _DirectCall:
+    """A call in flight, whose task is cancelled at the end of a drain."""
+
+    def __init__(self, running: RunningCalls) -> None:
+        self._running = running
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._is_ended = False
+
+    def end(self) -> None:
+        """End the call."""
+        self._is_ended = True
+        self._task.cancel()
+
+    def __enter__(self) -> None:
+        self._running.add(self)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._running.discard(self)
+        if self._is_ended and not self._task.uncancel():
+            raise shutting_down() from None
 
 
 class _CallContext:

@@ -11,7 +11,6 @@ from multidict import MultiMapping
 
 from gateway.config import EdgeConfig
 from gateway.http.exchange import Exchange
-from gateway.overload.in_flight_calls import InFlightCall
 from gateway.surfaces.answer_headers import COST_HEADER, notes_header
 from gateway.surfaces.base import InboundApi, Route
 from gateway.surfaces.embeddings.decode import DecodedRequest, decode
@@ -42,10 +41,7 @@ class EmbeddingsHandler(SurfaceHandler[EmbeddingsApi]):
         asked, options, call = await self.read(exchange, _decode)
         exchange.outcome.update(model=asked.spec.model[:MODEL_LOGGED_MAX], stream=False)
         headers: dict[str, str] = {}
-        with InFlightCall(self.calls, sent.caller):
-            answer = await self.backend.embed(
-                asked.request(options.parameter_policy), call, headers
-            )
+        answer = await self.backend.embed(asked.request(options.parameter_policy), call, headers)
         self.remember_key(sent)
         body = await off_loop(rendered_bytes(answer), render, answer, asked.encoding)
         headers |= notes_header(answer.notes)

@@ -19,7 +19,6 @@ from gateway.http.body import expect_continue
 from gateway.http.call_options import deadline_s, idempotency_key, trace_context
 from gateway.http.credentials import BEARER_ONLY, api_key
 from gateway.http.middleware import REQUEST_ID
-from gateway.overload.in_flight_calls import InFlightCall, InFlightCalls
 from gateway.surfaces.base import ModelsForm, Surface
 from gateway.surfaces.models.model_members import members_of
 from services.domain.call_options import CallOptions
@@ -61,12 +60,10 @@ class ModelsHandler:
     def __init__(
         self,
         backend: Backend,
-        calls: InFlightCalls,
         config: EdgeConfig,
         surfaces: Sequence[Surface] = (),
     ) -> None:
         self._backend = backend
-        self._calls = calls
         self._config = config
         self._clients = {
             each.marker_header: _Client(
@@ -87,8 +84,7 @@ class ModelsHandler:
         """Answer with all models that the key may use."""
         client = self._client(request)
         call = self._call(request, client)
-        with InFlightCall(self._calls, call.key or ""):
-            listed = await self._backend.models(call)
+        listed = await self._backend.models(call)
         return _json(client.form.render_list(listed, request.query), request, client)
 
     async def get(self, request: web.Request) -> web.Response:
@@ -96,8 +92,7 @@ class ModelsHandler:
         client = self._client(request)
         call = self._call(request, client)
         try:
-            with InFlightCall(self._calls, call.key or ""):
-                found = await self._backend.model(request.match_info["model"], call)
+            found = await self._backend.model(request.match_info["model"], call)
         except ApiError as error:
             if error.reason == ErrorReason.NOT_FOUND:
                 error.code = "model_not_found"  # OpenAI's code, which SDKs check.

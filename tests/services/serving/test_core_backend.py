@@ -164,3 +164,62 @@ async def test_a_key_that_cannot_be_checked_is_not_accepted(
     monkeypatch.setattr(slow.gateway.service.keyring, "authenticate", fail)
 
     assert not await slow.backend.check_key(slow.gateway.key, "r")
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_a_drain_ends_streams_at_its_timeout(slow: SlowRelease, is_read: bool) -> None:
+    """Whether the next batch is awaited then or later. The reader's task is not cancelled."""
+    async with aclosing(slow.stream(30.0)) as batches:
+        await anext(batches)
+        draining = asyncio.create_task(slow.backend.drain(0.05))
+        if not is_read:
+            await draining
+        with pytest.raises(ApiError) as ended:
+            await anext(batches)
+        await draining
+
+    assert ended.value.reason == ErrorReason.SHUTTING_DOWN
+
+
+async def test_a_drain_ends_whole_answers_at_its_timeout(slow: SlowRelease) -> None:
+    """Their callers are to repeat them."""
+    call = CallOptions(key=slow.gateway.key, request_id="r", deadline_s=30.0)
+    asking = asyncio.create_task(slow.backend.whole(REQUEST, call, {}))
+    while not slow.gateway.service.calls.live:  # noqa: ASYNC110 - it has begun in milliseconds
+        await asyncio.sleep(0.01)
+    await slow.backend.drain(0.05)
+    with pytest.raises(ApiError) as ended:
+        await asking
+
+    assert ended.value.reason == ErrorReason.SHUTTING_DOWN
+    assert ended.value.retry_after_s == 1
+
+
+async def test_a_drain_waits_for_calls_of_its_backend_alone(slow: SlowRelease) -> None:
+    """Those of another backend of the service go on."""
+    async with _backend(slow.gateway, "core") as other, aclosing(slow.stream(30.0)) as batches:
+        await anext(batches)
+        await other.drain(30.0)
+        draining = asyncio.create_task(slow.backend.drain(30.0))
+        await asyncio.sleep(0.05)
+        assert not draining.done()
+        await batches.aclose()
+        await draining
+
+
+async def test_a_reader_that_leaves_during_a_drain_is_cancelled(slow: SlowRelease) -> None:
+    """The drain does not take back the cancellation of its task."""
+
+    async def read() -> None:
+        async with aclosing(slow.stream(30.0)) as batches:
+            async for _ in batches:
+                pass
+
+    reader = asyncio.create_task(read())
+    while not slow.gateway.service.calls.live:  # noqa: ASYNC110 - it has begun in milliseconds
+        await asyncio.sleep(0.01)
+    reader.cancel()
+    await slow.backend.drain(0)
+    await asyncio.wait({reader})
+
+    assert reader.cancelled()

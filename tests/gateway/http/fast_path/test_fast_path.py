@@ -22,7 +22,6 @@ from gateway.http.endpoint import Endpoint
 from gateway.http.error_answer import render_openai_error
 from gateway.http.exchange import Exchange
 from gateway.http.fast_path.fast_path import HEAD_BYTES_MAX, FastPath, FastPathExchange
-from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.surfaces.completion_handler import CompletionHandler
 from gateway.surfaces.openai_chat.surface import OpenAIChat
 from tests.gateway.conftest import KEY
@@ -242,7 +241,6 @@ async def decoded(exchange: Exchange) -> bytes:
     handler = CompletionHandler(
         OpenAIChat(),
         DirectBackend(ScriptedService()),
-        InFlightCalls(),
         EdgeConfig(),
         BodyAdmission(),
     )
