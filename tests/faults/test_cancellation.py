@@ -7,8 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+)
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import coroutine
 from typing import Any, TypeVar, cast
@@ -21,8 +29,9 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from gateway.app import create_app
 from gateway.config import EdgeConfig
-from gateway.http.fast_path.fast_path import FastPath, FastPathExchange
-from gateway.http.runner import FAST_PATH, EdgeRunner
+from gateway.http.fast_path.fast_path import FastPathExchange
+from gateway.http.fast_path.fast_path_connection import FastPathConnection
+from gateway.http.runner import EdgeRunner
 from services.config import ChannelConfig, Config, ModelConfig
 from services.serving.core_backend import CoreBackend
 from services.serving.server import open_service
@@ -110,14 +119,21 @@ class Place:
         """Cancels the handler at the wait that is fatal."""
         return await self._leaving(handler(request))
 
-    def watch(self, fast_path: FastPath) -> None:
+    @contextmanager
+    def watching(self) -> Iterator[None]:
         """The same on the way around aiohttp, which no middleware sees."""
-        serve = fast_path.serve
+        serve = FastPathConnection.serve
 
-        async def leaving(exchange: FastPathExchange, *, admitted: bool) -> None:
-            await self._leaving(serve(exchange, admitted=admitted))
+        async def leaving(
+            connection: FastPathConnection, exchange: FastPathExchange, *, admitted: bool
+        ) -> None:
+            await self._leaving(serve(connection, exchange, admitted=admitted))
 
-        fast_path.serve = leaving  # type: ignore[method-assign]
+        FastPathConnection.serve = leaving  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            FastPathConnection.serve = serve  # type: ignore[method-assign]
 
     async def _leaving(self, handling: Awaitable[T]) -> T:
         self.left = True
@@ -195,16 +211,14 @@ async def place(state: Path, database_url: str) -> AsyncIterator[Place]:
             backend = CoreBackend(service, local)
             app = create_app(local, EdgeConfig(), backend=backend)
             app.middlewares.insert(0, made.leaving)
-            made.watch(app[FAST_PATH])
             runner = EdgeRunner(app)
             await runner.setup()
-            try:
+            with made.watching():
                 await web.TCPSite(runner, "127.0.0.1", 0).start()
                 host, port = runner.addresses[0][:2]
                 made.url = f"http://{host}:{port}"
                 await service.key_maker.make_first()
                 yield made
-            finally:
                 await runner.cleanup()
 
 

@@ -2,6 +2,6 @@
 
 Modules, in the order in which data flows:
 
-    fast_path_connection  connection that tries the fast path before aiohttp
-    fast_path             reader of heads, exchanges with these clients, and runner of handlers
+    fast_path_connection  connection that tries the fast path before aiohttp, and runs handlers
+    fast_path             reader of heads, and exchanges with these clients
 """

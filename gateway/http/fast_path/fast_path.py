@@ -13,14 +13,13 @@ cannot disagree about where an ordinary request ends.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from multidict import CIMultiDict
 
-from gateway.errors import ApiError, internal
+from gateway.errors import ApiError
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body import is_json
 from gateway.http.body_admission import BodyAdmission
@@ -28,8 +27,7 @@ from gateway.http.call_options import SentHeaders
 from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.exchange import Exchange
-from gateway.http.reply import ClientWriter
-from gateway.telemetry.request_observer import CLIENT_CLOSED, RequestObserver
+from gateway.telemetry.request_observer import RequestObserver
 from services.common.request_headers import sent_request_id
 
 if TYPE_CHECKING:
@@ -44,8 +42,7 @@ _FIELDS = rb"((?:[!#-'*+\-.0-9A-Z^-z|~]++:[\t\x20-\x7e]*+\r\n)++)\r\n"
 # A slash at the end, as in `without_slash`; and a query, by RFC 3986, section 3.4.
 _QUERY = rb"/?+(?:\?[\w!$%&'()*+,\-./:;=?@~]*+)?+"
 _FIELD = re.compile(r"([^:]++):[\t ]*+([^\r]*+)\r\n")
-_LENGTH_CHARS_MAX = 10
-_LENGTH = re.compile(rb"[1-9][0-9]{0,%d}" % (_LENGTH_CHARS_MAX - 1))
+LENGTH = re.compile(rb"[1-9][0-9]{0,9}")
 _LENGTH_NAME = b"\r\ncontent-length:"
 _FIELDS_MAX = 100
 _REQUIRED_NAMES = frozenset({"host", "content-length"})
@@ -55,8 +52,6 @@ _EXCLUDED_NAMES = frozenset(
     {"transfer-encoding", "content-encoding", "expect", "upgrade"}
     | {"proxy-connection", "sec-websocket-key1"}
 )
-
-_log = logging.getLogger("gateway")
 
 
 class RequestHead(SentHeaders, kw_only=True):
@@ -79,32 +74,16 @@ class RequestHead(SentHeaders, kw_only=True):
     """Offset at which the next request may begin."""
 
 
-class FastPathClient(ClientWriter, Protocol):
-    """Connection of a client on the fast path."""
-
-    @property
-    def remote(self) -> str:
-        """The address that it comes from."""
-        ...
-
-    def continue_after_answer(self, *, keep_alive: bool) -> None:
-        """Continue with the next request, or close the connection."""
-
-
 class FastPathExchange(Exchange, eq=False, kw_only=True):
-    """Exchange with such a client, which is observed. The connection releases `memory`."""
+    """Exchange with a client on the fast path, whose connection releases `memory`."""
 
-    writer: FastPathClient
     sent: RequestHead
     target: Endpoint
     span: RequestSpan | None = None
 
 
 class FastPath:
-    """Reads heads and runs the endpoints' handlers, with errors and access lines as in the border.
-
-    The border is `gateway.http.middleware`, which these requests bypass.
-    """
+    """Reads the heads of an application's ordinary requests, and has what answers them."""
 
     def __init__(
         self,
@@ -116,8 +95,8 @@ class FastPath:
     ) -> None:
         """Without `admission` every call is admitted."""
         self.admission = admission or BodyAdmission()
-        self._observer = observer or RequestObserver()
-        self._throttle = throttle
+        self.observer = observer or RequestObserver()
+        self.throttle = throttle
         self._body_bytes_max = body_bytes_max
         self._endpoints = {
             f"{endpoint.method} {endpoint.path}".encode(): (
@@ -129,27 +108,8 @@ class FastPath:
         targets = b"|".join(re.escape(target) for target in self._endpoints)
         self._head = re.compile(rb"(%b)%b HTTP/1\.1\r\n%b" % (targets, _QUERY, _FIELDS))
 
-    def read(self, data: bytes, last: RequestHead | None = None) -> RequestHead | None:
-        """Return the head of the ordinary request at the start of `data`; None for any other.
-
-        It is `last`, the one before on the connection, where they differ in the length at most.
-        """
-        if last is None or not data.startswith(last.before_length):
-            return self._read_new(data)
-        digits, after = len(last.before_length), last.after_length
-        end = data.find(b"\r", digits, digits + _LENGTH_CHARS_MAX + 1)
-        length = data[digits:end]
-        if not data.startswith(after, end) or _LENGTH.fullmatch(length) is None:
-            return self._read_new(data)
-        size = int(length)
-        if size > self._body_bytes_max:
-            return None
-        last.body_start = start = end + len(after)
-        last.body_end = start + size
-        last.headers["Content-Length"] = length.decode()
-        return last
-
-    def _read_new(self, data: bytes) -> RequestHead | None:
+    def read(self, data: bytes) -> RequestHead | None:
+        """Return the head of the ordinary request at the start of `data`; None for any other."""
         match = self._head.match(data, 0, HEAD_BYTES_MAX)
         if match is None:
             return None
@@ -171,7 +131,7 @@ class FastPath:
         headers = CIMultiDict(fields)
         keeps_alive = "connection" not in names or headers["Connection"].lower() == "keep-alive"
         length = headers["Content-Length"].encode()
-        if not (keeps_alive and _LENGTH.fullmatch(length) and is_json(headers)):
+        if not (keeps_alive and LENGTH.fullmatch(length) and is_json(headers)):
             return None
         if int(length) > self._body_bytes_max:
             return None
@@ -194,54 +154,3 @@ class FastPath:
         except ApiError:
             return False
         return not self.admission.needs_key(head.body_end - head.body_start, head.caller)
-
-    async def serve(self, exchange: FastPathExchange, *, admitted: bool) -> None:
-        """Answer one request, with an error if it is not admitted or its handler fails."""
-        client, headers = exchange.writer, exchange.sent.headers
-        self._observer.begin(exchange, headers)
-        status, keep_alive = CLIENT_CLOSED, False
-        try:
-            try:
-                if not admitted:
-                    self.admission.check_call(exchange.sent.caller)
-                stream = await exchange.target.handle(exchange)
-                if stream is not None:
-                    await stream
-            except ApiError as error:
-                _refuse(exchange, self._throttle.throttled(error, client.remote, headers))
-            except ConnectionError:
-                raise
-            except Exception:  # noqa: BLE001 - a border: clients get an internal error
-                _log.exception("request.failed", extra={"request_id": exchange.request_id})
-                _refuse(exchange, internal(exchange.request_id))
-            status = exchange.status
-            # A client that reads none of its answers, even refusals, gets no more of them.
-            if client.writing_paused:
-                await client.drained()
-            keep_alive = exchange.keep_alive
-        except ConnectionError:
-            pass  # The client is gone.
-        finally:
-            try:
-                self._observer.end(exchange, status, exchange.begun_at)
-            finally:
-                client.continue_after_answer(keep_alive=keep_alive)
-
-    def refuse(self, exchange: FastPathExchange, error: ApiError) -> None:
-        """Refuse a call that is not admitted: at once, without another loop turn.
-
-        Raises ConnectionError: the client is gone.
-        """
-        self._observer.begin(exchange, exchange.sent.headers)
-        try:
-            _refuse(exchange, error)
-        finally:
-            self._observer.end(exchange, exchange.status or CLIENT_CLOSED, exchange.begun_at)
-
-
-def _refuse(exchange: FastPathExchange, error: ApiError) -> None:
-    if exchange.status:
-        raise ConnectionAbortedError("the request failed after its answer had begun")
-    exchange.outcome["code"] = error.code
-    exchange.keep_alive = exchange.keep_alive and not error.row.closes
-    exchange.send(*exchange.target.render_error(error, exchange.request_id))

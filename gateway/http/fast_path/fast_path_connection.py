@@ -8,6 +8,7 @@ of a message from then on.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import suppress
 from contextvars import copy_context
@@ -15,13 +16,14 @@ from typing import cast
 
 from aiohttp import web
 
-from gateway.errors import ApiError
+from gateway.errors import ApiError, internal
 from gateway.http.body import IncomingBody, body_timeout
 from gateway.http.client_connection import DISCARD_TIMEOUT_S, ClientConnection, ListenerState
-from gateway.http.fast_path.fast_path import FastPath, FastPathExchange, RequestHead
+from gateway.http.fast_path.fast_path import LENGTH, FastPath, FastPathExchange, RequestHead
 from gateway.http.known_keys import KEY_FIRST_BYTES
 from gateway.overload.body_budget import BodyMemory
 from gateway.overload.refusals import refused_call
+from gateway.telemetry.request_observer import CLIENT_CLOSED
 from services.common.request_headers import new_request_id
 
 KEPT_HEAD_BYTES_MAX = 2048
@@ -30,6 +32,27 @@ KEPT_HEAD_BYTES_MAX = 2048
 # Bytes that may arrive before the answer to the request before them has ended. Beyond it reading
 # pauses.
 _PIPELINED_BYTES_MAX = 64 * 1024
+
+_log = logging.getLogger("gateway")
+
+
+def repeated_head(last: RequestHead, data: bytes, size_max: int) -> RequestHead | None:
+    """Return `last`, the head before on the connection, where it begins `data` again.
+
+    The length of the body may differ, up to `size_max`. None: it is another head.
+    """
+    if not data.startswith(last.before_length):
+        return None
+    length = LENGTH.match(data, len(last.before_length))
+    if length is None or not data.startswith(last.after_length, length.end()):
+        return None
+    size = int(length[0])
+    if size > size_max:
+        return None
+    last.body_start = start = length.end() + len(last.after_length)
+    last.body_end = start + size
+    last.headers["Content-Length"] = length[0].decode()
+    return last
 
 
 class FastPathConnection(ClientConnection):
@@ -106,7 +129,8 @@ class FastPathConnection(ClientConnection):
 
     def _begin_request(self, data: bytes) -> None:
         fast_path = self._fast_path
-        head = fast_path.read(data, self._head)
+        last, config = self._head, self._state.config
+        head = (last and repeated_head(last, data, config.body_bytes_max)) or fast_path.read(data)
         size = len(data)
         if head is None or (head.body_end > size and not fast_path.may_wait(head)):
             # For good: aiohttp's parser may be in the middle of a message from now on.
@@ -163,9 +187,9 @@ class FastPathConnection(ClientConnection):
             self._head = None
         fast_path, keep_alive = self._fast_path, not self._discards
         exchange = FastPathExchange(
+            self,
             head.request_id or new_request_id(),
             self._started,
-            writer=self,
             keep_alive=keep_alive,
             sent=head,
             target=head.endpoint,
@@ -181,21 +205,61 @@ class FastPathConnection(ClientConnection):
             return
         admitted = at_once or self._discards
         self._in_flight_bytes = 0 if isinstance(body, ApiError) else len(body)
-        self._task = self._loop.create_task(fast_path.serve(exchange, admitted=admitted))
+        self._task = self._loop.create_task(self.serve(exchange, admitted=admitted))
+
+    async def serve(self, exchange: FastPathExchange, *, admitted: bool) -> None:
+        """Answer one request, with an error if it is not admitted or its handler fails.
+
+        Errors and access lines are as in the border, `gateway.http.middleware`.
+        """
+        fast_path, headers = self._fast_path, exchange.sent.headers
+        fast_path.observer.begin(exchange, headers)
+        status, keep_alive = CLIENT_CLOSED, False
+        try:
+            try:
+                if not admitted:
+                    fast_path.admission.check_call(exchange.sent.caller)
+                stream = await exchange.target.handle(exchange)
+                if stream is not None:
+                    await stream
+            except ApiError as error:
+                _send_error(exchange, fast_path.throttle.throttled(error, self.remote, headers))
+            except ConnectionError:
+                raise
+            except Exception:  # noqa: BLE001 - a border: clients get an internal error
+                _log.exception("request.failed", extra={"request_id": exchange.request_id})
+                _send_error(exchange, internal(exchange.request_id))
+            status = exchange.status
+            # A client that reads none of its answers, even refusals, gets no more of them.
+            if self.writing_paused:
+                await self.drained()
+            keep_alive = exchange.keep_alive
+        except ConnectionError:
+            pass  # The client is gone.
+        finally:
+            try:
+                fast_path.observer.end(exchange, status, exchange.begun_at)
+            finally:
+                self._continue_after_answer(keep_alive=keep_alive)
 
     def _refuse(self, exchange: FastPathExchange, error: ApiError) -> None:
+        """Refuse a call that is not admitted: at once, without another loop turn."""
+        observer = self._fast_path.observer
+        observer.begin(exchange, exchange.sent.headers)
         try:
-            self._fast_path.refuse(exchange, error)
+            _send_error(exchange, error)
         except ConnectionError:
             return  # The client is gone.
-        self.continue_after_answer(keep_alive=exchange.keep_alive)
+        finally:
+            observer.end(exchange, exchange.status or CLIENT_CLOSED, exchange.begun_at)
+        self._continue_after_answer(keep_alive=exchange.keep_alive)
 
     def _release_memory(self) -> None:
         if self._memory is not None:
             self._memory.release()
             self._memory = None
 
-    def continue_after_answer(self, *, keep_alive: bool) -> None:
+    def _continue_after_answer(self, *, keep_alive: bool) -> None:
         """Continue with pipelined requests, or close the connection."""
         self._task = None
         self._in_flight_bytes = 0
@@ -251,3 +315,11 @@ class FastPathConnection(ClientConnection):
             task.cancel()
             await asyncio.wait({task}, timeout=timeout)
         await super().shutdown(timeout)
+
+
+def _send_error(exchange: FastPathExchange, error: ApiError) -> None:
+    if exchange.status:
+        raise ConnectionAbortedError("the request failed after its answer had begun")
+    exchange.outcome["code"] = error.code
+    exchange.keep_alive = exchange.keep_alive and not error.row.closes
+    exchange.send(*exchange.target.render_error(error, exchange.request_id))
