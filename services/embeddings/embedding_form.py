@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import msgspec
 
@@ -29,7 +28,6 @@ class EmbeddingForm(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the vectors are wanted as JSON numbers."""
     dimensions: int
     """Dimensions that the vectors must have. 0: any."""
-    plain: ClassVar[None] = None
 
     async def encoded(
         self,

@@ -24,12 +24,7 @@ from services.routing.budget import RetryBudget
 from services.routing.call_failures import CallFailures, channel_disabled
 from services.routing.choice import order_routes
 from services.routing.health import ChannelHealth
-from services.routing.request_form import (
-    AttemptCharges,
-    EncodedRequest,
-    RequestForm,
-    StartedAnswer,
-)
+from services.routing.request_form import AttemptCharges, RequestForm, StartedAnswer
 from services.telemetry.calls import CallRecord
 
 ATTEMPTS_MAX = 3
@@ -119,9 +114,7 @@ class CallAttempts(msgspec.Struct, kw_only=True, eq=False):
             if target.replaces_responses:
                 notes.mapped("model", "Chat completions answer: the provider has no Responses.")
             try:
-                request, decoder = self._plain(step, notes) or await self.form.encoded(
-                    target, notes, stream=step.streamed
-                )
+                request, decoder = await self.form.encoded(target, notes, stream=step.streamed)
             except Failure as refusal:
                 # Another channel may support what this one does not, for the same model.
                 failures.refusal = failures.refusal or refusal
@@ -171,16 +164,6 @@ class CallAttempts(msgspec.Struct, kw_only=True, eq=False):
             # The attempt cannot finish in time, but the provider would bill it.
             raise self._failures.take() if made else deadline_passed()
         return True
-
-    def _plain(self, step: _Step, notes: Notes) -> EncodedRequest | None:
-        """Return a plain request in the form of a target. None: it takes the form of all others."""
-        target = step.target
-        if self.form.plain is None or target.plain is None:
-            return None
-        request = target.plain.encode(self.form.plain, notes, stream=step.streamed)
-        if request is None:
-            return None
-        return request, self.failover.dialects[target.channel.dialect].decoder(target)
 
     async def _try(
         self, step: _Step, request: UpstreamRequest, decoder: Decoder, notes: Notes

@@ -35,13 +35,18 @@ class CompletionForm(msgspec.Struct, frozen=True, kw_only=True):
     marked: Callable[[ChatCompletionSpec, Target, Notes], ChatCompletionSpec] | None = None
     """Returns the request with cache marks, if the target takes them. None: it gets none."""
     plain: PlainRequest | None = None
+    """The same as a plain request. None: it is not plain, or too large for the event loop."""
 
     async def encoded(self, target: Target, notes: Notes, *, stream: bool) -> EncodedRequest:
         """Return the request in the form of a target.
 
         Raises Failure, whose `param` is the path of what the target has no form for.
         """
-        request = await off_loop(self.size, self._encoded, target, notes, stream=stream)
+        request = None
+        if self.plain is not None and target.plain is not None:
+            request = target.plain.encode(self.plain, notes, stream=stream)
+        if request is None:
+            request = await off_loop(self.size, self._encoded, target, notes, stream=stream)
         thinking = self.spec.thinking
         details = thinking is not None and thinking.reasoning_details
         decoder = self.dialects[target.channel.dialect].decoder(target, details=details)

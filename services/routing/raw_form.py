@@ -22,7 +22,6 @@ class RawForm:
         self._completion = completion
         self.dialects: Mapping[str, Dialect] = completion.dialects
         """The dialects by name."""
-        self.plain = None
 
     async def encoded(self, target: Target, notes: Notes, *, stream: bool) -> EncodedRequest:
         """Return the request in the form of a target."""

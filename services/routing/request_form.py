@@ -9,14 +9,7 @@ import msgspec
 
 from services.domain.completion import WholeAnswer
 from services.domain.events import Batch, Note
-from services.providers.base import (
-    Decoder,
-    Notes,
-    PlainRequest,
-    ProviderApi,
-    Target,
-    UpstreamRequest,
-)
+from services.providers.base import Decoder, Notes, ProviderApi, Target, UpstreamRequest
 from services.providers.upstream import UpstreamAnswer
 
 
@@ -49,10 +42,6 @@ class RequestForm(Protocol):
     @property
     def dialects(self) -> Mapping[str, ProviderApi]:
         """The dialects that it can be sent in, by name."""
-
-    @property
-    def plain(self) -> PlainRequest | None:
-        """The same as a plain request. None: it is not plain, or too large for the event loop."""
 
     async def encoded(self, target: Target, notes: Notes, *, stream: bool) -> EncodedRequest:
         """Return the request in the form of a target.
