@@ -26,7 +26,7 @@ from services.domain.completion import WholeAnswer
 from services.domain.events import Event, TextDelta
 from services.domain.usage import Usage
 from services.providers.base import Decoder, SseEvent, Target, UpstreamRequest
-from services.providers.http import HttpClient, Url
+from services.providers.http import HttpClient, PostHead, Url
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
 
@@ -135,10 +135,11 @@ Call = Callable[[str], Awaitable[None]]
 
 def with_client(client: HttpClient, base: str) -> Call:
     """The client alone."""
-    urls = {path: Url.parse(base + path) for path, *_ in CELLS.values()}
+    heads = {path: PostHead(Url.parse(base + path), HEADERS) for path, *_ in CELLS.values()}
 
     async def call(path: str) -> None:
-        response = await client.post(urls[path], HEADERS, BODY, connect_timeout_s=5)
+        head = heads[path]
+        response = await client.pools[head.origin].send(head, BODY, connect_timeout_s=5)
         while await response.read():
             pass
         response.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 from services.common.plain_metrics import PlainMetrics
@@ -12,8 +12,8 @@ from services.common.tls import upstream_context
 from services.providers.http.errors import HttpError, HttpErrorKind
 from services.providers.http.pool import Pool
 from services.providers.http.proxy import Proxies
-from services.providers.http.request import Origin, PostHead, Url
-from services.providers.http.response import BUFFER_MAX, HttpResponse, ReceiveBudget
+from services.providers.http.request import Origin, Url
+from services.providers.http.response import BUFFER_MAX, ReceiveBudget
 from services.providers.http.upstream_connection import UpstreamConnection
 
 CONNECTIONS_MAX = 65_535
@@ -35,7 +35,7 @@ class Pools(dict[Origin, Pool]):
 
 
 class HttpClient:
-    """HTTP/1.1 client for streamed responses.
+    """HTTP/1.1 client for streamed responses: `client.pools[origin].send(…)` sends a request.
 
     Connections are kept alive. There are no redirects or cookies, and nothing is read from the
     environment. Create it inside a running loop.
@@ -61,13 +61,6 @@ class HttpClient:
             buffer=memoryview(bytearray(BUFFER_MAX)),
             budget=ReceiveBudget(),
         )
-
-    async def post(
-        self, url: Url, headers: Mapping[str, str], body: bytes, *, connect_timeout_s: float
-    ) -> HttpResponse:
-        """Send a request whose head is not reused. See `Pool.send`."""
-        pool = self.pools[url.origin]
-        return await pool.send(PostHead(url, headers), body, connect_timeout_s=connect_timeout_s)
 
     async def connect(self, url: Url, *, timeout_s: float) -> None:
         """Establish a connection, send nothing, and keep it for the next request.

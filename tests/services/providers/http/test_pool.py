@@ -15,6 +15,7 @@ from services.providers.http import (
     PostHead,
     Url,
 )
+from tests.stand.http_posts import send_post
 from tests.stand.upstream import (
     CUT,
     LAST_CHUNK,
@@ -33,7 +34,7 @@ OK = json_answer({})
 
 async def post(client: HttpClient, upstream: FakeUpstream, timeout_s: float = 5) -> HttpResponse:
     """Send a request to the scripted server."""
-    return await client.post(Url.parse(upstream.url), {}, b"{}", connect_timeout_s=timeout_s)
+    return await send_post(client, Url.parse(upstream.url), {}, b"{}", timeout_s=timeout_s)
 
 
 async def call(client: HttpClient, upstream: FakeUpstream) -> bytes:
@@ -307,7 +308,7 @@ async def test_a_cancelled_call_closes_its_connection_and_frees_its_slot(
         url, filler = await _that_accepts_nothing(unaccepting)
 
     async def one_call() -> None:
-        response = await client.post(url, {}, b"{}", connect_timeout_s=60)
+        response = await send_post(client, url, {}, b"{}", timeout_s=60)
         try:
             while await response.read():
                 pass
@@ -351,7 +352,7 @@ async def test_connecting_has_a_timeout(client: HttpClient) -> None:
     with socket.socket() as listener:
         url, filler = await _that_accepts_nothing(listener)
         with filler, pytest.raises(HttpError) as failed:
-            await client.post(url, {}, b"", connect_timeout_s=0.05)
+            await send_post(client, url, {}, b"", timeout_s=0.05)
 
     assert failed.value.kind is HttpErrorKind.TIMEOUT
 
@@ -362,7 +363,7 @@ async def test_a_refused_connection_is_unreachable(client: HttpClient) -> None:
         unused.bind(("127.0.0.1", 0))
         url = Url.parse(f"http://127.0.0.1:{unused.getsockname()[1]}/")
         with pytest.raises(HttpError) as failed:
-            await client.post(url, {}, b"", connect_timeout_s=5)
+            await send_post(client, url, {}, b"")
 
     assert failed.value.kind is HttpErrorKind.UNREACHABLE
 
@@ -370,7 +371,7 @@ async def test_a_refused_connection_is_unreachable(client: HttpClient) -> None:
 async def test_a_host_without_an_address_is_a_dns_error(client: HttpClient) -> None:
     """It is not that of an address without a server."""
     with pytest.raises(HttpError) as failed:
-        await client.post(Url.parse("http://nowhere.invalid/"), {}, b"", connect_timeout_s=30)
+        await send_post(client, Url.parse("http://nowhere.invalid/"), {}, b"", timeout_s=30)
 
     assert failed.value.kind is HttpErrorKind.DNS
 
@@ -384,7 +385,7 @@ async def test_all_addresses_of_a_host_are_tried(
     url = Url.parse(upstream.url.replace("127.0.0.1", "localhost"))
     families = {info[0] for info in await loop.getaddrinfo("localhost", url.origin.port)}
 
-    response = await client.post(url, {}, b"{}", connect_timeout_s=5)
+    response = await send_post(client, url, {}, b"{}")
 
     assert response.status == 200
     assert socket.AF_INET in families

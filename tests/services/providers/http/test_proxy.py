@@ -19,6 +19,7 @@ from tests.stand.forward_proxy import (
     ForwardProxy,
     running_forward_proxy,
 )
+from tests.stand.http_posts import send_post
 from tests.stand.upstream import FakeUpstream, json_answer
 
 ENV = {"HTTPS_PROXY": "http://secure:1", "HTTP_PROXY": "plain:2"}
@@ -121,7 +122,7 @@ async def post(proxies: Proxies, url: Url, times: int = 1) -> list[tuple[int, by
     got = []
     try:
         for _ in range(times):
-            response = await client.post(url, {"x-a": "b"}, b"{}", connect_timeout_s=5)
+            response = await send_post(client, url, {"x-a": "b"}, b"{}")
             got.append((response.status, await response.read()))
             response.close()
     finally:

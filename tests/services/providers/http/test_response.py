@@ -9,6 +9,7 @@ import socket
 from services.providers.http import HttpClient, HttpResponse, Url
 from services.providers.http.pool import SOCKET_RECEIVE_BUFFER
 from services.providers.http.response import BUFFER_MAX, BUFFER_MIN, RECEIVE_BUDGET
+from tests.stand.http_posts import send_post
 from tests.stand.upstream import SSE_HEAD, STALL, FakeUpstream, UpstreamConnection, answer, chunk
 
 BLOCKED_S = 0.5
@@ -21,7 +22,7 @@ async def test_comes_in_pieces(client: HttpClient, upstream: FakeUpstream) -> No
     body = random.Random(1).randbytes(2**20)  # noqa: S311 - any bytes
     upstream.play([answer(body)])
 
-    response = await client.post(Url.parse(upstream.url), {}, b"{}", connect_timeout_s=5)
+    response = await send_post(client, Url.parse(upstream.url), {}, b"{}")
     pieces = []
     while piece := await response.read():
         pieces.append(piece)
@@ -53,7 +54,7 @@ async def test_an_unread_body_waits_at_the_server(
             await draining
 
     upstream.play([SSE_HEAD, flow])
-    response = await client.post(Url.parse(upstream.url), {}, b"{}", connect_timeout_s=5)
+    response = await send_post(client, Url.parse(upstream.url), {}, b"{}")
     await blocked.wait()
     response.close()
 
@@ -72,7 +73,7 @@ async def test_unread_responses_share_the_budget(
 
     upstream.play([SSE_HEAD, flow])
     url = Url.parse(upstream.url)
-    responses = [await client.post(url, {}, b"{}", connect_timeout_s=5) for _ in range(100)]
+    responses = [await send_post(client, url, {}, b"{}") for _ in range(100)]
     room = responses[0]._budget
     for response in responses:
         while room.left > 0:
@@ -89,7 +90,7 @@ async def test_unread_responses_share_the_budget(
 async def _added(
     client: HttpClient, upstream: FakeUpstream, responses: list[HttpResponse]
 ) -> HttpResponse:
-    response = await client.post(Url.parse(upstream.url), {}, b"{}", connect_timeout_s=5)
+    response = await send_post(client, Url.parse(upstream.url), {}, b"{}")
     responses.append(response)
     return response
 
@@ -99,7 +100,7 @@ async def test_a_thousand_may_ask_at_a_time(client: HttpClient, upstream: FakeUp
     upstream.play([SSE_HEAD, chunk(b"a"), STALL])
     url = Url.parse(upstream.url)
 
-    responses = [await client.post(url, {}, b"{}", connect_timeout_s=5) for _ in range(1001)]
+    responses = [await send_post(client, url, {}, b"{}") for _ in range(1001)]
 
     assert await responses[-1].read() == b"a"
     for response in responses:

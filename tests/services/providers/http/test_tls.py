@@ -14,6 +14,7 @@ import trustme
 from services.common.tls import UpstreamTls, upstream_context
 from services.providers.http import HttpClient, HttpError, HttpErrorKind, Url
 from tests.stand.certificates import Certificates
+from tests.stand.http_posts import send_post
 from tests.stand.upstream import (
     CUT,
     LAST_CHUNK,
@@ -59,7 +60,7 @@ async def test_a_valid_certificate_is_accepted(
         client = HttpClient(ssl_context=client_tls)
         url = Url.parse(upstream.url.replace("127.0.0.1", "localhost"))
         for _ in range(2):
-            response = await client.post(url, {}, b"{}" * 100_000, connect_timeout_s=5)
+            response = await send_post(client, url, {}, b"{}" * 100_000)
             assert await response.read() == b'{"a": 1}'
             response.close()
         await client.close()
@@ -90,9 +91,7 @@ async def test_an_invalid_certificate_is_refused(
     async with FakeUpstream(tls=server_tls(certificate(authority))) as upstream:
         client = HttpClient(ssl_context=client_tls)
         with pytest.raises(HttpError) as failed:
-            await client.post(
-                Url.parse(upstream.url), {"x": "secret"}, b"secret", connect_timeout_s=5
-            )
+            await send_post(client, Url.parse(upstream.url), {"x": "secret"}, b"secret")
         await client.close()
 
     assert failed.value.kind is HttpErrorKind.TLS
@@ -105,7 +104,7 @@ async def test_the_system_decides_by_default(authority: trustme.CA) -> None:
     async with FakeUpstream(tls=server_tls(certificate)) as upstream:
         client = HttpClient()
         with pytest.raises(HttpError) as failed:
-            await client.post(Url.parse(upstream.url), {}, b"", connect_timeout_s=5)
+            await send_post(client, Url.parse(upstream.url), {}, b"")
         await client.close()
 
     assert failed.value.kind is HttpErrorKind.TLS
@@ -118,7 +117,7 @@ async def test_is_never_downgraded(client_tls: ssl.SSLContext) -> None:
         client = HttpClient(ssl_context=client_tls)
         url = Url.parse(upstream.url.replace("http:", "https:"))
         with pytest.raises(HttpError) as failed:
-            await client.post(url, {}, b"", connect_timeout_s=0.2)
+            await send_post(client, url, {}, b"", timeout_s=0.2)
         await client.close()
 
     assert failed.value.kind in {HttpErrorKind.TLS, HttpErrorKind.TIMEOUT}
@@ -132,7 +131,7 @@ async def test_a_closure_must_be_announced(
     async with FakeUpstream(tls=server_tls(authority.issue_cert("127.0.0.1"))) as upstream:
         upstream.play([SSE_HEAD_UNTIL_CLOSE + b"hel", CUT])
         client = HttpClient(ssl_context=client_tls)
-        response = await client.post(Url.parse(upstream.url), {}, b"", connect_timeout_s=5)
+        response = await send_post(client, Url.parse(upstream.url), {}, b"")
         assert await response.read() == b"hel"
         with pytest.raises(HttpError) as failed:
             await response.read()
@@ -154,7 +153,7 @@ async def test_an_announced_closure_is_an_end(
     async with FakeUpstream(tls=server_tls(authority.issue_cert("127.0.0.1"))) as upstream:
         upstream.play([SSE_HEAD_UNTIL_CLOSE + b"hello", close, CUT])
         client = HttpClient(ssl_context=client_tls)
-        response = await client.post(Url.parse(upstream.url), {}, b"", connect_timeout_s=5)
+        response = await send_post(client, Url.parse(upstream.url), {}, b"")
         assert await response.read() == b"hello"
         assert await response.read() == b""
         response.close()
@@ -168,7 +167,7 @@ async def test_cancelled_at_any_moment(authority: trustme.CA, client_tls: ssl.SS
         client = HttpClient(ssl_context=client_tls, limit_per_host=1)
 
         async def call() -> None:
-            response = await client.post(Url.parse(upstream.url), {}, b"", connect_timeout_s=30)
+            response = await send_post(client, Url.parse(upstream.url), {}, b"", timeout_s=30)
             try:
                 while await response.read():
                     pass
@@ -194,7 +193,7 @@ async def test_an_authority_unknown_to_the_system_is_refused(authority: trustme.
     async with FakeUpstream(tls=server_tls(authority.issue_cert("127.0.0.1"))) as upstream:
         client = HttpClient()
         with pytest.raises(HttpError) as refused:
-            await client.post(Url.parse(upstream.url), {}, b"{}", connect_timeout_s=5)
+            await send_post(client, Url.parse(upstream.url), {}, b"{}")
         await client.close()
 
     assert refused.value.kind is HttpErrorKind.TLS
@@ -220,7 +219,7 @@ async def test_an_origin_may_have_certificates_of_its_own(tmp_path: Path) -> Non
         ):
             tls = UpstreamTls.of_files(ca, *pair)
             try:
-                response = await client.post(url.with_tls(tls), {}, b"", connect_timeout_s=5)
+                response = await send_post(client, url.with_tls(tls), {}, b"")
             except HttpError as error:
                 assert kinds is not None
                 assert error.kind in kinds  # noqa: PT017 - with or without an error

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from services.providers.http import HttpClient, HttpError, HttpErrorKind, HttpResponse, Url
 from services.providers.http.upstream_connection import FIELDS_MAX, HEAD_MAX
+from tests.stand.http_posts import send_post
 from tests.stand.upstream import (
     CUT,
     HALF_CLOSE,
@@ -31,7 +32,7 @@ TEXT = b"".join(b"data: %d\n\n" % number for number in range(40))
 
 async def post(client: HttpClient, upstream: FakeUpstream, body: bytes = b"{}") -> HttpResponse:
     """Posts to the fake."""
-    return await client.post(Url.parse(upstream.url), {}, body, connect_timeout_s=5)
+    return await send_post(client, Url.parse(upstream.url), {}, body)
 
 
 async def read_all(response: HttpResponse) -> bytes:
