@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,8 +58,8 @@ class Operating(NamedTuple):
     complaints: Complaints
 
 
-@pytest.fixture
-async def operating(tmp_path: Path) -> AsyncIterator[Operating]:
+@asynccontextmanager
+async def operated(folder: Path) -> AsyncIterator[Operating]:
     """A server with two channels of a model with a cache price, and one for embeddings."""
     async with FakeUpstream() as upstream:
         provider = HeldProvider()
@@ -66,16 +67,37 @@ async def operating(tmp_path: Path) -> AsyncIterator[Operating]:
         prices = {"prompt_usd_per_mtok": 2, "cache_read_usd_per_mtok": 1}
         config = configuration(upstream.url, upstream.url, prices=prices) + MORE
         config = config.replace("priority = 1", "priority = 0")
-        running = running_server(tmp_path, config, "--console", "127.0.0.1:0", *STOP_SOON)
+        running = running_server(folder, config, "--console", "127.0.0.1:0", *STOP_SOON)
         async with running as server, chromium() as (context, complaints):
             url, page = await console_url(server), await context.new_page()
-            await sign_in(page, url, operators_token(tmp_path / "var"), "Accounts")
-            file = tmp_path / "pomogator.toml"
+            await sign_in(page, url, operators_token(folder / "var"), "Accounts")
+            file = folder / "pomogator.toml"
             yield Operating(page, url, server, provider, file, complaints)
 
 
-async def test_a_reload_is_shown_before_it_is_made(operating: Operating) -> None:
+@pytest.fixture(scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Operating]:
+    """One for the tests that leave the configuration as it is."""
+    async with operated(tmp_path_factory.mktemp("operated")) as found:
+        yield found
+
+
+@pytest.fixture
+async def operating(shared: Operating) -> AsyncIterator[Operating]:
+    """The shared one. Each test checks its own complaints, and may hold the provider."""
+    shared.complaints.found.clear()
+    yield shared
+    shared.provider.goes_on.set()
+
+
+async def test_a_reload_is_shown_before_it_is_made(tmp_path: Path) -> None:
     """The page shows the changes, a file that has changed since, and problems, but no secret."""
+    async with operated(tmp_path) as operating:
+        await reload(operating)
+
+
+async def reload(operating: Operating) -> None:
+    """Change the file, look at the page, and reload, more than once."""
     page, file = operating.page, operating.file
     await page.goto(f"{operating.url}/configuration")
     await expect(page.locator("main")).to_contain_text("are the same")
