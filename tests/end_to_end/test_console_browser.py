@@ -59,13 +59,19 @@ OPERATOR_PAGES = (
 )
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the server's state, which its tests share."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="module")
+async def server(state: Path) -> AsyncIterator[Server]:
     """Start the server of `make run`, with a script in place of the model."""
     config = resources.files(local) / "scripted.toml"
     server = Server(
-        *("--rest", "127.0.0.1:0", "--grpc", f"unix:{tmp_path / 'grpc.sock'}", "--metrics", ""),
-        *("--console", "127.0.0.1:0", "--config", config, "--state", tmp_path, *STOP_SOON),
+        *("--rest", "127.0.0.1:0", "--grpc", f"unix:{state / 'grpc.sock'}", "--metrics", ""),
+        *("--console", "127.0.0.1:0", "--config", config, "--state", state, *STOP_SOON),
         ready=HTTP,
     )
     await server.start()
@@ -159,12 +165,12 @@ async def test_theme_and_language_change(server: Server) -> None:
         assert complaints.found == []
 
 
-async def test_an_operator_makes_a_key(server: Server, tmp_path: Path) -> None:
+async def test_an_operator_makes_a_key(server: Server, state: Path) -> None:
     """With the token of the state. A revocation asks before."""
     url = await console_url(server)
     async with chromium() as (context, complaints):
         page = await context.new_page()
-        await sign_in(page, url, operators_token(tmp_path), "Accounts")
+        await sign_in(page, url, operators_token(state), "Accounts")
         await page.get_by_role("link", name="default").click()
         await page.get_by_label("Name").last.fill("bot")
         await page.get_by_role("button", name="Create key").click()
@@ -234,13 +240,13 @@ async def test_a_key_is_used_found_in_the_log_and_revoked_in_a_stream(
         assert complaints.found == []
 
 
-async def test_no_page_is_wider_than_a_phone(server: Server, tmp_path: Path) -> None:
+async def test_no_page_is_wider_than_a_phone(server: Server, state: Path) -> None:
     """The language is that with the longer words. Tables scroll in a part of their own."""
     url, key = await console_url(server), await server.first_key()
     wide: list[str] = []
     async with chromium(viewport={"width": 390, "height": 800}, locale="ru-RU") as (context, _):
         page = await context.new_page()
-        for credential, paths in ((key, TENANT_PAGES), (operators_token(tmp_path), OPERATOR_PAGES)):
+        for credential, paths in ((key, TENANT_PAGES), (operators_token(state), OPERATOR_PAGES)):
             await page.goto(url)
             await page.locator("#key").fill(credential)
             await page.keyboard.press("Enter")
@@ -256,7 +262,7 @@ async def test_no_page_is_wider_than_a_phone(server: Server, tmp_path: Path) -> 
 
 @needs_axe
 @pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_pages_are_accessible(server: Server, tmp_path: Path, theme: str) -> None:
+async def test_pages_are_accessible(server: Server, state: Path, theme: str) -> None:
     """axe-core finds nothing serious on any page, in either theme."""
     url, key = await console_url(server), await server.first_key()
     async with chromium(color_scheme=theme, bypass_csp=True) as (context, _):
@@ -270,7 +276,7 @@ async def test_pages_are_accessible(server: Server, tmp_path: Path, theme: str) 
             await page.goto(url + path)
             found[path] = await serious_findings(page)
         await page.get_by_role("button", name="Sign out").click()
-        await sign_in(page, url, operators_token(tmp_path), "Accounts")
+        await sign_in(page, url, operators_token(state), "Accounts")
         for path in OPERATOR_PAGES:
             await page.goto(url + path)
             found[path] = await serious_findings(page)
