@@ -24,6 +24,9 @@ import math
 import time
 from collections.abc import Callable
 
+import msgspec
+
+from gateway.errors import ApiError
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.refusals import random_retry_after_s
 from gateway.overload.thresholds import (
@@ -32,7 +35,8 @@ from gateway.overload.thresholds import (
     LOG_INTERVAL_S,
     REDUCTION_DIVISOR,
 )
-from services.common.fair_share import SPARE_SHARE
+from services.common.fair_share import SPARE_SHARE, FairShare
+from services.common.running_calls import RunningCalls
 
 _log = logging.getLogger("gateway")
 
@@ -41,21 +45,14 @@ class ConcurrencyLimit:
     """Limit on the calls that one edge has in flight."""
 
     def __init__(
-        self,
-        in_flight: Callable[[], int],
-        is_light: Callable[[str], bool],
-        now: Callable[[], float] = time.monotonic,
-        memory: MemoryMonitor | None = None,
+        self, memory: MemoryMonitor | None = None, now: Callable[[], float] = time.monotonic
     ) -> None:
-        """`in_flight` counts the calls; `now` is the time in seconds.
-
-        `is_light` tells whether a caller is light (`services.common.fair_share`). Without `memory`
-        it is never short.
-        """
-        self._in_flight = in_flight
-        self._is_light = is_light
+        """Without `memory` it is never short. `now` is the time in seconds."""
         self._memory = memory
         self._now = now
+        self.running = RunningCalls()
+        self.shares = FairShare()
+        """These calls, by caller."""
         self.calls_max: int | None = None
         """The limit. None: no service has refused a call yet."""
         self.refused = 0
@@ -76,7 +73,7 @@ class ConcurrencyLimit:
             return random_retry_after_s()
         if self.calls_max is None:
             return None
-        calls = self._in_flight() + self._starting
+        calls = len(self.running) + self._starting
         if calls >= self.calls_max:
             self._grow(self.calls_max)
         if calls >= self.calls_max and not self._is_spare(self.calls_max, calls, caller):
@@ -111,11 +108,39 @@ class ConcurrencyLimit:
     def _is_spare(self, calls_max: int, calls: int, caller: str) -> bool:
         """Whether the call fits into the spare capacity for light callers."""
         spare = math.ceil(SPARE_SHARE * calls_max)
-        return calls < calls_max + spare and self._is_light(caller)
+        return calls < calls_max + spare and self.shares.is_light(caller)
 
     def _count_refusal(self) -> None:
         self.refused += 1
         now = self._now()
         if now >= self._next_log_at:
             self._next_log_at = now + LOG_INTERVAL_S
-            _log.warning("concurrency_limit.reached", extra={"calls": self._in_flight()})
+            _log.warning("concurrency_limit.reached", extra={"calls": len(self.running)})
+
+
+class InFlightCall(msgspec.Struct, eq=False):
+    """Context manager in which a call is awaited."""
+
+    _limit: ConcurrencyLimit
+    _caller: str
+    """The key of the request."""
+    end: Callable[[], object]
+    """Ends the call, which then raises SHUTTING_DOWN where it is awaited."""
+    _leave: Callable[[], None] | None = None
+    _calls_before: int = 0
+
+    __repr__ = object.__repr__  # Without the key.
+
+    def __enter__(self) -> None:
+        limit = self._limit
+        self._calls_before = len(limit.running)
+        self._leave = limit.shares.begin(self._caller)
+        limit.running.add(self)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        limit = self._limit
+        limit.running.discard(self)
+        if self._leave is not None:
+            self._leave()
+        if isinstance(error, ApiError) and error.row.lowers_limit and not error.scarce:
+            limit.lower(self._calls_before)

@@ -19,7 +19,7 @@ from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
 
 from gateway.backend import Backend, CallLimit, LearnedLimit, ServiceState
 from gateway.errors import ApiError, shutting_down
-from gateway.overload.in_flight_calls import InFlightCall, InFlightCalls
+from gateway.overload.concurrency_limit import ConcurrencyLimit, InFlightCall
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.rpc.call_metadata import call_metadata, completion_metadata, response_headers
 from gateway.rpc.status_mapping import to_api_error
@@ -53,9 +53,9 @@ class GrpcBackend(Backend):
 
     def __init__(self, channel: grpc.aio.Channel, memory: MemoryMonitor | None = None) -> None:
         """Calls are refused while `memory` is short."""
-        self._calls = InFlightCalls(memory)
-        self.learned_limit: LearnedLimit | None = self._calls.limit
-        self.call_limit: CallLimit = self._calls.limit.retry_after_s
+        self._limit = ConcurrencyLimit(memory)
+        self.learned_limit: LearnedLimit | None = self._limit
+        self.call_limit: CallLimit = self._limit.retry_after_s
         self._chat = ChatCompletionServiceStub(channel)
         self._embeddings = EmbeddingServiceStub(channel)
         self._models = ModelServiceStub(channel)
@@ -148,10 +148,10 @@ class GrpcBackend(Backend):
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for the calls in flight; end those that still run after `timeout_s`."""
-        await self._calls.running.drain(timeout_s)
+        await self._limit.running.drain(timeout_s)
 
     def _in_flight(self, call: CallOptions, end: Callable[[], object]) -> InFlightCall:
-        return InFlightCall(self._calls, call.key or "", end)
+        return InFlightCall(self._limit, call.key or "", end)
 
     async def state(self, timeout_s: float) -> ServiceState:
         """Return the state that the service's health reports."""

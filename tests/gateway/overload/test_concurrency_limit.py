@@ -10,12 +10,14 @@ import grpc
 import pytest
 from pomogator.chat.v1 import content_pb2 as content
 
-from gateway.overload.concurrency_limit import ConcurrencyLimit
+from gateway.errors import ApiError
+from gateway.overload.concurrency_limit import ConcurrencyLimit, InFlightCall
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.thresholds import (
     GROWTH_INTERVAL_S,
 )
 from services.common.retry_after import RETRY_AFTER_MIN_S, RETRY_AFTER_SPREAD_S
+from services.domain.error_reason import ErrorReason
 from tests.gateway.conftest import Edge
 from tests.stand.clock import FakeClock
 from tests.stand.service import Fault, Pause, answer
@@ -32,21 +34,22 @@ class Load:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.memory = MemoryMonitor(lambda: 0.0)
-        self.in_flight = 0
-        self.limit = ConcurrencyLimit(
-            lambda: self.in_flight,
-            lambda caller: caller == LIGHT_CALLER,
-            self.clock.now,
-            self.memory,
-        )
+        self.limit = ConcurrencyLimit(self.memory, self.clock.now)
+        self._calls: list[InFlightCall] = []
 
     async def offer(self, calls: int, caller: str = FLOODER) -> int:
         """Try so many calls, one after the other. Return how many are in flight then."""
         for _ in range(calls):
             if self.limit.retry_after_s(caller) is None:
-                self.in_flight += 1
+                self._calls.append(InFlightCall(self.limit, caller, pytest.fail))
+                self._calls[-1].__enter__()
             await asyncio.sleep(0)
-        return self.in_flight
+        return len(self.limit.running)
+
+    def end(self) -> None:
+        """End all calls."""
+        while self._calls:
+            self._calls.pop().__exit__(None, None, None)
 
 
 @pytest.fixture
@@ -103,7 +106,7 @@ async def test_a_limit_in_effect_grows_faster_and_faster(load: Load) -> None:
         load.clock.advance(GROWTH_INTERVAL_S)
         sizes.append(await load.offer(200))
     load.limit.lower(110)
-    load.in_flight = 0
+    load.end()
     sizes.append(await load.offer(200))
     load.clock.advance(GROWTH_INTERVAL_S)
     sizes.append(await load.offer(200))
@@ -143,6 +146,40 @@ async def test_the_log_has_one_line_a_second(load: Load, caplog: pytest.LogCaptu
         await load.offer(100)
 
     assert [record.getMessage() for record in caplog.records] == ["concurrency_limit.reached"]
+
+
+def refusal(reason: ErrorReason, scarce: str = "") -> ApiError:
+    """Return the error of a call that the service refused."""
+    return ApiError(reason, "No.", scarce=scarce)
+
+
+async def fail(limit: ConcurrencyLimit, error: ApiError) -> None:
+    """Fail a call, with nine others in flight."""
+    contexts = [InFlightCall(limit, "key", pytest.fail) for _ in range(9)]
+    for each in contexts:
+        each.__enter__()
+    with pytest.raises(ApiError) as failed, InFlightCall(limit, "key", pytest.fail):
+        raise error
+    for each in contexts:
+        each.__exit__(None, None, None)
+    assert failed.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "calls_max"),
+    [
+        (refusal(ErrorReason.OVERLOADED), 9),
+        (refusal(ErrorReason.OVERLOADED, scarce="memory"), None),
+        (refusal(ErrorReason.UPSTREAM_OVERLOADED), None),
+        (refusal(ErrorReason.RATE_LIMIT_EXCEEDED), None),
+    ],
+)
+async def test_only_too_many_calls_lower_the_limit(error: ApiError, calls_max: int | None) -> None:
+    """A service short of memory, a provider's overload and a rate limit do not."""
+    limit = ConcurrencyLimit()
+    await fail(limit, error)
+
+    assert limit.calls_max == calls_max
 
 
 @pytest.mark.parametrize("edge", ["tcp", "unix"], indirect=True)
