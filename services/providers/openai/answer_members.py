@@ -12,15 +12,15 @@ from services.domain.events import AnswerMembers
 from services.providers.openai import wire
 from services.providers.openai.extras import WITHHELD, Json, decoded
 
-members_of = attrgetter("system_fingerprint", *wire.OF_CHUNK.names)
+_members_of = attrgetter("system_fingerprint", *wire.OF_CHUNK.names)
 """Returns the members of a chunk, but for unknown ones."""
 
 
 class MembersBesideChoices(msgspec.Struct):
     """Members of one answer, the last value of each."""
 
-    last: tuple[Any, ...] = members_of(wire.Chunk())
-    """`members_of` the last chunk that was added. The same again has no news."""
+    _last: tuple[Any, ...] = _members_of(wire.Chunk())
+    """Members of the last chunk, which nearly all chunks repeat."""
     _fingerprint: str = ""
     _values: Json = {}
     _seen: dict[str, bytes] = {}
@@ -31,7 +31,10 @@ class MembersBesideChoices(msgspec.Struct):
 
     def add(self, chunk: wire.Chunk, unknown: Any) -> bool:
         """Take the members of a chunk. Returns whether any of them is new or has changed."""
-        self.last = members_of(chunk)
+        members = _members_of(chunk)
+        if members == self._last and not unknown:
+            return False
+        self._last = members
         fingerprint = chunk.system_fingerprint or self._fingerprint
         changed = fingerprint != self._fingerprint
         if changed:

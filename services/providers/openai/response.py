@@ -11,19 +11,17 @@ from functools import partial
 from itertools import repeat
 from typing import Any
 
-import msgspec
 from msgspec import UNSET
 
-from services.common.json_errors import NOT_JSON
 from services.common.known_members import item, member
 from services.domain.completion import Choice, WholeAnswer
-from services.domain.events import AnswerMembers, Event, Finished, TextDelta
+from services.domain.events import Event, Finished, TextDelta
 from services.domain.usage import Usage
 from services.providers.base import DONE, RepeatedTextDecoder, SseEvent, Target, TextEvents
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.failures import read_error
 from services.providers.openai import wire
-from services.providers.openai.answer_members import MembersBesideChoices, members_of
+from services.providers.openai.answer_members import MembersBesideChoices
 from services.providers.openai.choice import StatePacker, StreamedChoice, only_piece
 from services.providers.openai.reasoning import Reasoning
 from services.providers.openai.tool_calls import ToolCalls
@@ -73,7 +71,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             return []
         if self.done or event.name == "error" or not data.startswith(b"{"):
             return self._feed_other(event)
-        chunk, unknown = _decoded(data)
+        chunk, unknown = wire.decode(data)
         kind, text = only_piece(chunk)
         if text and kind is TextDelta and unknown is None:
             events, changed = self._take_text(chunk, text)
@@ -89,7 +87,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
     def text_of(self, data: bytes) -> str:
         """Return the text, the reasoning or the arguments that an event adds."""
-        chunk, _ = _decoded(data)
+        chunk, _ = wire.decode(data)
         _, text = only_piece(chunk)
         return text
 
@@ -115,14 +113,14 @@ class OpenAiDecoder(RepeatedTextDecoder):
     def whole(self, body: bytes) -> WholeAnswer:
         """Decode a JSON body, which may begin with white space."""
         data = body.strip()
-        found, unknown = _decoded(data)
+        found, unknown = wire.decode(data)
         self._take_head(found, unknown, data)
         if not found.choices:
             raise error_in_answer(data) if read_error(data).message else unreadable()
         made = None
         if len(found.choices) == 1 and unknown is None:
             made = plain_choice(found.choices[0])
-        members = self._members.news() if self._members.has_news else AnswerMembers()
+        members = self._members.news()
         return WholeAnswer(
             choices=self._whole_choices(found, unknown) if made is None else [made],
             usage=self.usage,
@@ -156,7 +154,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             return []
         if event.name == "error":
             raise error_in_answer(data)
-        events, _ = self._take(*_decoded(data), data)
+        events, _ = self._take(*wire.decode(data), data)
         return events
 
     def _take(self, chunk: wire.Chunk, unknown: Any, data: bytes) -> tuple[list[Event], bool]:
@@ -195,10 +193,9 @@ class OpenAiDecoder(RepeatedTextDecoder):
         if chunk.service_tier:
             self._service_tier = chunk.service_tier
         events: list[Event] = [TextDelta(text)]
-        members = self._members
-        changed = members_of(chunk) != members.last and members.add(chunk, None)
-        if members.has_news:
-            events.insert(0, members.news())
+        changed = self._members.add(chunk, None)
+        if self._members.has_news:
+            events.insert(0, self._members.news())
         return events, changed
 
     def _take_head(self, chunk: wire.Chunk, unknown: Any, data: bytes) -> bool:
@@ -219,8 +216,6 @@ class OpenAiDecoder(RepeatedTextDecoder):
             raise error_in_answer(data)
         if unknown and chunk.choices is None and chunk.usage is None:
             raise_flat_error(data, unknown)
-        if unknown is None and members_of(chunk) == self._members.last:
-            return False
         return self._members.add(chunk, unknown)
 
     def _take_groq(self, extras: wire.GroqExtras, unknown: Any) -> None:
@@ -238,16 +233,6 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
     def _count(self, found: wire.Usage, unknown: Any) -> None:
         self.usage = normalized(found, unknown) or self.usage
-
-
-def _decoded(data: bytes) -> tuple[wire.Chunk, Any]:
-    """Decode an event's data or a whole body, and its unknown members. See `wire.decode`."""
-    try:
-        return wire.CHUNK.decode(data), None
-    except msgspec.ValidationError:
-        return wire.decode(data)
-    except NOT_JSON:
-        raise unreadable() from None
 
 
 def _checked_index(choice: wire.Choice) -> int:

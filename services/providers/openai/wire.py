@@ -199,9 +199,21 @@ class Chunk(Wire, frozen=True, gc=False):
     p: Json = UNSET  # Cloudflare: the same.
 
 
-CHUNK = msgspec.json.Decoder(Chunk)
-"""Decoder of an event's data or a whole body, without unknown members, which `decode` reads."""
+_decoder = msgspec.json.Decoder(Chunk)
 _shape = shape_of(Chunk)
+
+
+def decode(data: bytes) -> tuple[Chunk, Any]:
+    """Decode an event's data or a whole body, and its unknown members, which are None mostly.
+
+    See `services.common.known_members`. Raises UPSTREAM_BAD_RESPONSE if it is not JSON.
+    """
+    try:
+        return _decoder.decode(data), None
+    except msgspec.ValidationError:
+        return _tolerant(data)
+    except NOT_JSON:
+        raise unreadable() from None
 
 
 class PassedFields:
@@ -231,12 +243,8 @@ def present(value: Json) -> bytes:
     return b"" if text in _NOTHING else text
 
 
-def decode(data: bytes) -> tuple[Chunk, Any]:
-    """Decode data without its unknown members, and with odd fields mended; and these members.
-
-    They are None mostly. See `services.common.known_members`. Raises UPSTREAM_BAD_RESPONSE if it is
-    not JSON.
-    """
+def _tolerant(data: bytes) -> tuple[Chunk, Any]:
+    """Decode the data again, without unknown members, and with odd fields mended."""
     try:
         known, unknown = split(Raw(data), _shape)
         if unknown is not None:
@@ -245,4 +253,4 @@ def decode(data: bytes) -> tuple[Chunk, Any]:
             data = msgspec.json.encode(known)
     except NOT_JSON:
         raise unreadable() from None
-    return read(data, CHUNK), unknown
+    return read(data, _decoder), unknown
