@@ -1,4 +1,4 @@
-"""A gateway for each dialect."""
+"""A gateway for each dialect, and a browser."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 from openai import AsyncOpenAI
+from playwright.async_api import Browser
 
+from tests.stand.chromium import chromium
 from tests.stand.dialect_stand import DIALECTS, DialectStand, dialect_stand
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """A browser. Each test takes a new profile."""
+    async with chromium() as running:
+        yield running
 
 
 @pytest.fixture(params=DIALECTS)

@@ -10,13 +10,13 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from services import local
 from tests.stand.chromium import (
-    chromium,
     needs_axe,
     needs_chromium,
+    new_profile,
     serious_findings,
 )
 from tests.stand.configuration import MODEL, configuration
@@ -92,10 +92,10 @@ async def held_server(tmp_path: Path) -> AsyncIterator[tuple[Server, HeldProvide
             yield server, provider
 
 
-async def test_a_newcomer_gets_a_streamed_answer(server: Server) -> None:
+async def test_a_newcomer_gets_a_streamed_answer(server: Server, browser: Browser) -> None:
     """With the address and the key that were printed; nothing violates the page's policy."""
     url, key = await console_url(server), await server.first_key()
-    async with chromium() as (context, complaints):
+    async with new_profile(browser) as (context, complaints):
         page = await context.new_page()
         await sign_in(page, url, key)
         await page.get_by_role("link", name="Playground").click()
@@ -115,10 +115,10 @@ async def test_a_newcomer_gets_a_streamed_answer(server: Server) -> None:
         assert {cookie["httpOnly"] for cookie in await context.cookies()} == {True}
 
 
-async def test_no_message_gets_into_a_url(server: Server) -> None:
+async def test_no_message_gets_into_a_url(server: Server, browser: Browser) -> None:
     """The form cannot be sent until the playground's script has arrived."""
     url, key = await console_url(server), await server.first_key()
-    async with chromium() as (context, _):
+    async with new_profile(browser) as (context, _):
         page = await context.new_page()
         await sign_in(page, url, key)
         await page.route("**/playground.js*", lambda route: route.abort())
@@ -130,10 +130,10 @@ async def test_no_message_gets_into_a_url(server: Server) -> None:
         assert page.url == f"{url}/playground"
 
 
-async def test_a_keyboard_is_enough(server: Server) -> None:
+async def test_a_keyboard_is_enough(server: Server, browser: Browser) -> None:
     """Shortcuts open pages and focus the filter of a table, which hides the other rows."""
     url, key = await console_url(server), await server.first_key()
-    async with chromium() as (context, complaints):
+    async with new_profile(browser) as (context, complaints):
         page = await context.new_page()
         await page.goto(url)
         await page.keyboard.type(key)  # The field has the focus.
@@ -147,11 +147,11 @@ async def test_a_keyboard_is_enough(server: Server) -> None:
         assert complaints.found == []
 
 
-async def test_theme_and_language_change(server: Server) -> None:
+async def test_theme_and_language_change(server: Server, browser: Browser) -> None:
     """The system's theme is the first one; the chosen ones stay."""
     url = await console_url(server)
     dark = "rgb(20, 23, 28)"
-    async with chromium(color_scheme="dark") as (context, complaints):
+    async with new_profile(browser, color_scheme="dark") as (context, complaints):
         page = await context.new_page()
         await page.goto(url)
         await expect(page.locator("html")).to_have_css("background-color", dark)
@@ -165,10 +165,10 @@ async def test_theme_and_language_change(server: Server) -> None:
         assert complaints.found == []
 
 
-async def test_an_operator_makes_a_key(server: Server, state: Path) -> None:
+async def test_an_operator_makes_a_key(server: Server, state: Path, browser: Browser) -> None:
     """With the token of the state. A revocation asks before."""
     url = await console_url(server)
-    async with chromium() as (context, complaints):
+    async with new_profile(browser) as (context, complaints):
         page = await context.new_page()
         await sign_in(page, url, operators_token(state), "Accounts")
         await page.get_by_role("link", name="default").click()
@@ -208,12 +208,12 @@ async def curl(api: str, key: str, *, stream: bool) -> asyncio.StreamReader:
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 async def test_a_key_is_used_found_in_the_log_and_revoked_in_a_stream(
-    held_server: tuple[Server, HeldProvider],
+    held_server: tuple[Server, HeldProvider], browser: Browser
 ) -> None:
     """The stream ends with an error when the key is revoked in the browser."""
     server, provider = held_server
     url, api = await console_url(server), f"http://{await server.address('http')}"
-    async with chromium() as (context, complaints):
+    async with new_profile(browser) as (context, complaints):
         page = await context.new_page()
         await sign_in(page, url, await server.first_key())
         await page.get_by_role("link", name="Keys").click()
@@ -240,11 +240,14 @@ async def test_a_key_is_used_found_in_the_log_and_revoked_in_a_stream(
         assert complaints.found == []
 
 
-async def test_no_page_is_wider_than_a_phone(server: Server, state: Path) -> None:
+async def test_no_page_is_wider_than_a_phone(server: Server, state: Path, browser: Browser) -> None:
     """The language is that with the longer words. Tables scroll in a part of their own."""
     url, key = await console_url(server), await server.first_key()
     wide: list[str] = []
-    async with chromium(viewport={"width": 390, "height": 800}, locale="ru-RU") as (context, _):
+    async with new_profile(browser, viewport={"width": 390, "height": 800}, locale="ru-RU") as (
+        context,
+        _,
+    ):
         page = await context.new_page()
         for credential, paths in ((key, TENANT_PAGES), (operators_token(state), OPERATOR_PAGES)):
             await page.goto(url)
@@ -262,10 +265,12 @@ async def test_no_page_is_wider_than_a_phone(server: Server, state: Path) -> Non
 
 @needs_axe
 @pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_pages_are_accessible(server: Server, state: Path, theme: str) -> None:
+async def test_pages_are_accessible(
+    server: Server, state: Path, theme: str, browser: Browser
+) -> None:
     """axe-core finds nothing serious on any page, in either theme."""
     url, key = await console_url(server), await server.first_key()
-    async with chromium(color_scheme=theme, bypass_csp=True) as (context, _):
+    async with new_profile(browser, color_scheme=theme, bypass_csp=True) as (context, _):
         page = await context.new_page()
         await page.goto(url)
         await page.get_by_label("API key").fill("wrong")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
-from tests.stand.chromium import chromium, needs_chromium
+from tests.stand.chromium import needs_chromium, new_profile
 from tests.stand.configuration import MODEL, configuration
 from tests.stand.console_browsing import (
     ANSWER_MS,
@@ -23,14 +23,14 @@ from tests.stand.upstream import FakeUpstream, json_answer
 pytestmark = needs_chromium
 
 
-async def test_an_operator_sees_a_failover(tmp_path: Path) -> None:
+async def test_an_operator_sees_a_failover(tmp_path: Path, browser: Browser) -> None:
     """The page shows the failure of the first channel, and both attempts of the call."""
     async with FakeUpstream() as broken, FakeUpstream() as upstream:
         broken.play([json_answer({"error": {"message": "No."}}, 500)])
         upstream.play(HeldProvider())
         config = configuration(broken.url, upstream.url, prices={"request_usd": 0.001})
         running = running_server(tmp_path, config, "--console", "127.0.0.1:0", *STOP_SOON)
-        async with running as server, chromium() as (context, complaints):
+        async with running as server, new_profile(browser) as (context, complaints):
             url, page = await console_url(server), await context.new_page()
             await sign_in(page, url, await server.first_key())
             await page.get_by_role("link", name="Playground").click()
@@ -52,14 +52,16 @@ async def test_an_operator_sees_a_failover(tmp_path: Path) -> None:
             assert complaints.found == []
 
 
-async def test_an_operator_disables_a_channel_and_calls_go_to_the_next(tmp_path: Path) -> None:
+async def test_an_operator_disables_a_channel_and_calls_go_to_the_next(
+    tmp_path: Path, browser: Browser
+) -> None:
     """The call log names the channel that answered."""
     async with FakeUpstream() as first, FakeUpstream() as second:
         for upstream in (first, second):
             upstream.play(HeldProvider())
         config = configuration(first.url, second.url, prices={"request_usd": 0.001})
         running = running_server(tmp_path, config, "--console", "127.0.0.1:0", *STOP_SOON)
-        async with running as server, chromium() as (context, complaints):
+        async with running as server, new_profile(browser) as (context, complaints):
             url, page = await console_url(server), await context.new_page()
             await sign_in(page, url, operators_token(tmp_path / "var"), "Accounts")
             await page.get_by_role("link", name="Channels").click()
@@ -76,13 +78,13 @@ async def test_an_operator_disables_a_channel_and_calls_go_to_the_next(tmp_path:
             assert complaints.found == []
 
 
-async def test_the_playground_shows_route_and_notes(tmp_path: Path) -> None:
+async def test_the_playground_shows_route_and_notes(tmp_path: Path, browser: Browser) -> None:
     """It shows the model that answered, the call in the log, and parameters that were dropped."""
     async with FakeUpstream() as upstream:
         upstream.play(HeldProvider())
         config = configuration(upstream.url, channel='quirks = { drops = ["temperature"] }\n')
         running = running_server(tmp_path, config, "--console", "127.0.0.1:0", *STOP_SOON)
-        async with running as server, chromium() as (context, complaints):
+        async with running as server, new_profile(browser) as (context, complaints):
             url, page = await console_url(server), await context.new_page()
             await sign_in(page, url, await server.first_key())
             await page.get_by_role("link", name="Playground").click()

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import aiohttp
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
-from tests.stand.chromium import Complaints, chromium, needs_chromium
+from tests.stand.chromium import Complaints, needs_chromium, new_profile
 from tests.stand.configuration import MODEL, configuration
 from tests.stand.console_browsing import (
     ANSWER_MS,
@@ -59,7 +59,7 @@ class Operating(NamedTuple):
 
 
 @asynccontextmanager
-async def operated(folder: Path) -> AsyncIterator[Operating]:
+async def operated(folder: Path, browser: Browser) -> AsyncIterator[Operating]:
     """A server with two channels of a model with a cache price, and one for embeddings."""
     async with FakeUpstream() as upstream:
         provider = HeldProvider()
@@ -68,7 +68,7 @@ async def operated(folder: Path) -> AsyncIterator[Operating]:
         config = configuration(upstream.url, upstream.url, prices=prices) + MORE
         config = config.replace("priority = 1", "priority = 0")
         running = running_server(folder, config, "--console", "127.0.0.1:0", *STOP_SOON)
-        async with running as server, chromium() as (context, complaints):
+        async with running as server, new_profile(browser) as (context, complaints):
             url, page = await console_url(server), await context.new_page()
             await sign_in(page, url, operators_token(folder / "var"), "Accounts")
             file = folder / "pomogator.toml"
@@ -76,9 +76,11 @@ async def operated(folder: Path) -> AsyncIterator[Operating]:
 
 
 @pytest.fixture(scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Operating]:
+async def shared(
+    tmp_path_factory: pytest.TempPathFactory, browser: Browser
+) -> AsyncIterator[Operating]:
     """One for the tests that leave the configuration as it is."""
-    async with operated(tmp_path_factory.mktemp("operated")) as found:
+    async with operated(tmp_path_factory.mktemp("operated"), browser) as found:
         yield found
 
 
@@ -90,9 +92,9 @@ async def operating(shared: Operating) -> AsyncIterator[Operating]:
     shared.provider.goes_on.set()
 
 
-async def test_a_reload_is_shown_before_it_is_made(tmp_path: Path) -> None:
+async def test_a_reload_is_shown_before_it_is_made(tmp_path: Path, browser: Browser) -> None:
     """The page shows the changes, a file that has changed since, and problems, but no secret."""
-    async with operated(tmp_path) as operating:
+    async with operated(tmp_path, browser) as operating:
         await reload(operating)
 
 

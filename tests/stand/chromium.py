@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, ConsoleMessage, Error, Page, async_playwright
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Page,
+    async_playwright,
+)
 
 CHROMIUM = shutil.which("chromium")
 AXE = Path(os.environ.get("POMOGATOR_NODE_MODULES", ""), "axe-core", "axe.min.js")
@@ -50,17 +57,28 @@ class Complaints:
 
 
 @asynccontextmanager
-async def chromium(**options: Any) -> AsyncIterator[tuple[BrowserContext, Complaints]]:
-    """A browser with a new profile. `options` are those of Playwright's `new_context`."""
-    complaints = Complaints()
+async def chromium() -> AsyncIterator[Browser]:
+    """A browser."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         try:
-            context = await browser.new_context(**{"locale": "en-US", **options})
-            context.on("page", complaints.watch)
-            yield context, complaints
+            yield browser
         finally:
             await browser.close()
+
+
+@asynccontextmanager
+async def new_profile(
+    browser: Browser, **options: Any
+) -> AsyncIterator[tuple[BrowserContext, Complaints]]:
+    """A new profile, which shares nothing with others. `options` are those of `new_context`."""
+    complaints = Complaints()
+    context = await browser.new_context(**{"locale": "en-US", **options})
+    try:
+        context.on("page", complaints.watch)
+        yield context, complaints
+    finally:
+        await context.close()
 
 
 async def serious_findings(page: Page) -> Sequence[str]:
