@@ -26,10 +26,7 @@ class RelayBackend(GrpcBackend):
     """The services at the other end of a channel, which the caller opens and closes."""
 
     def __init__(
-        self,
-        channel: grpc.aio.Channel,
-        links: RelayLinks,
-        memory: MemoryMonitor | None = None,
+        self, channel: grpc.aio.Channel, links: RelayLinks, memory: MemoryMonitor | None = None
     ) -> None:
         super().__init__(channel, memory)
         self._links = links

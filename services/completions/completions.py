@@ -181,7 +181,7 @@ class EnteredCall(msgspec.Struct, Generic[CallT], eq=False):
 
 
 class Completions(CallEntrance[Pipeline]):
-    """Makes completions."""
+    """Makes completions. Without an interrupt of its own, a call ends at its options' deadline."""
 
     async def whole(
         self,
@@ -190,10 +190,7 @@ class Completions(CallEntrance[Pipeline]):
         headers: dict[str, str],
         interrupt: CallInterrupt | None = None,
     ) -> Completion:
-        """Return a whole answer, and add its headers to `headers` before that.
-
-        Without `interrupt`, the call ends at the deadline of its options.
-        """
+        """Return a whole answer, and add its headers to `headers` before that."""
         interrupt = interrupt or self.interrupt(options)
         with interrupt:
             async with EnteredCall(
@@ -208,10 +205,7 @@ class Completions(CallEntrance[Pipeline]):
         headers: dict[str, str],
         interrupt: CallInterrupt | None = None,
     ) -> AsyncGenerator[Batch, None]:
-        """Return the batches of an answer, whose headers are added to `headers` before the first.
-
-        Without `interrupt`, the call ends at the deadline of its options.
-        """
+        """Return the batches of an answer. Its headers are in `headers` before the first."""
         interrupt = interrupt or self.interrupt(options)
         entered = EnteredCall(self, "stream", CompletionCall, request, options, interrupt, headers)
         return interrupt.guard(entered, self.pipeline.stream)

@@ -90,12 +90,10 @@ class FastPath:
         endpoints: Sequence[Endpoint],
         throttle: AuthThrottle,
         body_bytes_max: int,
-        observer: RequestObserver | None = None,
-        admission: BodyAdmission | None = None,
+        observer: RequestObserver,
+        admission: BodyAdmission,
     ) -> None:
-        """Without `admission` every call is admitted."""
-        self.admission = admission or BodyAdmission()
-        self.observer = observer or RequestObserver()
+        self.observer, self.admission = observer, admission
         self.throttle = throttle
         self._body_bytes_max = body_bytes_max
         self._endpoints = {

@@ -13,7 +13,7 @@ from services.common.json_logs import JsonFormatter
 from services.domain.error_reason import ErrorReason
 from services.domain.events import FinishReason
 from services.domain.usage import Usage
-from services.errors import Failure, UpstreamError, deadline_passed
+from services.errors import Failure, UpstreamError, deadline_passed, shutting_down
 from services.reason_table import ROWS
 from services.telemetry.calls import ENDS, FINISHES, CallLog, CallRecord
 from services.telemetry.ended_calls import OBSERVED_MAX, EndedCalls
@@ -118,19 +118,27 @@ async def test_an_interrupted_call_ends_as_its_interrupt_says(told: Told) -> Non
         assert told.records[-1].end == end
 
 
-@pytest.mark.parametrize("error", [GeneratorExit(), deadline_passed()])
-async def test_a_deadline_is_the_end_of_a_replay_too(told: Told, error: BaseException) -> None:
-    """Where it passes between two batches, as where one is awaited: no answer has begun."""
+@pytest.mark.parametrize("is_awaited", [False, True])
+@pytest.mark.parametrize(
+    ("failure", "left_s", "end"),
+    [(deadline_passed, 0.0, "deadline"), (shutting_down, 5.0, "shutdown")],
+)
+async def test_a_call_that_is_cut_ends_as_one_that_its_transport_cuts(
+    told: Told, *, failure: Callable[[], Failure], left_s: float, end: str, is_awaited: bool
+) -> None:
+    """Where that happens between two batches, as where one is awaited: no answer has begun."""
+    told.log.stopping = end == "shutdown"
+    error = failure() if is_awaited else GeneratorExit()
 
-    def end() -> None:
-        with recorded(told.log, "req-1", "stream", lambda: 0.0) as record:
+    def cut() -> None:
+        with recorded(told.log, "req-1", "stream", lambda: left_s) as record:
             record.interrupt = interrupt = CallInterrupt()
-            interrupt.trigger(deadline_passed)
+            interrupt.trigger(failure)
             raise error
 
     with pytest.raises(type(error)):
-        end()
-    assert (told.records[-1].end, told.records[-1].reason) == ("deadline", "")
+        cut()
+    assert (told.records[-1].end, told.records[-1].reason) == (end, "")
 
 
 def test_calls_are_counted_while_they_run(told: Told) -> None:

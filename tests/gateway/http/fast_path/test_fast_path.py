@@ -25,6 +25,7 @@ from gateway.http.fast_path.fast_path import HEAD_BYTES_MAX, FastPath, FastPathE
 from gateway.http.fast_path.fast_path_connection import repeated_head
 from gateway.surfaces.completion_handler import CompletionHandler
 from gateway.surfaces.openai_chat.surface import OpenAIChat
+from gateway.telemetry.request_observer import RequestObserver
 from tests.gateway.conftest import KEY
 from tests.gateway.http.test_reply import RecordingWriter
 from tests.stand.direct_backend import DirectBackend
@@ -115,7 +116,7 @@ ENDPOINT = Endpoint(
     render_error=render_openai_error,
 )
 MESSAGES = replace(ENDPOINT, path="/v1/messages", credential_headers=("x-api-key", "Authorization"))
-FAST_PATH = FastPath([ENDPOINT, MESSAGES], AuthThrottle(), body_bytes_max=1000)
+FAST_PATH = FastPath([ENDPOINT, MESSAGES], AuthThrottle(), 1000, RequestObserver(), BodyAdmission())
 
 
 def read_again(data: bytes, last: RequestHead | None) -> RequestHead | None:
