@@ -88,7 +88,7 @@ def add_labels(rows: Iterable[CallRow], dialect: str) -> Transaction[None]:
         bounded = yield from _bounded(interval, sums)
         values += [(*interval, *label, *figures) for label, figures in sorted(bounded.items())]
     if values:
-        yield from _TABLE.add(values, dialect)
+        yield from _TABLE.add_batch(values, dialect)
 
 
 def read_labels(query: SumsQuery, labels: LabelFilter) -> Transaction[Mapping[Group, CallSums]]:

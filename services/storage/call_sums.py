@@ -111,7 +111,7 @@ def add_calls(rows: Iterable[CallRow], dialect: str) -> Transaction[None]:
     # In one order in every process, so that no two wait for each other.
     found = sorted(_sums_of(rows).items())
     values: list[tuple[Value, ...]] = [(*key, *sums.figures()) for key, sums in found]
-    yield from _TABLE.add(values, dialect)
+    yield from _TABLE.add_batch(values, dialect)
 
 
 def read_groups(query: SumsQuery) -> Transaction[Mapping[Group, CallSums]]:

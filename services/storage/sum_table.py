@@ -30,10 +30,14 @@ class SumTable:
         self._add = f"INSERT INTO {name} ({names}) VALUES ({places}) {upsert}"  # noqa: S608
         self._add_json = f"INSERT INTO {name} ({names}) SELECT {names} FROM {rows} {upsert}"  # noqa: S608
 
-    def add(self, rows: Sequence[Values], dialect: str = "sqlite") -> Transaction[None]:
-        """Add rows of a key and its figures, in the way that is fast in the database `dialect`."""
-        if dialect == "postgres":  # One statement adds a batch.
+    def add(self, rows: Sequence[Values]) -> Transaction[None]:
+        """Add rows of a key and its figures."""
+        yield self._add, list(rows)
+
+    def add_batch(self, rows: Sequence[Values], dialect: str) -> Transaction[None]:
+        """Add many rows at a time: in PostgreSQL with one statement, in SQLite one by one."""
+        if dialect == "postgres":
             objects = [dict(zip(self._columns, row, strict=True)) for row in rows]
             yield self._add_json, (msgspec.json.encode(objects).decode(),)
         else:
-            yield self._add, list(rows)
+            yield from self.add(rows)
