@@ -41,27 +41,6 @@ class EmbeddingCall(AuthenticatedCall[EmbeddingRequest], kw_only=True):
     """One call for embeddings."""
 
 
-async def _admit(
-    gate: Gate,
-    plan: CallPlan,
-    call: EmbeddingCall,
-    parts: Sequence[RequestPart],
-    targets: Sequence[Target],
-) -> EmbeddingTicket:
-    """Admit a call with these parts. The ticket must be closed when the call is over.
-
-    Raises Failure as `Gate.take` does. A refused call has taken nothing from limits and balance.
-    """
-    tokens = sum([part.tokens for part in parts])
-    # A request for vectors has the total timeout, since its answer is one document.
-    channels = {each.channel.name: each.channel for each in targets}
-    timeouts_s = sorted((each.total_timeout_s for each in channels.values()), reverse=True)
-    cuts = cut_attempts_max(timeouts_s, call.time_left_s())
-    amount = plan.tariffs[plan.model].estimate_nano(tokens * (1 + cuts), 0)
-    lease, hold = await gate.take(plan, call.record, tokens, amount)
-    return EmbeddingTicket(gate=gate, lease=lease, hold=hold, plan=plan, record=call.record)
-
-
 class EmbeddingPipeline:
     """Runs calls for embeddings."""
 
@@ -105,7 +84,7 @@ class EmbeddingPipeline:
         check_size(spec.entry_count, dimensions)
         as_numbers = call.request.wants_numbers and keeps_numbers(spec, dimensions)
         parts = await off_loop(size, split, spec, targets, as_numbers=as_numbers)
-        ticket = await _admit(self.gate, plan, call, parts, targets)
+        ticket = await self._admit(call, plan, parts, targets)
         try:
             asking = _Asking(
                 self._failover, self._dialects, call, replace(route, targets=targets), ticket
@@ -124,6 +103,29 @@ class EmbeddingPipeline:
             usage=usage,
             notes=list(asking.notes.values()),
             cost_nano_usd=cost,
+        )
+
+    async def _admit(
+        self,
+        call: EmbeddingCall,
+        plan: CallPlan,
+        parts: Sequence[RequestPart],
+        targets: Sequence[Target],
+    ) -> EmbeddingTicket:
+        """Admit a call with these parts. The ticket must be closed when the call is over.
+
+        Raises Failure as `Gate.take` does. A refused call has taken nothing from limits and
+        balance.
+        """
+        tokens = sum([part.tokens for part in parts])
+        # A request for vectors has the total timeout, since its answer is one document.
+        channels = {each.channel.name: each.channel for each in targets}
+        timeouts_s = sorted((each.total_timeout_s for each in channels.values()), reverse=True)
+        cuts = cut_attempts_max(timeouts_s, call.time_left_s())
+        amount = plan.tariffs[plan.model].estimate_nano(tokens * (1 + cuts), 0)
+        lease, hold = await self.gate.take(plan, call.record, tokens, amount)
+        return EmbeddingTicket(
+            gate=self.gate, lease=lease, hold=hold, plan=plan, record=call.record
         )
 
 
