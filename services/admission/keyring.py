@@ -1,7 +1,8 @@
 """Authentication of callers: a bearer token in, a caller out, in microseconds.
 
-Only keyed digests are kept and compared, here by a secret of the process: an equal digest is an
-equal key, so that the time of a lookup says nothing about how close a guess came.
+Only keyed digests are kept and compared: in the cache those with a secret of the process, in the
+store those with the pepper. An equal digest is an equal key, so that the time of a lookup says
+nothing about how close a guess came.
 """
 
 from __future__ import annotations

@@ -79,9 +79,13 @@ class CallEntrance(Generic[PipelineT]):
         self.to_error: ToError | None = None
         """None: failures are raised as they are."""
         self.running = RunningCalls()
+        """Calls in flight of the callers of this entrance."""
 
     def bordered(self, to_error: ToError) -> Self:
-        """Return the same entrance for callers who get `to_error` of each failure."""
+        """Return the same entrance for callers who get `to_error` of each failure.
+
+        Its calls in flight are its own; all else is shared.
+        """
         entrance = copy(self)
         entrance.to_error, entrance.running = to_error, RunningCalls()
         return entrance
