@@ -50,7 +50,9 @@ OURS = tuple(f"{ROOT / folder}/" for folder in ("gateway", "services"))
 AFTER_AWAIT = 3
 """The argument of the instruction RESUME behind an `await`; behind a `yield` it is 1. Higher
 bits have another meaning."""
-PERIODIC = frozenset({"turns", "health", "loop lag", "ledger heartbeat", "idempotency sweep"})
+PERIODIC = frozenset(
+    {"turns", "health", "loop lag", "ledger heartbeat", "idempotency sweep", "call log"}
+)
 """Names of tasks that run whether there are requests or not."""
 COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 

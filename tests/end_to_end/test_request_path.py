@@ -9,8 +9,8 @@ import pytest
 from tests.bench.opcodes import KINDS, count_opcodes
 from tests.bench.request_path import Figures, measure
 
-FILES_MAX = 60
-CALLS_MAX = {"streamed": 225, "whole": 138}
+FILES_MAX = 46
+CALLS_MAX = {"streamed": 212, "whole": 126}
 COROUTINES_MAX = 4
 
 
