@@ -161,6 +161,7 @@ class Thief:
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             writer.write(data)
+        writer.close()
 
 
 @pytest.fixture
