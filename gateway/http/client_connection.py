@@ -63,7 +63,14 @@ class ListenerState:
 class ClientConnection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_discards", "_head_began_at", "_head_timer", "_over_limit", "_state")
+    __slots__ = (
+        "_discards",
+        "_head_began_at",
+        "_head_timer",
+        "_over_limit",
+        "_state",
+        "_stream_is_behind",
+    )
 
     def __init__(self, server: web.Server, state: ListenerState, **kwargs: object) -> None:
         super().__init__(server, **kwargs)  # type: ignore[arg-type]
@@ -72,6 +79,8 @@ class ClientConnection(RequestHandler):
         """Whatever arrives is discarded."""
         self._over_limit = False
         """The next bytes are answered with the refusal of the connection."""
+        self._stream_is_behind = False
+        """A stream waits for the client to read."""
         self._head_began_at = 0.0
         """When the first bytes of a head arrived whose end is missing; 0: none did."""
         self._head_timer: asyncio.TimerHandle | None = None
@@ -201,10 +210,23 @@ class ClientConnection(RequestHandler):
         transport.write(data)
         return self._paused
 
-    async def drained(self) -> None:
-        """Wait while the client is behind with reading, at most `write_timeout_s`."""
+    async def drained(self, *, in_stream: bool = False) -> None:
+        """Wait while the client is behind with reading, at most `write_timeout_s`.
+
+        `in_stream`: `shutdown` ends the wait.
+        """
         if self.writing_paused:
-            await self._drain_helper()
+            self._stream_is_behind = in_stream
+            try:
+                await self._drain_helper()
+            finally:
+                self._stream_is_behind = False
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
+        """Wait for the answer, then cancel it. A stream whose client is behind is cut at once."""
+        if self._stream_is_behind:
+            self.cut()
+        await super().shutdown(timeout)
 
     async def _drain_helper(self) -> None:
         # aiohttp waits here for clients of its own answers, too.

@@ -48,8 +48,12 @@ class ClientWriter(Protocol):
     def put(self, data: bytes) -> bool:
         """Write. True: the client is behind with reading. ConnectionError: the client is gone."""
 
-    async def drained(self) -> None:
-        """Wait until the client has read. ConnectionError where it does not, or is gone."""
+    async def drained(self, *, in_stream: bool = False) -> None:
+        """Wait until the client has read. ConnectionError where it does not, or is gone.
+
+        `in_stream`: more of a stream is to come. A shutdown, which has ended its call, does not
+        wait for the client.
+        """
 
 
 class Reply(msgspec.Struct, eq=False):

@@ -78,7 +78,7 @@ class EventStream(msgspec.Struct, eq=False):
                     self.begin()
                 events = render(batch)
                 if not renderer.finished and events and write(events):
-                    await self.reply.writer.drained()
+                    await self.reply.writer.drained(in_stream=True)
         finally:
             self._timer.cancel()
             await batches.aclose()

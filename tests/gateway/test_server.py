@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 import grpc
@@ -14,6 +15,7 @@ from grpc_health.v1._async import HealthServicer
 
 from gateway.backend import Backend
 from gateway.config import EdgeConfig
+from gateway.http import runner
 from gateway.rpc.service_channel import CALLS_HEALTH, open_channel
 from gateway.server import serving_rest
 from services.common.addresses import split_address
@@ -140,6 +142,35 @@ async def test_a_drain_ends_requests_at_its_timeout(tmp_path: Path, transport: s
             assert done == "[DONE]"
             assert (await whole).status == 503
         await edge.stopped()
+
+
+@pytest.mark.parametrize("path", ["fast", "ordinary"])
+async def test_a_drain_waits_for_no_client_of_a_stream_who_does_not_read(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its call has ended by then. Answers that are complete get time to be read."""
+    monkeypatch.setattr(runner, "_CLOSE_TIMEOUT_S", 3600.0)
+    flood = [[service.text("x" * 1_000_000)] for _ in range(64)]
+    script = ScriptedService(steps=[[service.started()], *flood])
+    body = json.dumps(STREAMED).encode()
+    size = f"Content-Length: {len(body)}" if path == "fast" else "Transfer-Encoding: chunked"
+    body = body if path == "fast" else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    head = (
+        f"POST {URL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        f"Content-Type: application/json\r\n{size}\r\n\r\n"
+    )
+    async with scripted_channel(script, "tcp", tmp_path) as channel:
+        edge = Stoppable(channel, EdgeConfig(drain_timeout_s=1.0))
+        reader, writer = await asyncio.open_connection(*split_address(await edge.address()))
+        writer.write(head.encode() + body)
+        await reader.readuntil(b"data: ")
+        cast("asyncio.Transport", writer.transport).pause_reading()
+
+        edge.stop()
+
+        async with asyncio.timeout(60):
+            await edge.stopped()
+        writer.close()
 
 
 async def test_a_drain_closes_idle_connections(tmp_path: Path) -> None:

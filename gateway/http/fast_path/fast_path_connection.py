@@ -311,6 +311,8 @@ class FastPathConnection(ClientConnection):
         task = self._task
         if task is not None:
             self._force_close = True
+            if self._stream_is_behind:
+                self.cut()
             await asyncio.wait({task}, timeout=timeout)
             task.cancel()
             await asyncio.wait({task}, timeout=timeout)

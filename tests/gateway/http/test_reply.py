@@ -21,7 +21,7 @@ class RecordingWriter:
         self.sent.append(data)
         return len(data) > 1000
 
-    async def drained(self) -> None:
+    async def drained(self, *, in_stream: bool = False) -> None:
         """Return at once."""
 
 
