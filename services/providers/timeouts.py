@@ -31,16 +31,19 @@ class Timeouts(msgspec.Struct, eq=False):
     """How long each further wait may take."""
     _total_due: float
     """Deadline of the whole answer."""
-    first_ring_s: float
-    """When the timer first fires, in seconds after its start: at the earliest deadline."""
     on_late: Callable[[], object] | None = None
     """Called once, when a deadline passes."""
     timer: asyncio.TimerHandle | None = None
-    """Timer of the next deadline, which calls `ring`. Cancel it when the call is over."""
+    """Timer of the next deadline. Cancel it when the call is over."""
     answered: bool = False
     """Whether the caller has received anything."""
     lost: bool = False
     """Whether a timeout has fired."""
+
+    def start(self, on_late: Callable[[], object]) -> None:
+        """Start the timer."""
+        self.on_late = on_late
+        self._set(min(self._first_s, self._progress_s, self._total_due - self.waits_since))
 
     def progressed(self) -> None:
         """Extend the deadline: part of the answer has arrived."""
@@ -53,8 +56,16 @@ class Timeouts(msgspec.Struct, eq=False):
         self._first_s = min(self._first_s, now - self.waits_since + seconds)
         self._set(self._left_s(now))
 
-    def ring(self) -> None:
-        """Call `on_late` if a deadline has passed, or else set the timer again."""
+    def _left_s(self, now: float) -> float:
+        limit_s = self._progress_s if self.answered else self._first_s
+        return min(self.waits_since + limit_s, self._total_due) - now
+
+    def _set(self, seconds: float) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._ring)
+
+    def _ring(self) -> None:
         now = self.clock.now()
         if self.waits_since == math.inf:
             left_s = max(self._total_due - now, OVERDUE_CHECK_S)
@@ -65,12 +76,3 @@ class Timeouts(msgspec.Struct, eq=False):
         elif self.on_late is not None:
             self.lost = True
             self.on_late()
-
-    def _left_s(self, now: float) -> float:
-        limit_s = self._progress_s if self.answered else self._first_s
-        return min(self.waits_since + limit_s, self._total_due) - now
-
-    def _set(self, seconds: float) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-        self.timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self.ring)

@@ -73,9 +73,9 @@ class Upstream:
         channel, now = target.channel, self._clock.now()
         if request.may_stream:
             first_s = min(first_s, channel.first_token_timeout_s)
-        progress_s, total_s = channel.progress_timeout_s, channel.total_timeout_s
-        soonest_s = min(first_s, progress_s, total_s)
-        timeouts = Timeouts(self._clock, now, first_s, progress_s, now + total_s, soonest_s)
+        timeouts = Timeouts(
+            self._clock, now, first_s, channel.progress_timeout_s, now + channel.total_timeout_s
+        )
         sink = failures or self._failures
         return UpstreamAnswer(self._http, request, target, api, decoder, timeouts, sink)
 
@@ -213,8 +213,7 @@ class UpstreamAnswer(msgspec.Struct, eq=False):
         kind = (self._api, request.path, request.streamed, *request.headers.items())
         task = cast("asyncio.Task[object]", asyncio.current_task())
         cancelling = task.cancelling()
-        timeouts.on_late = task.cancel
-        timeouts.timer = task.get_loop().call_later(timeouts.first_ring_s, timeouts.ring)
+        timeouts.start(task.cancel)
         try:
             head = target.heads.get(kind) or new_head(kind, request, target, self._api)
             response = await self._http.pools[head.origin].send(
