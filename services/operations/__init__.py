@@ -6,7 +6,7 @@ Modules, in the order in which data flows:
     explainer  dry run of a completion
     embedding_explainer  dry run of a call for embeddings
     model_kind  completions or embeddings
-    candidates  targets of a dry run
+    candidates  targets with their state, prices and requests
     channels   status of channels
     operator_acts  entries of the audit log
     channel_control  switches of channels

@@ -1,4 +1,4 @@
-"""Candidates of a dry run: targets with their state, prices and requests."""
+"""Targets as operators see them: with their state, prices and requests."""
 
 from __future__ import annotations
 
