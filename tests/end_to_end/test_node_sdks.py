@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.stand.client_programs import NODE_MODULES, needs_node, printed_by_node
-from tests.stand.dialect_stand import MODEL, THINKING, DialectStand
+from tests.stand.dialect_stand import DIALECTS, MODEL, THINKING, DialectStand
 from tests.stand.providers.answers import (
     GREETING,
     Answer,
@@ -120,25 +122,30 @@ async def test_an_error_after_the_first_token_is_thrown(
     assert found["code"]
 
 
-@pytest.mark.parametrize("breaks_off", ["error", "cut"])
-@pytest.mark.parametrize(
-    "package",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.skipif(
-                not Path(NODE_MODULES, name).exists(), reason=f"{name} is not installed"
-            ),
-        )
-        for name in (
-            "@ai-sdk/openai",
-            "@ai-sdk/openai-5",
-            "@ai-sdk/openai-compatible",
-            "@ai-sdk/openai-compatible-5",
-            "@openrouter/ai-sdk-provider",
-        )
-    ],
+PACKAGES = (
+    "@ai-sdk/openai",
+    "@ai-sdk/openai-5",
+    "@ai-sdk/openai-compatible",
+    "@ai-sdk/openai-compatible-5",
+    "@openrouter/ai-sdk-provider",
 )
+
+
+def dialects_and_packages() -> Sequence[Any]:
+    """Return each package with one dialect and each dialect with one package; others nightly."""
+    found = []
+    for dialect in DIALECTS:
+        for package in PACKAGES:
+            is_missing = not Path(NODE_MODULES, package).exists()
+            marks = [pytest.mark.skipif(is_missing, reason=f"{package} is not installed")]
+            if dialect != DIALECTS[0] and package != PACKAGES[0]:
+                marks.append(pytest.mark.nightly)
+            found.append(pytest.param(dialect, package, marks=marks))
+    return found
+
+
+@pytest.mark.parametrize("breaks_off", ["error", "cut"])
+@pytest.mark.parametrize(("stand", "package"), dialects_and_packages(), indirect=["stand"])
 async def test_vercel_reports_an_error_after_the_first_token(
     stand: DialectStand, package: str, breaks_off: Break
 ) -> None:
