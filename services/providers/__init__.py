@@ -25,7 +25,7 @@ Modules, in the order in which data flows:
     http                  HTTP/1.1 client
     connection_check      connections to all channels, for `pomogator check --connect`
     stream_reader         bytes of a stream as events, with a fast path for those that repeat
-    sse_splitter          events of a stream that come in pieces, or with other line ends
+    sse_parser            bytes of a stream as server-sent events
     raw_stream            bytes of a stream that passes as it is
     raw_answer            answers that pass as they are, of which little is read
     document_decoder      answers that are never streams

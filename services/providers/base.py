@@ -40,10 +40,6 @@ class SseEvent(NamedTuple):
     data: bytes
 
 
-DONE = b"[DONE]"
-"""Data of the event with which OpenAI's streams end."""
-
-
 class PlainRequest(msgspec.Struct, frozen=True):
     """Plain request (`services.domain.plain_texts`)."""
 

@@ -16,7 +16,8 @@ from services.providers.failure_rules import SECRETS
 from services.providers.failures import read_error
 from services.providers.raw_lane import RawDecoder, Taken
 from services.providers.raw_stream import RawStreamReader
-from services.providers.stream_reader import Reader, StreamReader, event_of
+from services.providers.sse_parser import event_of
+from services.providers.stream_reader import Reader, StreamReader
 
 
 def events_pattern(unread: bytes) -> re.Pattern[bytes]:

@@ -7,7 +7,7 @@ import re
 from services.domain.events import Event, RawContent
 from services.errors import UpstreamError
 from services.providers.raw_lane import RawDecoder, Taken
-from services.providers.stream_reader import is_complete
+from services.providers.sse_parser import is_complete
 from services.providers.unusable_answers import OverlongAnswerError
 
 EVENT_MAX = 16 * 1024 * 1024

@@ -14,21 +14,12 @@ Some providers pad each event at its end, which hides the length of its text fro
     data: {"id":"1","choices":[{"index":0,"delta":{"content":" day"}}],"obfuscation":"hJ8f"}
 
 The padding means nothing. Letters and digits in its place are no difference.
-
-The format of events is that of the HTML standard (section "Server-sent events"), with two liberties
-that providers make necessary:
-
-- an event that the end of the body left without its blank line counts if its data is complete,
-  since hand-made servers close right after `data: [DONE]`;
-- a line `error: {…}`, which the standard ignores, is an event named `error`: llama-box (GPUStack)
-  ends a failed stream in this way. Others write `{"error": …}` without the name of a field.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from itertools import takewhile
 from typing import Protocol
 
@@ -37,8 +28,8 @@ import msgspec
 from services.common.json_errors import NOT_JSON
 from services.domain.events import Event
 from services.errors import UpstreamError
-from services.providers.base import DONE, Decoder, RepeatedTextDecoder, SseEvent
-from services.providers.sse_splitter import SseSplitter
+from services.providers.base import Decoder, RepeatedTextDecoder
+from services.providers.sse_parser import SseParser, event_of
 from services.providers.surrogate_joiner import joiner_of
 from services.providers.unusable_answers import unreadable
 
@@ -55,7 +46,6 @@ TOGETHER_MAX = 64
 _BLANK_LINE = b"\n\n"
 _TEXT = msgspec.json.Decoder(str)
 _TEXTS = msgspec.json.Decoder(list[str])
-_make = partial(tuple.__new__, SseEvent)  # SseEvent(...) itself costs half as much again.
 
 
 class Reader(Protocol):
@@ -74,18 +64,14 @@ class Reader(Protocol):
 class StreamReader:
     """Reader of one stream. See `Reader`."""
 
-    __slots__ = (
-        *("_decoder", "_frame", "_has_events", "_is_between", "_repeated", "_splitter", "complete"),
-    )
+    __slots__ = ("_decoder", "_frame", "_has_events", "_parser", "_repeated", "complete")
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._frame = RepeatedFrame(decoder) if isinstance(decoder, RepeatedTextDecoder) else None
         self._repeated: RepeatedFrame | None = None
         """The frame that the next event may have, which begins the data."""
-        self._splitter = SseSplitter()
-        self._is_between = True
-        """Whether the last data has ended an event, and nothing else has begun."""
+        self._parser = SseParser()
         self._has_events = False
         self.complete = False
 
@@ -100,7 +86,7 @@ class StreamReader:
         events: list[Event] = []
         frame, begin = self._frame, 0
         try:
-            blocks = self._blocks(data)
+            blocks = self._parser.split(data) if data else self._parser.rest()
             while begin < len(blocks) and not self._decoder.done:
                 if frame is not None and frame.is_known and (texts := frame.read(blocks, begin)):
                     events += frame.decoder.text_events(filter(None, texts))
@@ -124,7 +110,7 @@ class StreamReader:
                 if frame is not None:
                     repeats = bool(frame.decoder.last_text)
                     frame.is_known = repeats and frame.learn(block, event.data)
-            is_known = frame is not None and frame.is_known and self._is_between
+            is_known = frame is not None and frame.is_known and self._parser.is_between_events
             self._repeated = frame if is_known else None
             if self._decoder.done or not data:
                 self.complete = True
@@ -134,18 +120,6 @@ class StreamReader:
         except UpstreamError as error:
             return events, error
         return events, None
-
-    def _blocks(self, data: bytes) -> list[bytes]:
-        """Return the blocks of lines of the events that `data` completes."""
-        # Nearly all data is whole events, and far smaller than an event may be.
-        if self._is_between and data.endswith(_BLANK_LINE) and b"\r" not in data:
-            return data[: -len(_BLANK_LINE)].split(_BLANK_LINE)
-        if not data:
-            rest = self._splitter.rest()
-            return [rest] if is_complete(rest) else []
-        blocks = self._splitter.split(data)
-        self._is_between = self._splitter.is_between_events
-        return blocks
 
 
 class RepeatedFrame(msgspec.Struct, eq=False):
@@ -278,39 +252,3 @@ def _decoded(literals: Sequence[bytes]) -> list[str]:
         except NOT_JSON:
             break
     return texts
-
-
-def event_of(block: bytes) -> SseEvent | None:
-    """Parse the event in a block of lines, by the rules of the standard. None without data."""
-    # Nearly all events are one line `data: …`: half a microsecond each.
-    if block[:6] == b"data: " and b"\n" not in block:
-        return _make(("", block[6:])) if len(block) > 6 else None
-    name = ""
-    data: list[bytes] = []
-    for line in block.split(b"\n"):
-        field, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if field == b"data":
-            data.append(value)
-        elif field == b"event":
-            name = value.decode("utf-8", "replace")
-        elif field == b"error":
-            name = "error"
-            data.append(value)
-        elif field == b'{"error"':
-            name = "error"
-            data.append(line)
-    joined = b"\n".join(data)
-    return SseEvent(name, joined) if joined else None
-
-
-def is_complete(block: bytes) -> bool:
-    """Whether the data of the event in a block of lines is complete, if there is one."""
-    event = event_of(block.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
-    if event is None or event.data.strip() == DONE:
-        return event is not None
-    try:
-        msgspec.json.decode(event.data, type=msgspec.Raw)
-    except NOT_JSON:  # Truncated JSON is not valid JSON.
-        return False
-    return True

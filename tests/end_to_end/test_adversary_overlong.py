@@ -11,7 +11,7 @@ import pytest
 
 from services.config import BillingConfig
 from services.providers.answer_bodies import DOCUMENT_MAX
-from services.providers.sse_splitter import EVENT_MAX
+from services.providers.sse_parser import EVENT_MAX
 from tests.stand.billing_stand import (
     NANO,
     USAGE,

@@ -14,7 +14,7 @@ import pytest
 
 from services.config import BreakerConfig, Secret
 from services.metering.usage import COMPLETION_SLACK, COMPLETION_SLACK_TOKENS
-from services.providers.sse_splitter import EVENT_MAX
+from services.providers.sse_parser import EVENT_MAX
 from tests.faults.conftest import OpenStand
 from tests.faults.fault_stand import (
     BEGIN,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from services.providers.base import SseEvent
-from services.providers.sse_splitter import SseSplitter
-from services.providers.stream_reader import event_of, is_complete
+from services.providers.sse_parser import SseParser, event_of
 
 
-class EventParser(SseSplitter, eq=False, kw_only=True):
+class EventParser(SseParser, eq=False, kw_only=True):
     """Parser of the body of one answer, as it arrives, into its events."""
 
     def feed(self, data: bytes) -> list[SseEvent]:
@@ -16,6 +15,4 @@ class EventParser(SseSplitter, eq=False, kw_only=True):
 
     def close(self) -> list[SseEvent]:
         """End the body. Return the event without its blank line, if its data is complete."""
-        block = self.rest()
-        event = event_of(block) if is_complete(block) else None
-        return [] if event is None else [event]
+        return [event for block in self.rest() if (event := event_of(block)) is not None]

@@ -9,11 +9,12 @@ from services.domain.usage import Usage
 from services.providers.anthropic import wire
 from services.providers.anthropic.response import AnthropicDecoder
 from services.providers.anthropic.usage import UsageCount
-from services.providers.base import DONE, SseEvent, Target
+from services.providers.base import SseEvent, Target
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.failures import read_error
 from services.providers.finish_reasons import checked_reason, finish_reason, raise_if_failure
 from services.providers.raw_answer import RawAnswerDecoder, events_pattern, tells_no_secret
+from services.providers.sse_parser import DONE
 from services.providers.unusable_answers import broken_off, unreadable
 
 _STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'

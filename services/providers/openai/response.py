@@ -17,7 +17,7 @@ from services.common.known_members import item, member
 from services.domain.completion import Choice, WholeAnswer
 from services.domain.events import Event, Finished, TextDelta
 from services.domain.usage import Usage
-from services.providers.base import DONE, RepeatedTextDecoder, SseEvent, Target, TextEvents
+from services.providers.base import RepeatedTextDecoder, SseEvent, Target, TextEvents
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.failures import read_error
 from services.providers.openai import wire
@@ -27,6 +27,7 @@ from services.providers.openai.reasoning import Reasoning
 from services.providers.openai.tool_calls import ToolCalls
 from services.providers.openai.usage import normalized
 from services.providers.openai.whole_choice import WholeChoice, plain_choice
+from services.providers.sse_parser import DONE
 from services.providers.unusable_answers import broken_off, unreadable
 
 CHOICES_MAX = 128

@@ -14,7 +14,7 @@ from services.domain.completion import Choice, WholeAnswer
 from services.domain.events import ChoiceFinished, Event, Finished
 from services.domain.usage import Usage
 from services.errors import UpstreamError
-from services.providers.base import DONE, SseEvent, Target
+from services.providers.base import SseEvent, Target
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.finish_reasons import finish_reason
 from services.providers.openai.odd_fields import read
@@ -25,6 +25,7 @@ from services.providers.openai_responses.output import BILLED, billed_tool
 from services.providers.openai_responses.response import ENDS, ERRORS, HEADS, ResponsesDecoder
 from services.providers.openai_responses.response_members import usage_of
 from services.providers.raw_answer import RawAnswerDecoder, events_pattern, tells_no_secret
+from services.providers.sse_parser import DONE
 from services.providers.unusable_answers import broken_off, unreadable
 
 _ITEM_DONE = "response.output_item.done"

@@ -18,7 +18,7 @@ from msgspec import Raw
 from services.domain.completion import WholeAnswer
 from services.domain.events import AnswerMembers, ChoiceFinished, Event, Finished
 from services.domain.usage import Usage
-from services.providers.base import DONE, SseEvent
+from services.providers.base import SseEvent
 from services.providers.errors_in_answers import error_in_answer, raise_flat_error
 from services.providers.finish_reasons import finish_reason
 from services.providers.openai.odd_fields import read
@@ -30,6 +30,7 @@ from services.providers.openai_responses.output import MESSAGE, REASONING, Outpu
 from services.providers.openai_responses.reasoning_item import OPEN, SUMMARY
 from services.providers.openai_responses.response_members import beside_json, usage_of
 from services.providers.openai_responses.whole_choice import choice_of
+from services.providers.sse_parser import DONE
 from services.providers.unusable_answers import broken_off, unreadable
 
 _TYPE = frozenset({"type"})

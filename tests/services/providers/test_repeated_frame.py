@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from services.common.json_errors import NOT_JSON
 from services.providers.openai.response import OpenAiDecoder
+from services.providers.sse_parser import event_of
 from services.providers.stream_reader import (
     ATTEMPTS,
     LEARNED_MAX,
     TOGETHER_MAX,
     RepeatedFrame,
-    event_of,
 )
 
 BEFORE, AFTER = b'data: {"id":"1","choices":[{"delta":{"content":', b"}}]}"

@@ -1,4 +1,4 @@
-"""Server-sent events of a body, in whatever pieces it arrives."""
+"""The parser of server-sent events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
-from services.providers.sse_splitter import EVENT_FREE, LargeEventBudget
+from services.providers.sse_parser import EVENT_FREE, LargeEventBudget
 from tests.stand.event_parser import EventParser
 
 ODD_STREAM = (
