@@ -24,10 +24,8 @@ class LoadReport:
 
     def get(self) -> pb.GetLoadResponse:
         """Return the load at this moment."""
-        self.call_metrics.ended.deliver()
         shedder = self.load_shedder
         bounds, memory = shedder.bounds, shedder.memory
-        refused = self.call_metrics.refused
         return pb.GetLoadResponse(
             overloaded=shedder.is_overloaded,
             in_flight_call_count=len(self.calls.live),
@@ -38,7 +36,7 @@ class LoadReport:
             queue_waits=_lateness(shedder.queue_waits),
             memory_used_share=memory.used_share,
             memory_short=memory.is_short,
-            refusals={reason: int(each.value) for (reason,), each in refused.items() if each.value},
+            refusals=self.call_metrics.refusals(),
         )
 
 

@@ -90,6 +90,11 @@ class CallMetrics:
             # A rate needs a zero to start from.
             _ = self.stream_ends[(end,)]
 
+    def refusals(self) -> Mapping[str, int]:
+        """Return how many calls were refused before any channel was asked, by reason."""
+        self.ended.deliver()
+        return {reason: int(one.value) for (reason,), one in self.refused.items() if one.value}
+
     def _count(self, ended: Sequence[CallRecord]) -> None:
         alike = defaultdict[tuple[str, ...], list[CallRecord]](list)
         for record in ended:
