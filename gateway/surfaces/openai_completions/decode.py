@@ -51,7 +51,8 @@ def decode(body: bytes) -> TextRequest:
         texts.append(text("suffix", fields.pop("suffix")))
     echo = "echo" in fields and boolean("echo", fields.pop("echo"))
     stream, include_usage = streaming(fields)
-    values |= {name: FIELDS[name](name, fields.pop(name)) for name in SHARED & fields.keys()}
+    for name in [name for name in fields if name in SHARED]:
+        values[name] = FIELDS[name](name, fields.pop(name))
     _read_logprobs(fields, values)
     _refuse_candidates(fields, values)
     read_renamed(fields, values)
