@@ -59,7 +59,7 @@ class _ImagePart(PartBase, tag="image_url", kw_only=True):
     image_url: str | _ImageUrl
 
 
-class SoundPart(PartBase, tag="input_audio", kw_only=True):
+class InputAudioPart(PartBase, tag="input_audio", kw_only=True):
     """Audio."""
 
     input_audio: _InputAudio
@@ -92,7 +92,9 @@ class UnknownPart(PartBase, tag=OTHER_TAG, kw_only=True):
     json: Raw
 
 
-_KeptPart: TypeAlias = _TextPart | _ImagePart | SoundPart | _FilePart | _ThinkingPart | UnknownPart
+_KeptPart: TypeAlias = (
+    _TextPart | _ImagePart | InputAudioPart | _FilePart | _ThinkingPart | UnknownPart
+)
 Parts: TypeAlias = list[_KeptPart | _RefusalPart]
 
 DETAILS: Mapping[str | None, ImageDetail] = {
@@ -128,7 +130,7 @@ class PartReader:
                 return ReasoningPart(text=part.thinking, cache_control_json=mark, extra_json=extra)
             case _ImagePart():
                 return self._image(f"{at}.image_url", part, unknown)
-            case SoundPart():
+            case InputAudioPart():
                 return part.read(mark, extra)
             case _FilePart():
                 return _file(f"{at}.file", part, unknown)

@@ -10,7 +10,7 @@ from msgspec import Raw
 from gateway.errors import invalid
 from gateway.surfaces.images import ImageReader
 from gateway.surfaces.json_fields import json_of
-from gateway.surfaces.openai_chat.parts import DETAILS, PartBase, SoundPart, UnknownPart
+from gateway.surfaces.openai_chat.parts import DETAILS, InputAudioPart, PartBase, UnknownPart
 from gateway.surfaces.unknown_members import to_json
 from services.common.known_members import item
 from services.domain.conversation import (
@@ -67,7 +67,7 @@ Part: TypeAlias = (
     | _Refusal
     | _InputImage
     | _InputFile
-    | SoundPart
+    | InputAudioPart
     | UnknownPart
 )
 """Parts of a message, and of a tool's output."""
@@ -101,7 +101,7 @@ class PartReader:
                 return self._image(at, part, unknown)
             case _InputFile():
                 return _file(at, part, unknown)
-            case SoundPart():
+            case InputAudioPart():
                 return part.read(mark, extra)
             case UnknownPart():
                 return OtherPart(json=bytes(part.json), cache_control_json=mark)
