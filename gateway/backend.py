@@ -43,9 +43,10 @@ class Backend(Protocol):
     """
 
     call_limit: CallLimit
-    """It is asked before each call."""
+    """The limit to ask before each call."""
     learned_limit: LearnedLimit | None = None
-    """The limit that the refusals of a service apart show. None: it is in this process."""
+    """The limit learned from the refusals of a service apart. None: the service is in this
+    process."""
 
     async def whole(
         self, request: CompletionRequest, call: CallOptions, headers: dict[str, str], /

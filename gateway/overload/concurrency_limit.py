@@ -47,7 +47,7 @@ class ConcurrencyLimit:
     def __init__(
         self, memory: MemoryMonitor | None = None, now: Callable[[], float] = time.monotonic
     ) -> None:
-        """Without `memory` it is never short. `now` is the time in seconds."""
+        """Without `memory`, memory is never short. `now` is the time in seconds."""
         self._memory = memory
         self._now = now
         self.running = RunningCalls()

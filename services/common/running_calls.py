@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 CHECK_S = 0.02
-"""Time between two looks at the calls during a drain, which needs nothing of them when they end."""
+"""Seconds between two checks during a drain. It polls, so that the end of a call wakes nothing."""
 
 
 class RunningCall(Protocol):

@@ -83,7 +83,7 @@ class FastPathExchange(Exchange, eq=False, kw_only=True):
 
 
 class FastPath:
-    """Reads the heads of an application's ordinary requests, and has what answers them."""
+    """Reader of the heads of ordinary requests, with what their connections need to answer them."""
 
     def __init__(
         self,
