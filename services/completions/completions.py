@@ -81,7 +81,7 @@ class CallEntrance(Generic[PipelineT]):
         self.running = RunningCalls()
         """Calls in flight of the callers of this entrance."""
 
-    def bordered(self, to_error: ToError) -> Self:
+    def raising(self, to_error: ToError) -> Self:
         """Return the same entrance for callers who get `to_error` of each failure.
 
         Its calls in flight are its own; all else is shared.

@@ -42,8 +42,8 @@ class CoreBackend(GrpcBackend):
     def __init__(self, service: Service, channel: grpc.aio.Channel) -> None:
         """`channel` leads to the servicers of `service`."""
         super().__init__(channel)
-        completions = service.completions.bordered(_api_error)
-        embeddings = service.embeddings.bordered(_api_error)
+        completions = service.completions.raising(_api_error)
+        embeddings = service.embeddings.raising(_api_error)
         self.whole, self.stream = completions.whole, completions.stream
         self.embed = embeddings.create
         self.call_limit, self.learned_limit = completions.retry_after_s, None

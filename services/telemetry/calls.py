@@ -30,7 +30,7 @@ from services.errors import Failure, UpstreamError
 from services.reason_table import REASONS, ROWS
 from services.telemetry.call_facts import CallFacts
 from services.telemetry.call_tracing import NO_HEADERS, TracedTarget
-from services.telemetry.ended_calls import OBSERVED_MAX, EndedCalls
+from services.telemetry.ended_calls import EndedCalls
 
 if TYPE_CHECKING:
     from services.telemetry.call_spans import CallSpans, CallTracer
@@ -287,11 +287,9 @@ class CallLog:
         if log.isEnabledFor(logging.INFO):
             emit(log, "call.ended", record.line())
         # A call whose hold has not ended is read on, which changes its record.
-        is_read_on = record.facts.hold_id and not record.settlement
+        is_read_on = bool(record.facts.hold_id) and not record.settlement
         for observer in self.observers:
-            observer.waiting.append(record)
-            if is_read_on or len(observer.waiting) == OBSERVED_MAX:
-                observer.deliver()
+            observer.add(record, at_once=is_read_on)
 
     def _record_cancellation(self, record: CallRecord, time_left_s: float | None) -> None:
         """Record what cancelled the call: an interrupt, its caller, deadline or the shutdown."""

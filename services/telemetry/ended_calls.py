@@ -15,12 +15,18 @@ OBSERVED_MAX = 256
 
 
 class EndedCalls(msgspec.Struct, eq=False):
-    """Calls for one observer. The call log delivers them when they are `OBSERVED_MAX`."""
+    """Calls for one observer."""
 
     observe: Callable[[Sequence[CallRecord]], None]
-    waiting: list[CallRecord] = []
+    _waiting: list[CallRecord] = []
+
+    def add(self, record: CallRecord, *, at_once: bool) -> None:
+        """Add the call of a complete record, which may change soon if it is delivered `at_once`."""
+        self._waiting.append(record)
+        if at_once or len(self._waiting) == OBSERVED_MAX:
+            self.deliver()
 
     def deliver(self) -> None:
         """Give the observer the calls of this moment."""
-        ended, self.waiting = self.waiting, []
+        ended, self._waiting = self._waiting, []
         self.observe(ended)

@@ -20,8 +20,15 @@ import asyncpg
 
 from services.call_log.call_queue import FLUSH_S
 from services.storage.postgres import COMMAND_TIMEOUT_S
-from tests.stand.billing_stand import COST_NANO, NANO, USAGE, billing_stand, completion
-from tests.stand.call_log import call_log_stand
+from tests.stand.billing_stand import (
+    COST_NANO,
+    NANO,
+    USAGE,
+    BillingStand,
+    billing_stand,
+    completion,
+)
+from tests.stand.call_log import CallLogStand, call_log_stand
 from tests.stand.configuration import MODEL, configuration
 from tests.stand.databases import frozen_postgres
 from tests.stand.upstream import FakeUpstream, json_answer
@@ -29,8 +36,11 @@ from tests.stand.upstream import FakeUpstream, json_answer
 CALLS = 20
 
 
-async def test_a_locked_table_delays_rows_alone(tmp_path: Path, postgres_url: str) -> None:
-    """While another session locks the log, calls are answered and charged. Rows follow."""
+@asynccontextmanager
+async def logged_stand(
+    tmp_path: Path, postgres_url: str
+) -> AsyncIterator[tuple[BillingStand, CallLogStand, str]]:
+    """A gateway, its call log in PostgreSQL, and a key with one call that has its row."""
     async with (
         billing_stand(tmp_path, call_log_url=postgres_url) as stand,
         call_log_stand(stand) as log,
@@ -38,6 +48,12 @@ async def test_a_locked_table_delays_rows_alone(tmp_path: Path, postgres_url: st
         key = await stand.open()
         await stand.ask(key)
         assert len(await log.all_calls()) == 1
+        yield stand, log, key
+
+
+async def test_a_locked_table_delays_rows_alone(tmp_path: Path, postgres_url: str) -> None:
+    """While another session locks the log, calls are answered and charged. Rows follow."""
+    async with logged_stand(tmp_path, postgres_url) as (stand, log, key):
         other = await asyncpg.connect(postgres_url)
         async with other.transaction():
             await other.execute("LOCK TABLE calls IN ACCESS EXCLUSIVE MODE")
@@ -74,13 +90,7 @@ async def test_a_silent_store_delays_no_call(tmp_path: Path) -> None:
 
 async def test_a_frozen_server_delays_rows_alone(tmp_path: Path, postgres_url: str) -> None:
     """While the log's server stands still, calls are answered and charged. Rows follow, once."""
-    async with (
-        billing_stand(tmp_path, call_log_url=postgres_url) as stand,
-        call_log_stand(stand) as log,
-    ):
-        key = await stand.open()
-        await stand.ask(key)
-        assert len(await log.all_calls()) == 1
+    async with logged_stand(tmp_path, postgres_url) as (stand, log, key):
         with frozen_postgres(postgres_url):
             answers = [await stand.ask(key) for _ in range(CALLS)]
             # Longer than a write of rows waits.

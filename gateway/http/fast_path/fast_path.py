@@ -42,7 +42,7 @@ _FIELDS = rb"((?:[!#-'*+\-.0-9A-Z^-z|~]++:[\t\x20-\x7e]*+\r\n)++)\r\n"
 # A slash at the end, as in `without_slash`; and a query, by RFC 3986, section 3.4.
 _QUERY = rb"/?+(?:\?[\w!$%&'()*+,\-./:;=?@~]*+)?+"
 _FIELD = re.compile(r"([^:]++):[\t ]*+([^\r]*+)\r\n")
-LENGTH = re.compile(rb"[1-9][0-9]{0,9}")
+_LENGTH = re.compile(rb"[1-9][0-9]{0,9}")
 _LENGTH_NAME = b"\r\ncontent-length:"
 _FIELDS_MAX = 100
 _REQUIRED_NAMES = frozenset({"host", "content-length"})
@@ -106,8 +106,28 @@ class FastPath:
         targets = b"|".join(re.escape(target) for target in self._endpoints)
         self._head = re.compile(rb"(%b)%b HTTP/1\.1\r\n%b" % (targets, _QUERY, _FIELDS))
 
-    def read(self, data: bytes) -> RequestHead | None:
-        """Return the head of the ordinary request at the start of `data`; None for any other."""
+    def read(self, data: bytes, last: RequestHead | None = None) -> RequestHead | None:
+        """Return the head of the ordinary request at the start of `data`; None for any other.
+
+        It is `last`, the one before on the connection, where they differ in the length at most.
+        """
+        return (last and self._repeated(last, data)) or self._read(data)
+
+    def _repeated(self, last: RequestHead, data: bytes) -> RequestHead | None:
+        if not data.startswith(last.before_length):
+            return None
+        length = _LENGTH.match(data, len(last.before_length))
+        if length is None or not data.startswith(last.after_length, length.end()):
+            return None
+        size = int(length[0])
+        if size > self._body_bytes_max:
+            return None
+        last.body_start = start = length.end() + len(last.after_length)
+        last.body_end = start + size
+        last.headers["Content-Length"] = length[0].decode()
+        return last
+
+    def _read(self, data: bytes) -> RequestHead | None:
         match = self._head.match(data, 0, HEAD_BYTES_MAX)
         if match is None:
             return None
@@ -129,7 +149,7 @@ class FastPath:
         headers = CIMultiDict(fields)
         keeps_alive = "connection" not in names or headers["Connection"].lower() == "keep-alive"
         length = headers["Content-Length"].encode()
-        if not (keeps_alive and LENGTH.fullmatch(length) and is_json(headers)):
+        if not (keeps_alive and _LENGTH.fullmatch(length) and is_json(headers)):
             return None
         if int(length) > self._body_bytes_max:
             return None

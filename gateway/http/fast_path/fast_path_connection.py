@@ -19,7 +19,7 @@ from aiohttp import web
 from gateway.errors import ApiError, internal
 from gateway.http.body import IncomingBody, body_timeout
 from gateway.http.client_connection import DISCARD_TIMEOUT_S, ClientConnection, ListenerState
-from gateway.http.fast_path.fast_path import LENGTH, FastPath, FastPathExchange, RequestHead
+from gateway.http.fast_path.fast_path import FastPath, FastPathExchange, RequestHead
 from gateway.http.known_keys import KEY_FIRST_BYTES
 from gateway.overload.body_budget import BodyMemory
 from gateway.overload.refusals import refused_call
@@ -34,25 +34,6 @@ KEPT_HEAD_BYTES_MAX = 2048
 _PIPELINED_BYTES_MAX = 64 * 1024
 
 _log = logging.getLogger("gateway")
-
-
-def repeated_head(last: RequestHead, data: bytes, size_max: int) -> RequestHead | None:
-    """Return `last`, the head before on the connection, where it begins `data` again.
-
-    The length of the body may differ, up to `size_max`. None: it is another head.
-    """
-    if not data.startswith(last.before_length):
-        return None
-    length = LENGTH.match(data, len(last.before_length))
-    if length is None or not data.startswith(last.after_length, length.end()):
-        return None
-    size = int(length[0])
-    if size > size_max:
-        return None
-    last.body_start = start = length.end() + len(last.after_length)
-    last.body_end = start + size
-    last.headers["Content-Length"] = length[0].decode()
-    return last
 
 
 class FastPathConnection(ClientConnection):
@@ -129,8 +110,7 @@ class FastPathConnection(ClientConnection):
 
     def _begin_request(self, data: bytes) -> None:
         fast_path = self._fast_path
-        last, config = self._head, self._state.config
-        head = (last and repeated_head(last, data, config.body_bytes_max)) or fast_path.read(data)
+        head = fast_path.read(data, self._head)
         size = len(data)
         if head is None or (head.body_end > size and not fast_path.may_wait(head)):
             # For good: aiohttp's parser may be in the middle of a message from now on.

@@ -35,6 +35,10 @@ class Observed(CallMetrics):
         self.process = ProcessMetrics("1.2.3")
         super().__init__(self.process.counters)
 
+    def take(self, record: CallRecord) -> None:
+        """Take a call that has ended, to be counted with others."""
+        self.ended.add(record, at_once=False)
+
     def value(self, name: str, **labels: str) -> float | None:
         """A sample's value; None where there is none."""
         return self.process.registry.get_sample_value(f"pomogator_{name}", labels)
@@ -52,7 +56,7 @@ def test_tokens_are_counted_once() -> None:
     )
 
     metrics = Observed()
-    metrics.ended.waiting.append(record(usage=usage, channel="house"))
+    metrics.take(record(usage=usage, channel="house"))
 
     kinds = ("prompt", "cache_read", "cache_write", "completion", "thinking")
     labels = {"model": "house/model", "channel": "house"}
@@ -80,7 +84,7 @@ def test_attempts_and_failures_are_counted(
     """Each attempt is counted by channel, each failure by reason, too."""
     metrics = Observed()
 
-    metrics.ended.waiting.append(record(attempts=list(attempts)))
+    metrics.take(record(attempts=list(attempts)))
 
     assert metrics.value("upstream_retries_total") == retries
     failed = metrics.value("upstream_errors_total", channel="a", reason="UPSTREAM_ERROR")
@@ -105,9 +109,7 @@ def test_refused_keys_are_counted(
     """A key that was revoked during its call was valid before, and is not counted."""
     metrics = Observed()
 
-    metrics.ended.waiting.append(
-        record(**{"begun_at": 0.0, "end": "refused", "reason": reason, **known})
-    )
+    metrics.take(record(**{"begun_at": 0.0, "end": "refused", "reason": reason, **known}))
 
     assert metrics.value("auth_failures_total", reason=reason) == count
 
@@ -120,7 +122,7 @@ def test_calls_that_are_counted_together_are_all_counted(calls: int) -> None:
     attempts, models = [Attempt("a", "m")], ("house/model", "house/other")
     for number in range(calls):
         model = models[number % 3 == 0]
-        metrics.ended.waiting.append(
+        metrics.take(
             record(model=model, channel="a", attempts=attempts, usage=usage, settlement="settled")
         )
 
@@ -147,7 +149,7 @@ def test_a_replay_is_not_a_request_to_a_provider() -> None:
     """It is counted as a replay, and has no latency."""
     metrics = Observed()
 
-    metrics.ended.waiting.append(record(end="replayed", begun_at=0.0))
+    metrics.take(record(end="replayed", begun_at=0.0))
 
     assert metrics.value("idempotent_requests_total", outcome="replay") == 1
     assert metrics.value("time_to_first_token_seconds_count", model="house/model") is None
