@@ -1,11 +1,13 @@
 """Link of a relay: one stream to one service, which carries many calls.
 
-A request carries the frames of all calls of two turns of the event loop.
+A request carries the frames of all calls of two turns of the event loop, or of the time in which
+the service has no room for another request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any, Self
 
 import grpc
@@ -16,7 +18,7 @@ from gateway.errors import shutting_down
 from gateway.rpc.call_metadata import completion_metadata
 from gateway.rpc.relay_call import RelayCall
 from gateway.rpc.status_mapping import to_api_error, unreachable
-from services.common.call_names import INSTANCE_HEADER, STRUCTS_HEADER
+from services.common.call_names import CREDIT_HEADER, INSTANCE_HEADER, STRUCTS_HEADER
 from services.common.contract.relay_codec import MESSAGES, STRUCTS, RelayCodec, structs_version
 from services.common.frame_queue import FrameQueue
 from services.domain.call_options import CallOptions
@@ -35,7 +37,8 @@ class UnknownInstanceError(Exception):
 class RelayLink:
     """One stream to one service."""
 
-    def __init__(self, rpc: Any, instance: str, codec: RelayCodec) -> None:
+    def __init__(self, rpc: Any, instance: str, codec: RelayCodec, credit: int) -> None:
+        """`credit` is the number of requests that the service has room for at first."""
         self._rpc = rpc
         self.instance = instance
         """ID of the service's process."""
@@ -46,6 +49,7 @@ class RelayLink:
         self._calls: dict[int, RelayCall] = {}
         self._last_number = 0
         self._frames = FrameQueue(pb.RelayRequest)
+        self._credit = asyncio.Semaphore(credit)
         self.accepts_calls = True
 
     @classmethod
@@ -66,7 +70,9 @@ class RelayLink:
             rpc.cancel()
             raise
         codec = STRUCTS if pairs.get(STRUCTS_HEADER) == version else MESSAGES
-        return cls(rpc, pairs[INSTANCE_HEADER], codec)
+        credit = pairs.get(CREDIT_HEADER, "")
+        requests_max = int(credit) if credit.isdecimal() else sys.maxsize
+        return cls(rpc, pairs[INSTANCE_HEADER], codec, requests_max)
 
     @property
     def in_flight(self) -> int:
@@ -127,6 +133,8 @@ class RelayLink:
                 call.fail(to_api_error(status, call.request_id) if status else shutting_down())
 
     def _receive(self, response: pb.RelayResponse) -> None:
+        for _ in range(response.credit_messages):
+            self._credit.release()
         for frame in response.frames:
             if (call := self._calls.get(frame.call_id)) is not None:
                 call.receive(frame)
@@ -135,16 +143,16 @@ class RelayLink:
 
     async def _write(self) -> None:
         while True:
-            if (request := self._frames.take()) is not None:
-                try:
-                    await self._rpc.write(request)
-                except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    return  # Reading tells why the stream is over.
-            elif self.accepts_calls or self._calls:
+            await self._credit.acquire()
+            while (request := self._frames.take()) is None:
+                if not (self.accepts_calls or self._calls):
+                    await self._rpc.done_writing()
+                    return
                 await self._frames.wait_for_news()
-            else:
-                break
-        await self._rpc.done_writing()
+            try:
+                await self._rpc.write(request)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                return  # Reading tells why the stream is over.
 
     async def _break_silence(self) -> None:
         while True:

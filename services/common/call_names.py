@@ -33,6 +33,9 @@ TAGS_HEADER = "x-pomogator-tags"
 INSTANCE_HEADER = "x-pomogator-instance"
 """Initial metadata of a relay: the ID of the service's process."""
 
+CREDIT_HEADER = "x-pomogator-credit"
+"""Initial metadata of a relay: number of messages that the service has room for at first."""
+
 STRUCTS_HEADER = "x-pomogator-structs"
 """Metadata of a relay, both ways: the version of the sender's structs
 (`services.common.contract.relay_codec`)."""

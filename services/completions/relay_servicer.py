@@ -12,7 +12,12 @@ from functools import partial
 from pomogator.relay.v1 import relay_service_pb2 as pb
 from pomogator.relay.v1 import relay_service_pb2_grpc as pb_grpc
 
-from services.common.call_names import INSTANCE_HEADER, RELAYED_BYTES_MAX, STRUCTS_HEADER
+from services.common.call_names import (
+    CREDIT_HEADER,
+    INSTANCE_HEADER,
+    RELAYED_BYTES_MAX,
+    STRUCTS_HEADER,
+)
 from services.common.contract.relay_codec import MESSAGES, STRUCTS, RelayCodec, structs_version
 from services.common.frame_queue import FrameQueue
 from services.common.request_headers import new_request_id
@@ -25,6 +30,10 @@ from services.rpc.call_context import Context, metadata_of
 REQUEST_BYTES_MAX = 2 * RELAYED_BYTES_MAX
 """The largest request that a relay may bring. Edges of this release send no more than half of it;
 older ones measured it as JSON."""
+
+CREDIT_MESSAGES = 2
+"""Messages of an edge that wait here at most. Reading one takes two or three turns of the event
+loop, and in an overload its calls would wait behind all earlier ones, unseen by load shedding."""
 
 MOVE_TIMEOUT_S = 2.0
 """Longest wait of a shutdown for edges to start their calls elsewhere."""
@@ -46,7 +55,11 @@ class RelayServicer(pb_grpc.RelayServiceServicer):
         version = structs_version()
         has_structs = metadata_of(context).get(STRUCTS_HEADER) == version
         await context.send_initial_metadata(
-            ((INSTANCE_HEADER, self._instance), (STRUCTS_HEADER, version))
+            (
+                (INSTANCE_HEADER, self._instance),
+                (STRUCTS_HEADER, version),
+                (CREDIT_HEADER, str(CREDIT_MESSAGES)),
+            )
         )
         stream = RelayStream(self._completions, STRUCTS if has_structs else MESSAGES)
         self._streams.add(stream)
@@ -81,6 +94,8 @@ class RelayStream:
         self._codec = codec
         self._calls: dict[int, tuple[RelayedCall, asyncio.Task[None]]] = {}
         self._frames = FrameQueue(pb.RelayResponse)
+        self._messages_read = 0
+        """Messages that the edge has no new credit for yet."""
         self._is_read = False
         self._failure: Failure | None = None
         self.left = asyncio.Event()
@@ -96,7 +111,8 @@ class RelayStream:
             async for request in requests:
                 for frame in request.frames:
                     self._receive(frame)
-                if not request.frames:
+                self._messages_read += 1
+                if self._messages_read == CREDIT_MESSAGES or not request.frames:
                     self._frames.send_empty()
                 # Answers that are not read keep the service from reading further calls.
                 await self._frames.wait_for_room()
@@ -118,6 +134,7 @@ class RelayStream:
             if self._failure is not None:
                 raise self._failure
             if (response := self._frames.take()) is not None:
+                response.credit_messages, self._messages_read = self._messages_read, 0
                 return response
             if self._is_read and not self._calls:
                 return None

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pomogator/relay/v1/relay_service.proto\x12\x12pomogator.relay.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/rpc/status.proto\"N\n\x0cRelayRequest\x12-\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x1d.pomogator.relay.v1.EdgeFrame\x12\x0f\n\x07leaving\x18\x02 \x01(\x08\"X\n\rRelayResponse\x12\x30\n\x06\x66rames\x18\x01 \x03(\x0b\x32 .pomogator.relay.v1.ServiceFrame\x12\x15\n\rshutting_down\x18\x02 \x01(\x08\"\x88\x01\n\tEdgeFrame\x12\x15\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12.\n\x05start\x18\x02 \x01(\x0b\x32\x1d.pomogator.relay.v1.CallStartH\x00\x12\x16\n\x0c\x63redit_bytes\x18\x03 \x01(\x03H\x00\x12\x13\n\tcancelled\x18\x04 \x01(\x08H\x00\x42\x07\n\x05\x66rame\"\xea\x01\n\tCallStart\x12\x37\n\x06method\x18\x01 \x01(\x0e\x32!.pomogator.relay.v1.RelayedMethodB\x04\xe2\x41\x01\x02\x12\x15\n\x07request\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x02\x12\x1d\n\x0ftimeout_seconds\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12=\n\x08metadata\x18\x04 \x03(\x0b\x32+.pomogator.relay.v1.CallStart.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xdb\x02\n\x0cServiceFrame\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x12>\n\x07headers\x18\x02 \x03(\x0b\x32-.pomogator.relay.v1.ServiceFrame.HeadersEntry\x12\x10\n\x08response\x18\x03 \x01(\x0c\x12\r\n\x05\x65nded\x18\x04 \x01(\x08\x12#\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\x12@\n\x08trailers\x18\x06 \x03(\x0b\x32..pomogator.relay.v1.ServiceFrame.TrailersEntry\x12\x11\n\tcontinued\x18\x07 \x01(\x08\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rTrailersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x85\x01\n\rRelayedMethod\x12\x1e\n\x1aRELAYED_METHOD_UNSPECIFIED\x10\x00\x12)\n%RELAYED_METHOD_CREATE_CHAT_COMPLETION\x10\x01\x12)\n%RELAYED_METHOD_STREAM_CHAT_COMPLETION\x10\x02\x32`\n\x0cRelayService\x12P\n\x05Relay\x12 .pomogator.relay.v1.RelayRequest\x1a!.pomogator.relay.v1.RelayResponse(\x01\x30\x01\x42\x36\n\x16\x63om.pomogator.relay.v1P\x01Z\x1apomogator/relay/v1;relayv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pomogator/relay/v1/relay_service.proto\x12\x12pomogator.relay.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/rpc/status.proto\"N\n\x0cRelayRequest\x12-\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x1d.pomogator.relay.v1.EdgeFrame\x12\x0f\n\x07leaving\x18\x02 \x01(\x08\"q\n\rRelayResponse\x12\x30\n\x06\x66rames\x18\x01 \x03(\x0b\x32 .pomogator.relay.v1.ServiceFrame\x12\x15\n\rshutting_down\x18\x02 \x01(\x08\x12\x17\n\x0f\x63redit_messages\x18\x03 \x01(\x03\"\x88\x01\n\tEdgeFrame\x12\x15\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12.\n\x05start\x18\x02 \x01(\x0b\x32\x1d.pomogator.relay.v1.CallStartH\x00\x12\x16\n\x0c\x63redit_bytes\x18\x03 \x01(\x03H\x00\x12\x13\n\tcancelled\x18\x04 \x01(\x08H\x00\x42\x07\n\x05\x66rame\"\xea\x01\n\tCallStart\x12\x37\n\x06method\x18\x01 \x01(\x0e\x32!.pomogator.relay.v1.RelayedMethodB\x04\xe2\x41\x01\x02\x12\x15\n\x07request\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x02\x12\x1d\n\x0ftimeout_seconds\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x02\x12=\n\x08metadata\x18\x04 \x03(\x0b\x32+.pomogator.relay.v1.CallStart.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xdb\x02\n\x0cServiceFrame\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x12>\n\x07headers\x18\x02 \x03(\x0b\x32-.pomogator.relay.v1.ServiceFrame.HeadersEntry\x12\x10\n\x08response\x18\x03 \x01(\x0c\x12\r\n\x05\x65nded\x18\x04 \x01(\x08\x12#\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\x12@\n\x08trailers\x18\x06 \x03(\x0b\x32..pomogator.relay.v1.ServiceFrame.TrailersEntry\x12\x11\n\tcontinued\x18\x07 \x01(\x08\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rTrailersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x85\x01\n\rRelayedMethod\x12\x1e\n\x1aRELAYED_METHOD_UNSPECIFIED\x10\x00\x12)\n%RELAYED_METHOD_CREATE_CHAT_COMPLETION\x10\x01\x12)\n%RELAYED_METHOD_STREAM_CHAT_COMPLETION\x10\x02\x32`\n\x0cRelayService\x12P\n\x05Relay\x12 .pomogator.relay.v1.RelayRequest\x1a!.pomogator.relay.v1.RelayResponse(\x01\x30\x01\x42\x36\n\x16\x63om.pomogator.relay.v1P\x01Z\x1apomogator/relay/v1;relayv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,24 +48,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVICEFRAME_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_SERVICEFRAME_TRAILERSENTRY']._loaded_options = None
   _globals['_SERVICEFRAME_TRAILERSENTRY']._serialized_options = b'8\001'
-  _globals['_RELAYEDMETHOD']._serialized_start=1017
-  _globals['_RELAYEDMETHOD']._serialized_end=1150
+  _globals['_RELAYEDMETHOD']._serialized_start=1042
+  _globals['_RELAYEDMETHOD']._serialized_end=1175
   _globals['_RELAYREQUEST']._serialized_start=120
   _globals['_RELAYREQUEST']._serialized_end=198
   _globals['_RELAYRESPONSE']._serialized_start=200
-  _globals['_RELAYRESPONSE']._serialized_end=288
-  _globals['_EDGEFRAME']._serialized_start=291
-  _globals['_EDGEFRAME']._serialized_end=427
-  _globals['_CALLSTART']._serialized_start=430
-  _globals['_CALLSTART']._serialized_end=664
-  _globals['_CALLSTART_METADATAENTRY']._serialized_start=617
-  _globals['_CALLSTART_METADATAENTRY']._serialized_end=664
-  _globals['_SERVICEFRAME']._serialized_start=667
-  _globals['_SERVICEFRAME']._serialized_end=1014
-  _globals['_SERVICEFRAME_HEADERSENTRY']._serialized_start=919
-  _globals['_SERVICEFRAME_HEADERSENTRY']._serialized_end=965
-  _globals['_SERVICEFRAME_TRAILERSENTRY']._serialized_start=967
-  _globals['_SERVICEFRAME_TRAILERSENTRY']._serialized_end=1014
-  _globals['_RELAYSERVICE']._serialized_start=1152
-  _globals['_RELAYSERVICE']._serialized_end=1248
+  _globals['_RELAYRESPONSE']._serialized_end=313
+  _globals['_EDGEFRAME']._serialized_start=316
+  _globals['_EDGEFRAME']._serialized_end=452
+  _globals['_CALLSTART']._serialized_start=455
+  _globals['_CALLSTART']._serialized_end=689
+  _globals['_CALLSTART_METADATAENTRY']._serialized_start=642
+  _globals['_CALLSTART_METADATAENTRY']._serialized_end=689
+  _globals['_SERVICEFRAME']._serialized_start=692
+  _globals['_SERVICEFRAME']._serialized_end=1039
+  _globals['_SERVICEFRAME_HEADERSENTRY']._serialized_start=944
+  _globals['_SERVICEFRAME_HEADERSENTRY']._serialized_end=990
+  _globals['_SERVICEFRAME_TRAILERSENTRY']._serialized_start=992
+  _globals['_SERVICEFRAME_TRAILERSENTRY']._serialized_end=1039
+  _globals['_RELAYSERVICE']._serialized_start=1177
+  _globals['_RELAYSERVICE']._serialized_end=1273
 # @@protoc_insertion_point(module_scope)

@@ -82,9 +82,14 @@ class RelayResponse(_message.Message):
 
     FRAMES_FIELD_NUMBER: _builtins.int
     SHUTTING_DOWN_FIELD_NUMBER: _builtins.int
+    CREDIT_MESSAGES_FIELD_NUMBER: _builtins.int
     shutting_down: _builtins.bool
     """Whether the service shuts down: the edge starts its next calls elsewhere, and
     says so with `leaving`. Calls that it starts before that are accepted.
+    """
+    credit_messages: _builtins.int
+    """The number of further messages that the service has room for: those that it has read
+    since its last response.
     """
     @_builtins.property
     def frames(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceFrame]:
@@ -95,10 +100,11 @@ class RelayResponse(_message.Message):
         *,
         frames: _abc.Iterable[Global___ServiceFrame] | None = ...,
         shutting_down: _builtins.bool = ...,
+        credit_messages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "shutting_down", b"shutting_down"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_messages", b"credit_messages", "frames", b"frames", "shutting_down", b"shutting_down"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,6 +30,11 @@ class RelayServiceStub:
     The initial metadata `x-pomogator-instance` identifies the service's process. A
     stream that breaks cancels its calls.
 
+    The initial metadata `x-pomogator-credit` is the number of messages that the service
+    has room for at first. Responses give the edge further credit. Without credit the edge
+    collects its frames, so that a busy service gets few messages with many frames. Without
+    this metadata the edge may always send.
+
     Both sides name the version of their structs in metadata, `x-pomogator-structs`. If
     it is the same, requests and responses are structs.
     """
@@ -55,6 +60,11 @@ class RelayServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The initial metadata `x-pomogator-instance` identifies the service's process. A
         stream that breaks cancels its calls.
+
+        The initial metadata `x-pomogator-credit` is the number of messages that the service
+        has room for at first. Responses give the edge further credit. Without credit the edge
+        collects its frames, so that a busy service gets few messages with many frames. Without
+        this metadata the edge may always send.
 
         Both sides name the version of their structs in metadata, `x-pomogator-structs`. If
         it is the same, requests and responses are structs.

@@ -1,0 +1,149 @@
+"""Relay: credit for messages, which an edge needs for each of its own, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pomogator.relay.v1 import relay_service_pb2 as pb
+from pomogator.relay.v1 import relay_service_pb2_grpc as pb_grpc
+
+from gateway.rpc.relay_call import RelayCall
+from gateway.rpc.relay_link import RelayLink
+from gateway.rpc.service_channel import open_channel
+from services.common.call_names import CREDIT_HEADER, INSTANCE_HEADER
+from services.completions.relay_servicer import CREDIT_MESSAGES
+from services.rpc.listener import listening
+from tests.gateway.rpc.relay_stand import CALL, ScriptedCore, serving
+from tests.stand.polling import until
+
+CALLS = 10
+PAUSE_S = 0.05
+"""Time in which an edge sends what it may."""
+
+
+class SilentRelay(pb_grpc.RelayServiceServicer):
+    """Reads the messages of an edge, and answers when it is told to."""
+
+    def __init__(self, credit: str | None) -> None:
+        self._credit = credit
+        self.requests: list[pb.RelayRequest] = []
+        self.answers: asyncio.Queue[pb.RelayResponse] = asyncio.Queue()
+        self.is_read = asyncio.Event()
+
+    async def Relay(  # noqa: N802
+        self, requests: AsyncIterator[pb.RelayRequest], context: Any
+    ) -> AsyncIterator[pb.RelayResponse]:
+        """Carry the calls of an edge."""
+        credit = () if self._credit is None else ((CREDIT_HEADER, self._credit),)
+        await context.send_initial_metadata(((INSTANCE_HEADER, "one"), *credit))
+        reading = asyncio.create_task(self._read(requests))
+        while not self.is_read.is_set():
+            yield await self.answers.get()
+        await reading
+
+    async def _read(self, requests: AsyncIterator[pb.RelayRequest]) -> None:
+        async for request in requests:
+            self.requests.append(request)
+        self.is_read.set()
+        self.answers.put_nowait(pb.RelayResponse())
+
+
+@asynccontextmanager
+async def linked(credit: str | None) -> AsyncIterator[tuple[SilentRelay, RelayLink]]:
+    """Open a link to a service that gives so much credit at first."""
+    relay = SilentRelay(credit)
+
+    def register(server: Any) -> None:
+        pb_grpc.add_RelayServiceServicer_to_server(relay, server)
+
+    async with (
+        listening(register, "127.0.0.1:0", grace_s=0) as address,
+        open_channel(address) as channel,
+    ):
+        link = await RelayLink.open(channel)
+        running = asyncio.create_task(link.run())
+        yield relay, link
+        link.close()
+        await asyncio.wait([running])
+
+
+async def start_calls(link: RelayLink) -> list[RelayCall]:
+    """Start calls, each in turns of the event loop of its own."""
+    calls: list[RelayCall] = []
+    for _ in range(CALLS):
+        calls.append(link.start(pb.RELAYED_METHOD_CREATE_CHAT_COMPLETION, b"", CALL, {}))
+        await asyncio.sleep(PAUSE_S)
+    return calls
+
+
+def frames(requests: list[pb.RelayRequest]) -> list[int]:
+    """Return the number of frames in each message."""
+    return [len(request.frames) for request in requests]
+
+
+async def test_an_edge_without_credit_collects_its_frames() -> None:
+    """A busy service gets few messages, and each call waits behind one or two of them."""
+    async with linked("2") as (relay, link):
+        await start_calls(link)
+        assert frames(relay.requests) == [1, 1]
+
+        relay.answers.put_nowait(pb.RelayResponse(credit_messages=2))
+        await until(lambda: len(relay.requests) == 3)
+        link.start(pb.RELAYED_METHOD_CREATE_CHAT_COMPLETION, b"", CALL, {})
+        await until(lambda: len(relay.requests) == 4)
+        assert frames(relay.requests) == [1, 1, CALLS - 2, 1]
+
+
+@pytest.mark.parametrize("credit", [None, "many"])
+async def test_a_service_of_an_older_release_gets_messages_without_credit(
+    credit: str | None,
+) -> None:
+    """It gives none."""
+    async with linked(credit) as (relay, link):
+        await start_calls(link)
+        assert frames(relay.requests) == [1] * CALLS
+
+
+async def test_an_edge_that_leaves_sends_all_of_its_frames() -> None:
+    """Calls that it cancels without credit would go on in the service."""
+    async with linked("1") as (relay, link):
+        calls = await start_calls(link)
+        link.leave()
+        for call in calls:
+            with call:
+                pass
+        await asyncio.sleep(PAUSE_S)
+        assert frames(relay.requests) == [1]
+        assert not relay.is_read.is_set()
+
+        relay.answers.put_nowait(pb.RelayResponse(credit_messages=1))
+        await until(lambda: len(relay.requests) == 2)
+        assert relay.requests[1].leaving
+        cancelled = [frame.call_id for frame in relay.requests[1].frames if frame.cancelled]
+        assert cancelled == list(range(1, CALLS + 1))
+
+        relay.answers.put_nowait(pb.RelayResponse(credit_messages=1))
+        await until(relay.is_read.is_set)
+
+
+async def test_a_service_gives_credit_for_each_message_that_it_has_read() -> None:
+    """With its next response, or with an empty one before the edge has to wait."""
+    async with serving(ScriptedCore()) as (address, _), open_channel(address) as channel:
+        rpc: Any = pb_grpc.RelayServiceStub(channel).Relay()
+        assert dict(await rpc.initial_metadata())[CREDIT_HEADER] == str(CREDIT_MESSAGES)
+        unknown = pb.RelayRequest(frames=[pb.EdgeFrame(call_id=1, cancelled=True)])
+        async with asyncio.timeout(10):
+            for _ in range(CALLS):
+                for _ in range(CREDIT_MESSAGES):
+                    await rpc.write(unknown)
+                credit = 0
+                while credit < CREDIT_MESSAGES:
+                    response: pb.RelayResponse = await rpc.read()
+                    credit += response.credit_messages
+                assert credit == CREDIT_MESSAGES
+                assert not response.frames
+        rpc.cancel()
