@@ -23,7 +23,7 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError, internal
 from gateway.http.cors import CorsPolicy
 from gateway.http.idle_sweep import IdleSweep
-from gateway.http.middleware import REQUEST_ID, STARTED
+from gateway.http.middleware import CUT_OFF, REQUEST_ID, STARTED
 from gateway.http.probes import Probes
 from gateway.http.reply import FIXED_HEADERS, Reply
 from gateway.overload.connection_limit import ConnectionLimit
@@ -225,8 +225,19 @@ class ClientConnection(RequestHandler):
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
         """Wait for the answer, then cancel it. A stream whose client is behind is cut at once."""
         if self._stream_is_behind:
+            self._note_cut_off()
             self.cut()
-        await super().shutdown(timeout)
+        timer = None if timeout is None else self._loop.call_later(timeout, self._note_cut_off)
+        try:
+            await super().shutdown(timeout)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _note_cut_off(self) -> None:
+        """Note for the access log that the shutdown, not the client, ends the request in flight."""
+        if self._current_request is not None:
+            self._current_request[CUT_OFF] = True
 
     async def _drain_helper(self) -> None:
         # aiohttp waits here for clients of its own answers, too.

@@ -23,6 +23,7 @@ from gateway.telemetry.request_observer import (
     OBSERVER,
     ObservedRequest,
     RequestTarget,
+    cut_off,
     route_of,
 )
 from services.common.request_headers import request_id_or_new
@@ -36,6 +37,8 @@ OUTCOME: Final = web.RequestKey("outcome", dict[str, object])
 """Fields of the access log beside the status."""
 BEGUN: Final = web.RequestKey("begun", float)
 """When an answer that a `Reply` sends began, by `time.perf_counter`."""
+CUT_OFF: Final = web.RequestKey("cut_off", bool)
+"""Whether a shutdown cuts the request off."""
 
 _log = logging.getLogger("gateway")
 
@@ -64,7 +67,10 @@ async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = response.status
         return response
     finally:
-        observer.end(observed, status, request.get(BEGUN, 0.0))
+        begun_at = request.get(BEGUN, 0.0)
+        if status == CLIENT_CLOSED and request.get(CUT_OFF, False):
+            status = cut_off(outcome, begun_at)
+        observer.end(observed, status, begun_at)
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:

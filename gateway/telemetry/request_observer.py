@@ -25,6 +25,7 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
+from gateway.errors import shutting_down
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.common.json_logs import emit
 from services.common.plain_metrics import PlainMetrics
@@ -187,7 +188,7 @@ class RequestObserver:
             return
         self._in_flight.discard(observed)
         if status == OK:
-            if code := outcome.get("code"):
+            if (code := outcome.get("code")) and outcome.get("stream") is True:
                 self._stream_errors[str(code),].value += 1
         elif status == CLIENT_CLOSED:
             self._disconnects["answering" if begun_at else "waiting",].value += 1
@@ -230,6 +231,16 @@ def _write_line(observed: Observed, status: int, duration_s: float) -> None:
         "duration_ms": round(duration_s * 1000),
     }
     emit(_access, "request.ended", line)
+
+
+def cut_off(outcome: dict[str, object], begun_at: float) -> int:
+    """Return the status of a request that a shutdown has cut off, and add its code to `outcome`.
+
+    `begun_at` is as in `RequestObserver.end`: an answer that has begun has status 200.
+    """
+    error = shutting_down()
+    outcome["code"] = error.code
+    return OK if begun_at else error.status
 
 
 def route_of(request: web.Request) -> str:

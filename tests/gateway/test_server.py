@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
+from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.backend import Backend
 from gateway.config import EdgeConfig
@@ -145,32 +147,109 @@ async def test_a_drain_ends_requests_at_its_timeout(tmp_path: Path, transport: s
 
 
 @pytest.mark.parametrize("path", ["fast", "ordinary"])
+@pytest.mark.parametrize("transport", ["direct", "tcp"])
 async def test_a_drain_waits_for_no_client_of_a_stream_who_does_not_read(
-    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    path: str,
+    transport: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its call has ended by then. Answers that are complete get time to be read."""
+    """Its call has ended by then, and the access log says why. Whole answers get time."""
     monkeypatch.setattr(runner, "_CLOSE_TIMEOUT_S", 3600.0)
     flood = [[service.text("x" * 1_000_000)] for _ in range(64)]
     script = ScriptedService(steps=[[service.started()], *flood])
-    body = json.dumps(STREAMED).encode()
+    async with scripted_channel(script, transport, tmp_path) as channel:
+        edge = Stoppable(channel, EdgeConfig(drain_timeout_s=1.0), direct(script, transport))
+        reader, writer = await asyncio.open_connection(*split_address(await edge.address()))
+        writer.write(sent(STREAMED, path))
+        await reader.readuntil(b"data: ")
+        cast("asyncio.Transport", writer.transport).pause_reading()
+
+        with caplog.at_level(logging.INFO, "gateway.access"):
+            edge.stop()
+            async with asyncio.timeout(60):
+                await edge.stopped()
+        writer.close()
+    assert ended(caplog) == (200, "server_shutting_down")
+
+
+@pytest.mark.parametrize("path", ["fast", "ordinary"])
+async def test_a_whole_answer_that_a_shutdown_cuts_off_is_logged_with_its_code(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its client has not read it in time. Without the code it would seem to have left."""
+    monkeypatch.setattr(runner, "_CLOSE_TIMEOUT_S", 0.1)
+    script = ScriptedService(answer=service.answer(content.ContentPart(text="x" * 8_000_000)))
+    async with scripted_channel(script, "direct", tmp_path) as channel:
+        edge = Stoppable(channel, EdgeConfig(drain_timeout_s=0.1), direct(script, "direct"))
+        reader, writer = await asyncio.open_connection(*split_address(await edge.address()))
+        writer.write(sent(ASKED, path))
+        await reader.readuntil(b"xxx")
+        cast("asyncio.Transport", writer.transport).pause_reading()
+
+        with caplog.at_level(logging.INFO, "gateway.access"):
+            edge.stop()
+            await edge.stopped()
+        writer.close()
+    assert ended(caplog) == (200, "server_shutting_down")
+
+
+async def test_a_request_that_a_shutdown_cuts_off_before_its_answer_is_503_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rest of its body has not arrived."""
+    monkeypatch.setattr(runner, "_CLOSE_TIMEOUT_S", 0.1)
+    async with scripted_channel(ScriptedService(), "direct", tmp_path) as channel:
+        edge = Stoppable(channel, EdgeConfig(drain_timeout_s=0.1))
+        _, writer = await asyncio.open_connection(*split_address(await edge.address()))
+        writer.write(sent(ASKED, "ordinary")[:-7])
+        async with await edge.client() as http:
+            await http.get("/healthz")
+
+        with caplog.at_level(logging.INFO, "gateway.access"):
+            edge.stop()
+            await edge.stopped()
+        writer.close()
+    assert ended(caplog) == (503, "server_shutting_down")
+
+
+@pytest.mark.parametrize("path", ["fast", "ordinary"])
+async def test_a_client_that_leaves_during_a_drain_is_logged_as_one_that_left(
+    tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Status 499, without the code of the shutdown."""
+    script = ScriptedService(steps=[[service.started()], Pause()])
+    async with scripted_channel(script, "direct", tmp_path) as channel:
+        edge = Stoppable(channel, EdgeConfig(), direct(script, "direct"))
+        reader, writer = await asyncio.open_connection(*split_address(await edge.address()))
+        writer.write(sent(STREAMED, path))
+        await reader.readuntil(b"data: ")
+
+        with caplog.at_level(logging.INFO, "gateway.access"):
+            edge.stop()
+            writer.close()
+            await edge.stopped()
+    assert ended(caplog) == (499, None)
+
+
+def sent(request: object, path: str) -> bytes:
+    """The bytes of a request that the edge answers on its fast path or through aiohttp."""
+    body = json.dumps(request).encode()
     size = f"Content-Length: {len(body)}" if path == "fast" else "Transfer-Encoding: chunked"
     body = body if path == "fast" else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     head = (
         f"POST {URL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
         f"Content-Type: application/json\r\n{size}\r\n\r\n"
     )
-    async with scripted_channel(script, "tcp", tmp_path) as channel:
-        edge = Stoppable(channel, EdgeConfig(drain_timeout_s=1.0))
-        reader, writer = await asyncio.open_connection(*split_address(await edge.address()))
-        writer.write(head.encode() + body)
-        await reader.readuntil(b"data: ")
-        cast("asyncio.Transport", writer.transport).pause_reading()
+    return head.encode() + body
 
-        edge.stop()
 
-        async with asyncio.timeout(60):
-            await edge.stopped()
-        writer.close()
+def ended(caplog: pytest.LogCaptureFixture) -> tuple[int, str | None]:
+    """The status and code of the only access line."""
+    (line,) = [record for record in caplog.records if record.getMessage() == "request.ended"]
+    fields = vars(line)
+    return fields["status"], fields.get("code")
 
 
 async def test_a_drain_closes_idle_connections(tmp_path: Path) -> None:

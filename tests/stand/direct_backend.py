@@ -63,10 +63,12 @@ class DirectBackend(Backend):
     ) -> AsyncGenerator[Batch, None]:
         message = fill_request(request, chat.StreamChatCompletionRequest())
         steps = self._chat.StreamChatCompletion(message, cast("Context", context))
-        with _DirectCall(self._running), _api_errors(context.call.request_id):
+        running = _DirectCall(self._running)
+        with running, _api_errors(context.call.request_id):
             async with aclosing(cast("AsyncGenerator[Any, None]", steps)) as responses:
                 async for response in responses:
-                    yield read_batch(response)
+                    with running.between_batches():
+                        yield read_batch(response)
 
     async def embed(
         self, request: EmbeddingRequest, call: CallOptions, headers: dict[str, str], /
@@ -109,24 +111,41 @@ class DirectBackend(Backend):
 
 
 class _DirectCall:
-    """A call in flight, whose task is cancelled at the end of a drain."""
+    """A call in flight, whose task is cancelled at the end of a drain where it waits for us."""
 
     def __init__(self, running: RunningCalls) -> None:
         self._running = running
         self._task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._is_ended = False
+        self._is_waiting = True
+        self._has_cancelled = False
 
     def end(self) -> None:
         """End the call."""
         self._is_ended = True
+        if self._is_waiting:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        self._has_cancelled = True
         self._task.cancel()
+
+    @contextmanager
+    def between_batches(self) -> Iterator[None]:
+        """The caller has a batch. An end in the meantime is raised when it wants the next one."""
+        self._is_waiting = False
+        yield
+        self._is_waiting = True
+        if self._is_ended:
+            self._cancel()
+            raise asyncio.CancelledError
 
     def __enter__(self) -> None:
         self._running.add(self)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._running.discard(self)
-        if self._is_ended and not self._task.uncancel():
+        if self._has_cancelled and not self._task.uncancel():
             raise shutting_down() from None
 
 

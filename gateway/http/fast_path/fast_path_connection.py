@@ -23,7 +23,7 @@ from gateway.http.fast_path.fast_path import FastPath, FastPathExchange, Request
 from gateway.http.known_keys import KEY_FIRST_BYTES
 from gateway.overload.body_budget import BodyMemory
 from gateway.overload.refusals import refused_call
-from gateway.telemetry.request_observer import CLIENT_CLOSED
+from gateway.telemetry.request_observer import CLIENT_CLOSED, cut_off
 from services.common.request_headers import new_request_id
 
 KEPT_HEAD_BYTES_MAX = 2048
@@ -44,6 +44,7 @@ class FastPathConnection(ClientConnection):
         "_fast_path",
         "_head",
         "_in_flight_bytes",
+        "_is_cut_off",
         "_is_ordinary",
         "_memory",
         "_pipeline_paused",
@@ -72,6 +73,8 @@ class FastPathConnection(ClientConnection):
         self._pipelined = b""
         """Bytes that arrived during an answer: further requests, or parts of them."""
         self._pipeline_paused = False
+        self._is_cut_off = False
+        """A shutdown cuts off the request that is being answered."""
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Cancel the request that is being answered: the client is gone."""
@@ -217,6 +220,8 @@ class FastPathConnection(ClientConnection):
         except ConnectionError:
             pass  # The client is gone.
         finally:
+            if status == CLIENT_CLOSED and self._is_cut_off:
+                status = cut_off(exchange.outcome, exchange.begun_at)
             try:
                 fast_path.observer.end(exchange, status, exchange.begun_at)
             finally:
@@ -292,11 +297,17 @@ class FastPathConnection(ClientConnection):
         if task is not None:
             self._force_close = True
             if self._stream_is_behind:
+                self._note_cut_off()
                 self.cut()
             await asyncio.wait({task}, timeout=timeout)
+            self._note_cut_off()
             task.cancel()
             await asyncio.wait({task}, timeout=timeout)
         await super().shutdown(timeout)
+
+    def _note_cut_off(self) -> None:
+        self._is_cut_off = True
+        super()._note_cut_off()
 
 
 def _send_error(exchange: FastPathExchange, error: ApiError) -> None:
