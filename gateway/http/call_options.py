@@ -1,4 +1,4 @@
-"""Call options in HTTP headers: idempotency key, trace context, deadline, parameter policy.
+"""Call options in HTTP headers: idempotency key, labels, trace, deadline, parameter policy.
 
 Other headers of a client never reach the service.
 """
@@ -18,6 +18,7 @@ from gateway.errors import invalid
 from gateway.http.credentials import BEARER_ONLY, api_key
 from gateway.telemetry.request_observer import TRACE_CONTEXT
 from services.common.call_names import IDEMPOTENCY_KEY_HEADER, TAGS_HEADER, TIMEOUT_HEADER
+from services.common.call_tags import read_tags
 from services.common.request_headers import is_idempotency_key, session_of_headers
 from services.domain.call_options import CallOptions, TraceContext
 from services.domain.spec import ParameterPolicy
@@ -62,7 +63,7 @@ class HeaderOptions(msgspec.Struct, frozen=True, kw_only=True):
                 idempotency_key=idempotency_key(headers) or None,
                 trace_context=_client_trace(headers),
                 surface=surface,
-                tags=",".join(headers.getall(TAGS_HEADER, ())),
+                tags=tags(headers),
             ),
             stream_deadline_s=deadline_s(headers, config, whole=False),
             parameter_policy=parameter_policy(headers),
@@ -98,6 +99,20 @@ def idempotency_key(headers: MultiMapping[str]) -> str:
         message = "Idempotency-Key must be 1 to 255 printable ASCII characters."
         raise invalid(IDEMPOTENCY_KEY_HEADER, message)
     return keys[0]
+
+
+def tags(headers: MultiMapping[str]) -> str:
+    """Return the labels of the call; empty without any.
+
+    Raises ApiError: they are malformed. gRPC could not carry some such text.
+    """
+    text = ",".join(headers.getall(TAGS_HEADER, ()))
+    if text:
+        try:
+            read_tags(text)
+        except ValueError as error:
+            raise invalid(TAGS_HEADER, str(error)) from None
+    return text
 
 
 def trace_context(headers: MultiMapping[str]) -> TraceContext:

@@ -230,5 +230,4 @@ def _tags(text: str) -> Mapping[str, str]:
     try:
         return read_tags(text)
     except ValueError as error:
-        message = f"{TAGS_HEADER}: {error}"
-        raise Failure(ErrorReason.INVALID_FIELD, message, param=TAGS_HEADER) from None
+        raise Failure(ErrorReason.INVALID_FIELD, str(error), param=TAGS_HEADER) from None

@@ -6,13 +6,16 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.call_options import (
+    HeaderOptions,
     deadline_s,
     idempotency_key,
     parameter_policy,
     trace_context,
 )
+from services.common.key_format import new_secret
 
 CONFIG = EdgeConfig(deadline_s=100.0)
+KEY = new_secret()
 
 
 def headers(**values: str) -> CIMultiDictProxy[str]:
@@ -50,6 +53,23 @@ def test_a_malformed_idempotency_key_is_refused(keys: list[str]) -> None:
     with pytest.raises(ApiError) as caught:
         idempotency_key(given)
     assert (caught.value.status, caught.value.param) == (400, "idempotency-key")
+
+
+@pytest.mark.parametrize(
+    "tags", ["a=\udcff", "a=\u0451", "a", "a=b,a=c", "a=b=c", "a=b\x7f", "a=b,\u3000c=d"]
+)
+def test_malformed_labels_are_refused(tags: str) -> None:
+    """GRPC refuses to carry some of them, which would be a fault of ours."""
+    with pytest.raises(ApiError) as caught:
+        HeaderOptions.read(headers(authorization=f"Bearer {KEY}", x_pomogator_tags=tags), CONFIG)
+    assert (caught.value.status, caught.value.param) == (400, "x-pomogator-tags")
+
+
+def test_labels_in_several_headers_are_those_of_one() -> None:
+    """The service gets them in one entry of its metadata."""
+    given = CIMultiDict([("x-pomogator-tags", "a=b c"), ("x-pomogator-tags", " d=~")])
+    given["authorization"] = f"Bearer {KEY}"
+    assert HeaderOptions.read(given, CONFIG).call.tags == "a=b c, d=~"
 
 
 @pytest.mark.parametrize(
