@@ -32,10 +32,10 @@ class RelayCall:
         "_number",
         "_pieces",
         "_read_bytes",
+        "_request_id",
         "_responses",
         "_timer",
         "_waiter",
-        "request_id",
     )
 
     def __init__(
@@ -51,7 +51,7 @@ class RelayCall:
         self._headers = headers
         self._frames = frames
         self._forget = forget
-        self.request_id = options.request_id
+        self._request_id = options.request_id
         self._responses: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._error: ApiError | None = None
@@ -88,7 +88,7 @@ class RelayCall:
             if frame.HasField("failure"):
                 trailers = dict(frame.trailers)
                 error = service_error(frame.failure, trailers.items())
-                self._error = error or internal(self.request_id)
+                self._error = error or internal(self._request_id)
         self._wake()
 
     def fail(self, error: ApiError) -> None:

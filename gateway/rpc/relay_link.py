@@ -17,7 +17,7 @@ from pomogator.relay.v1.relay_service_pb2_grpc import RelayServiceStub
 from gateway.errors import shutting_down
 from gateway.rpc.call_metadata import completion_metadata
 from gateway.rpc.relay_call import RelayCall
-from gateway.rpc.status_mapping import to_api_error, unreachable
+from gateway.rpc.status_mapping import broken_link, unreachable
 from services.common.call_names import CREDIT_HEADER, INSTANCE_HEADER, STRUCTS_HEADER
 from services.common.contract.relay_codec import MESSAGES, STRUCTS, RelayCodec, structs_version
 from services.common.frame_queue import FrameQueue
@@ -130,7 +130,7 @@ class RelayLink:
             for task in sending:
                 task.cancel()
             for call in self._calls.values():
-                call.fail(to_api_error(status, call.request_id) if status else shutting_down())
+                call.fail(broken_link(status) if status else shutting_down())
 
     def _receive(self, response: pb.RelayResponse) -> None:
         for _ in range(response.credit_messages):

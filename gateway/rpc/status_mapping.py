@@ -128,6 +128,14 @@ def _service_error(
     )
 
 
+def broken_link(error: grpc.aio.AioRpcError) -> ApiError:
+    """Return the error of a call on a link that has broken: the service's, or that it is lost.
+
+    The code tells nothing of the call: a link that breaks while grpcio sends has INTERNAL.
+    """
+    return service_error(_status(error), _trailers(error)) or _of_library(_C.CANCELLED)
+
+
 def deadline_passed() -> ApiError:
     """Return the error of a call whose time is over."""
     return _of_library(_C.DEADLINE_EXCEEDED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -20,7 +20,7 @@ from gateway.rpc.relay_backend import RelayBackend
 from gateway.rpc.relay_links import RelayLinks
 from gateway.rpc.service_channel import open_channel
 from services.common.addresses import split_address
-from services.common.call_names import INSTANCE_HEADER
+from services.common.call_names import INSTANCE_HEADER, RELAYED_BYTES_MAX
 from services.common.contract.chat import fill_request
 from services.common.frame_queue import RESPONSE_BYTES_MAX
 from services.domain.completion import Completion
@@ -28,6 +28,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.spec import CompletionRequest
 from services.rpc.listener import listening
 from tests.gateway.rpc.relay_stand import (
+    CALL,
     ScriptedCore,
     asking,
     linked,
@@ -71,7 +72,7 @@ class EndingRelay(pb_grpc.RelayServiceServicer):
 
 
 @asynccontextmanager
-async def serving_relay(relay: EndingRelay) -> AsyncIterator[str]:
+async def serving_relay(relay: pb_grpc.RelayServiceServicer) -> AsyncIterator[str]:
     """Serve a relay without the methods that it stands for."""
 
     def register(server: grpc.aio.Server) -> None:
@@ -276,3 +277,34 @@ async def test_methods_of_later_releases_are_refused(method: int) -> None:
         await rpc.write(pb.RelayRequest(frames=[start("Hello", method=method)]))
         last = await frame_where(rpc, lambda frame: frame.ended)
         assert last.failure.code == grpc.StatusCode.UNIMPLEMENTED.value[0]
+
+
+class UnreadRelay(pb_grpc.RelayServiceServicer):
+    """Opens relays, and reads none of their messages."""
+
+    async def Relay(self, _: object, context: Any) -> AsyncIterator[pb.RelayResponse]:  # noqa: N802
+        """Wait for the end of the service."""
+        await context.send_initial_metadata(((INSTANCE_HEADER, "one"),))
+        yield pb.RelayResponse()
+        await asyncio.Event().wait()
+
+
+async def test_calls_of_a_link_that_breaks_while_it_sends_may_be_tried_again() -> None:
+    """Grpcio ends such a link with INTERNAL, which is no fault of the gateway here."""
+    async with serving_relay(UnreadRelay()) as address, AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(AsyncExitStack())
+        port = await connection.enter_async_context(slow_link(split_address(address), 0))
+        channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{port}"))
+        links = await stack.enter_async_context(RelayLinks(channel).searching())
+        channel.get_state(try_to_connect=True)
+        await until(lambda: links.choose() is not None)
+        link = links.choose()
+        assert link is not None
+        request = bytes(RELAYED_BYTES_MAX)
+        calls = [link.start(STREAM, request, CALL, {}) for _ in range(20)]
+        await asyncio.sleep(0.1)
+        await connection.aclose()
+        for call in calls:
+            with pytest.raises(ApiError) as failed:
+                await call.next_response()
+            assert failed.value.reason == ErrorReason.SERVICE_UNAVAILABLE
