@@ -44,9 +44,12 @@ class RelayCall:
         options: CallOptions,
         headers: dict[str, str],
         frames: FrameQueue[pb.RelayRequest],
-        forget: Callable[[int], None],
+        forget: Callable[[int, bool], None],
     ) -> None:
-        """`headers` gets those of the service. `forget` is called at the end."""
+        """`headers` gets those of the service.
+
+        `forget` is called at the end with the number, and whether the service knows of the end.
+        """
         self._number = number
         self._headers = headers
         self._frames = frames
@@ -66,9 +69,12 @@ class RelayCall:
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
-        if not self._has_ended:
-            self._frames.add(self._number).cancelled = True
-        self._forget(self._number)
+        self._forget(self._number, self._has_ended)
+
+    @property
+    def time_left_s(self) -> float:
+        """The seconds until the deadline."""
+        return self._timer.when() - asyncio.get_running_loop().time()
 
     def receive(self, frame: pb.ServiceFrame) -> None:
         """Take in a frame of the service."""

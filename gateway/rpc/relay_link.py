@@ -1,14 +1,15 @@
 """Link of a relay: one stream to one service, which carries many calls.
 
-A request carries the frames of all calls of two turns of the event loop, or of the time in which
-the service has no room for another request.
+A message carries the frames of all calls of two turns of the event loop, or of the time in which
+the service gives no credit for another message.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, Self, TypeAlias
 
 import grpc
 from pomogator.relay.v1 import relay_service_pb2 as pb
@@ -22,6 +23,9 @@ from services.common.call_names import CREDIT_HEADER, INSTANCE_HEADER, STRUCTS_H
 from services.common.contract.relay_codec import MESSAGES, STRUCTS, RelayCodec, structs_version
 from services.common.frame_queue import FrameQueue
 from services.domain.call_options import CallOptions
+
+UnsentStart: TypeAlias = tuple[pb.RelayedMethod.ValueType, bytes, Sequence[tuple[str, str]]]
+"""Method, request and metadata of a call."""
 
 OPENING_TIMEOUT_S = 5.0
 
@@ -38,7 +42,7 @@ class RelayLink:
     """One stream to one service."""
 
     def __init__(self, rpc: Any, instance: str, codec: RelayCodec, credit: int) -> None:
-        """`credit` is the number of requests that the service has room for at first."""
+        """`credit` is the number of messages that may be sent at first."""
         self._rpc = rpc
         self.instance = instance
         """ID of the service's process."""
@@ -47,10 +51,16 @@ class RelayLink:
         self.opened_at = asyncio.get_running_loop().time()
         """Time of the event loop."""
         self._calls: dict[int, RelayCall] = {}
+        self._unsent: dict[int, UnsentStart] = {}
+        """Starts of calls, by number. They become frames when they are sent: one whose call ends
+        before that costs neither memory nor the service's time."""
         self._last_number = 0
         self._frames = FrameQueue(pb.RelayRequest)
         self._credit = asyncio.Semaphore(credit)
+        """Messages that may be sent."""
         self.accepts_calls = True
+        self._has_left = False
+        """Whether the service knows that there are no more calls."""
 
     @classmethod
     async def open(cls, channel: grpc.aio.Channel) -> Self:
@@ -71,8 +81,8 @@ class RelayLink:
             raise
         codec = STRUCTS if pairs.get(STRUCTS_HEADER) == version else MESSAGES
         credit = pairs.get(CREDIT_HEADER, "")
-        requests_max = int(credit) if credit.isdecimal() else sys.maxsize
-        return cls(rpc, pairs[INSTANCE_HEADER], codec, requests_max)
+        messages = int(credit) if credit.isdecimal() else sys.maxsize
+        return cls(rpc, pairs[INSTANCE_HEADER], codec, messages)
 
     @property
     def in_flight(self) -> int:
@@ -91,22 +101,19 @@ class RelayLink:
         `request` is encoded by the `codec`, and has `RELAYED_BYTES_MAX` bytes at most.
         """
         self._last_number = number = self._last_number + 1
-        start = self._frames.add(number, len(request)).start
-        start.method = method
-        start.request = request
-        start.timeout_seconds = options.deadline_s
-        start.metadata.update(completion_metadata(options))
         call = RelayCall(number, options, headers, self._frames, self._forget)
         self._calls[number] = call
-        if not self.accepts_calls:
+        if self.accepts_calls:
+            self._unsent[number] = method, request, completion_metadata(options)
+            self._frames.has_news.set()
+        else:
             call.fail(unreachable())
         return call
 
     def leave(self) -> None:
         """Accept no more calls. The link closes when those in flight have ended."""
-        if self.accepts_calls:
-            self.accepts_calls = False
-            self._frames.set_flag("leaving")
+        self.accepts_calls = False
+        self._frames.has_news.set()
 
     def close(self) -> None:
         """Close the link at once. Its calls end."""
@@ -144,7 +151,7 @@ class RelayLink:
     async def _write(self) -> None:
         while True:
             await self._credit.acquire()
-            while (request := self._frames.take()) is None:
+            while (request := self._next_request()) is None:
                 if not (self.accepts_calls or self._calls):
                     await self._rpc.done_writing()
                     return
@@ -154,12 +161,29 @@ class RelayLink:
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 return  # Reading tells why the stream is over.
 
+    def _next_request(self) -> pb.RelayRequest | None:
+        """Return the next frames, with the starts that fit in. None: there is nothing to send."""
+        while self._unsent and self._frames.is_short:
+            number = next(iter(self._unsent))
+            method, request, metadata = self._unsent.pop(number)
+            start = self._frames.add(number, len(request)).start
+            start.method = method
+            start.request = request
+            start.timeout_seconds = self._calls[number].time_left_s
+            start.metadata.update(metadata)
+        if not (self.accepts_calls or self._unsent or self._has_left):
+            self._frames.set_flag("leaving")
+            self._has_left = True
+        return self._frames.take()
+
     async def _break_silence(self) -> None:
         while True:
             await asyncio.sleep(SILENCE_MAX_S)
             self._frames.send_empty()
 
-    def _forget(self, number: int) -> None:
+    def _forget(self, number: int, has_ended: bool) -> None:
         del self._calls[number]
+        if self._unsent.pop(number, None) is None and not has_ended:
+            self._frames.add(number).cancelled = True
         if not self.accepts_calls:
             self._frames.has_news.set()

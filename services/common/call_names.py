@@ -34,7 +34,7 @@ INSTANCE_HEADER = "x-pomogator-instance"
 """Initial metadata of a relay: the ID of the service's process."""
 
 CREDIT_HEADER = "x-pomogator-credit"
-"""Initial metadata of a relay: number of messages that the service has room for at first."""
+"""Initial metadata of a relay: the number of messages that the edge may send at first."""
 
 STRUCTS_HEADER = "x-pomogator-structs"
 """Metadata of a relay, both ways: the version of the sender's structs

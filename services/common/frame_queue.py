@@ -37,7 +37,12 @@ class FrameQueue(Generic[M]):
         """Set when there is something to send, or by others to have the queue looked at."""
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self._is_short = asyncio.Event()
+        self._became_short = asyncio.Event()
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the frames that wait are those of one message at most."""
+        return len(self._messages) == 1
 
     def add(self, call_id: int, size: int = 0) -> Any:
         """Return a new frame of this call, to be filled in now with `size` bytes at most."""
@@ -66,8 +71,8 @@ class FrameQueue(Generic[M]):
 
     async def wait_until_short(self) -> None:
         """Wait until the frames so far are sent but for those of one message."""
-        self._is_short.clear()
-        await self._is_short.wait()
+        self._became_short.clear()
+        await self._became_short.wait()
 
     def set_flag(self, name: str) -> None:
         """Set a flag of the last message."""
@@ -86,7 +91,7 @@ class FrameQueue(Generic[M]):
         if waiting <= MESSAGES_MAX:
             self._has_room.set()
         if waiting <= 1:
-            self._is_short.set()
+            self._became_short.set()
         if not waiting:
             self._messages.append(self._new_message())
             self._last_bytes, self._is_empty = 0, True

@@ -7,15 +7,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from pomogator.relay.v1 import relay_service_pb2 as pb
 from pomogator.relay.v1 import relay_service_pb2_grpc as pb_grpc
 
+from gateway.errors import ApiError
 from gateway.rpc.relay_call import RelayCall
 from gateway.rpc.relay_link import RelayLink
 from gateway.rpc.service_channel import open_channel
-from services.common.call_names import CREDIT_HEADER, INSTANCE_HEADER
+from services.common.call_names import CREDIT_HEADER, INSTANCE_HEADER, RELAYED_BYTES_MAX
 from services.completions.relay_servicer import CREDIT_MESSAGES
+from services.domain.error_reason import ErrorReason
 from services.rpc.listener import listening
 from tests.gateway.rpc.relay_stand import CALL, ScriptedCore, serving
 from tests.stand.polling import until
@@ -108,8 +111,8 @@ async def test_a_service_of_an_older_release_gets_messages_without_credit(
         assert frames(relay.requests) == [1] * CALLS
 
 
-async def test_an_edge_that_leaves_sends_all_of_its_frames() -> None:
-    """Calls that it cancels without credit would go on in the service."""
+async def test_calls_that_end_while_the_edge_has_no_credit() -> None:
+    """The service gets the cancellation of calls that it knows, and nothing of the others."""
     async with linked("1") as (relay, link):
         calls = await start_calls(link)
         link.leave()
@@ -122,12 +125,49 @@ async def test_an_edge_that_leaves_sends_all_of_its_frames() -> None:
 
         relay.answers.put_nowait(pb.RelayResponse(credit_messages=1))
         await until(lambda: len(relay.requests) == 2)
-        assert relay.requests[1].leaving
-        cancelled = [frame.call_id for frame in relay.requests[1].frames if frame.cancelled]
-        assert cancelled == list(range(1, CALLS + 1))
+        cancellation = pb.EdgeFrame(call_id=1, cancelled=True)
+        assert relay.requests[1] == pb.RelayRequest(frames=[cancellation], leaving=True)
 
         relay.answers.put_nowait(pb.RelayResponse(credit_messages=1))
         await until(relay.is_read.is_set)
+
+
+async def test_a_call_passes_its_deadline_while_the_edge_has_no_credit() -> None:
+    """It fails as anywhere else."""
+    async with linked("0") as (relay, link):
+        short = msgspec.structs.replace(CALL, deadline_s=PAUSE_S)
+        call = link.start(pb.RELAYED_METHOD_CREATE_CHAT_COMPLETION, b"", short, {})
+        with pytest.raises(ApiError) as failed, call:
+            await call.next_response()
+        assert failed.value.reason == ErrorReason.DEADLINE
+
+        link.leave()
+        relay.answers.put_nowait(pb.RelayResponse(credit_messages=1))
+        await until(lambda: relay.requests)
+        assert relay.requests == [pb.RelayRequest(leaving=True)]
+
+
+async def test_a_service_learns_the_time_that_a_call_has_left() -> None:
+    """A call that has waited for credit must not go on after its deadline."""
+    async with linked("0") as (relay, link):
+        link.start(pb.RELAYED_METHOD_CREATE_CHAT_COMPLETION, b"", CALL, {})
+        await asyncio.sleep(PAUSE_S)
+        relay.answers.put_nowait(pb.RelayResponse(credit_messages=1))
+        await until(lambda: relay.requests)
+        assert relay.requests[0].frames[0].start.timeout_seconds <= CALL.deadline_s - PAUSE_S
+
+
+async def test_an_edge_leaves_with_the_last_of_its_calls() -> None:
+    """Large requests need several messages: a service that has been left ends its shutdown."""
+    async with linked("0") as (relay, link):
+        for _ in range(CALLS):
+            request = bytes(RELAYED_BYTES_MAX)
+            link.start(pb.RELAYED_METHOD_CREATE_CHAT_COMPLETION, request, CALL, {})
+        link.leave()
+        relay.answers.put_nowait(pb.RelayResponse(credit_messages=CALLS))
+        await until(lambda: sum(frames(relay.requests)) == CALLS)
+        assert frames(relay.requests) == [3, 3, 3, 1]
+        assert [request.leaving for request in relay.requests] == [False, False, False, True]
 
 
 async def test_a_service_gives_credit_for_each_message_that_it_has_read() -> None:

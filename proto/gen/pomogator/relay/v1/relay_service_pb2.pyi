@@ -56,8 +56,8 @@ class RelayRequest(_message.Message):
     """Whether the edge, after these frames, starts no more calls on this stream."""
     @_builtins.property
     def frames(self) -> _containers.RepeatedCompositeFieldContainer[Global___EdgeFrame]:
-        """The frames. A message without any is answered by one without any: proxies end streams that are
-        silent.
+        """The frames. A message without any is answered at once, if only by one without any: proxies end
+        streams that are silent.
         """
 
     def __init__(
@@ -88,7 +88,7 @@ class RelayResponse(_message.Message):
     says so with `leaving`. Calls that it starts before that are accepted.
     """
     credit_messages: _builtins.int
-    """The number of further messages that the service has room for: those that it has read
+    """The number of further messages that the edge may send: as many as the service has read
     since its last response.
     """
     @_builtins.property
@@ -190,7 +190,7 @@ class CallStart(_message.Message):
     larger ones have a call of their own.
     """
     timeout_seconds: _builtins.float
-    """Required. The time that the call may take, in seconds."""
+    """Required. The time that the call has left when the message is sent, in seconds."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The metadata of the call: `authorization`, `x-request-id` and others that the

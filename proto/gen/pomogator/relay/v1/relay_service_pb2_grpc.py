@@ -65,10 +65,10 @@ class RelayServiceServicer:
         The initial metadata `x-pomogator-instance` identifies the service's process. A
         stream that breaks cancels its calls.
 
-        The initial metadata `x-pomogator-credit` is the number of messages that the service
-        has room for at first. Responses give the edge further credit. Without credit the edge
-        collects its frames, so that a busy service gets few messages with many frames. Without
-        this metadata the edge may always send.
+        The initial metadata `x-pomogator-credit` is the number of messages that the edge may
+        send at first, and `credit_messages` of responses that of further ones. While an edge may
+        send none, it collects its frames, so that a busy service gets few messages with many
+        frames. Without this metadata the edge may always send.
 
         Both sides name the version of their structs in metadata, `x-pomogator-structs`. If
         it is the same, requests and responses are structs.
