@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import ref
 
 from services.admission.call_plan import CallPlan
 from services.admission.leases import Lease, LimitLeases
@@ -84,13 +85,13 @@ class Gate:
         lease, hold = await self.take(plan, record, tokens, amount)
         is_bounded = amount > 0 and plan.pays
         has_limit = is_bounded or spec.max_tokens is not None
-        meter = hold.meter = UsageMeter(
+        meter = UsageMeter(
             spec,
             self.counter,
             max_tokens=max_tokens if has_limit else COUNT_MAX,
             read_prompt=None if raw is None else raw.countable,
         )
-        return Ticket(
+        ticket = Ticket(
             lease=lease,
             hold=hold,
             plan=plan,
@@ -103,6 +104,8 @@ class Gate:
             meter=meter,
             record=record,
         )
+        hold.call = ref(ticket)
+        return ticket
 
     async def take(
         self, plan: CallPlan, record: CallRecord, tokens: int, amount_nano: int

@@ -34,7 +34,7 @@ RECOUNT_CHARS_MIN = 256
 _FREE = Tariff(FREE)
 
 
-class Ticket(msgspec.Struct, kw_only=True):
+class Ticket(msgspec.Struct, kw_only=True, eq=False, weakref=True):
     """Follows one call from its admission to its settlement.
 
     `close` must be called once, however the call ended; it never waits.
@@ -89,6 +89,8 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Set when the answer is complete: its usage."""
     charge_nano: int = 0
     """Cost of the call when it was last counted. Final when the answer is complete."""
+    _checkpoint_size: int = 0
+    """Size of the answer at the last checkpoint."""
     _charge_max: int = sys.maxsize
     """The most that is charged. Set when the balance lacks what the call has cost."""
 
@@ -195,7 +197,7 @@ class Ticket(msgspec.Struct, kw_only=True):
             self._show_cost(batch, self._complete(self.meter.metered()))
             self.record.finish_answer(batch)
         else:
-            self._checkpoint()
+            self._count()
         if self.must_extend:
             await self.extend(batch)
 
@@ -222,6 +224,16 @@ class Ticket(msgspec.Struct, kw_only=True):
         else:
             self.record.hold_nano = self.hold.amount_nano
             self._plan_recount()
+
+    @property
+    def has_uncounted(self) -> bool:
+        """Whether more of the answer has come than the last checkpoint has."""
+        return self.meter.size != self._checkpoint_size
+
+    def checkpoint(self) -> None:
+        """Update the usage so far, to be written in case the process dies during a pause."""
+        if self.metered is None and not self.record.settlement:
+            self._update_checkpoint()
 
     def count_whole(self, answer: WholeAnswer) -> Usage:
         """Count a whole answer. Returns the usage that is charged; `charge_nano` is the cost."""
@@ -298,10 +310,14 @@ class Ticket(msgspec.Struct, kw_only=True):
         tier = cast("Finished", batch[-1]).service_tier
         batch[-1] = Finished(usage=usage, service_tier=tier, cost_nano_usd=self.charge_nano)
 
-    def _checkpoint(self) -> None:
+    def _update_checkpoint(self) -> None:
+        self._checkpoint_size = self.meter.size
         metered = self._usage_so_far()
         self.charge_nano = self.cut_nano + self.tariff.cost_nano(metered.usage)
         self.gate.ledger.checkpoint(self.hold, self.charge_nano, metered.usage)
+
+    def _count(self) -> None:
+        self._update_checkpoint()
         if self.is_bounded:
             self._plan_recount()
         else:

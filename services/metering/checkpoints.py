@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from services.domain.usage import Usage
@@ -27,11 +28,22 @@ class Checkpoints:
         self.unwritten[hold.id] = hold
 
     @staticmethod
-    def ask(holds: Iterable[Hold]) -> None:
-        """Ask calls in flight for a checkpoint with their next batch."""
+    async def ask(holds: Iterable[Hold]) -> None:
+        """Ask calls in flight for a checkpoint: with their next batch, or now if none came since.
+
+        A checkpoint counts text, so that each has a turn of the loop to itself.
+        """
+        loop = asyncio.get_running_loop()
         for hold in holds:
-            if hold.meter is not None:
-                hold.meter.recount(0)
+            call = None if hold.call is None else hold.call()
+            if call is None:
+                continue
+            if not call.meter.awaits_count:
+                call.meter.recount(0)
+            elif call.has_uncounted:
+                # The loop calls it, so that a fault in one count does not stop the heartbeat.
+                loop.call_soon(call.checkpoint)
+                await asyncio.sleep(0)
 
     async def write(self) -> None:
         """Write the checkpoints."""

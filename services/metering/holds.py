@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Protocol
+from weakref import ref
 
 import msgspec
 
@@ -48,6 +50,21 @@ class HoldTerms:
         """Row of the holds, without what each of them has of its own."""
 
 
+class CheckpointedCall(Protocol):
+    """A call in flight that the ledger asks for checkpoints."""
+
+    meter: UsageMeter
+    """Meter of its answer."""
+
+    @property
+    def has_uncounted(self) -> bool:
+        """Whether more of the answer has come than the last checkpoint has."""
+        ...
+
+    def checkpoint(self) -> None:
+        """Update the usage so far, to be written. A call that is over ignores it."""
+
+
 class Hold(msgspec.Struct, eq=False, weakref=True):
     """Hold of an in-flight call, until `Ledger.settle` or `Ledger.void` ends it."""
 
@@ -61,8 +78,8 @@ class Hold(msgspec.Struct, eq=False, weakref=True):
     """Charge at the last checkpoint."""
     usage: Usage | None = None
     """Usage at the last checkpoint."""
-    meter: UsageMeter | None = None
-    """Meter of the answer, which the ledger asks for checkpoints. None: the call writes its own."""
+    call: ref[CheckpointedCall] | None = None
+    """The call, which has the hold. None: it makes its checkpoints without being asked."""
     extensions: tuple[Hold, ...] = ()
     """Holds that were taken later. They end with this one, which has the whole charge."""
 

@@ -65,7 +65,8 @@ and the next sweep finds it still not renewed, since the clock may have jumped."
 
 HEARTBEAT_S = 0.5
 """Interval of the heartbeat. One asks the calls in flight for checkpoints, which they make with
-their next batch, and the next one writes them: a kill loses about one second of a stream."""
+their next batch. The next one makes those of calls that had no batch, and writes all of them: a
+kill loses about one second of a stream."""
 
 LEASE_HEARTBEATS = 2
 """Heartbeats between renewals of the lease."""
@@ -292,7 +293,7 @@ class Ledger:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             heartbeats += 1
-            self._checkpoints.ask(self._held())
+            await self._checkpoints.ask(self._held())
             with suppress(Failure):
                 await self._checkpoints.write()
                 if heartbeats % LEASE_HEARTBEATS == 0:

@@ -105,6 +105,11 @@ class UsageMeter(msgspec.Struct, eq=False):
         """Return the request as it is sent, with its prompt."""
         return self.spec if self.read_prompt is None else self.read_prompt()
 
+    @property
+    def awaits_count(self) -> bool:
+        """Whether a count with the next batch was asked for, and no batch has come since."""
+        return self._recount_at == 0
+
     def restart(self) -> None:
         """Forget the answer so far: another one is given in its place."""
         self._text, self._reasoning = RunningTokenCount(), RunningTokenCount()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.stand.deployment import PLANS, Layout, database_for
-from tests.stand.expected_books import ExpectedCall
+from tests.stand.expected_books import TOKEN_NANO, ExpectedCall
+from tests.stand.polling import until
 from tests.stand.process_stand import Key, process_stand
 from tests.stand.providers.stepwise import PlannedAnswer
 from tests.stand.tracked_account import RunningCall, TrackedAccount
@@ -61,6 +62,37 @@ async def test_a_killed_stream_is_charged_its_checkpoint(
 
     assert call.entry.charge is not None
     assert call.entry.request_nano < noted <= call.entry.charge <= call.entry.high
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+async def test_words_before_a_pause_are_checkpointed_in_the_pause(
+    tmp_path: Path, layout: Layout, request: pytest.FixtureRequest
+) -> None:
+    """No batch comes that could make the checkpoint."""
+    async with buying(tmp_path, layout, request) as (account, key):
+        call = await account.begin(account.stand.edges[0], key, 1)
+        assert isinstance(call, RunningCall)
+
+        async def has_checkpoint() -> bool:
+            return await checkpoint_of(account) > 0
+
+        async def has_all() -> bool:
+            return await checkpoint_of(account) == first_nano + 8 * TOKEN_NANO
+
+        await until(has_checkpoint)
+        first_nano = await checkpoint_of(account)
+        for words in (1, 2, 3, 1, 1):  # More batches than there are checkpoints meanwhile.
+            await account.say(call, words)
+        await until(has_all)
+        await account.kill(call.service)
+
+    assert call.entry.charge == first_nano + 8 * TOKEN_NANO
+
+
+async def checkpoint_of(account: TrackedAccount) -> int:
+    """The checkpoint of the account's only call; 0: it has none yet."""
+    rows = await account.rows()  # A hold of the last moment is only in the journal.
+    return (rows[0].checkpoint or 0) if rows else 0
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

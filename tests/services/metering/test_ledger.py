@@ -5,21 +5,26 @@ import gc
 from collections.abc import AsyncIterator
 from math import inf
 from typing import Any
+from weakref import ref
 
 import pytest
 
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import ChatCompletionSpec
 from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering import outbox
 from services.metering.holds import Hold, HoldTerms
 from services.metering.ledger import HEARTBEAT_S, LOST_AFTER_S, Ledger
+from services.metering.tokens import TokenCounter
+from services.metering.usage import UsageMeter
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database, Transaction
 from services.storage.leases import end_leases, renew_lease
 from tests.stand.clock import FakeClock
 from tests.stand.failing_database import WatchedDatabase
+from tests.stand.polling import until
 
 USD = 10**9
 
@@ -284,6 +289,43 @@ async def test_a_dead_process_is_charged_at_its_checkpoint(books: Books, clock: 
 async def test_a_kill_loses_at_most_one_second() -> None:
     """A heartbeat asks for a checkpoint, and the next one writes it."""
     assert 2 * HEARTBEAT_S <= 1.0
+
+
+class PausedCall:
+    """A call whose answer has begun and pauses. Its checkpoint fails where it has no charge."""
+
+    has_uncounted = True
+
+    def __init__(self, ledger: Ledger, hold: Hold, charge: int | None) -> None:
+        self.meter = UsageMeter(ChatCompletionSpec(model="a/b"), TokenCounter())
+        self._make = (ledger.checkpoint, hold, charge)
+        hold.call = ref(self)
+
+    def checkpoint(self) -> None:
+        """Makes a checkpoint of the charge."""
+        put, hold, charge = self._make
+        if charge is None:
+            raise RuntimeError("the count failed")
+        put(hold, charge, usage())
+
+
+async def test_a_pause_is_checkpointed_also_after_the_fault_of_another_call(
+    ledger: Ledger, books: Books
+) -> None:
+    """A fault in the count of one call does not stop the heartbeat."""
+    first, second = await ledger.reserve(*order()), await ledger.reserve(*order())
+    faulty, paused = PausedCall(ledger, first, None), PausedCall(ledger, second, 7)
+    await ledger.drain()
+
+    async def is_written() -> object:
+        return (await books.hold(second))["prompt_tokens"]
+
+    await until(is_written)
+
+    assert (await books.hold(first))["prompt_tokens"] == 0
+    assert ledger.healthy
+    assert faulty.meter.awaits_count
+    assert paused.meter.awaits_count
 
 
 async def test_two_sweeps_recover_a_hold_once(books: Books, clock: FakeClock) -> None:
