@@ -10,6 +10,7 @@ Modules, in the order in which data flows:
     heap                 thresholds of malloc
     addresses            HOST:PORT and other addresses, and whether they stay on this machine
     tls                  certificates of listeners and clients, read again when replaced
+    header_names         form of header names, and those that callers cannot set
     request_headers      forms of request ID, idempotency key and bearer token
     key_format           form and checksum of API keys
     call_names           metadata and error details between edge and service

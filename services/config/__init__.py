@@ -9,6 +9,7 @@ Modules, in the order in which data flows:
     prices               prices in rows of `[[models]]`
     loading              `load`, for the server and for `pomogator check`
     rules                rules beyond the types of values
+    type_errors          messages about values of a wrong type
     client_certificates  rules of `[client_certificates]`
 
 Every value is frozen. Secrets are references (a variable or a file), resolved by `load` and never

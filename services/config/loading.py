@@ -14,7 +14,7 @@ import msgspec
 
 from services.common.config_tables import ConfigError
 from services.common.tls import UpstreamTls
-from services.config import client_certificates, rules
+from services.config import client_certificates, rules, type_errors
 from services.config.channels import ChannelConfig
 from services.config.schema import Config, StateConfig
 from services.config.secret import Secret
@@ -52,7 +52,12 @@ def load(
     if config.defaults:
         config = _joined(config, _shipped(env))
     config = _with_state(config, env)
-    late = (rules.models(config), rules.state(config.state), rules.traces(config.traces))
+    late = (
+        rules.models(config),
+        rules.limits(config),
+        rules.state(config.state),
+        rules.traces(config.traces),
+    )
     _refuse(source, chain.from_iterable(late))
     return config
 
@@ -109,25 +114,13 @@ def _parse(text: str, source: str) -> Config:
     try:
         return msgspec.convert(tables, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_located(str(error), tables)}") from None
+        raise ConfigError(f"{source}: {type_errors.located(str(error), tables)}") from None
 
 
 def _decode(kind: type, value: object) -> object:
     if kind is Secret and isinstance(value, str):
         return Secret(value)
     raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
-
-
-def _located(message: str, tables: Mapping[str, object]) -> str:
-    """Turn `reason - at `$.channels[0].weight`` into `channels[0] (name).weight: reason`."""
-    reason, _, place = message.partition(" - at ")
-    key = place.strip("`").removeprefix("$").removeprefix(".") or "the file"
-    row = re.match(r"(\w+)\[(\d+)\]", key)
-    rows = tables.get(row[1]) if row else None
-    if row and isinstance(rows, list) and isinstance(rows[int(row[2])], Mapping):
-        index = int(row[2])
-        key = rules.label(row[1], index, rows[index]) + key[row.end() :]
-    return f"{key}: {reason[:1].lower()}{reason[1:].replace('`', '')}"
 
 
 def _refuse(source: str, problems: Iterable[str]) -> None:

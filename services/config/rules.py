@@ -6,6 +6,7 @@ Every rule yields the problems that it finds, as `key: reason`.
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,11 +17,24 @@ import msgspec
 from services.capabilities import lookup
 from services.common.chat_names import THINKING_SUFFIX
 from services.common.config_tables import TracesConfig
+from services.common.header_names import HEADER_NAME, RESERVED_HEADERS
 from services.config.channels import LOCAL_MODELS, RESOLVED, ChannelConfig
 from services.config.schema import Config, StateConfig
 from services.storage.opening import COUNTER_STORES, DATABASES
 from services.storage.postgres_parameters import UrlError
 from services.storage.postgres_url import parse_url
+
+KEY_ID = "key-"
+"""Beginning of the IDs of keys (`services.accounts.key_maker`)."""
+
+_ALL_CALLS = frozenset({"", "*"})
+"""Values of a limit's `key`, `model` and `channel` that name nothing."""
+
+_API_PATH = re.compile(r"/chat/completions$|(?<=/v1)/(completions|embeddings|messages|responses)$")
+"""End of a URL that the gateway itself adds to an address."""
+
+_MODEL_NAMES = frozenset({"local"})
+"""Keys of a channel that may as well be names of models."""
 
 KEY_SOURCES = ("api_key_env", "api_key_file", "keys_env")
 """Ways to name a channel's keys. A channel uses one of them."""
@@ -39,7 +53,7 @@ def unknown_keys(
         if key not in fields:
             yield f"{where}{key}: no such key{hint(key, fields)}"
             continue
-        inner = _struct_in(fields[key])
+        inner = struct_in(fields[key])
         if inner and isinstance(value, Mapping):
             yield from unknown_keys(value, inner, f"{where}{key}.")
         elif inner and isinstance(value, list):
@@ -48,6 +62,8 @@ def unknown_keys(
                     yield from unknown_keys(row, inner, f"{where}{label(key, index, row)}.")
         elif isinstance(value, Mapping):
             yield from _split_names(value, f"{where}{key}")
+            if (shape, key) == (ChannelConfig, "models"):
+                yield from _misplaced_keys(value, fields, f"{where}{key}")
 
 
 def channels(config: Config, dialects: Collection[str]) -> Iterator[str]:
@@ -73,6 +89,22 @@ def models(config: Config) -> Iterator[str]:
                 yield f"{where}.fallbacks: no channel serves {fallback!r}{hint(fallback, served)}"
     yield from _embedding_fallbacks(config)
     yield from _circles({model.name: model.fallbacks for model in config.models})
+
+
+def limits(config: Config) -> Iterator[str]:
+    """Yield the problems of the limits: rows that would limit no call."""
+    served = {name for channel in config.channels for name in channel.models}
+    named = {channel.name for channel in config.channels}
+    for index, row in enumerate(config.limits):
+        where = label("limits", index, {})
+        if row.rpm is None and row.tpm is None and row.concurrency is None:
+            yield f"{where}: limits nothing; give rpm, tpm or concurrency"
+        if row.key not in _ALL_CALLS and not row.key.startswith(KEY_ID):
+            yield f"{where}.key: must be '*' or the ID of a key, which begins with {KEY_ID!r}"
+        if row.model not in _ALL_CALLS and row.model not in served:
+            yield f"{where}.model: no channel serves {row.model!r}{hint(row.model, served)}"
+        if row.channel not in _ALL_CALLS and row.channel not in named:
+            yield f"{where}.channel: there is no channel {row.channel!r}{hint(row.channel, named)}"
 
 
 def state(table: StateConfig) -> Iterator[str]:
@@ -134,6 +166,11 @@ def _call_options(channel: ChannelConfig) -> Iterator[str]:
         for name, value in values.items():
             if not (name + value).isprintable():
                 yield f"{key}.{name!r}: must be printable"
+    for name in (*channel.headers, *channel.headers_env):
+        if not HEADER_NAME.fullmatch(name):
+            yield f"headers.{name!r}: is not the name of a header"
+        elif name.lower() in RESERVED_HEADERS:
+            yield f"headers.{name!r}: the gateway sets this header itself"
     for name in channel.headers.keys() & channel.headers_env.keys():
         yield f"headers_env.{name!r}: the channel has this header already"
 
@@ -163,6 +200,8 @@ def _address(channel: ChannelConfig) -> Iterator[str]:
         yield "base_url: is missing"
     else:
         yield from (f"base_url: {reason}" for reason in _url(channel.base_url))
+        if path := _API_PATH.search(channel.base_url.rstrip("/")):
+            yield f"base_url: must not end with {path[0]}, which the gateway adds"
 
 
 def _url(text: str) -> Iterator[str]:
@@ -234,7 +273,16 @@ def _split_names(table: Mapping[str, object], where: str) -> Iterator[str]:
             yield f"{where}.{key}: a name with a dot needs quotes around it"
 
 
-def _struct_in(kind: object) -> type[msgspec.Struct] | None:
+def _misplaced_keys(
+    models: Mapping[str, object], keys: Collection[str], where: str
+) -> Iterator[str]:
+    """Yield keys of the channel below `[channels.models]`, where TOML reads names of models."""
+    for key in models:
+        if key in keys and key not in _MODEL_NAMES:
+            yield f"{where}.{key}: is a key of the channel; write it above [channels.models]"
+
+
+def struct_in(kind: object) -> type[msgspec.Struct] | None:
     """Return the class of the table or rows that a field holds."""
     for candidate in (kind, *typing.get_args(kind)):
         if isinstance(candidate, type) and issubclass(candidate, msgspec.Struct):

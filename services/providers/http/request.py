@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
+from services.common.header_names import HEADER_NAME, RESERVED_HEADERS
 from services.common.tls import UpstreamTls
 from services.providers.http.errors import HttpError, HttpErrorKind
 
 _PORTS = {"http": 80, "https": 443}
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TARGET_SAFE = "/%:@!$&'()*+,;=-._~"
-
-RESERVED_HEADERS = frozenset(
-    {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding"}
-    | {"expect", "proxy-connection", "upgrade"}
-)
-"""Headers that frame the message or control the connection: callers cannot set them."""
 
 
 class Origin(NamedTuple):
@@ -96,7 +89,7 @@ class PostHead:
         lines = [f"POST {url.target} HTTP/1.1\r\nhost: {url.authority}\r\n"]
         for name, value in headers.items():
             if (
-                not (_TOKEN.fullmatch(name) and value.isprintable())
+                not (HEADER_NAME.fullmatch(name) and value.isprintable())
                 or name.lower() in RESERVED_HEADERS
             ):
                 raise HttpError(HttpErrorKind.BAD_REQUEST, f"the header {name!r} cannot be sent")

@@ -105,7 +105,8 @@ def test_names_key_row_and_reason_of_a_wrong_type(write: Write) -> None:
 
 def test_names_a_table_that_should_be_a_list(write: Write) -> None:
     """`[channels]` instead of `[[channels]]` is reported at its key."""
-    assert refusal(write("[channels]\n")).endswith("channels: expected array, got object")
+    said = refusal(write("[channels]\n"))
+    assert said.endswith("channels: expected rows, each of which begins with [[channels]]")
 
 
 def test_reports_all_unknown_keys_at_once(write: Write) -> None:
@@ -116,6 +117,16 @@ def test_reports_all_unknown_keys_at_once(write: Write) -> None:
         "defalts: no such key; did you mean 'defaults'?",
         "channels[0] (a).wieght: no such key; did you mean 'weight'?",
     ]
+
+
+def test_names_a_key_that_stands_below_the_models(write: Write) -> None:
+    """TOML reads what follows `[channels.models]` as the names of models."""
+    said = refusal(write(channel() + "\napi_key_env = 'A_KEY'\nlocal = 'm'\n"))
+
+    assert said.endswith(
+        "channels[0] (a).models.api_key_env: is a key of the channel; "
+        "write it above [channels.models]"
+    )
 
 
 async def test_reads_the_key_from_its_variable(write: Write) -> None:

@@ -8,6 +8,7 @@ import pytest
 from services.config import (
     ChannelConfig,
     Config,
+    LimitConfig,
     ModelConfig,
     Secret,
     StateConfig,
@@ -60,6 +61,9 @@ def test_a_valid_channel_has_no_problems() -> None:
         ({"models": {}}, "models: the channel has none"),
         ({"models": {"m": ""}}, "models.'m': a name is empty"),
         ({"headers": {"x-a": "1\r\nx-b: 2"}}, "headers.'x-a': must be printable"),
+        ({"headers": {"x a": "1"}}, "headers.'x a': is not the name of a header"),
+        ({"headers": {"Host": "b"}}, "headers.'Host': the gateway sets this header itself"),
+        ({"headers_env": {"a:": "A"}}, "headers.'a:': is not the name of a header"),
         ({"query": {"a": "1\r\n"}}, "query.'a': must be printable"),
         (
             {"headers": {"a": "1"}, "headers_env": {"a": "A"}},
@@ -91,7 +95,27 @@ def test_refuses_an_invalid_base_url(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8000", "https://a.test/api/v1", "http://[::1]:8"]
+    ("url", "path"),
+    [
+        ("https://a.test/v1/chat/completions", "/chat/completions"),
+        ("https://a.test/openai/chat/completions/", "/chat/completions"),
+        ("https://a.test/v1/messages", "/messages"),
+        ("https://a.test/v1/embeddings", "/embeddings"),
+    ],
+)
+def test_refuses_the_address_of_one_api(url: str, path: str) -> None:
+    """A quick start of a provider often has it. Every call would end at a URL with it twice."""
+    (said,) = channel_problems(base_url=url)
+
+    assert said == f"channels[0] (a).base_url: must not end with {path}, which the gateway adds"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://127.0.0.1:8000", "https://a.test/api/v1", "http://[::1]:8"),
+        "https://a.test/embeddings",
+    ],
 )
 def test_accepts_a_base_url(url: str) -> None:
     """Any host, with or without port and path."""
@@ -122,6 +146,39 @@ def test_refuses_a_fallback_that_no_channel_serves() -> None:
 def test_accepts_thinking_names() -> None:
     """`-thinking` names are derived from models that are served."""
     assert model_problems(ModelConfig(name="m-thinking", fallbacks=("n-thinking",))) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"key": "*"}, ": limits nothing; give rpm, tpm or concurrency"),
+        ({"model": "mm", "rpm": 1}, ".model: no channel serves 'mm'; did you mean 'm'?"),
+        ({"model": "m-thinking", "rpm": 1}, ".model: no channel serves 'm-thinking'"),
+        ({"channel": "ab", "rpm": 1}, ".channel: there is no channel 'ab'; did you mean 'a'?"),
+        (
+            {"key": "acme", "rpm": 1},
+            ".key: must be '*' or the ID of a key, which begins with 'key-'",
+        ),
+    ],
+)
+def test_refuses_a_limit_that_would_limit_no_call(row: dict[str, object], problem: str) -> None:
+    """Its operator would believe that there is one."""
+    limit = msgspec.convert(row, LimitConfig)
+
+    (said,) = rules.limits(Config(channels=(GOOD,), limits=(limit,)))
+
+    assert said == f"limits[0]{problem}"
+
+
+def test_accepts_limits_of_all_names() -> None:
+    """Of each of a kind, of one, and of all together."""
+    rows = (
+        LimitConfig(rpm=1),
+        LimitConfig(key="*", model="*", channel="*", concurrency=1),
+        LimitConfig(key="key-4f1d", model="m", channel="a", tpm=1),
+    )
+
+    assert list(rules.limits(Config(channels=(GOOD,), limits=rows))) == []
 
 
 def test_refuses_two_rows_of_one_model() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from services.common.header_names import RESERVED_HEADERS
 from services.providers.http.errors import HttpError, HttpErrorKind
-from services.providers.http.request import RESERVED_HEADERS, Origin, PostHead, Url
+from services.providers.http.request import Origin, PostHead, Url
 
 
 @pytest.mark.parametrize(
