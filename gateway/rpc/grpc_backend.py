@@ -45,7 +45,7 @@ KEY_CHECK_TIMEOUT_S = 4.0
 _DEADLINE_ROUNDING_S = 0.01
 """Subtracted from the timeout that gRPC sends, which gRPC rounds up to about three digits: 599.99 s
 arrive as 600 s. The service compares it with the exact timeout in `x-pomogator-timeout`
-(`services.rpc.failure_border.queue_wait_s`)."""
+(`services.rpc.call_context.queue_wait_s`)."""
 
 
 class GrpcBackend(Backend):

@@ -129,9 +129,9 @@ def _service_error(
 
 
 def broken_link(error: grpc.aio.AioRpcError) -> ApiError:
-    """Return the error of a call on a link that has broken: the service's, or that it is lost.
+    """Return the error of a call on a link that has broken: the service's, or one to try again.
 
-    The code tells nothing of the call: a link that breaks while grpcio sends has INTERNAL.
+    Other codes tell nothing of the call: a link that breaks while grpcio sends has INTERNAL.
     """
     return service_error(_status(error), _trailers(error)) or _of_library(_C.CANCELLED)
 

@@ -112,6 +112,7 @@ class RelayStream:
                 for frame in request.frames:
                     self._receive(frame)
                 self._messages_read += 1
+                # An edge may have no credit left, or wait for a sign of life.
                 if self._messages_read == CREDIT_MESSAGES or not request.frames:
                     self._frames.send_empty()
                 # Answers that are not read keep the service from reading further calls.
@@ -126,7 +127,7 @@ class RelayStream:
             self._frames.has_news.set()
 
     async def next_response(self) -> pb.RelayResponse | None:
-        """Return the frames of this turn of the loop, once there are any; None: all is over.
+        """Return the next frames or credit, once there are any; None: all is over.
 
         Raises Failure where the edge has broken the contract.
         """

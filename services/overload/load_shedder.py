@@ -9,7 +9,8 @@ burst of calls is normal:
   others. The limit is then `calls_max_when_late`.
 - Calls waited in gRPC's queue. If calls arrive over a socket, turns stay short even on a saturated
   core: the work waits in gRPC, where it cannot be refused. Some or all of the late calls are then
-  refused.
+  refused. Calls of a relay wait in the edge, for few turns of this loop, since it has credit for
+  few messages: the turns show their wait.
 
 Light callers (`services.common.fair_share`) may exceed the limit by a tenth.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -168,6 +169,46 @@ async def test_an_edge_leaves_with_the_last_of_its_calls() -> None:
         await until(lambda: sum(frames(relay.requests)) == CALLS)
         assert frames(relay.requests) == [3, 3, 3, 1]
         assert [request.leaving for request in relay.requests] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_messages_of_an_edge_never_exceed_its_credit_nor_break_the_contract(
+    seed: int,
+) -> None:
+    """Calls start and end, and credit comes, at any time; then the edge leaves."""
+    chance = random.Random(seed)  # noqa: S311 - reproducible
+    async with linked("1") as (relay, link):
+        credit, running = 1, list[RelayCall]()
+        for _ in range(300):
+            match chance.choice(["start", "start", "end", "credit", "wait"]):
+                case "start":
+                    request = bytes(chance.choice([0, RELAYED_BYTES_MAX]))
+                    running.append(
+                        link.start(pb.RELAYED_METHOD_CREATE_CHAT_COMPLETION, request, CALL, {})
+                    )
+                case "end" if running:
+                    with running.pop(chance.randrange(len(running))):
+                        pass
+                case "credit":
+                    credit += 1
+                    relay.answers.put_nowait(pb.RelayResponse(credit_messages=1))
+                case _:
+                    await asyncio.sleep(chance.choice([0, 0.002]))
+            assert len(relay.requests) <= credit
+        link.leave()
+        for call in running:
+            with call:
+                pass
+        relay.answers.put_nowait(pb.RelayResponse(credit_messages=100))
+        await until(relay.is_read.is_set)
+
+    known = set[int]()
+    for message in relay.requests:
+        for frame in message.frames:
+            assert frame.cancelled == (frame.call_id in known)
+            known ^= {frame.call_id}
+    assert not known
+    assert [message for message in relay.requests if message.leaving] == relay.requests[-1:]
 
 
 async def test_a_service_gives_credit_for_each_message_that_it_has_read() -> None:
