@@ -27,7 +27,7 @@ from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.edge_metrics_page import serving_edge_metrics
 from gateway.telemetry.tracer import TracesOptions, TracesUnavailableError, opening_tracer
 from services.common import json_logs
-from services.common.addresses import is_local
+from services.common.addresses import is_local, naming_option
 from services.common.config_tables import ConfigError, TracesConfig
 from services.common.console_secret import console_secret
 from services.common.heap import keep_freed_memory
@@ -107,7 +107,9 @@ async def run_edge(options: EdgeOptions) -> None:
             memory=memory,
             shared_port=options.is_worker,
         )
-        log_started("http", await stack.enter_async_context(edge))
+        with naming_option("--rest"):
+            bound = await stack.enter_async_context(edge)
+        log_started("http", bound)
         await stop.wait()
         _log.info("shutdown.started")
 
@@ -191,7 +193,8 @@ async def serve_metrics(
     if address == "":
         return
     try:
-        bound = await stack.enter_async_context(serve(address or METRICS))
+        with naming_option("--metrics"):
+            bound = await stack.enter_async_context(serve(address or METRICS))
     except OSError as error:
         if address:
             raise

@@ -18,6 +18,7 @@ from services.providers.connection_check import ConnectionResult, check_connecti
 from services.providers.http import Proxies
 from services.providers.registry import NAMES
 from services.routing.catalog import Catalog
+from services.serving.missing_models import NO_MODELS
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.serve import run
 from services.serving.server import egress_proxies
@@ -74,6 +75,8 @@ async def check(arguments: Namespace, env: Mapping[str, str]) -> None:
     proxies = egress_proxies(env)
     routes = Catalog(config).routes
     say(f"OK: {len(config.channels)} channels, {len(routes)} models")
+    if not routes:
+        remark(NO_MODELS)
     _say_unpriced(config)
     if arguments.connect:
         await _connect(config, proxies)
@@ -121,7 +124,7 @@ async def list_models(arguments: Namespace, env: Mapping[str, str]) -> None:
     for route in routes:
         say(route.model)
     if not routes:
-        remark("no models: the configuration has no channel, or no provider's key is set")
+        remark(NO_MODELS)
     _say_unpriced(config)
 
 

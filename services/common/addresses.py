@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 PORT_MAX = 2**16 - 1
 
@@ -44,7 +46,20 @@ def is_local(address: str) -> bool:
         return False
 
 
-def listen_error(address: str, error: OSError) -> OSError:
+class ListenError(OSError):
+    """An address cannot be listened on. The text has the address and the system's reason."""
+
+
+@contextmanager
+def naming_option(option: str) -> Iterator[None]:
+    """Add to the ListenError of a listener the option that sets its address."""
+    try:
+        yield
+    except ListenError as error:
+        raise ListenError(f"{error}; choose another address with {option}") from error
+
+
+def listen_error(address: str, error: OSError) -> ListenError:
     """Return the error for an address that `error` kept a server from listening on.
 
     Its text is the system's, without the number and the repetitions in that of asyncio.
@@ -53,4 +68,4 @@ def listen_error(address: str, error: OSError) -> OSError:
         reason = os.strerror(error.errno)
     else:
         reason = error.strerror or str(error)  # The number is negative for an unknown name.
-    return OSError(f"cannot listen on {address}: {reason}")
+    return ListenError(f"cannot listen on {address}: {reason}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import socket
 import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import grpc
 
+from services.common.addresses import ListenError, listen_error, split_address
 from services.common.call_names import COMPLETIONS
 from services.common.tls import ListenerTls
 from services.rpc.accept_batch import accepting_in_batches, register_handlers
@@ -129,7 +131,20 @@ def _bind(server: grpc.aio.Server, address: str, tls: ListenerTls | None) -> str
             return f"{address.rpartition(':')[0]}:{port}"
         return _bind_socket(server, Path(address.removeprefix(UNIX)))
     except RuntimeError as error:
-        raise OSError(f"cannot listen on {address}") from error
+        raise _listen_error(address) from error
+
+
+def _listen_error(address: str) -> ListenError:
+    """Return the error with the system's reason, which gRPC does not tell: that of a bind again."""
+    if not address.startswith(UNIX):
+        host, port = split_address(address)
+        try:
+            family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as again:
+                again.bind(place)
+        except OSError as error:
+            return listen_error(address, error)
+    return ListenError(f"cannot listen on {address}")
 
 
 def _bind_socket(server: grpc.aio.Server, path: Path) -> str:

@@ -4,6 +4,7 @@ Modules, in the order in which data flows:
 
     options            options of `pomogator serve`
     plain_text         links that would leave this machine in plain text
+    missing_models     a configuration without models
     unpriced_models    models without a price
     serve              one process from start to graceful shutdown
     server             a configuration in, a running service out

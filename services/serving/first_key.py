@@ -15,6 +15,7 @@ from pathlib import Path
 from services.accounts.key_maker import KeyMaker
 from services.common.addresses import join_address, split_address
 from services.config import Config
+from services.serving.missing_models import NO_MODELS
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +50,6 @@ Open the console in a browser, and sign in with a key{operators}:
 """
 
 OPERATORS = ", or as an operator with the token in\n{file}"
-
-NO_MODELS = """
-No model is configured yet: give a configuration with --config, or set a provider's key, such as
-ANTHROPIC_API_KEY.
-"""
-
 
 REMEDY = (
     "pomogator accounts create NAME --credit USD; pomogator keys create --account NAME; or start "
@@ -120,5 +115,5 @@ async def print_first_key(
         return
     models = [name for channel in config.channels for name in channel.models]
     text = urls.fill(FIRST_KEY, key=key, model=models[0] if models else "MODEL")
-    sys.stdout.write(text if models else text + NO_MODELS)
+    sys.stdout.write(text if models else f"{text}\n{NO_MODELS}\n")
     sys.stdout.flush()

@@ -17,6 +17,7 @@ from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.server import serving_console, serving_operators_rest, serving_rest
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, valid_token
+from services.common.addresses import naming_option
 from services.common.metrics_page import serving_metrics
 from services.common.tls import ListenerTls
 from services.config import ConfigError
@@ -74,9 +75,9 @@ class Listeners:
         credential = [] if options.ops.startswith(UNIX) else [OperatorCredential(self.token)]
         operators = service.register_operators, options.ops, OPERATORS_SERVICES
         public = service.register, options.grpc, PUBLIC_SERVICES
-        for (register, address, names), guards, check_key in (
-            (operators, [*named, *credential], None),
-            (public, named, service.keyring.authenticate),
+        for option, (register, address, names), guards, check_key in (
+            ("--ops", operators, [*named, *credential], None),
+            ("--grpc", public, named, service.keyring.authenticate),
         ):
             listener = listening(
                 register,
@@ -91,7 +92,8 @@ class Listeners:
                     check_key, self.bodies, lambda: memory.used_share < SPARE_BELOW
                 ),
             )
-            bound = await self.stack.enter_async_context(listener)
+            with naming_option(option):
+                bound = await self.stack.enter_async_context(listener)
             log_started("grpc", bound)
         return bound
 
@@ -109,7 +111,9 @@ class Listeners:
             self._edge_config(tables),
             tls=tls.http_context() if tls else None,
         )
-        log_started("operators-http", await self.stack.enter_async_context(listener))
+        with naming_option("--ops-rest"):
+            bound = await self.stack.enter_async_context(listener)
+        log_started("operators-http", bound)
 
     async def serve_rest(
         self, tables: EdgeTables, metrics: EdgeMetrics, tracer: Tracer | None, memory: MemoryMonitor
@@ -131,7 +135,8 @@ class Listeners:
             memory=memory,
             bodies=self.bodies,
         )
-        bound = await self.stack.enter_async_context(listener)
+        with naming_option("--rest"):
+            bound = await self.stack.enter_async_context(listener)
         log_started("http", bound)
         return bound
 
@@ -158,7 +163,8 @@ class Listeners:
             bodies=self.bodies,
             tls=tls.http_context() if tls else None,
         )
-        bound = await self.stack.enter_async_context(listener)
+        with naming_option("--console"):
+            bound = await self.stack.enter_async_context(listener)
         log_started("console", bound)
         return bound
 
@@ -171,7 +177,8 @@ class Listeners:
         )
         target = await self.stack.enter_async_context(listener)
         workers = running_workers(options, target, service.supervisor)
-        return await self.stack.enter_async_context(workers)
+        with naming_option("--rest"):
+            return await self.stack.enter_async_context(workers)
 
     def _edge_config(self, tables: EdgeTables) -> EdgeConfig:
         return edge_config(tables, self.options.drain_timeout_s, self.options.shutdown_delay_s)

@@ -25,6 +25,7 @@ from services.rpc.listener import UNIX
 from services.serving.config_watch import content, watching_file
 from services.serving.first_key import ServedUrls, base_url, client_address, print_first_key
 from services.serving.listeners import CONSOLE_TOKEN_FILE, Listeners, operators_token, tls_files
+from services.serving.missing_models import log_missing
 from services.serving.options import ServeOptions
 from services.serving.plain_text import log_plain_text, plain_listeners
 from services.serving.server import SYSTEM_CLOCK, open_service
@@ -129,5 +130,6 @@ def _read(options: ServeOptions) -> Config:
     if config.client_certificates and options.tls.client_ca is None:
         raise ConfigError("client_certificates: callers are known only with --tls-client-ca")
     log_plain_text(config)
+    log_missing(config)
     log_unpriced(config)
     return config

@@ -53,7 +53,10 @@ def lock(state: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise StateInUseError(f"{state} is in use by another process") from error
+        raise StateInUseError(
+            f"{state} is in use by another process; stop that one, or choose another directory "
+            "with --state"
+        ) from error
     return descriptor
 
 

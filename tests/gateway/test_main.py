@@ -43,7 +43,9 @@ def test_an_address_that_is_taken_is_an_error(capsys: pytest.CaptureFixture[str]
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         said = refused(capsys, "--rest", address)
 
-    assert said.endswith(f"cannot listen on {address}: Address already in use")
+    assert said.endswith(
+        f"cannot listen on {address}: Address already in use; choose another address with --rest"
+    )
 
 
 @pytest.mark.parametrize(

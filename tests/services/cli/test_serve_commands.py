@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from services.cli import main
 from services.cli.output import read_listener
+from services.storage import sqlite_file
 from tests.services.cli.conftest import Shell
 
 PASSWORD = "canary-password"
@@ -47,22 +49,20 @@ def refused(shell: Shell, *arguments: str, **env: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("option", "reason"),
-    [
-        ("--rest", ": Address already in use"),
-        ("--ops-rest", ": Address already in use"),
-        ("--metrics", ": Address already in use"),
-        ("--grpc", ""),
-        ("--ops", ""),
-    ],
+    "option", ["--rest", "--ops-rest", "--metrics", "--grpc", "--console", "--ops"]
 )
 def test_an_address_that_is_taken(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, taken: str, option: str, reason: str
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, taken: str, option: str
 ) -> None:
-    """The error has the address, and the system's message if there is one."""
+    """The error has the address, the system's message, and the option that sets the address."""
     monkeypatch.setenv("POMOGATOR_OPS_TOKEN", "0" * 32)
 
-    assert refused(shell, option, taken) == f"cannot listen on {taken}{reason}"
+    said = refused(shell, option, taken)
+
+    assert (
+        said
+        == f"cannot listen on {taken}: Address already in use; choose another address with {option}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_an_address_of_another_machine(shell: Shell, address: str, reason: str) 
     said = refused(shell, "--rest", address, "--insecure")
 
     assert said.startswith(f"cannot listen on {address}: ")
-    assert said.endswith(reason) or "resolution" in said  # Without a network names have another.
+    assert reason in said or "resolution" in said  # Without a network names have another.
 
 
 @pytest.mark.parametrize(
@@ -134,6 +134,29 @@ def test_databases_that_cannot_be_opened(
 
     assert f"state.{reason}" in said
     assert PASSWORD not in said
+
+
+def test_a_state_that_is_in_use(shell: Shell) -> None:
+    """The error says what to do."""
+    shell.state.mkdir(mode=0o700)
+    lock = sqlite_file.lock(shell.state)
+    try:
+        said = refused(shell)
+    finally:
+        os.close(lock)
+
+    assert said == (
+        f"{shell.state} is in use by another process; stop that one, or choose another directory "
+        "with --state"
+    )
+
+
+def test_a_check_says_how_to_get_models(shell: Shell) -> None:
+    """An empty configuration is valid, and refuses all calls."""
+    shell.config.write_text("")
+
+    assert main(("check", "--config", str(shell.config)), {}) == 0
+    assert "no models: no channel is configured" in shell.said()
 
 
 def test_an_edge_reads_its_tables_of_the_configuration(shell: Shell) -> None:

@@ -75,7 +75,7 @@ async def test_an_address_that_is_taken_is_an_error() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(OSError, match="cannot listen"):
+        with pytest.raises(OSError, match=f"^cannot listen on {address}: Address already in use$"):
             async with listening(register, address):
                 pass
 

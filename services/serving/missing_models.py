@@ -1,0 +1,22 @@
+"""A configuration that offers no model: a warning at the start and at each reload, and its text."""
+
+from __future__ import annotations
+
+import logging
+
+from services.config import Config
+
+log = logging.getLogger(__name__)
+
+NO_MODELS = (
+    "no models: no channel is configured, and with `defaults = true`, or without --config, no "
+    "provider's key is set; give a configuration with --config, or set ANTHROPIC_API_KEY, "
+    "OPENAI_API_KEY or OPENROUTER_API_KEY"
+)
+"""What operators are told whose configuration offers no model."""
+
+
+def log_missing(config: Config) -> None:
+    """Log that there are no models, where that is so."""
+    if not config.channels:  # A channel has a model at least.
+        log.warning("models.missing", extra={"remedy": NO_MODELS})
