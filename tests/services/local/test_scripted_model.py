@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, BadRequestError
+from openai.types.chat import ChatCompletionContentPartImageParam
 
 from services.config import ChannelConfig, load
 from services.local import local_models, scripted_server
@@ -14,6 +15,9 @@ from services.providers.registry import DIALECTS
 from tests.stand.gateway import running
 
 MODEL = "local/scripted"
+PNG = "iVBORw0KGgo="
+"""The signature of a picture."""
+
 CHANNEL = ChannelConfig(
     name="local", dialect="openai", local="scripted", models={MODEL: "scripted"}
 )
@@ -39,6 +43,21 @@ async def test_whole_answer(client: AsyncOpenAI) -> None:
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == 4
     assert answer.usage.completion_tokens == len(scripted_server.WORDS)
+
+
+async def test_a_picture_is_refused(client: AsyncOpenAI) -> None:
+    """Neither the script nor the small model reads one, and a failure would be asked for again."""
+    picture: ChatCompletionContentPartImageParam = {
+        "type": "image_url",
+        "image_url": {"url": f"data:image/png;base64,{PNG}"},
+    }
+    with pytest.raises(BadRequestError) as refused:
+        await client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": [picture]}],
+        )
+
+    assert refused.value.code == "unsupported_parameter"
 
 
 async def test_streamed_answer_ends_at_the_limit(client: AsyncOpenAI) -> None:
