@@ -121,9 +121,9 @@ def validate(
             if value is not None:
                 _check_range(*limits, value)
     if spec.stop and not all(spec.stop):
-        raise invalid("stop", "A stop sequence must not be empty.")
+        raise invalid("stop", "`stop` has an empty sequence.")
     if len(spec.user) > USER_CHARS_MAX:
-        raise invalid("user", f"At most {USER_CHARS_MAX} characters are allowed.")
+        raise invalid("user", f"`user` has more than {USER_CHARS_MAX} characters.")
     if not plain:
         _check_rare_fields(spec)
 
@@ -143,39 +143,43 @@ def _check_rare_fields(spec: ChatCompletionSpec) -> None:
 
 def _check_counts(counts: Sequence[int]) -> None:
     if not counts[0]:
-        raise invalid("messages", "At least one message is required.")
+        raise invalid("messages", "`messages` is empty: at least one is required.")
     for (name, most), count in zip(COUNTS, counts, strict=True):
         if count > most:
-            raise invalid(name, f"At most {most} are allowed.")
+            raise invalid(name, f"`{name}` has more than {most} entries.")
 
 
 def _check_names(model: str, session_id: str, parameter_policy: ParameterPolicy) -> None:
     if parameter_policy:
         _check_word("parameter_policy", parameter_policy, _POLICIES)
     if not model:
-        raise invalid("model", "A model is required.")
+        raise invalid("model", "`model` is missing.")
     if len(model) > MODEL_CHARS_MAX:
-        raise invalid("model", f"The model's name is longer than {MODEL_CHARS_MAX} characters.")
+        raise invalid("model", f"`model` has more than {MODEL_CHARS_MAX} characters.")
     if len(session_id) > SESSION_CHARS_MAX:
-        raise invalid("session_id", f"At most {SESSION_CHARS_MAX} characters are allowed.")
+        raise invalid("session_id", f"`session_id` has more than {SESSION_CHARS_MAX} characters.")
 
 
 def _check_sampling(spec: ChatCompletionSpec) -> None:
     _check_word("reasoning_effort", spec.reasoning_effort, _EFFORTS)
     _check_word("verbosity", spec.verbosity, _VERBOSITIES)
     if spec.reasoning_effort and spec.other_reasoning_effort:
-        raise invalid("reasoning_effort", "An effort is given twice.")
+        raise invalid("reasoning_effort", "`reasoning_effort` is given twice.")
     if len(spec.other_reasoning_effort) > EFFORT_CHARS_MAX:
-        raise invalid("reasoning_effort", f"At most {EFFORT_CHARS_MAX} characters are allowed.")
+        raise invalid(
+            "reasoning_effort", f"`reasoning_effort` has more than {EFFORT_CHARS_MAX} characters."
+        )
     if spec.betas and not all(0 < len(beta) <= BETA_CHARS_MAX for beta in spec.betas):
-        raise invalid("betas", f"A name has 1 to {BETA_CHARS_MAX} characters.")
+        raise invalid("betas", f"A name in `betas` has 1 to {BETA_CHARS_MAX} characters.")
     if spec.top_logprobs is not None and not spec.logprobs:
         raise invalid("top_logprobs", "`top_logprobs` needs `logprobs`.")
     if spec.logit_bias:
         for bias in spec.logit_bias.values():
             _check_range("logit_bias", *LOGIT_BIAS, bias)
     if len(spec.prompt_cache_key) > USER_CHARS_MAX:
-        raise invalid("prompt_cache_key", f"At most {USER_CHARS_MAX} characters are allowed.")
+        raise invalid(
+            "prompt_cache_key", f"`prompt_cache_key` has more than {USER_CHARS_MAX} characters."
+        )
 
 
 def _check_thinking(thinking: Thinking) -> None:
@@ -188,7 +192,9 @@ def _check_thinking(thinking: Thinking) -> None:
 def _check_tools(spec: ChatCompletionSpec) -> None:
     for index, tool in enumerate(spec.tools):
         if tool.other_json and (tool.description or tool.parameters_json):
-            raise invalid(f"tools[{index}]", "Give the tool's fields or its JSON, not both.")
+            raise invalid(
+                f"tools[{index}]", "One of `tools` has fields and JSON: give one of them."
+            )
         if tool.other_json and tool.name != _name_in(tool.other_json):
             raise invalid(f"tools[{index}].name", "The tool's JSON has another name.")
         is_nameless = tool.other_json and not tool.name
@@ -217,31 +223,37 @@ def _check_tool_choice(choice: ToolChoice, spec: ChatCompletionSpec) -> None:
     _check_word("tool_choice.type", choice.type, _TOOL_TYPES)
     if choice.other_json:
         if choice.mode or choice.names or choice.type:
-            raise invalid("tool_choice", "Give the choice's fields or its JSON, not both.")
+            raise invalid("tool_choice", "`tool_choice` has fields and JSON: give one of them.")
         return
     if not choice.mode:
-        raise invalid("tool_choice.mode", "A tool choice needs a mode.")
+        raise invalid("tool_choice.mode", "`tool_choice.mode` is missing.")
     known = {tool.name for tool in spec.tools}
     unknown = [name for name in choice.names if name not in known]
     if unknown:
-        raise invalid("tool_choice", f"There is no tool named {unknown[0][:64]!r} in `tools`.")
+        raise invalid(
+            "tool_choice", f"`tool_choice` names {unknown[0][:64]!r}, which is not in `tools`."
+        )
     if choice.mode == "required" and not spec.tools:
-        raise invalid("tool_choice", "A call is required, but there are no `tools`.")
+        raise invalid("tool_choice", "`tool_choice` requires a call, but there are no `tools`.")
     if choice.mode == "named" and len(choice.names) != 1:
-        raise invalid("tool_choice", "Exactly one tool must be named.")
+        raise invalid("tool_choice", "`tool_choice` must name exactly one tool.")
 
 
 def _check_response_format(form: ResponseFormat) -> None:
     _check_word("response_format.type", form.type, _FORMATS)
     if form.other_json:
         if form.type or form.name or form.description or form.schema_json:
-            raise invalid("response_format", "Give the form's fields or its JSON, not both.")
+            raise invalid(
+                "response_format", "`response_format` has fields and JSON: give one of them."
+            )
         return
     if not form.type:
-        raise invalid("response_format.type", "The form must be named.")
+        raise invalid("response_format.type", "`response_format.type` is missing.")
     if form.type != "json_schema":
         if form.name or form.description or form.schema_json or form.strict is not None:
-            raise invalid("response_format", "Only the type `json_schema` has a schema.")
+            raise invalid(
+                "response_format", "Only a `response_format` of type `json_schema` has a schema."
+            )
         return
     if not _SCHEMA_NAME.fullmatch(form.name):
         raise invalid(
@@ -257,9 +269,11 @@ def _check_messages(spec: ChatCompletionSpec) -> None:
     for index, message in enumerate(spec.messages):
         _check_message(message, f"messages[{index}]", images)
     if len(images) > IMAGES_MAX:
-        raise _invalid_image("messages", f"At most {IMAGES_MAX} images are allowed.")
+        raise _invalid_image("messages", f"`messages` have more than {IMAGES_MAX} images.")
     if sum(map(_image_size, images)) > IMAGE_BYTES_MAX:
-        raise _invalid_image("messages", "The images are larger than 20 MiB together.")
+        raise _invalid_image(
+            "messages", "The images in `messages` are larger than 20 MiB together."
+        )
 
 
 def _check_message(message: Message, where: str, images: list[ImagePart]) -> None:
@@ -267,15 +281,17 @@ def _check_message(message: Message, where: str, images: list[ImagePart]) -> Non
     role, parts = message.role, message.content
     _check_word(f"{where}.role", role, _ROLES)
     if not role:
-        raise invalid(f"{where}.role", "A role is required.")
+        raise invalid(f"{where}.role", f"`{where}.role` is missing.")
     if len(parts) > PARTS_MAX:
-        raise invalid(f"{where}.content", f"At most {PARTS_MAX} parts are allowed.")
+        raise invalid(f"{where}.content", f"`{where}.content` has more than {PARTS_MAX} parts.")
     if role == "tool" and not message.tool_call_id:
-        raise invalid(f"{where}.tool_call_id", "A tool's result needs the ID of its call.")
+        raise invalid(
+            f"{where}.tool_call_id", f"`{where}.tool_call_id` is missing: the ID of the call."
+        )
     if role == "assistant":
         _check_tool_calls(message.tool_calls, where)
     elif not parts:
-        raise invalid(f"{where}.content", "Content is required.")
+        raise invalid(f"{where}.content", f"`{where}.content` is missing.")
     for index, call in enumerate(message.tool_calls):
         _check_word(f"{where}.tool_calls[{index}].type", call.type, _TOOL_TYPES)
     for index, part in enumerate(parts):
@@ -286,16 +302,19 @@ def _check_message(message: Message, where: str, images: list[ImagePart]) -> Non
 
 def _check_image(image: ImagePart, where: str) -> None:
     if not (image.uri or image.base64 or image.data):
-        raise _invalid_image(where, "The image has no source.")
+        raise _invalid_image(where, f"The image in `{where}` has no source.")
     _check_word(f"{where}.image_url.detail", image.detail, _DETAILS)
 
 
 def _check_tool_calls(calls: Sequence[ToolCall], where: str) -> None:
     if len(calls) > TOOL_CALLS_MAX:
-        raise invalid(f"{where}.tool_calls", f"At most {TOOL_CALLS_MAX} calls are allowed.")
+        raise invalid(
+            f"{where}.tool_calls", f"`{where}.tool_calls` has more than {TOOL_CALLS_MAX} calls."
+        )
     for index, call in enumerate(calls):
         if not call.id or not call.name:
-            raise invalid(f"{where}.tool_calls[{index}]", "A call needs an ID and a name.")
+            place = f"{where}.tool_calls[{index}]"
+            raise invalid(place, f"`{place}` needs an ID and a name.")
 
 
 def _image_size(image: ImagePart) -> int:

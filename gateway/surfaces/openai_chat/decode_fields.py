@@ -167,7 +167,7 @@ def _stop(name: str, raw: Raw) -> list[str]:
     if isinstance(stop, str):
         return [stop]
     if len(stop) > STOPS_MAX:
-        raise invalid(name, f"At most {STOPS_MAX} are allowed.")
+        raise invalid(name, f"Invalid {name}: at most {STOPS_MAX} sequences are allowed.")
     return stop
 
 

@@ -134,6 +134,8 @@ def test_a_failure_names_the_field(param: str, fields: dict[str, Any]) -> None:
         validate(spec(**fields))
 
     assert refused.value.param == param
+    name = param.rpartition(".")[2].partition("[")[0]
+    assert name in refused.value.message  # All that most SDKs show of an error.
 
 
 def with_words(word: Any) -> list[tuple[str, dict[str, Any]]]:
