@@ -101,9 +101,10 @@ def error_response(request: web.Request, error: ApiError) -> web.Response:
 
 def _from_http(request: web.Request, error: web.HTTPException) -> ApiError:
     if isinstance(error, web.HTTPMethodNotAllowed):
+        methods = ", ".join(sorted(error.allowed_methods))
         return ApiError(
             ErrorReason.METHOD_NOT_ALLOWED,
-            "This URL does not take that method.",
+            f"This URL does not take that method, but {methods}.",
             headers={"Allow": error.headers["Allow"]},
         )
     if isinstance(error, web.HTTPExpectationFailed):

@@ -14,6 +14,8 @@ from aiohttp.http_parser import RawRequestMessage
 
 _PATH_MAX = 64
 """Characters of a path that is compared with those that exist."""
+_LIKENESS_MIN = 0.8
+"""From 0 to 1. `/v1/images/generations` is as like `/v1/generation` as 0.78."""
 _ADMINISTRATION = ("/v1/account/", "/v1/calls")
 _LISTED_MAX = 20
 """URLs that a 404 lists. Of more, `/openapi.json` has the list."""
@@ -67,7 +69,7 @@ class UrlList:
         paths = {known for _, known in self._urls}
         above = any(known.startswith(f"{path.rstrip('/')}/") for known in paths)
         near = len(path) <= _PATH_MAX and not above  # All that is below /v1 is as near to it.
-        close = difflib.get_close_matches(path, paths, n=1) if near else ()
+        close = difflib.get_close_matches(path, paths, n=1, cutoff=_LIKENESS_MIN) if near else ()
         parts = ["There is nothing at this URL."]
         if close:
             parts.append(f"Did you mean {' and '.join(self._methods(close[0]))}?")

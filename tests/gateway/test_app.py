@@ -89,6 +89,7 @@ async def test_an_unknown_route_is_refused_in_json(
         ("/v1/v1/chat/completions", "Did you mean POST /v1/chat/completions?"),
         ("/v1/model", "Did you mean GET /v1/models?"),
         ("/ready", "Did you mean GET /readyz?"),
+        ("/v1/images/generations", "There is GET /, "),
         (
             "/nothing-like-it",
             "GET /v1/balance, POST /v1/chat/completions, POST /v1/completions, GET /v1/credits, ",
@@ -102,6 +103,13 @@ async def test_a_404_names_the_nearest_url_or_all(edge: Edge, path: str, wanted:
     assert response.status == 404
     assert wanted in body["error"]["message"]
     assert path not in body["error"]["message"].replace(wanted, "")
+
+
+async def test_a_405_names_the_methods(edge: Edge) -> None:
+    """Also in its text, which is all that most SDKs show."""
+    async with edge.http.delete("/v1/models") as response:
+        message = (await response.json())["error"]["message"]
+    assert message == "This URL does not take that method, but GET, HEAD."
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/chat"])
