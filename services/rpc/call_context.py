@@ -17,6 +17,9 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 """Returns the handler behind an interceptor."""
 
+TIMEOUT_MAX_S = 86_400.0
+"""The longest timeout that a caller can mean."""
+
 _request_id: ContextVar[str] = ContextVar("request_id")
 """ID of the call whose task this is."""
 
@@ -66,9 +69,10 @@ def queue_wait_s(metadata: Mapping[str, str], left_s: float | None) -> float:
     A call's deadline runs from the moment at which gRPC has read the call. The timeout that the
     caller stated, less the time that is left, is the wait: no clock but this machine's is needed.
     The time in which the caller's gRPC looked for a server is in it, too, as far as rounding shows
-    it.
+    it. A timeout that cannot be meant counts as none.
     """
     try:
-        return float(metadata[TIMEOUT_HEADER]) - left_s if left_s is not None else 0.0
+        timeout_s = float(metadata[TIMEOUT_HEADER])
     except (KeyError, ValueError):
         return 0.0
+    return timeout_s - left_s if left_s is not None and 0 < timeout_s <= TIMEOUT_MAX_S else 0.0
