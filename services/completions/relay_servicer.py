@@ -6,6 +6,7 @@ A response carries the frames of all calls of two turns of the event loop.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -153,6 +154,10 @@ class RelayStream:
         if kind == "start":
             if number in self._calls:
                 raise Failure(ErrorReason.INVALID_FIELD, f"Call {number} was started twice.")
+            if math.isnan(frame.start.timeout_seconds):
+                raise Failure(
+                    ErrorReason.INVALID_FIELD, f"The timeout of call {number} is no number."
+                )
             if len(frame.start.request) > REQUEST_BYTES_MAX:
                 raise Failure(ErrorReason.INVALID_FIELD, f"Call {number} is too large for a relay.")
             call = RelayedCall(self._completions, self._codec, number, frame.start, self._frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
@@ -342,7 +343,7 @@ async def test_links_are_renewed_under_their_calls(monkeypatch: pytest.MonkeyPat
 
 
 async def test_frames_that_break_the_contract_fail_alone_or_end_the_stream() -> None:
-    """A request that is no message fails alone. A number that comes twice ends the stream."""
+    """A request that is no message fails alone. Numbers that cannot be meant end the stream."""
     async with serving(ScriptedCore()) as (address, _), open_channel(address) as channel:
         stub: Any = pb_grpc.RelayServiceStub(channel)
         rpc = stub.Relay()
@@ -358,6 +359,12 @@ async def test_frames_that_break_the_contract_fail_alone_or_end_the_stream() -> 
         start = pb.EdgeFrame(call_id=2, start=waiting)
         await rpc.write(pb.RelayRequest(frames=[start, start]))
         with pytest.raises(grpc.aio.AioRpcError, match="started twice"):
+            await rpc.read()
+
+        rpc = stub.Relay()
+        start.start.timeout_seconds = math.nan
+        await rpc.write(pb.RelayRequest(frames=[start]))
+        with pytest.raises(grpc.aio.AioRpcError, match="timeout of call 2 is no number"):
             await rpc.read()
 
 
