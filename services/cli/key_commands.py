@@ -92,6 +92,9 @@ async def list_keys(arguments: Namespace, env: Mapping[str, str]) -> None:
             if not answer.next_page_token:
                 break
             request.page_token = answer.next_page_token
+        if arguments.account and not rows:  # An unknown account is an error.
+            named = accounts.GetAccountRequest(account=arguments.account)
+            await service.ask(service.accounts.GetAccount, named)
     say_table(("ID", "ACCOUNT", "KEY", "CREATED", "STATUS", "NAME"), rows)
 
 

@@ -24,7 +24,7 @@ from services.cli.output import CommandError, say, show_usd
 from services.clock import SystemClock, system_chance
 from services.common.contract.chat import SPEC
 from services.common.contract.embeddings import read_embedding_request, to_embedding_request
-from services.config import load
+from services.config import ConfigError, load
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.operations.embedding_explainer import EmbeddingExplainer
@@ -63,13 +63,23 @@ async def explain_call(arguments: Namespace, env: Mapping[str, str]) -> None:
     _say_candidates(answer.candidates)
 
 
+KEPT = "The server keeps the configuration that it has."
+
+
 async def reload_configuration(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Make the running server reload its configuration."""
-    async with operators(arguments, env) as service:
-        with needing_server("it reads its configuration when it starts"):
-            await service.ask(
-                service.operations.ReloadConfiguration, pb.ReloadConfigurationRequest()
-            )
+    try:
+        async with operators(arguments, env) as service:
+            with needing_server("it reads its configuration when it starts"):
+                await service.ask(
+                    service.operations.ReloadConfiguration, pb.ReloadConfigurationRequest()
+                )
+    except ConfigError as error:
+        raise CommandError(f"{error}\n{KEPT}") from None
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+            raise
+        raise CommandError(f"{error.details()}\n{KEPT}") from None
     say("reloaded")
 
 

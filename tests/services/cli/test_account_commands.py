@@ -79,6 +79,7 @@ def test_accounts_and_the_keys_of_one_are_listed(shell: Shell) -> None:
     _, *listed = shell.run("keys", "list", "--account", "free").splitlines()
     assert [row.split()[0] for row in listed] == ids[1:]
     assert len(shell.run("keys", "list").splitlines()) == 3
+    assert "no account with this name" in shell.run("keys", "list", "--account", "fre", code=1)
 
 
 def test_a_key_is_changed_after_it_was_made(shell: Shell) -> None:

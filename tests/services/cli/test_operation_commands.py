@@ -121,6 +121,16 @@ async def test_commands_call_the_running_server(shell: Shell) -> None:
             "explain", "--model", "a/new", code=1
         )
         assert await shell.run_beside_server("reload") == "reloaded\n"
+        good = shell.config.read_text()
+        for faulty, problem in (
+            (good.replace("base_url", "base_ulr"), "base_ulr: no such key"),
+            ("", "channels: the reload would leave none; restart to serve nothing"),
+        ):
+            shell.config.write_text(faulty)
+            refused = await shell.run_beside_server("reload", code=1)
+            assert problem in refused
+            assert refused.endswith("The server keeps the configuration that it has.\n")
+        shell.config.write_text(good)
         head, *rows = (
             await shell.run_beside_server("channels", "list", "--model", "a/new")
         ).splitlines()
