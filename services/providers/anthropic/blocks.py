@@ -79,17 +79,19 @@ def given_arguments(block: wire.Block) -> bytes:
     return NO_ARGUMENTS if given in _NOTHING else given
 
 
-def tool_call_id(block: wire.Block, message_id: str | None, blocks: Sequence[OpenBlock]) -> str:
-    """Return the ID of the call that begins with `block`: no call of `blocks` has it."""
-    taken = [each.call_id for each in blocks if each.call_id]
-    return own_id(block.id, taken) or made_id(message_id or "", 0, len(taken))
+def tool_call_id(block: wire.Block, message_id: str | None, taken: set[str]) -> str:
+    """Return the ID of the call that begins with `block`, and add it to those of earlier calls."""
+    call_id = own_id(block.id, taken) or made_id(message_id or "", 0, len(taken))
+    taken.add(call_id)
+    return call_id
 
 
 def next_place(kind: str, before: Sequence[OpenBlock]) -> int:
     """Return the index among the blocks of reasoning of one that begins after those before it."""
     if kind not in _REASONING_KINDS:
         return 0
-    return sum(block.kind in _REASONING_KINDS for block in before)
+    last = next((block for block in reversed(before) if block.kind in _REASONING_KINDS), None)
+    return 0 if last is None else last.place + 1
 
 
 def reasoning_details(blocks: Sequence[OpenBlock]) -> list[Detail]:

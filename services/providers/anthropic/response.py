@@ -62,6 +62,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         self._open: dict[int, OpenBlock] = {}
         self._extras = Extras()
         self._blocks: list[OpenBlock] = []
+        self._call_ids: set[str] = set()
         self._calls = 0
         self._stop_reason = ""
         self._has_ending = False  # Whether `message_delta` has been received.
@@ -173,7 +174,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         return events
 
     def _call(self, opened: OpenBlock, block: wire.Block, members: wire.Json) -> ToolCallDelta:
-        opened.call_id = tool_call_id(block, self._message_id, self._blocks)
+        opened.call_id = tool_call_id(block, self._message_id, self._call_ids)
         opened.call = self._calls
         opened.arguments = given_arguments(block)
         self._calls += 1

@@ -62,6 +62,7 @@ class _Content:
         self._extras = extras
         self.blocks: list[OpenBlock] = []
         self.tool_calls: list[ToolCall] = []
+        self._call_ids: set[str] = set()
         self._texts: list[str] = []
         self._reasoning: list[str] = []
 
@@ -74,7 +75,7 @@ class _Content:
         opened = open_block(block, self.blocks)
         members = self._extras.add_read_block(opened, content)
         if block.type == "tool_use":
-            opened.call_id = tool_call_id(block, self._message_id, self.blocks)
+            opened.call_id = tool_call_id(block, self._message_id, self._call_ids)
             self.tool_calls.append(_tool_call(opened.call_id, block, members))
         self.blocks.append(opened)
         if block.text:

@@ -36,8 +36,8 @@ class _Call:
 
     number: int
     provider_index: int | None
-    id: str
     type: ToolType
+    id: str = ""
     name: str = ""
     arguments: list[str] = field(default_factory=list)
     """Fragments received so far."""
@@ -100,6 +100,12 @@ class ToolCalls(msgspec.Struct, eq=False):
     """Index of the choice."""
     begun: list[_Call] = []
     """The calls so far."""
+    _by_id: dict[str, _Call] = {}
+    """The calls with an ID."""
+    _by_index: dict[int, _Call] = {}
+    """The last call at each of the provider's indexes."""
+    _waiting: dict[int, _Call] = {}
+    """The calls with a name that have not started, by number."""
 
     def add(self, piece: wire.ToolCall, unknown: Any = None) -> Iterator[ToolCallDelta]:
         """Add the fragment `piece` and its unknown members. Returns what it adds to the answer.
@@ -113,15 +119,17 @@ class ToolCalls(msgspec.Struct, eq=False):
         if call is None:
             if not (name or arguments or piece.id):
                 return
-            yield from self._beginnings(named_only=True)
+            for number in sorted(self._waiting):
+                yield self._next(self._waiting[number])
             call = self._begin(piece)
         elif arguments and (name or call.started) and call.repeats(arguments):
             arguments = name = ""
         if unknown:
             call.add_members(unknown)
-        call.id = call.id or self._unused(piece.id)
+        self._identify(call, piece.id)
         if name and not call.started:
             call.name = joined_name(call.name, name)
+            self._waiting[call.number] = call
         call.extra_content_json = call.extra_content_json or _extra_content(piece)
         if arguments:
             if call.has_placeholder and arguments.lstrip().startswith("{"):
@@ -152,7 +160,9 @@ class ToolCalls(msgspec.Struct, eq=False):
         """Yield the pieces that wait for the end of the answer: starts, and unknown members."""
         for call in self.begun:
             call.end()
-        yield from self._beginnings()
+        for call in self.begun:
+            if not call.started:  # It has no arguments, or no name.
+                yield self._next(call)
         for call in self.begun:
             if call.sent < len(call.arguments):
                 yield self._next(call)
@@ -160,12 +170,6 @@ class ToolCalls(msgspec.Struct, eq=False):
                 yield ToolCallDelta(
                     index=self._index, call_index=call.number, extra_json=call.extra_json
                 )
-
-    def _beginnings(self, *, named_only: bool = False) -> Iterator[ToolCallDelta]:
-        """Start of each call that has not been returned: it has no arguments, or no name."""
-        for call in self.begun:
-            if not call.started and (call.name or not named_only):
-                yield self._next(call)
 
     def id_at(self, number: int) -> str:
         """The ID of the call with this number."""
@@ -201,13 +205,20 @@ class ToolCalls(msgspec.Struct, eq=False):
 
     def _find(self, piece: wire.ToolCall, name: str, arguments: str) -> _Call | None:
         """Find the call that `piece` belongs to. None: it begins another."""
-        at_index = [call for call in self.begun if self._at(piece.index, call)]
-        same_id = [call for call in at_index if piece.id and call.id == piece.id]
-        if not at_index:
-            same_id = [call for call in self.begun if piece.id and call.id == piece.id]
-            return same_id[-1] if same_id and not name else None
-        call = (same_id or at_index)[-1]
+        same_id = self._by_id.get(piece.id) if piece.id else None
+        call = same_id
+        if call is None or not self._at(piece.index, call):
+            call = self._last_at(piece.index)
+        if call is None:
+            return None if name else same_id
         return None if self._begins(piece, name, arguments, call) else call
+
+    def _last_at(self, index: int | None) -> _Call | None:
+        """The last call that a fragment with this index can belong to."""
+        last = self.begun[-1] if self.begun else None
+        if last is None or self._at(index, last):
+            return last
+        return None if index is None else self._by_index.get(index)
 
     def _at(self, index: int | None, call: _Call) -> bool:
         """Whether a fragment with this index can belong to `call`."""
@@ -235,15 +246,19 @@ class ToolCalls(msgspec.Struct, eq=False):
         call = _Call(
             number=len(self.begun),
             provider_index=piece.index,
-            id=self._unused(piece.id),
             type="custom" if custom else "function",
         )
+        self._identify(call, piece.id)
+        if piece.index is not None:
+            self._by_index[piece.index] = call
         self.begun.append(call)
         return call
 
-    def _unused(self, call_id: str | None) -> str:
-        """The provider's ID, unless another call has it."""
-        return own_id(call_id, [call.id for call in self.begun])
+    def _identify(self, call: _Call, call_id: str | None) -> None:
+        """Give a call without an ID the provider's, unless another call has that."""
+        if not call.id and (own := own_id(call_id, self._by_id)):
+            call.id = own
+            self._by_id[own] = call
 
     def _next(self, call: _Call) -> ToolCallDelta:
         """Piece with what has not been returned of `call`."""
@@ -259,6 +274,7 @@ class ToolCalls(msgspec.Struct, eq=False):
                 extra_content_json=extra_content_json,
             )
         call.started = True
+        self._waiting.pop(call.number, None)
         return ToolCallDelta(
             index=self._index,
             call_index=call.number,
@@ -271,7 +287,9 @@ class ToolCalls(msgspec.Struct, eq=False):
 
     def _final_id(self, call: _Call) -> str:
         """The call's ID. One is made if the provider sent none."""
-        call.id = call.id or made_id(self._seed, self._index, call.number)
+        if not call.id:
+            call.id = made_id(self._seed, self._index, call.number)
+            self._by_id[call.id] = call
         return call.id
 
 
