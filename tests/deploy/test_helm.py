@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -300,6 +301,20 @@ def test_wrong_values_are_refused(option: str, named: str) -> None:
 
     assert done.returncode != 0
     assert named in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"config": "defaults = true", "existingConfigMap": "mine"}, "exclude each other"),
+        ({"config": "defaults = true", "mode": "split"}, "needs the table [client_certificates]"),
+        ({"config": "# [client_certificates]", "mode": "split"}, "[client_certificates]"),
+    ],
+)
+def test_values_that_contradict_are_refused(values: Object, named: str, tmp_path: Path) -> None:
+    """One of the two would have no effect, or the service would be open to every certificate."""
+    with pytest.raises(AssertionError, match=re.escape(named)):
+        chart(values, tmp_path)
 
 
 def test_every_value_is_in_the_schema() -> None:
