@@ -78,7 +78,7 @@ async def test_channel(arguments: Namespace, env: Mapping[str, str]) -> None:
         say(f"cost:     {show_usd(test.cost_nano_usd)} USD, charged to no account")
     if test.reason:
         status = f" (HTTP {test.http_status})" if test.http_status else ""
-        cause = f"; {test.cause}" if test.cause else ""
+        cause = f" Cause: {test.cause}" if test.cause else ""
         raise CommandError(f"{test.reason}{status}: {test.message}{cause}")
     say("OK: the channel answers")
 
