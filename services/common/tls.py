@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -165,6 +165,20 @@ def upstream_context(ca: Path | None = None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def check_authorities(env: Mapping[str, str]) -> None:
+    """Raise ValueError if SSL_CERT_FILE names no certificates.
+
+    OpenSSL ignores such a file: each connection would fail later, with an error of verification.
+    """
+    if authorities := env.get("SSL_CERT_FILE"):
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(authorities)
+        except ssl.SSLError:
+            raise ValueError(f"SSL_CERT_FILE: {authorities} holds no certificate in PEM") from None
+        except OSError as error:
+            raise ValueError(f"SSL_CERT_FILE: {authorities}: {error.strerror}") from None
 
 
 class _Reloaded(Generic[T]):

@@ -20,6 +20,7 @@ from services.call_log.call_scope import operator_scope, scope_of_key
 from services.call_log.call_servicer import CallServicer
 from services.clock import Clock, SystemClock, system_chance
 from services.common.process_metrics import ProcessMetrics
+from services.common.tls import check_authorities
 from services.completions.completions import Completions
 from services.completions.drains import DrainPool
 from services.completions.idempotency import Idempotency
@@ -245,8 +246,12 @@ async def _open_health_service(parts: ProcessParts, stores: Stores) -> HealthSer
 
 
 def egress_proxies(env: Mapping[str, str]) -> Proxies:
-    """Return the forward proxies of the environment. Raises ConfigError."""
+    """Return the forward proxies of the environment.
+
+    Raises ConfigError: a proxy's URL is wrong, or SSL_CERT_FILE holds no certificates.
+    """
     try:
+        check_authorities(env)
         return Proxies.of(env)
     except ValueError as error:
         raise ConfigError(str(error)) from None

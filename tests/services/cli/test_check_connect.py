@@ -274,6 +274,16 @@ def rows_of(printed: str) -> dict[str, str]:
     return {first: " ".join(rest) for first, *rest in words}
 
 
+async def test_a_file_of_authorities_that_cannot_be_used_is_an_error(shell: Shell) -> None:
+    """OpenSSL would ignore it, and no provider with TLS could be reached."""
+    assert await check(shell, 1, SSL_CERT_FILE="/none.pem") == (
+        "pomogator: SSL_CERT_FILE: /none.pem: No such file or directory\n"
+    )
+    assert await check(shell, 1, SSL_CERT_FILE=str(shell.config)) == (
+        f"pomogator: SSL_CERT_FILE: {shell.config} holds no certificate in PEM\n"
+    )
+
+
 async def test_an_unusable_proxy_is_an_error(shell: Shell) -> None:
     """Also without `--connect`, and at the start of the server."""
     assert await check(shell, 1, HTTPS_PROXY="socks5://u:pw@a") == (
