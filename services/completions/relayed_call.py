@@ -50,7 +50,13 @@ class RelayedCall:
         self._room_waiter: asyncio.Future[None] | None = None
 
     def add_room(self, size: int) -> None:
-        """Let so many more bytes of responses be sent."""
+        """Let so many more bytes of responses be sent.
+
+        Raises Failure where they are more than have been sent: answers would wait here unread.
+        """
+        if not 0 < size <= RELAY_WINDOW_BYTES - self._room_bytes:
+            message = f"The credit of call {self._number} is not what it has read."
+            raise Failure(ErrorReason.INVALID_FIELD, message)
         self._room_bytes += size
         if self._room_waiter is not None and not self._room_waiter.done():
             self._room_waiter.set_result(None)

@@ -34,6 +34,8 @@ BODIES: Mapping[pb.RawApi.ValueType, Mapping[str, Any]] = {
     pb.RAW_API_OPENAI_RESPONSES: RESPONSES,
 }
 RAW_SHARE, RANDOM_SHARE, BROKEN_SHARE = 0.3, 0.2, 0.1
+CREDIT_SHARE = 0.1
+"""Share of relayed calls that get credit, most of which ends their stream."""
 
 ODD_VALUES: Mapping[type, Sequence[object]] = {
     bytes: (b"", b"{", b"[]", b"null", b'"x"', b'{"type":"x"}', b'{"a":"\\ud800"}', b'{"a":1e999}'),
@@ -135,11 +137,11 @@ def _frames(chance: random.Random, names: Mapping[str, Sequence[str]]) -> relay.
         start = relay.CallStart(
             method=relay.RelayedMethod.ValueType(chance.choice((1, 2, 3, 99))),
             request=chance.choice((made.SerializeToString(), b"\xff")),
-            timeout_seconds=chance.choice((5.0, 5.0, 0.0, -1.0, float("nan"), float("inf"))),
+            timeout_seconds=chance.choice((*[5.0] * 20, 0.0, -1.0, float("nan"), float("inf"))),
             metadata={"authorization": chance.choice(list(names["authorization"]))},
         )
         found.frames.add(call_id=chance.choice((number, number, 0, -1, 2**63 - 1)), start=start)
-        for _ in range(chance.randrange(3)):
+        if chance.random() < CREDIT_SHARE:
             found.frames.add(
                 call_id=number,
                 credit_bytes=chance.choice((0, -1, 1, 10**6, 2**63 - 1, -(2**63))),

@@ -261,6 +261,16 @@ async def test_a_call_whose_answer_is_not_read_ends_at_its_deadline() -> None:
         assert last.failure.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 
+@pytest.mark.parametrize("credit", [-1, 1, 2**62])
+async def test_credit_for_more_than_was_sent_ends_the_stream(credit: int) -> None:
+    """Answers that are not read would fill the service's memory."""
+    async with raw_relay() as rpc:
+        start_and_credit = [start("wait"), pb.EdgeFrame(call_id=1, credit_bytes=credit)]
+        await rpc.write(pb.RelayRequest(frames=start_and_credit))
+        with pytest.raises(grpc.aio.AioRpcError, match="credit of call 1 is not"):
+            await rpc.read()
+
+
 async def test_frames_of_later_releases_change_nothing() -> None:
     """A kind of frame that the service does not know does not cancel the call."""
     unknown = pb.EdgeFrame.FromString(pb.EdgeFrame(call_id=1).SerializeToString() + b"\x7a\x00")

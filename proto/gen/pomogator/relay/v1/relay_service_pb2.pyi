@@ -125,9 +125,9 @@ class EdgeFrame(_message.Message):
     stream. From 1.
     """
     credit_bytes: _builtins.int
-    """The edge has room for so many more bytes of messages. A service sends a
-    message while the room is not used up, and so exceeds it by at most one message.
-    Each call has room for 32768 bytes at its start.
+    """The edge has room for so many more bytes of messages: those that it has read since it
+    last said so. A service sends a message while the room is not used up, and so exceeds it
+    by at most one message. Each call has room for 32768 bytes at its start.
     """
     cancelled: _builtins.bool
     """The call ends, whatever has become of it. Always true."""
