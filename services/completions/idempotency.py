@@ -7,6 +7,8 @@ its call without paying again. Keys belong to accounts. A call whose key was use
     the first call was answered           the same answer: every event, ID, usage and cost
     the answer was too long to store,     ALREADY_EXISTS
     or the account has too many newer
+    a newer release stored the answer,    SERVICE_UNAVAILABLE, retry: during an update another
+    with words that this one lacks        replica has them
     the first request was different       IDEMPOTENCY_MISMATCH
 
 Requests are equal if their specifications and parameter policies are equal. A whole answer and a
@@ -33,6 +35,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from services.common.call_names import IDEMPOTENCY_KEY_HEADER
+from services.common.contract.message_table import UntranslatableError
 from services.common.off_loop import off_loop
 from services.common.request_headers import is_idempotency_key
 from services.completions.stored_calls import AnswerRecording, parse_answer, request_fingerprint
@@ -163,7 +166,7 @@ class Idempotency:
         its last batch is yielded: a caller that saw the end will see it again.
 
         Raises Failure: IDEMPOTENCY_IN_PROGRESS, IDEMPOTENCY_MISMATCH, ALREADY_EXISTS,
-        STORAGE_UNAVAILABLE; and the failures of `run_call`.
+        STORAGE_UNAVAILABLE, SERVICE_UNAVAILABLE; and the failures of `run_call`.
         """
         run = Run(account=call.account, key=call.key, id=secrets.token_hex(8))
         request = call.request
@@ -171,9 +174,9 @@ class Idempotency:
         fingerprint = await off_loop(size, request_fingerprint, request, self.pepper)
         used = await self.claim(run, fingerprint)
         if used is not None:
-            answer = stored_answer(used, fingerprint)
+            replayed = _replayed(stored_answer(used, fingerprint))
             await before_replay()
-            for batch in parse_answer(answer):
+            for batch in replayed:
                 yield batch
             return
         recording = AnswerRecording()
@@ -264,6 +267,18 @@ class Idempotency:
             await asyncio.sleep(SWEEP_S)
             with suppress(Failure):  # The next sweep repeats it.
                 await self.sweep()
+
+
+def _replayed(answer: bytes) -> list[Batch]:
+    try:
+        return parse_answer(answer)
+    except UntranslatableError:
+        raise Failure(
+            ErrorReason.SERVICE_UNAVAILABLE,
+            "A newer version of the gateway has stored the answer to the call with this "
+            "idempotency key. Please try again: the gateway is being updated.",
+            retry_after_s=RETRY_AFTER_S,
+        ) from None
 
 
 def stored_answer(used: UsedKey, fingerprint: str) -> bytes:

@@ -10,22 +10,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from io import BytesIO
+from typing import get_args
 
 import msgspec
 from google.protobuf import proto
+from msgspec.structs import replace
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.common.call_names import IDEMPOTENCY_KEY_HEADER
 from services.common.contract.chat import fill_request
 from services.common.contract.chat_events import read_batch, to_batch_message
+from services.common.contract.message_table import UntranslatableError
+from services.common.contract.relay_codec import STRUCTS
 from services.common.json_places import members
-from services.domain.events import Batch
+from services.domain.events import Batch, ChoiceFinished, Event, FinishReason
 from services.domain.raw_request import RawRequest
 from services.domain.spec import CompletionRequest
 from services.storage.pepper import Pepper
 
 ANSWER_BYTES_MAX = 2**20
 """Longer answers are not stored."""
+
+FINISH_REASONS: frozenset[str] = frozenset(get_args(FinishReason))
 
 
 def request_fingerprint(request: CompletionRequest, pepper: Pepper) -> str:
@@ -72,10 +78,34 @@ class AnswerRecording:
             self._bytes = None
 
 
-def parse_answer(answer: bytes) -> Iterator[Batch]:
-    """Yield the batches of a stored answer, without events that this version does not know."""
+def parse_answer(answer: bytes) -> list[Batch]:
+    """Return the batches of a stored answer, without events that this version does not know.
+
+    A finish reason that it does not know is left out: the provider's own word for it stays. Raises
+    UntranslatableError: an event has another word that it does not know, such as a tool's type.
+    """
+    return [_with_known_words(batch) for batch in _batches(answer) if batch]
+
+
+def _batches(answer: bytes) -> Iterator[Batch]:
     stream = BytesIO(answer)
     parse = proto.parse_length_prefixed
     while (message := parse(pb.StreamChatCompletionResponse, stream)) is not None:
-        if batch := read_batch(message):
-            yield batch
+        yield read_batch(message)
+
+
+def _with_known_words(batch: Batch) -> Batch:
+    known = [_with_known_reason(event) for event in batch]
+    try:
+        # Edges decode it so: `read_batch` lets all words pass.
+        return STRUCTS.decode_batch(STRUCTS.encode_batch(known))
+    except msgspec.ValidationError as error:
+        raise UntranslatableError(str(error)) from None
+
+
+def _with_known_reason(event: Event) -> Event:
+    if isinstance(event, ChoiceFinished):
+        word: str = event.finish_reason
+        if word not in FINISH_REASONS:
+            return replace(event, finish_reason="")
+    return event

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
@@ -16,7 +17,7 @@ from services.completions.idempotency import (
 )
 from services.completions.stored_calls import ANSWER_BYTES_MAX
 from services.domain.error_reason import ErrorReason
-from services.domain.events import Finished
+from services.domain.events import Finished, ToolCallDelta
 from services.errors import Failure, UpstreamError
 from services.storage.base import Database, Transaction
 from services.storage.pepper import Pepper
@@ -38,6 +39,21 @@ async def test_an_equal_call_gets_the_same_answer(once: Idempotency) -> None:
 
     assert await ask(once, call(), model) == (list(model.batches), False)
     assert await ask(once, call(), model) == (list(model.batches), True)
+    assert model.calls == 1
+
+
+async def test_an_answer_that_only_a_newer_version_can_read_is_unavailable(
+    once: Idempotency,
+) -> None:
+    """During an update a repeated call reaches a replica that can: nothing is called again."""
+    newer = ToolCallDelta(id="c", type=cast("Any", "99"))
+    model = Model(*answer("Hi")[:-1], [newer, Finished()])
+    await ask(once, call(), model)
+
+    refused = await refusal(once, call(), model)
+
+    assert refused.reason == ErrorReason.SERVICE_UNAVAILABLE
+    assert refused.retry_after_s == 1.0
     assert model.calls == 1
 
 

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+from typing import Any, cast
+
+import pytest
+from google.protobuf import proto
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+
+from services.common.contract.message_table import UntranslatableError
 from services.completions.stored_calls import AnswerRecording, parse_answer, request_fingerprint
 from services.domain.conversation import ImagePart, Message, TextPart, ToolCall
 from services.domain.events import Batch, ChoiceFinished, Finished, Started, TextDelta
@@ -53,7 +61,7 @@ REQUEST = CompletionRequest(
 
 def test_an_earlier_answer_is_read() -> None:
     """Every event, as it was."""
-    assert list(parse_answer(STORED)) == BATCHES
+    assert parse_answer(STORED) == BATCHES
 
 
 def test_an_answer_is_written_as_before() -> None:
@@ -69,7 +77,38 @@ def test_a_batch_of_unknown_events_is_left_out() -> None:
     """A newer replica may have stored it. The others are replayed."""
     empty = b"\x00"
 
-    assert list(parse_answer(empty + STORED)) == BATCHES
+    assert parse_answer(empty + STORED) == BATCHES
+
+
+def test_a_finish_reason_of_a_newer_version_is_left_out() -> None:
+    """The provider's own word for it stays, and all else."""
+    newer = STORED.replace(bytes.fromhex("1a0c10011a08"), bytes.fromhex("1a0c10631a08"))
+    assert newer != STORED
+
+    first, (ended, finished) = parse_answer(newer)
+
+    assert (first, finished) == (BATCHES[0], BATCHES[1][1])
+    assert ended == ChoiceFinished(finish_reason="", native_finish_reason="end_turn")
+
+
+NEWER_EVENTS = [
+    pb.ChatCompletionChunk(
+        delta=pb.CompletionDelta(tool_call=pb.ToolCallDelta(id="c", type=cast("Any", 99)))
+    ),
+    pb.ChatCompletionChunk(started=pb.CompletionStarted(raw_form=cast("Any", 99))),
+]
+
+
+@pytest.mark.parametrize("chunk", NEWER_EVENTS)
+def test_an_answer_with_another_word_of_a_newer_version_is_not_read(
+    chunk: pb.ChatCompletionChunk,
+) -> None:
+    """Without the word the answer would say something else."""
+    stored = BytesIO()
+    proto.serialize_length_prefixed(pb.StreamChatCompletionResponse(chunks=[chunk]), stored)
+
+    with pytest.raises(UntranslatableError):
+        parse_answer(stored.getvalue())
 
 
 def test_the_digest_of_a_request_is_the_same_in_all_versions() -> None:
