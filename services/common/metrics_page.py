@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
@@ -21,6 +23,8 @@ from services.common.addresses import join_address, listen_error, split_address
 METRICS = "/metrics"
 LIVE = "/healthz"
 READY = "/readyz"
+SERVER = "pomogator"
+"""Header of every answer."""
 _METHODS = ("GET", "HEAD")
 
 
@@ -35,7 +39,7 @@ async def serving_metrics(
     Raises OSError: it cannot listen there. Raises ValueError: `address` is not HOST:PORT.
     """
     host, port = split_address(address)
-    server = web.Server(
+    server = _Server(
         _Pages(registry, is_ready).answer, access_log=None, logger=_log, keepalive_timeout=75
     )
     runner = web.ServerRunner(server, shutdown_timeout=1)
@@ -48,6 +52,34 @@ async def serving_metrics(
         yield join_address(host, runner.addresses[0][1])
     finally:
         await runner.cleanup()
+
+
+class _Server(web.Server):
+    """aiohttp's server, whose errors name no software and do not quote the client."""
+
+    def __call__(self) -> RequestHandler:
+        """Return the protocol of a new connection."""
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(RequestHandler):
+    """One client's connection."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a malformed request, or one that failed, as aiohttp does but for its words."""
+        super().handle_error(request, status, exc, message)
+        response = web.Response(status=status, text=f"{HTTPStatus(status).phrase}.\n")
+        response.headers["Server"] = SERVER
+        response.force_close()
+        return response
 
 
 class _Pages:
@@ -72,7 +104,7 @@ class _Pages:
             response = _status(200, "alive")
         else:
             response = await self._readiness()
-        response.headers["Server"] = "pomogator"
+        response.headers["Server"] = SERVER
         return response
 
     def _metrics(self, accept: str) -> tuple[bytes, str]:

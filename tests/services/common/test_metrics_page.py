@@ -80,13 +80,15 @@ ODD: Mapping[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize("what", ODD)
 async def test_an_odd_request_is_no_fault(caplog: pytest.LogCaptureFixture, what: str) -> None:
-    """A scanner of ports causes no error, neither in answers nor in the log."""
+    """A scanner of ports causes no error, neither in answers nor in the log, and learns no version."""
     sent, status = ODD[what]
     async with serving_metrics(CollectorRegistry(), "127.0.0.1:0", ready) as bound:
         answer = await exchange(*split_address(bound), sent)
 
     assert answer is not None
-    assert answer.status == status
+    assert (answer.status, answer.headers["server"]) == (status, "pomogator")
+    if status == 400:
+        assert answer.body == b"Bad Request.\n"  # Without the request and the parser's words.
     assert [each for each in caplog.records if each.levelname == "ERROR"] == []
 
 
@@ -101,7 +103,8 @@ async def test_a_fault_of_a_probe_is_logged(caplog: pytest.LogCaptureFixture) ->
         answer = await exchange(*split_address(bound), sent)
 
     assert answer is not None
-    assert answer.status == 500
+    assert (answer.status, answer.headers["server"]) == (500, "pomogator")
+    assert answer.body == b"Internal Server Error.\n"
     assert [each.exc_info is not None for each in caplog.records if each.levelname == "ERROR"]
 
 
