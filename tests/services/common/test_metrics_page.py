@@ -80,7 +80,7 @@ ODD: Mapping[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize("what", ODD)
 async def test_an_odd_request_is_no_fault(caplog: pytest.LogCaptureFixture, what: str) -> None:
-    """A scanner of ports causes no error, neither in answers nor in the log, and learns no version."""
+    """A scanner of ports causes no error, in answers or in the log, and learns no version."""
     sent, status = ODD[what]
     async with serving_metrics(CollectorRegistry(), "127.0.0.1:0", ready) as bound:
         answer = await exchange(*split_address(bound), sent)
