@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import grpc
 from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as pb
+from pomogator.operations.v1.operations_service_pb2 import ListChannelsRequest
 
 from services.accounts.key_messages import SWITCHES
-from services.cli.operator_client import operators
-from services.cli.output import CLEARED, CommandError, say, say_table, show_time, show_usd
+from services.cli.operator_client import Operators, operators
+from services.cli.output import (
+    CLEARED,
+    CommandError,
+    remark,
+    say,
+    say_table,
+    show_time,
+    show_usd,
+)
+from services.common.chat_names import THINKING_SUFFIX
 
 PAGE_SIZE = 1000
 
@@ -59,16 +70,38 @@ async def create_key(arguments: Namespace, env: Mapping[str, str]) -> None:
         answer = await service.ask(service.keys.CreateKey, request)
         paying = accounts.GetAccountRequest(account=answer.key.account)
         account = (await service.ask(service.accounts.GetAccount, paying)).account
-    if not answer.secret:
-        raise CommandError(
-            f"this request has created {answer.key.key_id} before, and its secret was shown then: "
-            f"`pomogator keys rotate {answer.key.key_id}` gives it a new one"
+        if not answer.secret:
+            raise CommandError(
+                f"this request has created {answer.key.key_id} before, and its secret was shown "
+                f"then: `pomogator keys rotate {answer.key.key_id}` gives it a new one"
+            )
+        say(
+            f"{answer.key.key_id} for account {account.account}."
+            f"{_no_money(account)} The key is shown only now:"
         )
-    say(
-        f"{answer.key.key_id} for account {account.account}."
-        f"{_no_money(account)} The key is shown only now:"
-    )
-    say(answer.secret)
+        say(answer.secret)
+        await _remark_unserved(service, scope.models)
+
+
+NOT_LISTED = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED)
+"""Statuses of the list of channels where no server runs, which alone has channels, and where the
+operator's certificate does not allow it."""
+
+
+async def _remark_unserved(service: Operators, models: Sequence[str]) -> None:
+    """Say which of a key's models the running server has no channel for: names may be misspelt."""
+    if not models:
+        return
+    try:
+        listed = await service.ask(service.operations.ListChannels, ListChannelsRequest())
+    except grpc.aio.AioRpcError as error:
+        if error.code() not in NOT_LISTED:
+            raise
+        return
+    served = {status.model for status in listed.channels}
+    unserved = [name for name in models if name.removesuffix(THINKING_SUFFIX) not in served]
+    if unserved:
+        remark(f"no channel serves {', '.join(unserved)}: calls are refused until one does")
 
 
 def _no_money(account: accounts.Account) -> str:
@@ -112,6 +145,7 @@ async def update_key(arguments: Namespace, env: Mapping[str, str]) -> None:
         raise CommandError("nothing to change: give at least one option")
     async with operators(arguments, env) as service:
         answer = await service.ask(service.keys.UpdateKey, request)
+        await _remark_unserved(service, request.key.scope.models)
     _say_terms(answer.key)
 
 

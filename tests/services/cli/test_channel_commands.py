@@ -78,6 +78,25 @@ async def test_a_failed_test_of_a_channel_is_a_failed_command(shell: Shell) -> N
     assert unknown == "pomogator: There is no channel with this name.\n"
 
 
+async def test_models_of_a_key_that_no_channel_serves_are_named(shell: Shell) -> None:
+    """The name may be misspelt; the key is made all the same, and its secret is the last line."""
+    key = ("keys", "create", "--account", "acme", "--models")
+    async with serving(shell, []):
+        made = await shell.run_beside_server(*key, "a/one,a/oen")
+        misspelt = shell.remarks
+        await shell.run_beside_server(*key, "a/one,a/one-thinking")
+        right = shell.remarks
+        await shell.run_beside_server("keys", "update", made.split()[0], "--models", "c/three")
+        changed = shell.remarks
+    await shell.run_beside_server(*key, "c/three")  # No server runs by now.
+
+    unserved = "pomogator: no channel serves {}: calls are refused until one does\n"
+    assert misspelt == [unserved.format("a/oen")]
+    assert made.splitlines()[-1].startswith("sk-pg-")
+    assert changed == [unserved.format("c/three")]
+    assert right == shell.remarks == []
+
+
 async def test_a_call_in_flight_is_listed_and_aborted(shell: Shell) -> None:
     """By the ID that the list shows."""
     run = shell.run_beside_server
@@ -88,9 +107,10 @@ async def test_a_call_in_flight_is_listed_and_aborted(shell: Shell) -> None:
             chat.CreateChatCompletionRequest(spec=spec),
             metadata=(("authorization", f"Bearer {await service.key_maker.make_first()}"),),
         )
-        while len(listed := (await run("calls", "live")).splitlines()) < 2:  # noqa: ASYNC110
+        # The call is listed before its first attempt has begun.
+        while "somewhere" not in (listed := await run("calls", "live")):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        head, row = listed
+        head, row = listed.splitlines()
         call_id, *cells = row.split()
         none = await run("calls", "live", "--channel", "elsewhere")
         said = await run("calls", "abort", call_id, "--reason", "a runaway agent")
