@@ -120,8 +120,7 @@ async def _explain(
     requests: Sequence[_Request], service: Operators, arguments: Namespace, env: Mapping[str, str]
 ) -> _Answer:
     """Explain the first request whose model is of its kind."""
-    *others, last = requests
-    for request in others:
+    for request in requests:
         try:
             return await _ask(request, service, arguments, env)
         except Failure as failure:
@@ -130,7 +129,10 @@ async def _explain(
         except grpc.aio.AioRpcError as error:
             if to_api_error(error, "").reason != ErrorReason.MODEL_NOT_FOUND:
                 raise
-    return await _ask(last, service, arguments, env)
+    raise CommandError(
+        f"Invalid model specified: no channel serves {requests[0].spec.model!r}; "
+        "`pomogator models list` lists the names in a configuration"
+    )
 
 
 async def _ask(

@@ -20,7 +20,7 @@ base_url = "http://127.0.0.1:9/v1"
 """
 
 
-REMARKS = ("a new state was made", "no channel serves")
+REMARKS = ("a new state was made", "calls are refused until one does")
 """Words of lines that a command may print on stderr although it succeeds."""
 
 

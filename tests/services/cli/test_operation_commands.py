@@ -90,7 +90,10 @@ def test_a_file_that_is_no_request(
 def test_nothing_to_explain(shell: Shell) -> None:
     """A known model or a request is required."""
     assert "give --model" in shell.run("explain", code=1)
-    assert "Invalid model" in shell.run("explain", "--model", "no/model", code=1)
+    assert shell.run("explain", "--model", "no/model", code=1) == (
+        "pomogator: Invalid model specified: no channel serves 'no/model'; "
+        "`pomogator models list` lists the names in a configuration\n"
+    )
 
 
 def test_no_server_to_ask(shell: Shell) -> None:
