@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,9 @@ Line = dict[str, Any]
 
 POMOGATOR = (sys.executable, "-m", "services")
 """The command `pomogator` of this checkout."""
+
+OTHER_OUTPUT_PAUSE_S = 1.0
+"""Output that is no log is read until there is none for so long."""
 
 GATEWAY = (sys.executable, "-m", "gateway")
 """The edge's own command."""
@@ -186,10 +190,18 @@ class Process:
         async for text in self._process.stderr:
             await self.log_is_read.wait()
             self._log.append(text.decode())
-            assert text.startswith(b"{"), text
+            if not text.startswith(b"{"):
+                await self._read_other_output(self._process.stderr)
+                raise AssertionError(self.log)
             async with self._changed:
                 self.lines.append(json.loads(text))
                 self._changed.notify_all()
+
+    async def _read_other_output(self, stderr: asyncio.StreamReader) -> None:
+        """Reads what is no log, such as a traceback, until the process ends or pauses."""
+        with suppress(TimeoutError):
+            while text := await asyncio.wait_for(stderr.readline(), OTHER_OUTPUT_PAUSE_S):
+                self._log.append(text.decode())
 
     async def _read_stdout(self) -> None:
         assert self._process is not None
