@@ -42,6 +42,8 @@ LAST_STATUS_SHARE = 0.2
 
 PING_INTERVAL_MIN_MS = 1_000
 """The shortest interval between keep-alive pings of a client."""
+PING_INTERVAL_MS = 10_000
+PING_TIMEOUT_MS = 5_000
 
 OPTIONS = (
     ("grpc.max_receive_message_length", RECEIVED_BYTES_MAX),
@@ -52,6 +54,11 @@ OPTIONS = (
     # Callers may ping every two seconds while a model reasons and the stream is silent.
     ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Calls of a client that is frozen or out of reach end within 15 s, since answers cost money.
+    ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
+    ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+    ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
+    ("grpc.http2.max_pings_without_data", 0),
     # A client that connects and sends nothing is disconnected.
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.so_reuseport", 0),

@@ -68,6 +68,22 @@ async def test_a_killed_edge_is_a_client_that_disconnects(tmp_path: Path) -> Non
             await at_rest(service, *IDLE_GAUGES)
 
 
+async def test_a_frozen_edge_ends_its_calls(tmp_path: Path) -> None:
+    """They are cancelled at the provider: pings notice a client that no longer reads."""
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, STALL])
+        async with apart(tmp_path, upstream) as (service, edge, url), asking(url, service.key):
+            edge.send_signal(signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(60):
+                    await upstream.requests[0].left.wait()
+                line = await service.event("call.ended", end="client_gone")
+            finally:
+                edge.send_signal(signal.SIGCONT)
+            assert line["charge_nano_usd"] > 0
+            await at_rest(service, *IDLE_GAUGES)
+
+
 async def test_a_frozen_service_is_reported_and_settles_once(tmp_path: Path) -> None:
     """The caller gets an error within the ping timeout; the thawed service settles once. Row 95."""
     async with FakeUpstream() as upstream:
