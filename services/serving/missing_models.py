@@ -9,9 +9,9 @@ from services.config import Config
 log = logging.getLogger(__name__)
 
 NO_MODELS = (
-    "no models: no channel is configured, and with `defaults = true`, or without --config, no "
-    "provider's key is set; give a configuration with --config, or set ANTHROPIC_API_KEY, "
-    "OPENAI_API_KEY or OPENROUTER_API_KEY"
+    "no models: give a configuration with [[channels]] by --config, or set a provider's key "
+    "(ANTHROPIC_API_KEY, OPENAI_API_KEY, OPENROUTER_API_KEY) without --config or with "
+    "`defaults = true`"
 )
 """What operators are told whose configuration offers no model."""
 

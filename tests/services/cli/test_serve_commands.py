@@ -156,7 +156,7 @@ def test_a_check_says_how_to_get_models(shell: Shell) -> None:
     shell.config.write_text("")
 
     assert main(("check", "--config", str(shell.config)), {}) == 0
-    assert "no models: no channel is configured" in shell.said()
+    assert "no models: give a configuration with [[channels]]" in shell.said()
 
 
 def test_an_edge_reads_its_tables_of_the_configuration(shell: Shell) -> None:
