@@ -45,7 +45,7 @@ class Fold:
         self._finished = Finished()
         self._choices: dict[int, _ChoiceFold] = {}
         self._system_fingerprint = ""
-        self._raw_body = b""
+        self._raw_body: list[bytes] = []
         self._members: dict[str, msgspec.Raw] = {}
 
     def add(self, events: Iterable[Event]) -> None:
@@ -60,7 +60,7 @@ class Fold:
             elif isinstance(event, AnswerMembers):
                 self._add_members(event)
             elif isinstance(event, RawContent):
-                self._raw_body += event.data
+                self._raw_body.append(event.data)
             else:
                 self._choice(event.index).add(event)
 
@@ -79,7 +79,7 @@ class Fold:
             cost_nano_usd=finished.cost_nano_usd,
             system_fingerprint=self._system_fingerprint,
             extra_json=msgspec.json.encode(self._members) if self._members else b"",
-            raw_body=self._raw_body,
+            raw_body=b"".join(self._raw_body),
         )
 
     def _add_members(self, members: AnswerMembers) -> None:
@@ -189,7 +189,7 @@ class _ChoiceFold:
         for name, value in msgspec.json.decode(logprobs_json, type=dict[str, object]).items():
             before = self._logprobs.setdefault(name, None)
             if isinstance(before, list) and isinstance(value, list):
-                self._logprobs[name] = [*before, *value]
+                before += value
             elif value is not None:
                 self._logprobs[name] = value
 
