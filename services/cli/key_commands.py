@@ -68,18 +68,18 @@ async def create_key(arguments: Namespace, env: Mapping[str, str]) -> None:
     )
     async with operators(arguments, env) as service:
         answer = await service.ask(service.keys.CreateKey, request)
-        paying = accounts.GetAccountRequest(account=answer.key.account)
-        account = (await service.ask(service.accounts.GetAccount, paying)).account
         if not answer.secret:
             raise CommandError(
                 f"this request has created {answer.key.key_id} before, and its secret was shown "
                 f"then: `pomogator keys rotate {answer.key.key_id}` gives it a new one"
             )
-        say(
-            f"{answer.key.key_id} for account {account.account}."
-            f"{_no_money(account)} The key is shown only now:"
-        )
-        say(answer.secret)
+        name, no_money = answer.key.account, ""
+        try:
+            paying = accounts.GetAccountRequest(account=name)
+            no_money = _no_money((await service.ask(service.accounts.GetAccount, paying)).account)
+        finally:  # The secret is not lost if the operator may not read accounts.
+            say(f"{answer.key.key_id} for account {name}.{no_money} The key is shown only now:")
+            say(answer.secret)
         await _remark_unserved(service, scope.models)
 
 

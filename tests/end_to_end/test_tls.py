@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import signal
 import ssl
@@ -142,13 +143,17 @@ class Operated:
 
 @pytest.fixture
 async def operated(tmp_path: Path) -> AsyncIterator[Operated]:
-    """A server whose key methods are for `admin.svc` alone."""
+    """A server whose key methods are for two names, and those of accounts for one of them."""
     files = Certificates(tmp_path, "127.0.0.1")
     server, server_key = files.issue("server")
     token = secrets.token_hex(16)
-    clients = 'client_certificates = { "pomogator.accounts.v1.KeyService/*" = ["admin.svc"] }'
+    clients = """
+[client_certificates]
+"pomogator.accounts.v1.KeyService/*" = ["admin.svc", "maker.svc"]
+"pomogator.accounts.v1.AccountService/*" = ["admin.svc"]
+"""
     async with running_server(
-        *(tmp_path, clients + configuration("http://127.0.0.1:9")),
+        *(tmp_path, configuration("http://127.0.0.1:9") + clients),
         *("--tls-cert", server, "--tls-key", server_key, "--tls-client-ca", files.ca),
         *("--ops", "127.0.0.1:0", "--ops-rest", "127.0.0.1:0"),
         env={"POMOGATOR_OPS_TOKEN": token},
@@ -170,6 +175,16 @@ async def test_operators_over_grpc_need_certificate_and_token(
     assert "may call pomogator.accounts.v1.KeyService/ListKeys" in refused
     refused = await Shell(tmp_path, ops).run("keys", "list", *admin, code=1)
     assert "operators' token" in refused
+
+
+async def test_a_key_is_shown_to_one_who_may_not_read_its_account(operated: Operated) -> None:
+    """Its secret is shown once: what fails after its creation does not lose it."""
+    maker = operated.certificate("maker")
+
+    said = await operated.shell.run("keys", "create", "--account", "acme", *maker, code=1)
+
+    assert re.search(r"^sk-pg-\w+$", said, re.MULTILINE)
+    assert "may call pomogator.accounts.v1.AccountService/GetAccount" in said
 
 
 @pytest.mark.nightly

@@ -130,7 +130,7 @@ def test_a_configuration_without_models_is_named(
 
     said = capsys.readouterr()
     assert said.out == ""
-    assert "no provider's key is set" in said.err
+    assert said.err.startswith("pomogator: no models: ")
 
 
 def test_models_without_a_price_are_named(shell: Shell) -> None:
