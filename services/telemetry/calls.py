@@ -59,6 +59,10 @@ FINISHES: Mapping[str, str] = {
 _BREAKS = tuple(row.end for row in ROWS if row.end)
 _OTHER_ENDS = (REFUSED, INTERNAL, CLIENT_GONE, DEADLINE, REPLAYED, SHUTDOWN, "upstream_error")
 
+DEADLINE_MARGIN_S = 0.1
+"""A caller whose own deadline passes cancels its call. Here that is a little earlier than the
+deadline: by the time that the request was on its way."""
+
 _CUTS = frozenset({ErrorReason.DEADLINE, ErrorReason.SHUTTING_DOWN})
 """Interrupts that end a call as its transport does over gRPC: it is cancelled."""
 
@@ -300,7 +304,7 @@ class CallLog:
             record.end = record.finish
         elif failure is not None and failure.reason not in _CUTS:
             _record_failure(record, failure)
-        elif time_left_s is not None and time_left_s <= 0:
+        elif time_left_s is not None and time_left_s <= DEADLINE_MARGIN_S:
             record.code, record.end = grpc.StatusCode.DEADLINE_EXCEEDED.name, DEADLINE
         else:
             record.code = grpc.StatusCode.CANCELLED.name
