@@ -7,7 +7,7 @@ import secrets
 from services.accounts.audit_trail import Viewed, json_text, record, system_origin
 from services.accounts.key_messages import key_to_proto
 from services.clock import Clock
-from services.common.key_format import SHOWN_CHARS, new_secret
+from services.common.key_format import KEY_ID, SHOWN_CHARS, new_secret
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.accounts import ensure_account
@@ -74,7 +74,7 @@ class KeyMaker:
         """Return a new key, which is not stored yet, and its secret."""
         secret = new_secret()
         key = StoredKey(
-            id=f"key-{secrets.token_hex(8)}",
+            id=f"{KEY_ID}{secrets.token_hex(8)}",
             account=account,
             digest=self._pepper.digest(secret).hex(),
             prefix=secret[:SHOWN_CHARS],

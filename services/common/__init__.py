@@ -12,7 +12,7 @@ Modules, in the order in which data flows:
     tls                  certificates of listeners and clients, read again when replaced
     header_names         form of header names, and those that callers cannot set
     request_headers      forms of request ID, idempotency key and bearer token
-    key_format           form and checksum of API keys
+    key_format           form and checksum of API keys, beginning of their IDs
     call_names           metadata and error details between edge and service
     call_tags            labels of a call
     contract             messages of the contract as structs of the domain, and back

@@ -18,6 +18,9 @@ CHECKSUM_CHARS = 6
 KEY_CHARS = len(PREFIX) + RANDOM_CHARS + CHECKSUM_CHARS
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
+KEY_ID = "key-"
+"""Beginning of the ID by which operators and `[[limits]]` name a key."""
+
 SHOWN_CHARS = len(PREFIX) + 8
 """Characters of a key that may be shown, to recognize it by. 208 bits stay unknown."""
 

@@ -189,7 +189,7 @@ class _ChoiceFold:
         for name, value in msgspec.json.decode(logprobs_json, type=dict[str, object]).items():
             before = self._logprobs.setdefault(name, None)
             if isinstance(before, list) and isinstance(value, list):
-                before += value
+                before.extend(value)
             elif value is not None:
                 self._logprobs[name] = value
 

@@ -33,8 +33,8 @@ REQUEST_BYTES_MAX = 2 * RELAYED_BYTES_MAX
 older ones measured it as JSON."""
 
 CREDIT_MESSAGES = 2
-"""Messages of an edge that wait here at most. Reading one takes two or three turns of the event
-loop, and in an overload its calls would wait behind all earlier ones, unseen by load shedding."""
+"""The most messages that an edge may send before the service has read them. Load shedding does not
+see the calls in unread messages: `tests/bench/RESULTS.md`, "Faults and time"."""
 
 MOVE_TIMEOUT_S = 2.0
 """Longest wait of a shutdown for edges to start their calls elsewhere."""

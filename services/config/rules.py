@@ -18,14 +18,12 @@ from services.capabilities import lookup
 from services.common.chat_names import THINKING_SUFFIX
 from services.common.config_tables import TracesConfig
 from services.common.header_names import HEADER_NAME, RESERVED_HEADERS
+from services.common.key_format import KEY_ID
 from services.config.channels import LOCAL_MODELS, RESOLVED, ChannelConfig
 from services.config.schema import Config, StateConfig
 from services.storage.opening import COUNTER_STORES, DATABASES
 from services.storage.postgres_parameters import UrlError
 from services.storage.postgres_url import parse_url
-
-KEY_ID = "key-"
-"""Beginning of the IDs of keys (`services.accounts.key_maker`)."""
 
 _ALL_CALLS = frozenset({"", "*"})
 """Values of a limit's `key`, `model` and `channel` that name nothing."""

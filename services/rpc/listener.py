@@ -54,7 +54,7 @@ OPTIONS = (
     # Callers may ping every two seconds while a model reasons and the stream is silent.
     ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
     ("grpc.keepalive_permit_without_calls", 1),
-    # Calls of a client that is frozen or out of reach end within 15 s, since answers cost money.
+    # Calls of a client that is frozen or out of reach end soon, since answers cost money.
     ("grpc.keepalive_time_ms", PING_INTERVAL_MS),
     ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
     ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),

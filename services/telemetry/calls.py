@@ -60,8 +60,8 @@ _BREAKS = tuple(row.end for row in ROWS if row.end)
 _OTHER_ENDS = (REFUSED, INTERNAL, CLIENT_GONE, DEADLINE, REPLAYED, SHUTDOWN, "upstream_error")
 
 DEADLINE_MARGIN_S = 0.1
-"""A caller whose own deadline passes cancels its call. Here that is a little earlier than the
-deadline: by the time that the request was on its way."""
+"""A cancellation with no more time left than this is the deadline's. A caller cancels its call at
+its own deadline, which passes earlier than ours by the time that the request was on its way."""
 
 _CUTS = frozenset({ErrorReason.DEADLINE, ErrorReason.SHUTTING_DOWN})
 """Interrupts that end a call as its transport does over gRPC: it is cancelled."""

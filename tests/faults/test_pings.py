@@ -14,9 +14,10 @@ import grpc
 import pytest
 
 from gateway.rpc.service_channel import PING_INTERVAL_MS, PING_TIMEOUT_MS, open_channel
-from services.rpc.listener import PING_INTERVAL_MIN_MS
+from services.rpc import listener
 
 NOTICED_WITHIN_MS = 5_000
+CLIENT_NOTICED_WITHIN_MS = 15_000
 STRIKES = 2
 """So many pings too early are forgiven: https://github.com/grpc/grpc, doc/keepalive.md."""
 
@@ -74,7 +75,12 @@ def test_pings_notice_a_freeze_in_five_seconds_and_are_permitted() -> None:
     Rows 95, 120.
     """
     assert PING_INTERVAL_MS + PING_TIMEOUT_MS < NOTICED_WITHIN_MS
-    assert PING_INTERVAL_MS > PING_INTERVAL_MIN_MS
+    assert PING_INTERVAL_MS > listener.PING_INTERVAL_MIN_MS
+
+
+def test_pings_of_the_service_notice_a_frozen_client_in_fifteen_seconds() -> None:
+    """As `deploy/README.md` says. `test_processes.py` freezes an edge."""
+    assert listener.PING_INTERVAL_MS + listener.PING_TIMEOUT_MS <= CLIENT_NOTICED_WITHIN_MS
 
 
 async def test_a_frozen_service_fails_over() -> None:

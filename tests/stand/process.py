@@ -24,7 +24,7 @@ POMOGATOR = (sys.executable, "-m", "services")
 """The command `pomogator` of this checkout."""
 
 OTHER_OUTPUT_PAUSE_S = 1.0
-"""Output that is no log is read until there is none for so long."""
+"""Pause in other output than the log, such as a traceback, after which it is taken as complete."""
 
 GATEWAY = (sys.executable, "-m", "gateway")
 """The edge's own command."""
